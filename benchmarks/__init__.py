@@ -1,0 +1,1 @@
+"""Measured comparisons; nothing here is timed by a test."""

@@ -1,0 +1,74 @@
+"""CMP facades, label maps to photographs: the first experiment of the pix2pix paper.
+
+    python -m p2p_jax.main --config configs/facades.py --workdir runs/facades
+
+Data: 400/100/106 pairs (31 MB, downloaded; photograph left, labels right). Hardware: any GPU with 4 GB. Time: 200
+epochs are 80,000 steps, about 2 h at 11 images/s (the published speed of a Titan X), a day or two on a 2-core CPU.
+Expected: no full-reference score is published; other implementations report an FID of 119 to 125 on the 106 test
+images.
+
+The learning rate is constant, as in the Lua release. For the PyTorch release's schedule add
+``--config.schedule.kind=linear_decay``.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Return the complete experiment; every option is explained in ``p2p_jax/config.py``."""
+    return ConfigDict(
+        dict(
+            objective="p2p_jax:pix2pix",
+            seed=0,
+            num_steps=80_000,  # 200 epochs
+            batch_size=1,
+            dtype="float32",
+            param_dtype="float32",
+            sync_batch_norm=False,
+            log_every=100,
+            sample_every=2000,
+            eval_every=4000,
+            checkpoint_every=4000,
+            keep_checkpoints=2,
+            best_metric="l1",
+            best_mode="min",
+            num_samples=4,
+            data=dict(
+                source="pix2pix/facades",
+                dir="",
+                direction="BtoA",
+                load_size=286,
+                crop_size=256,
+                flip=True,
+                channels_a=3,
+                channels_b=3,
+                train_split="train",
+                val_split="val",
+            ),
+            generator=dict(
+                network="p2p_jax.nets:UNet",
+                num_downs=8,
+                base_width=64,
+                skips=True,
+                norm="batch",
+                bottleneck_norm=False,
+                dropout_rate=0.5,
+                dropout_layout="paper",
+                init_type="normal",
+                init_gain=0.02,
+            ),
+            discriminator=dict(
+                network="p2p_jax.nets:PatchGAN",
+                receptive_field=70,
+                base_width=64,
+                norm="batch",
+                init_type="normal",
+                init_gain=0.02,
+            ),
+            loss=dict(gan="vanilla", lambda_gan=1.0, lambda_l1=100.0, conditional=True),
+            optimizer=dict(factory="optax:adam", learning_rate=0.0002, b1=0.5, b2=0.999, eps=1e-8),
+            schedule=dict(kind="constant", unit="epochs", constant_for=100, decay_over=100),
+            inference=dict(norm="batch", dropout=True),
+            extra=dict(),
+        )
+    )

@@ -1,0 +1,139 @@
+"""Checkpoints: state and config together through Orbax, the latest ones and the best one.
+
+A run's directory holds ``config.json`` and ``checkpoints/STEP/{state,config,metrics}``; a step directory appears under
+its name only when it is complete, so a kill during a save costs that save alone.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from p2p_jax.config import FREE_TO_CHANGE, differences, from_json
+from p2p_jax.errors import InputError
+
+PyTree = Any
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      workdir: the run's directory; made if missing.
+      config: the run's config, stored with every checkpoint; reads ``keep_checkpoints``, ``best_metric``,
+        ``best_mode``.
+    """
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self._config = config
+
+        def quality(metrics):
+            return metrics[config.best_metric]
+
+        # Not max_to_keep: together with best_fn Orbax would delete the newest checkpoint when it is not the best.
+        policy = AnyPreservationPolicy(
+            [
+                LatestN(config.keep_checkpoints),
+                BestN(
+                    get_metric_fn=quality,
+                    reverse=config.best_mode == "min",
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self.directory = workdir.absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=quality, best_mode=config.best_mode, preservation_policy=policy
+            ),
+        )
+        best_step = self._manager.best_step()
+        metrics = None if best_step is None else self._manager.metrics(best_step)
+        self._best = (best_step, quality(metrics)) if best_step is not None and metrics else None
+
+    def latest_step(self) -> int | None:
+        """Return the step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def best(self) -> tuple[int, float] | None:
+        """Return step and metric of the best evaluated checkpoint, None if none was evaluated."""
+        return self._best
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Tell whether evaluation metrics beat those of every checkpoint so far."""
+        if self._best is None:
+            return True
+        value, best = metrics[self._config.best_metric], self._best[1]
+        return value < best if self._config.best_mode == "min" else value > best
+
+    def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None) -> None:
+        """Save in the background; does nothing if the step is saved already.
+
+        Args:
+          step: number of updates done.
+          state: the state, see ``parallel.for_saving``.
+          metrics: evaluation of this very state, None if there is none.
+        """
+        if step in self._manager.all_steps():
+            return
+        if metrics is not None and self.is_best(metrics):
+            self._best = (step, metrics[self._config.best_metric])
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config.to_dict())
+            ),
+            metrics=dict(metrics) if metrics is not None else None,
+        )
+
+    def restore(self, step: int, shapes: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+        """Restore a state.
+
+        Args:
+          step: a saved step.
+          shapes: ``jax.ShapeDtypeStruct`` of every leaf, as ``jax.eval_shape`` gives them.
+          sharding: where the arrays are put.
+        """
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
+
+    def close(self) -> None:
+        """Wait for saves under way and release the directory."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def read_config(workdir: Path) -> ConfigDict | None:
+    """Return the config stored in a run's directory, None if there is none."""
+    path = workdir / "config.json"
+    try:
+        return from_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, InputError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore it or choose another --workdir") from error
+
+
+def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
+    """Check that a run may go on with this config; prints what changed harmlessly.
+
+    Raises:
+      InputError: an option differs that changes what is computed; names all of them.
+    """
+    found = differences(stored, config)
+    harmful = {key: values for key, values in found.items() if key not in FREE_TO_CHANGE}
+    if harmful:
+        lines = "\n".join(f"  config.{key}: stored {old!r}, now {new!r}" for key, (old, new) in harmful.items())
+        raise InputError(
+            f"{workdir} holds a run with another config:\n{lines}\n"
+            "Take these back to go on with that run, or give a new --workdir to start another."
+        )
+    for key, (old, new) in found.items():
+        print(f"config.{key} is now {new!r} (it was {old!r})")

@@ -1,0 +1,226 @@
+"""Configs: what may stand in one, loading, checking, comparing, and ``"module:name"`` references."""
+
+import difflib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from p2p_jax.errors import InputError
+
+# Every option with the value that it has where a config is silent: pix2pix on a folder of side-by-side images as
+# published. Sections set to None are free: `generator`, `discriminator` and `optimizer` are checked against what they
+# name, and `extra` belongs to objectives outside the library.
+DEFAULTS: dict[str, Any] = {
+    "objective": "p2p_jax:pix2pix",  # "module:function" from a config to an Objective
+    "seed": 0,  # of everything random: initialisation, dropout, data order, augmentation
+    "num_steps": 80_000,  # generator updates in all
+    "batch_size": 1,  # images per step over all devices together
+    "dtype": "float32",  # of the computation; "bfloat16" on accelerators
+    "param_dtype": "float32",  # of parameters and optimizer state
+    "sync_batch_norm": False,  # average batch-norm statistics over devices instead of per device
+    "log_every": 100,  # steps between rows of metrics.csv
+    "sample_every": 2_000,  # steps between sample grids
+    "eval_every": 4_000,  # steps between evaluations on the whole validation split
+    "checkpoint_every": 4_000,  # steps between checkpoints
+    "keep_checkpoints": 2,  # latest checkpoints kept, besides the best one
+    "best_metric": "l1",  # evaluation metric by which the best checkpoint is chosen
+    "best_mode": "min",  # "min" or "max"
+    "num_samples": 4,  # validation images in a sample grid
+    "data": {
+        "source": "side_by_side",  # toy_facades | side_by_side | folders | pix2pix/NAME | module:name
+        "dir": "",  # folder with the images; "" where the source needs none
+        "direction": "AtoB",  # "BtoA" swaps the two images
+        "load_size": 286,  # images are resized to this square, then cropped
+        "crop_size": 256,  # side of the images that the networks see
+        "flip": True,  # mirror at random
+        "channels_a": 3,  # of the input (after `direction`): 1 or 3
+        "channels_b": 3,  # of the output (after `direction`): 1 or 3
+        "train_split": "train",
+        "val_split": "val",  # "" trains without validation
+        "num_train": 0,  # training images; 0: counted at the start
+        "fingerprint": "",  # of the training file names; "": computed at the start
+    },
+    "generator": None,
+    "discriminator": None,
+    "loss": {
+        "gan": "vanilla",  # "vanilla" (cross-entropy) or "lsgan" (squared error)
+        "lambda_gan": 1.0,  # 0 leaves the discriminator out
+        "lambda_l1": 100.0,
+        "conditional": True,  # the discriminator sees the input too
+    },
+    "optimizer": None,
+    "schedule": {
+        "kind": "constant",  # or "linear_decay"
+        "unit": "epochs",  # of the next two: "epochs" or "steps"
+        "constant_for": 100,
+        "decay_over": 100,
+    },
+    "inference": {
+        "norm": "batch",  # statistics of the translated image itself, or "running" ones
+        "dropout": True,  # the paper's noise z, kept at test time
+    },
+    "extra": None,
+}
+_SECTION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "generator": {"network": "p2p_jax.nets:UNet"},
+    "discriminator": {"network": "p2p_jax.nets:PatchGAN"},
+    "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
+    "extra": {},
+}
+
+# May change between two runs of one workdir: they alter how long and how often, not what is computed at a step, or
+# where the data (recognised by its fingerprint) lies.
+FREE_TO_CHANGE = frozenset(
+    "num_steps log_every sample_every eval_every checkpoint_every keep_checkpoints num_samples data.dir".split()
+)
+
+
+def resolve(reference: str) -> Any:
+    """Return what "package.module:name" names; the current directory is searched too.
+
+    Raises:
+      InputError: no such module or name, or the reference has another form.
+    """
+    module_name, separator, name = reference.partition(":")
+    if not separator or not module_name or not name:
+        raise InputError(f"{reference!r} does not name anything: write 'package.module:name'")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        raise InputError(
+            f"{reference!r}: there is no module {error.name!r} in {os.getcwd()} or among the installed packages"
+        ) from None
+    if not hasattr(module, name):
+        close = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"{reference!r}: module {module_name} has no {name!r}{hint}")
+    return getattr(module, name)
+
+
+def complete(config: Mapping[str, Any]) -> ConfigDict:
+    """Return a locked copy with every missing option at its default, checked.
+
+    Raises:
+      InputError: an option is unknown (the nearest one is named) or its value cannot be used.
+    """
+    given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    merged: dict[str, Any] = {}
+    _reject_unknown(given, DEFAULTS, "")
+    for key, default in DEFAULTS.items():
+        if key in _SECTION_DEFAULTS:
+            # A section that names another network or optimizer does not inherit the arguments of ours.
+            section = dict(given.get(key) or {})
+            same = all(section.get(k, v) == v for k, v in _SECTION_DEFAULTS[key].items() if ":" in str(v))
+            merged[key] = {**_SECTION_DEFAULTS[key], **section} if same else section
+        elif isinstance(default, dict):
+            _reject_unknown(given.get(key, {}), default, key + ".")
+            merged[key] = {**default, **given.get(key, {})}
+        else:
+            merged[key] = given.get(key, default)
+    result = ConfigDict(merged)
+    _check_values(result)
+    return result.lock()
+
+
+def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
+            raise InputError(
+                f"unknown option config.{prefix}{key}; {hint} (options of your own go under config.extra)"
+            )
+
+
+def _check_values(config: ConfigDict) -> None:
+    for key in "num_steps batch_size log_every sample_every eval_every checkpoint_every keep_checkpoints".split():
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise InputError(f"config.{key} is {config[key]!r}; it must be a whole number of at least 1")
+    data = config.data
+    if data.direction not in ("AtoB", "BtoA"):
+        raise InputError(f"config.data.direction is {data.direction!r}; choose AtoB or BtoA")
+    if not 0 < data.crop_size <= data.load_size:
+        raise InputError(
+            f"config.data.crop_size is {data.crop_size} and load_size {data.load_size}; "
+            "the crop must fit into the loaded image"
+        )
+    for key in ("channels_a", "channels_b"):
+        if data[key] not in (1, 3):
+            raise InputError(f"config.data.{key} is {data[key]}; choose 1 (grayscale) or 3 (RGB)")
+    if config.best_mode not in ("min", "max"):
+        raise InputError(f"config.best_mode is {config.best_mode!r}; choose min or max")
+    for key in ("dtype", "param_dtype"):
+        if config[key] not in ("float32", "bfloat16", "float64"):
+            raise InputError(f"config.{key} is {config[key]!r}; choose float32, bfloat16 or float64")
+
+
+def find(path: str) -> Path:
+    """Find a config file: as given, in the working directory's configs/, or among the ones shipped with the package.
+
+    Args:
+      path: "configs/facades.py", "facades.py" or just "facades".
+
+    Raises:
+      InputError: no such file; lists the shipped ones.
+    """
+    shipped = importlib.util.find_spec("p2p_jax.configs")
+    folders = list(shipped.submodule_search_locations or []) if shipped else []
+    folders.append(str(Path(__file__).parent.parent / "configs"))  # a checkout on PYTHONPATH, not installed
+    name = path if path.endswith(".py") else path + ".py"
+    candidates = [Path(name), Path("configs") / Path(name).name, *(Path(f) / Path(name).name for f in folders)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = sorted({p.stem for f in folders for p in Path(f).glob("*.py") if p.stem != "__init__"})
+    raise InputError(f"no config file {path}; the ones that come with p2p_jax are {', '.join(names)}")
+
+
+def load(path: str) -> ConfigDict:
+    """Load a config file by path or name, without changing it.
+
+    Raises:
+      InputError: no such file, or it has no ``get_config()``.
+    """
+    file = find(path)
+    spec = importlib.util.spec_from_file_location(f"_p2p_jax_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{file} has no function get_config() that returns the config")
+    return module.get_config()
+
+
+def to_json(config: ConfigDict) -> str:
+    """Return the config as JSON text."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Return the config that ``to_json`` wrote; options added to the library since then take their defaults."""
+    return complete(json.loads(text))
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return ``{"section.key": (old value, new value)}`` for every option that differs; absent is None."""
+    a, b = dict(_flat(old.to_dict())), dict(_flat(new.to_dict()))
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

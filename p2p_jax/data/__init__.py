@@ -1,0 +1,6 @@
+"""Data: paired images as a stream that is a function of the seed and the step. The only room that uses TensorFlow."""
+
+from p2p_jax.data.pipeline import Data, load
+from p2p_jax.data.sources import Source, from_arrays, make_source
+
+__all__ = ["Data", "Source", "from_arrays", "load", "make_source"]

@@ -1,0 +1,201 @@
+"""The pix2pix archives of the paper (Isola et al., 2017): downloaded once, checked, unpacked.
+
+A cache directory looks like this afterwards; only the set itself is needed from then on::
+
+    facades/          train/ val/ test/: renamed into place when it is whole, so its presence says it is
+    facades.json      size and SHA-256 of the archive as first seen
+    facades.tar.gz    the archive; it may be deleted, or put there by hand
+
+TensorFlow and TFDS are imported by the functions that need them, so importing this module needs neither.
+"""
+
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import posixpath
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+import zlib
+from types import ModuleType
+
+from p2p_jax.errors import InputError
+
+BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
+NAMES = ("edges2handbags", "edges2shoes", "facades", "maps", "night2day")
+
+_OWN_COPY = "A copy that you already have is taken with --config.data.dir=FOLDER, which holds train/."
+_CITYSCAPES = (
+    "cityscapes is no longer on the pix2pix server. "
+    "Get the two official archives from cityscapes-dataset.com and run\n"
+    "  python -m p2p_jax.prepare_cityscapes --gtfine gtFine_trainvaltest.zip"
+    " --photos leftImg8bit_trainvaltest.zip --output data/cityscapes\n"
+    "then train with --config.data.dir=data/cityscapes."
+)
+_CHUNK = 1 << 20  # bytes
+_PROBE_TIMEOUT = 20  # seconds
+
+
+def fetch(
+    name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL
+) -> pathlib.Path:
+    """Return the folder of a pix2pix set, downloading and unpacking its archive where that is still to do.
+
+    A set that is there already is returned at once, without network. Otherwise work resumes by whole steps:
+    a finished download is never repeated, a partial one starts again from its first byte (TFDS's downloader
+    asks for no ranges), and an unpacking that was cut short starts again from the archive on disk. To resume
+    a large download by the byte, place `NAME.tar.gz` in the cache directory with another tool
+    (`wget --continue`); it is checked and unpacked like any other.
+
+    The server publishes no checksums and speaks plain http. So the SHA-256 of the first archive that reads
+    through to its end is recorded beside it, and every later archive of that name must match.
+
+    Args:
+        name: one of `NAMES`.
+        cache_dir: where sets are kept; by default `default_cache_dir()`.
+        base_url: folder on a server that holds `NAME.tar.gz`, for mirrors.
+
+    Returns:
+        The folder that holds `train/`, `val/` and, for some sets, `test/`.
+
+    Raises:
+        InputError: the name is unknown, TensorFlow is missing, the cache directory cannot be made, or the
+            archive cannot be had, is damaged, differs from its record or has members that point outside.
+    """
+    if name == "cityscapes":
+        raise InputError(_CITYSCAPES)
+    if name not in NAMES:
+        raise InputError(f"no pix2pix archive is called {name!r}; there are {', '.join(NAMES)}. {_OWN_COPY}")
+    root = pathlib.Path(cache_dir or default_cache_dir()).expanduser()
+    folder, archive, record = root / name, root / f"{name}.tar.gz", root / f"{name}.json"
+    if folder.is_dir():
+        return folder
+
+    tfds = _import_tfds()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot keep data sets in {root} ({error}): name another folder in $P2P_JAX_CACHE."
+        ) from error
+    url = f"{base_url.rstrip('/')}/{archive.name}"
+    # What is unfinished lies in here and goes on success and failure alike; only a kill leaves it, as litter.
+    with tempfile.TemporaryDirectory(prefix=f"{name}.tmp-", dir=root) as scratch:
+        if archive.exists():
+            _verify(archive, record, source=str(archive))
+        else:
+            download = _download(tfds, url, scratch)
+            _verify(download, record, source=url)
+            os.replace(download, archive)
+        _unpack(tfds, archive, pathlib.Path(scratch))
+        try:
+            os.rename(pathlib.Path(scratch, name), folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has finished the same set meanwhile
+                raise
+    return folder
+
+
+def default_cache_dir() -> pathlib.Path:
+    """Return `$P2P_JAX_CACHE`, else `$XDG_CACHE_HOME/p2p_jax`, else `~/.cache/p2p_jax`."""
+    if own := os.environ.get("P2P_JAX_CACHE"):
+        return pathlib.Path(own)
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "p2p_jax"
+
+
+def _import_tfds() -> ModuleType:
+    try:
+        import tensorflow  # noqa: F401  (TFDS is installed without it and reads archives with it)
+        import tensorflow_datasets
+    except ImportError as error:
+        raise InputError(
+            f"archives are fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]'. {_OWN_COPY}"
+        ) from error
+    return tensorflow_datasets
+
+
+def _download(tfds: ModuleType, url: str, scratch: str) -> pathlib.Path:
+    """Download `url` with TFDS into `scratch` and return the file."""
+    try:
+        # TFDS retries an unreachable host for minutes before it says so; one request up front says so now.
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT).close()
+        manager = tfds.download.DownloadManager(download_dir=os.path.join(scratch, "download"))
+        return pathlib.Path(manager.download(url))
+    except (OSError, ValueError, http.client.HTTPException, tfds.download.DownloadError) as error:
+        raise InputError(f"cannot download {url}: {error}. {_OWN_COPY}") from error
+
+
+def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None:
+    """Check `archive` against its record, or, where there is none, read it through and write one.
+
+    The hash is taken here because TFDS believes the note beside a cached file, whatever its bytes say.
+    """
+    with archive.open("rb") as file:
+        found = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": archive.stat().st_size}
+    if not record.exists():
+        _read_through(archive, record.stem, source=source)
+        partial = record.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(found) + "\n")
+        os.replace(partial, record)
+        return
+    known = json.loads(record.read_text())
+    if (known["sha256"], known["size"]) != (found["sha256"], found["size"]):
+        raise InputError(
+            f"{source} is not the archive that was first downloaded:\n"
+            f"  recorded in {record}: SHA-256 {known['sha256']}, {known['size']} bytes\n"
+            f"  found: SHA-256 {found['sha256']}, {found['size']} bytes\n"
+            f"Delete {record.with_suffix('.tar.gz')} if it is there and run again to download it anew; "
+            f"if the server's archive has really changed and you trust it, delete {record} as well."
+        )
+
+
+def _read_through(archive: pathlib.Path, name: str, *, source: str) -> None:
+    """Refuse an archive that is damaged, not the set `name`, or points outside of itself.
+
+    TFDS skips members that would land elsewhere without a word, and stops before gzip's own checksum.
+    """
+    splits = set()
+    try:
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as members:
+                for member in members:
+                    if _escapes(member):
+                        raise InputError(f"{source} is refused: {member.name!r} in it points outside of it.")
+                    top, _, rest = posixpath.normpath(member.name).partition("/")
+                    if top == name and member.isfile():
+                        splits.add(rest.partition("/")[0])
+            while stream.read(_CHUNK):  # gzip compares its checksum at the very end
+                pass
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise InputError(
+            f"{source} is damaged or cut short ({error}). "
+            f"Delete {name}.tar.gz in the cache directory if it is there and run again. {_OWN_COPY}"
+        ) from error
+    if not splits >= {"train", "val"}:
+        raise InputError(f"{source} is not a pix2pix archive: it lacks {name}/train/ or {name}/val/.")
+
+
+def _escapes(member: tarfile.TarInfo) -> bool:
+    targets = [member.name]
+    if member.issym():
+        targets.append(posixpath.join(posixpath.dirname(member.name), member.linkname))
+    elif member.islnk():
+        targets.append(member.linkname)
+    return any(posixpath.isabs(t) or posixpath.normpath(t).split("/")[0] == ".." for t in targets)
+
+
+def _unpack(tfds: ModuleType, archive: pathlib.Path, scratch: pathlib.Path) -> None:
+    """Write the members of a verified archive under `scratch`.
+
+    One at a time: `DownloadManager.extract` queues what it reads without a bound, up to 8.6 GB in memory.
+    """
+    manager = tfds.download.DownloadManager(download_dir=scratch / "download")
+    for member, stream in manager.iter_archive(archive):
+        target = scratch / member
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            shutil.copyfileobj(stream, file, _CHUNK)

@@ -1,0 +1,9 @@
+"""The one error type for input that a user can mend."""
+
+
+class InputError(ValueError):
+    """A config, file or folder given by the user cannot be used; the message names it and the mend."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss or a parameter is no longer finite; the message names the step and the last good checkpoint."""

@@ -1,0 +1,209 @@
+"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids, stop requests."""
+
+import contextlib
+import csv
+import io
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image, ImageDraw, ImageFont
+
+
+class Log:
+    """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
+
+    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed.
+
+    Args:
+      workdir: the run's directory.
+      columns: names of all metrics, fixed for the life of the file.
+      step: the step that training continues from. Rows after it, left by a run that went on after its last
+        checkpoint, are removed: they are about to be written again.
+      config: reads ``num_steps`` and ``batch_size``.
+    """
+
+    def __init__(self, workdir: Path, columns: Sequence[str], step: int, config: ConfigDict):
+        self._workdir, self._config = workdir, config
+        self._columns = ["step", *columns]
+        self._writes = jax.process_index() == 0
+        self._last = (step, time.monotonic())
+        self._tensorboard = _open_tensorboard(workdir, step) if self._writes else None
+        if self._writes:
+            (workdir / "samples").mkdir(parents=True, exist_ok=True)
+            self._start_csv(step)
+
+    def _start_csv(self, step: int) -> None:
+        path, kept = self._workdir / "metrics.csv", []
+        if path.exists():
+            with open(path, newline="") as file:
+                # A row that a kill cut short lacks columns.
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            kept = [row for row in rows if int(row["step"]) <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomically(path, text.getvalue())
+
+    def metrics(self, step: int, row: Mapping[str, float]) -> None:
+        """Append a row, if it holds anything; metrics that it lacks stay empty."""
+        if not row or not self._writes:
+            return
+        cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
+        with open(self._workdir / "metrics.csv", "a") as file:
+            file.write(",".join(cells) + "\n")
+        if self._tensorboard:
+            for name, value in row.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def progress(self, step: int, row: Mapping[str, float]) -> None:
+        """Print losses, speed since the last such line, and the time left."""
+        last_step, last_time = self._last
+        self._last = (step, time.monotonic())
+        speed = (step - last_step) / (self._last[1] - last_time)
+        values = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items())
+        left = format_seconds((self._config.num_steps - step) / speed)
+        if self._writes:
+            print(
+                f"step {step:,}/{self._config.num_steps:,}  {values}  {speed:.3g} steps/s  "
+                f"{speed * self._config.batch_size:.3g} images/s  {left} left",
+                flush=True,
+            )
+
+    def evaluation(self, step: int, results: Mapping[str, float], count: int) -> None:
+        """Print the result of an evaluation over `count` images."""
+        values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
+        if self._writes:
+            print(f"step {step:,}  validation over {count} images:  {values}", flush=True)
+
+    def samples(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Write ``samples/step_STEP.png``; see ``make_grid`` for `images`."""
+        if not self._writes:
+            return
+        grid = make_grid(images)
+        Image.fromarray(grid).save(self._workdir / "samples" / f"step_{step:07d}.png")
+        if self._tensorboard:
+            self._tensorboard.add_image("samples", grid, step, dataformats="HWC")
+
+    def summary(
+        self,
+        first_step: int,
+        seconds: float,
+        num_train: int,
+        num_val: int,
+        results: Mapping[str, float] | None,
+        best: tuple[int, float] | None,
+    ) -> None:
+        """Print one paragraph on the finished run and write it to ``summary.txt``."""
+        config = self._config
+        done = config.num_steps - first_step
+        text = (
+            f"Finished: {config.num_steps:,} steps of {config.objective} on {num_train:,} pairs from "
+            f"{config.data.source}; the last {done:,} took {format_seconds(seconds)} "
+            f"({done / seconds:.3g} steps/s with everything)."
+        )
+        if results:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
+            text += f" Validation over {num_val} images: {values}."
+        if best:
+            text += f" Best {config.best_metric}: {best[1]:.4g} at step {best[0]:,}."
+        last_grid = self._workdir / "samples" / f"step_{config.num_steps:07d}.png"
+        text += f" Look at {last_grid}; checkpoints are in {self._workdir / 'checkpoints'}."
+        if self._writes:
+            write_atomically(self._workdir / "summary.txt", text + "\n")
+            print(text)
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+def _open_tensorboard(workdir: Path, step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        print("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
+        return None
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as a person says it, such as "2 h 05 min"."""
+    if not math.isfinite(seconds) or seconds > 1e8:
+        return "unknown"
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
+    """Lay images out in named columns, one row per example.
+
+    Args:
+      columns: name -> [N, H, W, 1 or 3] in [-1, 1]; N, H and W are the same for all.
+      gap: white pixels between the images.
+
+    Returns:
+      [height, width, 3] uint8.
+    """
+    font = ImageFont.load_default()
+    title = 16
+    num_rows, height, width = next(iter(columns.values())).shape[:3]
+    size = (len(columns) * (width + gap) - gap, title + num_rows * (height + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, images) in enumerate(columns.items()):
+        left = i * (width + gap)
+        draw.text((left + 2, 2), name, fill="black", font=font)
+        for row, image in enumerate(to_uint8(images)):
+            image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+            sheet.paste(Image.fromarray(image), (left, title + row * (height + gap)))
+    return np.asarray(sheet)
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Map [-1, 1] to whole numbers in [0, 255], rounding to the nearest."""
+    return np.rint((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file in one step, so that a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Turn SIGTERM and Ctrl-C into an event that the loop looks at; a second Ctrl-C interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(signum, frame):
+        del frame
+        print(f"\n{signal.Signals(signum).name}: saving a checkpoint at the end of this step, then stopping", flush=True)
+        event.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield event
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,228 @@
+"""Layers shared by the networks: convolutions, normalisations, initialisers.
+
+Image contract: [B, H, W, C] floating point, channels last. Kernels are [kH, kW, in, out] for a convolution and
+[kH, kW, out, in] for a transposed one (the axes of a PyTorch weight under ``transpose(2, 3, 1, 0)`` in both cases).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+
+from p2p_jax.errors import InputError
+
+NORMS = ("batch", "instance", "none")
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Cross-correlate with zero padding, as ``torch.nn.functional.conv2d`` does.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [kH, kW, I, O], of the same dtype.
+      stride: step in pixels, the same in both directions.
+      padding: zeros added on each of the four sides, in pixels.
+
+    Returns:
+      [B, (H + 2 padding - kH) // stride + 1, likewise W, O].
+    """
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Apply the transpose of ``conv``: the map from its output space to its input space.
+
+    The output padding is chosen so that sides grow by exactly `stride` (0 for a 4x4 kernel with stride 2 and padding 1,
+    1 for a 3x3 one).
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [kH, kW, O, I], of the same dtype.
+      stride: growth of the sides.
+      padding: padding of the convolution of which this is the transpose.
+
+    Returns:
+      [B, stride H, stride W, O].
+
+    Note:
+      Autodiff's kernel gradient of a dilated convolution is 10 to 15 times too slow on XLA's CPU back end. Because
+      <conv_transpose(x, k), g> = <x, conv(g, k)>, both gradients are those of the ordinary strided convolution.
+    """
+    pads = [(k - 1 - padding, stride + padding - 1) for k in kernel.shape[:2]]
+    return lax.conv_transpose(
+        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, transpose_kernel=True
+    )
+
+
+def _conv_transpose_fwd(x, kernel, stride, padding):
+    return conv_transpose(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_transpose_bwd(stride, padding, residuals, g):
+    x, kernel = residuals
+    grad_x, conv_vjp = jax.vjp(lambda k: conv(g, k, stride, padding), kernel)
+    (grad_kernel,) = conv_vjp(x)
+    return grad_x, grad_kernel
+
+
+conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+
+
+def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> Callable[..., jax.Array]:
+    """Return the kernel initialiser of that name.
+
+    Args:
+      name: "normal": N(0, gain), the papers' choice. "xavier": Glorot normal times `gain`. "kaiming": He normal for
+        ReLU, fan in (`gain` unused). "orthogonal": orthogonal matrix times `gain`.
+      gain: standard deviation or factor, as above.
+      transposed: the kernel is [kH, kW, out, in].
+
+    Raises:
+      InputError: unknown name.
+    """
+    fans = {"in_axis": -1, "out_axis": -2} if transposed else {"in_axis": -2, "out_axis": -1}
+    scaling = partial(nn.initializers.variance_scaling, distribution="normal", **fans)
+    choices = {
+        "normal": lambda: nn.initializers.normal(gain),
+        "xavier": lambda: scaling(gain**2, "fan_avg"),
+        "kaiming": lambda: scaling(2.0, "fan_in"),
+        "orthogonal": lambda: nn.initializers.orthogonal(gain, column_axis=fans["out_axis"]),
+    }
+    if name not in choices:
+        raise InputError(f"unknown initialiser {name!r}: choose one of {', '.join(choices)}")
+    return choices[name]()
+
+
+class Conv(nn.Module):
+    """Convolve with a square kernel; `transposed` turns it into its transpose (upsampling by `stride`).
+
+    Input [B, H, W, I], output [B, H', W', features] in `dtype` (None: the promotion of input and parameters).
+    """
+
+    features: int
+    kernel_size: int = 4
+    stride: int = 2
+    padding: int = 1
+    use_bias: bool = True
+    transposed: bool = False
+    init_type: str = "normal"
+    init_gain: float = 0.02
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = (self.features, x.shape[-1]) if self.transposed else (x.shape[-1], self.features)
+        kernel_init = initializer(self.init_type, self.init_gain, transposed=self.transposed)
+        kernel = self.param("kernel", kernel_init, (self.kernel_size,) * 2 + channels, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = (conv_transpose if self.transposed else conv)(x, kernel, self.stride, self.padding)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) over batch, height and width; eps 1e-5, momentum 0.9.
+
+    Statistics are those of one device's share of the batch unless `axis_name` names the device axis to average them
+    over (synchronised batch norm). They are computed in at least float32.
+
+    Note:
+      Own code rather than ``nn.BatchNorm`` for two properties of the reference: the running variance is the unbiased
+      one, and a caller that does not make ``batch_stats`` mutable may still normalise by the batch's own statistics,
+      which is how pix2pix translates (section 3.4 of the paper).
+    """
+
+    use_running_average: bool
+    axis_name: str | None = None
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = (x.shape[-1],)
+        stats_dtype = jnp.promote_types(jnp.float32, self.param_dtype)
+        scale = self.param("scale", _around_one, features, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), features, self.param_dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, stats_dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, stats_dtype)
+        if self.use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+            count = x.size // x.shape[-1]
+            mean = values.mean((0, 1, 2))
+            if self.axis_name is not None and not self.is_initializing():
+                count *= lax.psum(1, self.axis_name)
+                mean = lax.pmean(mean, self.axis_name)
+            var = jnp.square(values - mean.reshape(1, 1, 1, -1)).mean((0, 1, 2))
+            if self.axis_name is not None and not self.is_initializing():
+                var = lax.pmean(var, self.axis_name)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                unbiased = var * (count / max(count - 1, 1))
+                keep = self.momentum
+                running_mean.value = (keep * running_mean.value + (1 - keep) * mean).astype(stats_dtype)
+                running_var.value = (keep * running_var.value + (1 - keep) * unbiased).astype(stats_dtype)
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        shift = bias - mean * factor
+        return _affine(x, factor, shift, self.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation (Ulyanov et al. 2016): no parameters, no running statistics, biased variance, eps 1e-5."""
+
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        mean = values.mean((1, 2), keepdims=True)
+        centred = values - mean
+        var = jnp.square(centred).mean((1, 2), keepdims=True)
+        return (centred * lax.rsqrt(var + self.epsilon)).astype(self.dtype or x.dtype)
+
+
+def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Draw batch-norm scales from N(1, 0.02)."""
+    return 1 + 0.02 * jax.random.normal(rng, shape, dtype)
+
+
+def _affine(x: jax.Array, factor: jax.Array, shift: jax.Array, dtype: Any) -> jax.Array:
+    """Return ``x * factor + shift`` per channel, computed in the wider type and rounded once, to `dtype`."""
+    return (x * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(dtype or x.dtype)
+
+
+def make_norm(
+    kind: str, *, use_running_average: bool, axis_name: str | None, dtype: Any, param_dtype: Any
+) -> Callable[..., Callable[[jax.Array], jax.Array]]:
+    """Return a constructor ``norm(name=...)`` of the normalisation layer called `kind` (one of NORMS)."""
+    if kind == "batch":
+        return partial(
+            BatchNorm,
+            use_running_average=use_running_average,
+            axis_name=axis_name,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+    if kind == "instance":
+        return partial(InstanceNorm, dtype=dtype)
+    if kind == "none":
+        return lambda name: lambda x: x
+    raise InputError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+    """Apply LeakyReLU with the papers' slope of 0.2."""
+    return nn.leaky_relu(x, 0.2)

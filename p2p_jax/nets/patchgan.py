@@ -1,0 +1,85 @@
+"""PatchGAN discriminators (Isola et al. 2017, section 3.2.2 and appendix 6.1.2)."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from p2p_jax.errors import InputError
+from p2p_jax.nets.layers import Conv, leaky_relu, make_norm
+
+# Receptive field of one logit in pixels -> convolutions with stride 2 (0: the PixelGAN, 1x1 kernels throughout).
+RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
+
+
+class PatchGAN(nn.Module):
+    """Classify overlapping patches as real or generated; one logit per patch, no sigmoid.
+
+    Attributes:
+      receptive_field: side of the patch in pixels: 1, 16, 34, 70, 142 or 286.
+      base_width: channels of the first layer.
+      norm: "batch", "instance" or "none"; the convolution before a batch norm has no bias.
+      init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.
+    """
+
+    receptive_field: int = 70
+    base_width: int = 64
+    norm: str = "batch"
+    init_type: str = "normal"
+    init_gain: float = 0.02
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Return logits.
+
+        Args:
+          x: [B, H, W, C] in [-1, 1]; for a conditional discriminator input and output concatenated on channels.
+          train: normalise by the batch's own statistics; False uses the running ones.
+
+        Returns:
+          [B, h, w, 1] logits, at least float32; at 256x256 h = w = 126, 62, 30, 14, 6 for fields 16 to 286.
+
+        Raises:
+          ValueError: unknown receptive field, or an image too small to hold one patch's layers.
+        """
+        if self.receptive_field not in RECEPTIVE_FIELDS:
+            choices = ", ".join(map(str, RECEPTIVE_FIELDS))
+            raise InputError(f"unknown receptive_field {self.receptive_field}: choose one of {choices}")
+        num_strided = RECEPTIVE_FIELDS[self.receptive_field]
+        smallest = 2 ** (num_strided + 1)
+        if num_strided and min(x.shape[1:3]) < smallest:
+            raise InputError(
+                f"a PatchGAN with receptive_field={self.receptive_field} needs images of at least "
+                f"{smallest}x{smallest} pixels, not {x.shape[1]}x{x.shape[2]}; choose a smaller receptive_field"
+            )
+        conv = partial(
+            Conv, init_type=self.init_type, init_gain=self.init_gain, dtype=self.dtype, param_dtype=self.param_dtype
+        )
+        norm = make_norm(
+            self.norm,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        bias_before_norm = self.norm != "batch"
+        if num_strided == 0:
+            pointwise = partial(conv, kernel_size=1, stride=1, padding=0)
+            x = leaky_relu(pointwise(self.base_width, name="conv_1")(x))
+            x = pointwise(self.base_width * 2, use_bias=bias_before_norm, name="conv_2")(x)
+            x = leaky_relu(norm(name="conv_2_norm")(x))
+            logits = pointwise(1, use_bias=bias_before_norm, name="logits")(x)
+        else:
+            x = leaky_relu(conv(self.base_width, name="conv_1")(x))
+            for i in range(1, num_strided + 1):
+                width = self.base_width * min(2**i, 8)
+                stride = 2 if i < num_strided else 1
+                x = conv(width, stride=stride, use_bias=bias_before_norm, name=f"conv_{i + 1}")(x)
+                x = leaky_relu(norm(name=f"conv_{i + 1}_norm")(x))
+            logits = conv(1, stride=1, name="logits")(x)
+        return logits.astype(jnp.promote_types(jnp.float32, logits.dtype))

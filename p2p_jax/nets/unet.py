@@ -1,0 +1,130 @@
+"""U-Net and encoder-decoder generators (Isola et al. 2017, section 3.2.1 and appendix 6.1.1)."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from p2p_jax.errors import InputError
+from p2p_jax.nets.layers import Conv, leaky_relu, make_norm
+
+DROPOUT_LAYOUTS = ("paper", "pytorch")
+
+
+class UNet(nn.Module):
+    """Encoder-decoder with skip connections; every convolution is 4x4 with stride 2.
+
+    Encoder widths are ``base_width * (1, 2, 4, 8, 8, ...)`` over `num_downs` layers, mirrored by the decoder; encoder
+    layer i (after its norm, before its activation) is concatenated in front of decoder output i. With ``skips=False``
+    it is the paper's encoder-decoder ablation (Table 2).
+
+    Attributes:
+      out_channels: channels of the generated image.
+      num_downs: encoder layers; image sides must be multiples of ``2 ** num_downs``.
+      base_width: channels of the first encoder layer.
+      skips: concatenate encoder outputs to decoder outputs.
+      norm: "batch", "instance" or "none". With batch norm only the last convolution has a bias, with the others
+        every one has.
+      bottleneck_norm: normalise the innermost encoder layer too, as the paper's text printed before its erratum. At
+        batch size 1 on a 1x1 map batch norm returns exactly zero there.
+      dropout_rate: probability of zeroing an activation.
+      dropout_layout: "paper": decoder layers 1 to 3 (also the Lua and TensorFlow releases). "pytorch": decoder layers
+        2 to ``num_downs - 4``, the PyTorch release's 512-to-512 blocks.
+      init_type, init_gain: kernel initialiser, see ``layers.initializer``.
+      dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
+      param_dtype: dtype of the parameters.
+      axis_name: device axis over which batch norm is synchronised; None keeps it per device.
+    """
+
+    out_channels: int = 3
+    num_downs: int = 8
+    base_width: int = 64
+    skips: bool = True
+    norm: str = "batch"
+    bottleneck_norm: bool = False
+    dropout_rate: float = 0.5
+    dropout_layout: str = "paper"
+    init_type: str = "normal"
+    init_gain: float = 0.02
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, dropout: bool | None = None) -> jax.Array:
+        """Translate images.
+
+        Args:
+          x: [B, H, W, C] in [-1, 1]; H and W multiples of ``2 ** num_downs``.
+          train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
+            mutable); False uses the running ones.
+          dropout: draw dropout from the "dropout" rng; None means the same as `train`.
+
+        Returns:
+          [B, H, W, out_channels] in [-1, 1], at least float32.
+
+        Raises:
+          ValueError: a side is not a multiple of ``2 ** num_downs``, or an attribute is unknown.
+        """
+        self._check(x)
+        dropout = train if dropout is None else dropout
+        settings = {
+            "init_type": self.init_type,
+            "init_gain": self.init_gain,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        conv = partial(Conv, use_bias=self.norm != "batch", **settings)
+        norm = make_norm(
+            self.norm,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        depth = self.num_downs
+        widths = [self.base_width * min(2**i, 8) for i in range(depth)]
+
+        encoded = []
+        for i, width in enumerate(widths, start=1):
+            x = conv(width, name=f"down_{i}")(x if i == 1 else leaky_relu(x))
+            if 1 < i < depth or (i == depth and self.bottleneck_norm):
+                x = norm(name=f"down_{i}_norm")(x)
+            encoded.append(x)
+        for i in range(depth, 1, -1):
+            x = conv(widths[i - 2], transposed=True, name=f"up_{i}")(nn.relu(x))
+            x = norm(name=f"up_{i}_norm")(x)
+            if self.has_dropout(i):
+                x = nn.Dropout(self.dropout_rate, name=f"up_{i}_dropout")(x, deterministic=not dropout)
+            if self.skips:
+                x = jnp.concatenate([encoded[i - 2], x], axis=-1)
+        x = Conv(self.out_channels, transposed=True, name="up_1", **settings)(nn.relu(x))
+        return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+
+    def has_dropout(self, level: int) -> bool:
+        """Tell whether the decoder layer at `level` (num_downs innermost, 1 the output) is followed by dropout."""
+        position = self.num_downs - level + 1  # the papers count decoder layers from the innermost: d1, d2, ...
+        if self.dropout_layout == "paper":
+            return position <= 3 and level > 1
+        return 2 <= position <= self.num_downs - 4
+
+    def _check(self, x: jax.Array) -> None:
+        if self.dropout_layout not in DROPOUT_LAYOUTS:
+            raise InputError(
+                f"unknown dropout_layout {self.dropout_layout!r}: choose one of {', '.join(DROPOUT_LAYOUTS)}"
+            )
+        if self.num_downs < 2:
+            raise InputError(f"num_downs is {self.num_downs}; a U-Net needs at least 2")
+        multiple = 2**self.num_downs
+        if x.ndim != 4 or x.shape[1] % multiple or x.shape[2] % multiple:
+            raise InputError(
+                f"a U-Net with num_downs={self.num_downs} takes [B, H, W, C] with H and W multiples of {multiple}, "
+                f"not {x.shape}; change the image size or num_downs"
+            )
+
+
+UNet256 = partial(UNet, num_downs=8)
+UNet128 = partial(UNet, num_downs=7)
+EncoderDecoder = partial(UNet, skips=False)

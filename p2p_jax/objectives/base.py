@@ -1,0 +1,116 @@
+"""The seam between the training loop and what is trained: an objective is four pure functions."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from p2p_jax.config import resolve
+from p2p_jax.errors import InputError
+
+DEVICE_AXIS = "data"
+"""Name of the mapped device axis inside ``Objective.update``."""
+
+
+class Objective(NamedTuple):
+    """What is trained, as pure functions of a state pytree that holds at least an integer scalar ``"step"``.
+
+    A batch is ``{"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]}``, float32 in [-1, 1].
+
+    Attributes:
+      init: ``(rng, batch) -> state``. Uses only the shapes and dtypes of the batch.
+      update: ``(state, batch, rng) -> (state, metrics)``. Sees one device's share of the batch, with an `rng` that
+        differs by step and device; averages gradients, statistics and metrics over ``DEVICE_AXIS`` and adds 1 to
+        ``state["step"]``. Metrics are scalars named like "gen/l1".
+      translate: ``(state, batch, rng) -> {"fake_b": [B, H, W, C_b], ...}`` in [-1, 1]. The result for an image does
+        not depend on the other images of the batch.
+      evaluate: ``(state, batch, rng) -> (metrics, images)``: metrics one value per image ([B], names like "l1"), and
+        images in [-1, 1] in the order of the columns of a sample grid.
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+    translate: Callable[..., Any]
+    evaluate: Callable[..., Any]
+
+
+def make_network(section: Mapping[str, Any], **given: Any) -> nn.Module:
+    """Build the network that a config section describes.
+
+    Args:
+      section: ``network`` names a module class as "package.module:name"; all other keys are its attributes.
+      **given: attributes that follow from the rest of the config; those that the class lacks are left out.
+
+    Raises:
+      InputError: the class does not take one of the keys.
+    """
+    kwargs = dict(section)
+    name = kwargs.pop("network")
+    network = resolve(name)
+    accepted = inspect.signature(network).parameters
+    unknown = sorted(set(kwargs) - set(accepted))
+    if unknown:
+        fields = sorted(set(accepted) - {"parent", "name"} - set(given))
+        raise InputError(f"{name} has no attribute {', '.join(unknown)}; it has {', '.join(fields)}")
+    return network(**kwargs, **{key: value for key, value in given.items() if key in accepted})
+
+
+def make_networks(config: ConfigDict, **given: Any) -> Callable[[str], nn.Module]:
+    """Return ``build(section_name, **more)``, which passes the config's dtypes and batch-norm axis to every network."""
+    shared = {
+        "dtype": jnp.dtype(config.dtype),
+        "param_dtype": jnp.dtype(config.param_dtype),
+        "axis_name": DEVICE_AXIS if config.sync_batch_norm else None,
+        **given,
+    }
+    return lambda section, **more: make_network(config[section], **{**shared, **more})
+
+
+def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
+    """Return the learning rate as a function of the step.
+
+    "constant" keeps ``optimizer.learning_rate`` (the Lua release). "linear_decay" keeps it for
+    ``schedule.constant_for`` and lowers it to zero over ``schedule.decay_over``, both counted in ``schedule.unit``.
+    In epochs the rate changes once per epoch by the PyTorch release's rule, ``1 - max(0, epoch + 1 - constant) /
+    (decay + 1)`` with epochs counted from 0; in steps it falls at every step.
+
+    Raises:
+      InputError: unknown kind or unit.
+    """
+    rate, schedule = config.optimizer.learning_rate, config.schedule
+    if schedule.kind == "constant":
+        return optax.constant_schedule(rate)
+    if schedule.kind != "linear_decay":
+        raise InputError(f"schedule.kind is {schedule.kind!r}; choose constant or linear_decay")
+    constant, decay = schedule.constant_for, schedule.decay_over
+    if schedule.unit == "steps":
+        return optax.linear_schedule(rate, 0.0, transition_steps=decay, transition_begin=constant)
+    if schedule.unit != "epochs":
+        raise InputError(f"schedule.unit is {schedule.unit!r}; choose epochs or steps")
+    if config.data.num_train <= 0:
+        raise InputError("a schedule in epochs needs data.num_train, the number of training images")
+
+    def rate_of_epoch(step):
+        epoch = step * config.batch_size // config.data.num_train
+        return rate * jnp.clip(1 - jnp.maximum(0, epoch + 1 - constant) / (decay + 1), 0, 1)
+
+    return rate_of_epoch
+
+
+def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
+    """Return the optimizer of one player and its learning-rate schedule.
+
+    ``config.optimizer.factory`` names any optax-style factory that takes ``learning_rate``; all other keys of the
+    section are its keyword arguments.
+    """
+    kwargs = dict(config.optimizer)
+    factory = resolve(kwargs.pop("factory"))
+    schedule = make_schedule(config)
+    try:
+        return factory(**{**kwargs, "learning_rate": schedule}), schedule
+    except TypeError as error:
+        raise InputError(f"config.optimizer does not fit {config.optimizer.factory}: {error}") from error

@@ -1,0 +1,156 @@
+"""pix2pix: a conditional GAN plus L1 on paired images (Isola et al. 2017, section 3)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from dm_pix import psnr, ssim
+from jax import lax
+from ml_collections import ConfigDict
+
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import losses
+from p2p_jax.objectives.base import DEVICE_AXIS, Objective, make_networks, make_optimizer
+
+
+def pix2pix(config: ConfigDict) -> Objective:
+    """Build the pix2pix objective.
+
+    The discriminator minimises ``(loss(D(x, G(x)), 0) + loss(D(x, y), 1)) / 2``; then the generator minimises
+    ``lambda_gan loss(D(x, G(x)), 1) + lambda_l1 |y - G(x)|`` through the updated discriminator, on the same G(x).
+
+    Args:
+      config: reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``, ``inference``, ``dtype``,
+        ``param_dtype``, ``sync_batch_norm`` and the channels in ``data``. The rows of Table 1 are
+        L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN:
+        ``conditional=False``; L1+cGAN: the default.
+
+    Returns:
+      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
+      entries "generator" and, unless ``lambda_gan`` is 0, "discriminator".
+
+    Raises:
+      InputError: a setting is unknown or contradicts another.
+    """
+    loss, inference = config.loss, config.inference
+    if loss.gan not in losses.GAN_LOSSES:
+        raise InputError(f"loss.gan is {loss.gan!r}; choose one of {', '.join(losses.GAN_LOSSES)}")
+    if inference.norm not in ("batch", "running"):
+        raise InputError(f"inference.norm is {inference.norm!r}; choose batch or running")
+    if loss.lambda_gan == 0 and loss.lambda_l1 == 0:
+        raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
+    build = make_networks(config)
+    gen = build("generator", out_channels=config.data.channels_b)
+    gen_single = build("generator", out_channels=config.data.channels_b, axis_name=None)
+    disc = build("discriminator") if loss.lambda_gan else None
+    gan_loss = losses.GAN_LOSSES[loss.gan]
+    tx, learning_rate = make_optimizer(config)
+
+    def apply(network, params, stats, *args, **kwargs):
+        """Apply a network in training mode; returns its output and its new batch statistics."""
+        variables = {"params": params, "batch_stats": stats}
+        output, mutated = network.apply(variables, *args, train=True, mutable=["batch_stats"], **kwargs)
+        return output, mutated.get("batch_stats", {})
+
+    def discriminate(params, stats, real_a, image):
+        x = jnp.concatenate([real_a, image.astype(real_a.dtype)], axis=-1) if loss.conditional else image
+        return apply(disc, params, stats, x)
+
+    def step_player(grads, opt_state, params):
+        updates, opt_state = tx.update(lax.pmean(grads, DEVICE_AXIS), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def init(rng, batch):
+        gen_rng, disc_rng = jax.random.split(rng)
+        variables = {"generator": gen.init(gen_rng, batch["real_a"], train=False)}
+        if disc is not None:
+            pair = [batch["real_a"], batch["real_b"]] if loss.conditional else [batch["real_b"]]
+            variables["discriminator"] = disc.init(disc_rng, jnp.concatenate(pair, axis=-1), train=False)
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": {name: value["params"] for name, value in variables.items()},
+            "batch_stats": {name: value.get("batch_stats", {}) for name, value in variables.items()},
+            "opt_state": {name: tx.init(value["params"]) for name, value in variables.items()},
+        }
+
+    def update(state, batch, rng):
+        real_a, real_b = batch["real_a"], batch["real_b"]
+        params, stats, opt_state = dict(state["params"]), dict(state["batch_stats"]), dict(state["opt_state"])
+        metrics = {"lr": learning_rate(state["step"])}
+
+        # The generator runs forward once: both players see the same fake, and its pullback waits for the
+        # generator's turn.
+        def generate(gen_params):
+            return apply(gen, gen_params, stats["generator"], real_a, rngs={"dropout": rng})
+
+        fake_b, generator_vjp, gen_stats = jax.vjp(generate, params["generator"], has_aux=True)
+
+        if disc is not None:
+
+            def disc_loss(disc_params):
+                logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, fake_b)
+                logits_real, new_stats = discriminate(disc_params, new_stats, real_a, real_b)
+                fake, real = gan_loss.fake(logits_fake), gan_loss.real(logits_real)
+                return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
+
+            grads, (stats["discriminator"], disc_metrics) = jax.grad(disc_loss, has_aux=True)(
+                params["discriminator"]
+            )
+            params["discriminator"], opt_state["discriminator"] = step_player(
+                grads, opt_state["discriminator"], params["discriminator"]
+            )
+            metrics |= disc_metrics
+
+        def gen_loss(fake_b):
+            terms = {"gen/l1": losses.l1(fake_b, real_b)}
+            total, disc_stats = loss.lambda_l1 * terms["gen/l1"], {}
+            if disc is not None:
+                logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, fake_b)
+                terms["gen/gan"] = gan_loss.generator(logits)
+                total += loss.lambda_gan * terms["gen/gan"]
+            return total, (disc_stats, terms | {"gen/total": total})
+
+        grad_fake, (disc_stats, gen_metrics) = jax.grad(gen_loss, has_aux=True)(fake_b)
+        (grads,) = generator_vjp(grad_fake)
+        params["generator"], opt_state["generator"] = step_player(
+            grads, opt_state["generator"], params["generator"]
+        )
+        metrics |= gen_metrics
+        stats["generator"] = gen_stats
+        if disc is not None:
+            stats["discriminator"] = disc_stats
+
+        state = {
+            "step": state["step"] + 1,
+            "params": params,
+            "batch_stats": lax.pmean(stats, DEVICE_AXIS),
+            "opt_state": opt_state,
+        }
+        return state, lax.pmean(metrics, DEVICE_AXIS)
+
+    def translate(state, batch, rng):
+        # One image at a time (vmap), so that batch statistics are the image's own: the paper's test-time batch size
+        # is 1, and a translation must not depend on its neighbours in the batch. The noise is shared by all images.
+        variables = {"params": state["params"]["generator"], "batch_stats": state["batch_stats"]["generator"]}
+
+        def translate_one(image):
+            return gen_single.apply(
+                variables,
+                image[None],
+                train=inference.norm == "batch",
+                dropout=inference.dropout,
+                rngs={"dropout": rng},
+            )[0]
+
+        return {"fake_b": jax.vmap(translate_one)(batch["real_a"])}
+
+    def evaluate(state, batch, rng):
+        real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]
+        target, output = (real_b + 1) / 2, (fake_b + 1) / 2
+        metrics = {
+            "l1": jnp.abs(target - output).mean((1, 2, 3)),
+            "psnr": jax.vmap(psnr)(output, target),
+            "ssim": jax.vmap(ssim)(output, target),
+        }
+        return metrics, {"input": batch["real_a"], "output": fake_b, "target": real_b}
+
+    return Objective(init, update, translate, evaluate)

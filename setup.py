@@ -1,0 +1,38 @@
+"""Packaging; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="p2p_jax",
+    version="0.1.0",
+    description="Image-to-image translation with conditional GANs (pix2pix) in JAX and Flax",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    # configs/ stands at the top of the checkout, where users look for it, and is installed as p2p_jax.configs.
+    packages=[*find_packages(include=["p2p_jax", "p2p_jax.*"]), "p2p_jax.configs"],
+    package_dir={"p2p_jax.configs": "configs"},
+    install_requires=[
+        "jax>=0.7.2",
+        "flax>=0.11.2",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.25",
+        "tensorflow-datasets>=4.9.9",
+        "dm-pix>=0.4.4",
+        "numpy>=2.0",
+        "ml_collections>=1.1.0",
+        "absl-py>=2.1",
+        "pillow>=10.3",
+    ],
+    extras_require={
+        "data": ["tensorflow-cpu>=2.20"],
+        "tb": ["tensorboardX>=2.6.2"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6"],
+        "dev": ["ruff>=0.12", "mypy>=1.15"],
+        "cuda": ["jax[cuda12]>=0.7.2"],
+        "tpu": ["jax[tpu]>=0.7.2"],
+    },
+)

@@ -1,0 +1,273 @@
+"""Networks and training step against PyTorch: from recorded results, and live where PyTorch is installed."""
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import make_fixtures
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from make_fixtures import CASES, OPTIMIZERS, digest
+
+import p2p_jax
+from p2p_jax import nets
+from p2p_jax.config import complete
+from p2p_jax.nets.layers import conv, conv_transpose
+from p2p_jax.objectives import DEVICE_AXIS
+
+DATA = Path(os.environ.get("P2P_JAX_TEST_DATA", make_fixtures.ROOT.parent / "shared" / "data"))
+LOSSES = ("disc/fake", "disc/real", "gen/gan", "gen/l1")
+
+
+def precision(dtype):
+    """Return a context in which JAX can make arrays of `dtype`."""
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64(True)
+
+
+@functools.cache
+def recorded(name):
+    """Return a fixture's arrays."""
+    with np.load(make_fixtures.FIXTURES / f"{name}.npz") as file:
+        return dict(file)
+
+
+@functools.cache
+def run_jax(name, dtype="float32"):
+    """Return what p2p_jax computes for a case with its recorded seed: {name: array}, as ``run_torch`` names them."""
+    case, seed = CASES[name], int(recorded("networks")[f"{name}/seed"])
+    train = case.get("train", True)
+    options = {"dropout": False} if case["network"] == "UNet" else {}
+    network = getattr(nets, case["network"])(param_dtype=dtype, **make_fixtures.attributes(case))
+    variables, x = jax.tree.map(lambda array: array.astype(dtype), make_fixtures.inputs(name, seed))
+    stats = variables.get("batch_stats", {})
+
+    @jax.jit
+    def run(params, x):
+        def forward(params, x):
+            mutable = ["batch_stats"] if train else []
+            return network.apply(
+                {"params": params, "batch_stats": stats}, x, train=train, mutable=mutable, **options
+            )
+
+        output, pullback, mutated = jax.vjp(forward, params, x, has_aux=True)
+        grads = pullback(jnp.asarray(make_fixtures.cotangent(seed, output.shape), dtype))
+        return output, grads, mutated.get("batch_stats", stats)
+
+    with precision(dtype):
+        output, (grads, grad_x), stats = jax.tree.map(np.asarray, run(variables["params"], x))
+    assert output.dtype == grad_x.dtype == dtype
+    results = {"output": output, "grad/input": grad_x}
+    return results | make_fixtures.flatten(grads, "grad") | make_fixtures.flatten(stats, "stats")
+
+
+def scale_of(results, key):
+    """Return the magnitude by which errors in ``results[key]`` are judged: its largest value.
+
+    A convolution's bias counts as part of its kernel, because in front of an instance norm its gradient is zero.
+    """
+    kernel = results.get(key.replace("/bias", "/kernel"), results[key])
+    return max(np.abs(results[key]).max(), np.abs(kernel).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_network_equals_recorded_pytorch(name):
+    results, expected = run_jax(name), recorded("networks")[f"{name}/digest"]
+    offset = 0
+    for key in sorted(results):
+        actual = digest(results[key])
+        wanted = expected[offset : offset + actual.size]
+        offset += actual.size
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-4 * scale_of(results, key), err_msg=key)
+    assert offset == expected.size
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_network_equals_live_pytorch(name):
+    pytest.importorskip("torch")
+    expected, _ = make_fixtures.run_torch(name, int(recorded("networks")[f"{name}/seed"]), "float32")
+    results = run_jax(name)
+    assert results.keys() == expected.keys()
+    for key in results:
+        atol = 1e-4 * scale_of(expected, key)
+        np.testing.assert_allclose(results[key], expected[key], rtol=0, atol=atol, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["unet_batch", "patchgan_70"])
+def test_network_equals_live_pytorch_exactly_in_float64(name):
+    pytest.importorskip("torch")
+    expected, _ = make_fixtures.run_torch(name, int(recorded("networks")[f"{name}/seed"]))
+    results = run_jax(name, "float64")
+    for key in results:
+        atol = 1e-11 * scale_of(expected, key)
+        np.testing.assert_allclose(results[key], expected[key], rtol=0, atol=atol, err_msg=key)
+
+
+def test_digest_notices_a_flipped_kernel_and_one_wrong_border():
+    kernel = np.random.RandomState(0).standard_normal((4, 4, 16, 32))
+    border = kernel.copy()
+    border[:, 0] = 0
+    for wrong in (kernel[::-1], kernel.transpose(1, 0, 2, 3), border, 1.001 * kernel):
+        assert np.abs(digest(wrong) - digest(kernel)).max() > 5e-4 * np.abs(kernel).max()
+
+
+@pytest.mark.parametrize(
+    ("num_downs", "layout", "levels"),
+    [(8, "paper", [8, 7, 6]), (7, "paper", [7, 6, 5]), (8, "pytorch", [7, 6, 5]), (7, "pytorch", [6, 5])],
+)
+def test_dropout_sits_where_pytorch_has_it(num_downs, layout, levels):
+    network = nets.UNet(num_downs=num_downs, dropout_layout=layout)
+    assert [i for i in range(num_downs, 0, -1) if network.has_dropout(i)] == levels
+    torch = pytest.importorskip("torch")
+    twin = pytest.importorskip("benchmarks.torch_twin").UNet(num_downs=num_downs, base_width=1, dropout_layout=layout)
+    names = [name for name, layer in twin.layers.items() if isinstance(layer, torch.nn.Dropout)]
+    assert names == [f"up_{level}_dropout" for level in levels]
+
+
+def make_config(optimizer, dtype):
+    sgd = {"factory": "optax:sgd", "learning_rate": make_fixtures.SGD_RATE}
+    return complete(
+        {
+            **make_fixtures.TRAINING,
+            "dtype": dtype,
+            "param_dtype": dtype,
+            "optimizer": sgd if optimizer == "sgd" else {},
+        }
+    )
+
+
+@functools.cache
+def train_step(optimizer, dtype):
+    """Return (initial state, compiled update on one device)."""
+    with precision(dtype):
+        objective = p2p_jax.pix2pix(make_config(optimizer, dtype))
+        blank = jnp.zeros((1, 64, 64, 3), dtype)
+        state = objective.init(jax.random.key(0), {"real_a": blank, "real_b": blank})
+        for name, variables in make_fixtures.training_weights().items():
+            for collection, tree in variables.items():
+                state[collection][name] = jax.tree.map(lambda array: jnp.asarray(array, dtype), tree)
+        replicated, split = PartitionSpec(), PartitionSpec(DEVICE_AXIS)
+        update = jax.shard_map(
+            objective.update,
+            mesh=Mesh(np.array(jax.devices()[:1]), (DEVICE_AXIS,)),
+            in_specs=(replicated, split, replicated),
+            out_specs=replicated,
+            check_vma=False,
+        )
+        return state, jax.jit(update)
+
+
+def train_jax(images, optimizer, num_steps, dtype):
+    """Train as ``train_torch`` does, with the library's objective; returns {loss name: [num_steps]}."""
+    state, update = train_step(optimizer, dtype)
+    history = []
+    with precision(dtype):
+        for i in range(num_steps):
+            pair = jnp.asarray(images[i % len(images)][None], dtype)
+            batch = {"real_a": pair[..., :3], "real_b": pair[..., 3:]}
+            state, metrics = update(state, batch, jax.random.key(i))
+            history.append(metrics)
+        assert metrics["gen/l1"].dtype == dtype
+    return {name: np.array([float(metrics[name]) for metrics in history]) for name in LOSSES}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_follows_recorded_pytorch(optimizer):
+    losses = train_jax(make_fixtures.training_images(), optimizer, OPTIMIZERS[optimizer], "float64")
+    for name in LOSSES:
+        expected = recorded("pix2pix")[f"{optimizer}/{name}"]
+        assert expected.std() > 1e-3  # the players move
+        np.testing.assert_allclose(losses[name], expected, rtol=1e-9, err_msg=name)
+
+
+def test_training_in_float32_follows_recorded_pytorch():
+    losses = train_jax(make_fixtures.training_images(), "adam", 5, "float32")
+    for name in LOSSES:
+        np.testing.assert_allclose(losses[name], recorded("pix2pix")[f"adam/{name}"][:5], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_on_facades_follows_live_pytorch(optimizer):
+    pytest.importorskip("torch")
+    image = pytest.importorskip("PIL.Image")
+    paths = sorted((DATA / "facades" / "train").glob("*.jpg"))[:4]
+    if not paths:
+        pytest.skip(f"no facades in {DATA}; set P2P_JAX_TEST_DATA")
+    photo_label = np.stack([np.asarray(image.open(path).convert("RGB").resize((128, 64))) for path in paths])
+    photo, label = np.split(photo_label / 127.5 - 1, 2, axis=2)
+    images = np.concatenate([label, photo], axis=-1)
+    num_steps = OPTIMIZERS[optimizer]
+    losses = train_jax(images, optimizer, num_steps, "float64")
+    expected = make_fixtures.train_torch(images, optimizer, num_steps)
+    for name in LOSSES:
+        np.testing.assert_allclose(losses[name], expected[name], rtol=1e-9, err_msg=name)
+
+
+def autodiff_conv(x, kernel, stride, padding):
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def autodiff_conv_transpose(x, kernel, stride, padding):
+    _, transpose = jax.vjp(
+        lambda y: autodiff_conv(y, kernel, stride, padding),
+        jnp.zeros((x.shape[0], stride * x.shape[1], stride * x.shape[2], kernel.shape[2]), x.dtype),
+    )
+    return transpose(x)[0]
+
+
+def torch_conv(x, kernel, stride, padding, transposed):
+    """Return the output and both gradients, for a cotangent of ``cos(0), cos(1), ...``, from PyTorch."""
+    torch = pytest.importorskip("torch")
+    x, kernel = torch.from_numpy(x).requires_grad_(), torch.from_numpy(kernel).requires_grad_()
+    images, weight = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+    if transposed:
+        extra = (2 * padding - kernel.shape[0]) % stride
+        y = torch.nn.functional.conv_transpose2d(images, weight, None, stride, padding, extra)
+    else:
+        y = torch.nn.functional.conv2d(images, weight, None, stride, padding)
+    y = y.permute(0, 2, 3, 1)
+    y.backward(torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape))
+    return y.detach().numpy(), x.grad.numpy(), kernel.grad.numpy()
+
+
+@pytest.mark.parametrize("reference", ["pytorch", "autodiff"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (8, 6), (16, 16)])
+@pytest.mark.parametrize(
+    ("transposed", "kernel_size", "stride", "padding"),
+    [(True, 4, 2, 1), (True, 3, 2, 1), (False, 4, 2, 1), (False, 4, 1, 1), (False, 3, 2, 1), (False, 1, 1, 0)],
+)
+def test_convolution_and_its_gradients(transposed, kernel_size, stride, padding, size, reference):
+    if min(size) + 2 * padding < kernel_size:
+        pytest.skip("no output")
+    random = np.random.RandomState(0)
+    x = random.standard_normal((2, *size, 5)).astype(np.float32)
+    channels = (7, 5) if transposed else (5, 7)
+    kernel = random.standard_normal((kernel_size, kernel_size, *channels)).astype(np.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(function, x, kernel):
+        y, pullback = jax.vjp(lambda x, k: function(x, k, stride, padding), x, kernel)
+        return y, *pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    actual = run(conv_transpose if transposed else conv, x, kernel)
+    if transposed:
+        assert actual[0].shape == (2, stride * size[0], stride * size[1], 7)
+    if reference == "pytorch":
+        expected = torch_conv(x, kernel, stride, padding, transposed)
+    else:
+        expected = run(autodiff_conv_transpose if transposed else autodiff_conv, x, kernel)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=1e-5 * np.abs(e).max())
