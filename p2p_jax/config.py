@@ -78,7 +78,16 @@ _SECTION_DEFAULTS: dict[str, dict[str, Any]] = {
 # May change between two runs of one workdir: they alter how long and how often, not what is computed at a step, or
 # where the data (recognised by its fingerprint) lies.
 FREE_TO_CHANGE = frozenset(
-    "num_steps log_every sample_every eval_every checkpoint_every keep_checkpoints num_samples data.dir".split()
+    [
+        "num_steps",
+        "log_every",
+        "sample_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "num_samples",
+        "data.dir",
+    ]
 )
 
 
@@ -138,13 +147,19 @@ def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], prefix: 
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
-            raise InputError(
-                f"unknown option config.{prefix}{key}; {hint} (options of your own go under config.extra)"
-            )
+            raise InputError(f"unknown option config.{prefix}{key}; {hint} (options of your own go under config.extra)")
 
 
 def _check_values(config: ConfigDict) -> None:
-    for key in "num_steps batch_size log_every sample_every eval_every checkpoint_every keep_checkpoints".split():
+    for key in [
+        "num_steps",
+        "batch_size",
+        "log_every",
+        "sample_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ]:
         if not isinstance(config[key], int) or config[key] < 1:
             raise InputError(f"config.{key} is {config[key]!r}; it must be a whole number of at least 1")
     data = config.data

@@ -197,7 +197,9 @@ def stop_requests() -> Iterator[threading.Event]:
 
     def handle(signum, frame):
         del frame
-        print(f"\n{signal.Signals(signum).name}: saving a checkpoint at the end of this step, then stopping", flush=True)
+        print(
+            f"\n{signal.Signals(signum).name}: saving a checkpoint at the end of this step, then stopping", flush=True
+        )
         event.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -23,7 +23,7 @@ _EVALUATED_PER_DEVICE = 8  # images at a time
 
 
 def train(
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | ConfigDict,
     workdir: str | Path,
     objective: Objective | None = None,
     data: Data | None = None,
@@ -123,7 +123,7 @@ def _open(
 ) -> _Run:
     """Check everything that can be wrong, the cheap things first, and restore or make the state."""
     parallel.check_batch_size(config.batch_size)
-    if "float64" in (config.dtype, config.param_dtype) and not jax.config.jax_enable_x64:
+    if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
     stored, checkpoints, step = read_config(workdir), None, 0
     if stored is not None:

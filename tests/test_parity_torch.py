@@ -56,9 +56,7 @@ def run_jax(name, dtype="float32"):
     def run(params, x):
         def forward(params, x):
             mutable = ["batch_stats"] if train else []
-            return network.apply(
-                {"params": params, "batch_stats": stats}, x, train=train, mutable=mutable, **options
-            )
+            return network.apply({"params": params, "batch_stats": stats}, x, train=train, mutable=mutable, **options)
 
         output, pullback, mutated = jax.vjp(forward, params, x, has_aux=True)
         grads = pullback(jnp.asarray(make_fixtures.cotangent(seed, output.shape), dtype))
@@ -151,8 +149,9 @@ def train_step(optimizer, dtype):
     """Return (initial state, compiled update on one device)."""
     with precision(dtype):
         objective = p2p_jax.pix2pix(make_config(optimizer, dtype))
-        blank = jnp.zeros((1, 64, 64, 3), dtype)
-        state = objective.init(jax.random.key(0), {"real_a": blank, "real_b": blank})
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), dtype)
+        shapes = jax.eval_shape(objective.init, jax.random.key(0), {"real_a": image, "real_b": image})
+        state = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)  # as optimizers begin
         for name, variables in make_fixtures.training_weights().items():
             for collection, tree in variables.items():
                 state[collection][name] = jax.tree.map(lambda array: jnp.asarray(array, dtype), tree)
@@ -215,9 +214,7 @@ def test_training_on_facades_follows_live_pytorch(optimizer):
 
 def autodiff_conv(x, kernel, stride, padding):
     pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def autodiff_conv_transpose(x, kernel, stride, padding):

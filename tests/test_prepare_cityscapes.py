@@ -84,9 +84,7 @@ def pixels(path):
 def test_writes_photo_left_and_labels_right(write, form, capsys):
     args = write(form)
     assert prepare(**args, size=16) == {"train": 3, "val": 1}
-    assert outputs(args["output"]) == {
-        split: [f"{stem}.png" for stem in stems] for split, stems in STEMS.items()
-    }
+    assert outputs(args["output"]) == {split: [f"{stem}.png" for stem in stems] for split, stems in STEMS.items()}
     pair = pixels(args["output"] / "train" / "aachen_000001_000019.png")
     assert pair.shape == (16, 32, 3)
     np.testing.assert_array_equal(pair[:, :16], 70)
@@ -154,9 +152,7 @@ def test_archive_of_something_else(write, members):
 def test_missing_archive(write):
     args = write()
     args["gtfine"].unlink()
-    with pytest.raises(
-        InputError, match="--gtfine .*gtfine.zip is missing; get it from cityscapes-dataset.com"
-    ):
+    with pytest.raises(InputError, match="--gtfine .*gtfine.zip is missing; get it from cityscapes-dataset.com"):
         prepare(**args)
 
 

@@ -19,6 +19,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 import zlib
 from types import ModuleType
@@ -40,9 +41,7 @@ _CHUNK = 1 << 20  # bytes
 _PROBE_TIMEOUT = 20  # seconds
 
 
-def fetch(
-    name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL
-) -> pathlib.Path:
+def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL) -> pathlib.Path:
     """Return the folder of a pix2pix set, downloading and unpacking its archive where that is still to do.
 
     A set that is there already is returned at once, without network. Otherwise work resumes by whole steps:
@@ -122,11 +121,19 @@ def _download(tfds: ModuleType, url: str, scratch: str) -> pathlib.Path:
     """Download `url` with TFDS into `scratch` and return the file."""
     try:
         # TFDS retries an unreachable host for minutes before it says so; one request up front says so now.
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT).close()
+        _probe(url)
         manager = tfds.download.DownloadManager(download_dir=os.path.join(scratch, "download"))
         return pathlib.Path(manager.download(url))
     except (OSError, ValueError, http.client.HTTPException, tfds.download.DownloadError) as error:
         raise InputError(f"cannot download {url}: {error}. {_OWN_COPY}") from error
+
+
+def _probe(url: str) -> None:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # it is the open response, too
+        raise
 
 
 def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None:

@@ -61,10 +61,10 @@ def match_stems(a: Sequence[Path], b: Sequence[Path]) -> list[tuple[Path, Path]]
         sides.append(by_stem)
     lonely = sorted(sides[0].keys() ^ sides[1].keys())
     if lonely:
-        files = [str(sides[0].get(stem) or sides[1][stem]) for stem in lonely[:3]]
+        examples = [str(sides[0].get(stem) or sides[1][stem]) for stem in lonely[:3]]
         raise InputError(
             f"{len(lonely)} of {len(a)} + {len(b)} images have no partner of the same stem in the other folder: "
-            f"{', '.join(files)}{' ...' if len(lonely) > 3 else ''}; add the missing ones or remove these"
+            f"{', '.join(examples)}{' ...' if len(lonely) > 3 else ''}; add the missing ones or remove these"
         )
     return [(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
 

@@ -45,7 +45,8 @@ def load(config: ConfigDict, *, process_index: int = 0, process_count: int = 1) 
 
     Args:
       config: reads ``data``, ``seed`` and ``batch_size``.
-      process_index, process_count: this process among those that share every batch.
+      process_index: this process among those that share every batch.
+      process_count: their number.
 
     Raises:
       InputError: the files cannot be used; names the first one and the mend.
@@ -118,8 +119,10 @@ def _validation_batches(
 
 
 def _read(source: Source, index: "tf.Tensor", data: ConfigDict, size: int) -> "tf.Tensor":
-    """Read a pair as one image [size, size, C_a + C_b] of whole numbers in [0, 255], so that all later steps, random
-    ones too, treat A and B alike."""
+    """Read a pair as one image [size, size, C_a + C_b] of whole numbers in [0, 255].
+
+    Being one image, A and B are treated alike by all that follows, random or not.
+    """
     tf = tensorflow()
     a, b = source.read(index)
     if data.direction == "BtoA":

@@ -61,7 +61,8 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
     """Make a source of images in memory.
 
     Args:
-      a, b: [N, H, W, 1 or 3] uint8; the same N, H and W.
+      a: [N, H, W, 1 or 3] uint8.
+      b: the same, of the same N, H and W.
       names: one per example; numbers if omitted.
     """
     if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or b.ndim != 4 or a.shape[:3] != b.shape[:3]:

@@ -57,9 +57,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
       <conv_transpose(x, k), g> = <x, conv(g, k)>, both gradients are those of the ordinary strided convolution.
     """
     pads = [(k - 1 - padding, stride + padding - 1) for k in kernel.shape[:2]]
-    return lax.conv_transpose(
-        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, transpose_kernel=True
-    )
+    return lax.conv_transpose(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, transpose_kernel=True)
 
 
 def _conv_transpose_fwd(x, kernel, stride, padding):
@@ -89,7 +87,10 @@ def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> C
       InputError: unknown name.
     """
     fans = {"in_axis": -1, "out_axis": -2} if transposed else {"in_axis": -2, "out_axis": -1}
-    scaling = partial(nn.initializers.variance_scaling, distribution="normal", **fans)
+
+    def scaling(scale, mode):
+        return nn.initializers.variance_scaling(scale, mode, "normal", **fans)
+
     choices = {
         "normal": lambda: nn.initializers.normal(gain),
         "xavier": lambda: scaling(gain**2, "fan_avg"),
@@ -120,6 +121,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply to [B, H, W, I]."""
         channels = (self.features, x.shape[-1]) if self.transposed else (x.shape[-1], self.features)
         kernel_init = initializer(self.init_type, self.init_gain, transposed=self.transposed)
         kernel = self.param("kernel", kernel_init, (self.kernel_size,) * 2 + channels, self.param_dtype)
@@ -152,6 +154,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise [B, H, W, C]."""
         features = (x.shape[-1],)
         stats_dtype = jnp.promote_types(jnp.float32, self.param_dtype)
         scale = self.param("scale", _around_one, features, self.param_dtype)
@@ -187,6 +190,7 @@ class InstanceNorm(nn.Module):
     dtype: Any = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise [B, H, W, C]."""
         values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         mean = values.mean((1, 2), keepdims=True)
         centred = values - mean

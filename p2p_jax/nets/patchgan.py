@@ -70,16 +70,16 @@ class PatchGAN(nn.Module):
         bias_before_norm = self.norm != "batch"
         if num_strided == 0:
             pointwise = partial(conv, kernel_size=1, stride=1, padding=0)
-            x = leaky_relu(pointwise(self.base_width, name="conv_1")(x))
-            x = pointwise(self.base_width * 2, use_bias=bias_before_norm, name="conv_2")(x)
+            x = leaky_relu(pointwise(features=self.base_width, name="conv_1")(x))
+            x = pointwise(features=self.base_width * 2, use_bias=bias_before_norm, name="conv_2")(x)
             x = leaky_relu(norm(name="conv_2_norm")(x))
-            logits = pointwise(1, use_bias=bias_before_norm, name="logits")(x)
+            logits = pointwise(features=1, use_bias=bias_before_norm, name="logits")(x)
         else:
-            x = leaky_relu(conv(self.base_width, name="conv_1")(x))
+            x = leaky_relu(conv(features=self.base_width, name="conv_1")(x))
             for i in range(1, num_strided + 1):
                 width = self.base_width * min(2**i, 8)
                 stride = 2 if i < num_strided else 1
-                x = conv(width, stride=stride, use_bias=bias_before_norm, name=f"conv_{i + 1}")(x)
+                x = conv(features=width, stride=stride, use_bias=bias_before_norm, name=f"conv_{i + 1}")(x)
                 x = leaky_relu(norm(name=f"conv_{i + 1}_norm")(x))
-            logits = conv(1, stride=1, name="logits")(x)
+            logits = conv(features=1, stride=1, name="logits")(x)
         return logits.astype(jnp.promote_types(jnp.float32, logits.dtype))

@@ -89,18 +89,18 @@ class UNet(nn.Module):
 
         encoded = []
         for i, width in enumerate(widths, start=1):
-            x = conv(width, name=f"down_{i}")(x if i == 1 else leaky_relu(x))
+            x = conv(features=width, name=f"down_{i}")(x if i == 1 else leaky_relu(x))
             if 1 < i < depth or (i == depth and self.bottleneck_norm):
                 x = norm(name=f"down_{i}_norm")(x)
             encoded.append(x)
         for i in range(depth, 1, -1):
-            x = conv(widths[i - 2], transposed=True, name=f"up_{i}")(nn.relu(x))
+            x = conv(features=widths[i - 2], transposed=True, name=f"up_{i}")(nn.relu(x))
             x = norm(name=f"up_{i}_norm")(x)
             if self.has_dropout(i):
                 x = nn.Dropout(self.dropout_rate, name=f"up_{i}_dropout")(x, deterministic=not dropout)
             if self.skips:
                 x = jnp.concatenate([encoded[i - 2], x], axis=-1)
-        x = Conv(self.out_channels, transposed=True, name="up_1", **settings)(nn.relu(x))
+        x = Conv(features=self.out_channels, transposed=True, name="up_1", **settings)(nn.relu(x))
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
 
     def has_dropout(self, level: int) -> bool:

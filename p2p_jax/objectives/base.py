@@ -59,7 +59,7 @@ def make_network(section: Mapping[str, Any], **given: Any) -> nn.Module:
     return network(**kwargs, **{key: value for key, value in given.items() if key in accepted})
 
 
-def make_networks(config: ConfigDict, **given: Any) -> Callable[[str], nn.Module]:
+def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:
     """Return ``build(section_name, **more)``, which passes the config's dtypes and batch-norm axis to every network."""
     shared = {
         "dtype": jnp.dtype(config.dtype),

@@ -92,9 +92,7 @@ def pix2pix(config: ConfigDict) -> Objective:
                 fake, real = gan_loss.fake(logits_fake), gan_loss.real(logits_real)
                 return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
 
-            grads, (stats["discriminator"], disc_metrics) = jax.grad(disc_loss, has_aux=True)(
-                params["discriminator"]
-            )
+            grads, (stats["discriminator"], disc_metrics) = jax.grad(disc_loss, has_aux=True)(params["discriminator"])
             params["discriminator"], opt_state["discriminator"] = step_player(
                 grads, opt_state["discriminator"], params["discriminator"]
             )
@@ -111,9 +109,7 @@ def pix2pix(config: ConfigDict) -> Objective:
 
         grad_fake, (disc_stats, gen_metrics) = jax.grad(gen_loss, has_aux=True)(fake_b)
         (grads,) = generator_vjp(grad_fake)
-        params["generator"], opt_state["generator"] = step_player(
-            grads, opt_state["generator"], params["generator"]
-        )
+        params["generator"], opt_state["generator"] = step_player(grads, opt_state["generator"], params["generator"])
         metrics |= gen_metrics
         stats["generator"] = gen_stats
         if disc is not None:

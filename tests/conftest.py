@@ -1,0 +1,69 @@
+"""Two simulated devices, strict rank promotion, and a small experiment for all tests."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+from p2p_jax.config import complete
+from p2p_jax.data import Data
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SMALL = {
+    "num_steps": 4,
+    "batch_size": 4,
+    "log_every": 1,
+    "sample_every": 2,
+    "eval_every": 2,
+    "checkpoint_every": 2,
+    "num_samples": 2,
+    "data": {"source": "toy_facades", "direction": "BtoA", "load_size": 18, "crop_size": 16},
+    "generator": {"num_downs": 3, "base_width": 4},
+    "discriminator": {"receptive_field": 16, "base_width": 4},
+}
+
+
+def small_config(**changes):
+    """Return the small experiment; ``section__key=value`` changes an option in a section."""
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()}
+    for name, value in changes.items():
+        section, _, key = name.rpartition("__")
+        (config.setdefault(section, {}) if section else config)[key] = value
+    return complete(config)
+
+
+def random_batch(config, seed=0, size=None):
+    """Return a batch of noise in [-1, 1]."""
+    rng, side = np.random.RandomState(seed), config.data.crop_size
+    shape = (size or config.batch_size, side, side)
+    return {
+        "real_a": rng.uniform(-1, 1, (*shape, config.data.channels_a)).astype(np.float32),
+        "real_b": rng.uniform(-1, 1, (*shape, config.data.channels_b)).astype(np.float32),
+    }
+
+
+def memory_data(config, num_train=8, num_val=3):
+    """Return a data set of noise in memory: a function of the seed and the step, without TensorFlow."""
+
+    def train(first_step):
+        step = first_step
+        while True:
+            yield random_batch(config, seed=config.seed * 100_003 + step)
+            step += 1
+
+    def validation(batch_size):
+        batch = random_batch(config, seed=7, size=num_val)
+        for i in range(0, num_val, batch_size):
+            yield {key: value[i : i + batch_size] for key, value in batch.items()}
+
+    return Data(num_train=num_train, num_val=num_val, fingerprint="noise", train=train, validation=validation)
+
+
+@pytest.fixture
+def config():
+    return small_config()
