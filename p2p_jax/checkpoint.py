@@ -111,11 +111,20 @@ class Checkpoints:
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
-    """Return the config stored in a run's directory, None if there is none."""
+    """Return the config stored in a run's directory, None if the directory holds no run.
+
+    Raises:
+      InputError: the config cannot be read, or there are checkpoints without one.
+    """
     path = workdir / "config.json"
     try:
         return from_json(path.read_text())
     except FileNotFoundError:
+        saved = sorted((workdir / "checkpoints").glob("*/config/metadata"))
+        if saved:
+            raise InputError(
+                f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
+            ) from None
         return None
     except (json.JSONDecodeError, InputError) as error:
         raise InputError(f"{path} cannot be read ({error}); restore it or choose another --workdir") from error

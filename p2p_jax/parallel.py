@@ -155,6 +155,4 @@ def _split(batch: dict, num_devices: int) -> dict:
 
 
 def _local(state: PyTree) -> PyTree:
-    if jax.process_count() == 1 and jax.local_device_count() == 1:
-        return state
-    return jax.tree.map(lambda x: x.addressable_data(0), state)
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, state)

@@ -73,11 +73,11 @@ def train(
             state, metrics, finite = update(state, next(batches), rng)
             step += 1
             in_flight.append((step, finite))
-            _stop_if_diverged(in_flight, checkpoints, leave=2)  # so the host is at most two steps ahead
+            reports = due(config.log_every) or due(config.eval_every) or due(config.sample_every)
+            _stop_if_diverged(in_flight, checkpoints, leave=0 if reports else 2)  # the host is at most two steps ahead
 
             row, results = {}, None
             if due(config.log_every):
-                _stop_if_diverged(in_flight, checkpoints)
                 row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
                 log.progress(step, row)
             if due(config.eval_every) and run.data.num_val:
@@ -152,7 +152,7 @@ def _open(
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
     else:
         state = parallel.replicate(jax.jit(objective.init)(rng, batch))
-    if jax.process_index() == 0:
+    if data is not None and jax.process_index() == 0:
         monitoring.write_atomically(workdir / "config.json", to_json(config))
     return _Run(config, workdir, objective, data, checkpoints, state, step)
 

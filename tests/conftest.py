@@ -2,8 +2,20 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+# Tests compile much and compute little: optimisation passes that cost more than they gain here are left out.
+CHEAP_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+DEVICES = os.environ.get("P2P_JAX_TEST_DEVICES", "2")
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES} {CHEAP_COMPILATION}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import atexit
+import shutil
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the tests' own subprocesses inherit the directory
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="p2p_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import numpy as np

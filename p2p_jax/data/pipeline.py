@@ -140,7 +140,12 @@ def _read(source: Source, index: "tf.Tensor", data: ConfigDict, size: int) -> "t
 def _with_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":
     """Convert uint8 [H, W, 1 or 3] to [H, W, channels]: gray is repeated, colour becomes ITU-R 601 luma."""
     tf = tensorflow()
-    convert = tf.image.grayscale_to_rgb if channels == 3 else tf.image.rgb_to_grayscale
+
+    def convert(image):
+        if channels == 3:
+            return tf.image.grayscale_to_rgb(image)
+        return tf.cast(tf.round(tf.image.rgb_to_grayscale(tf.cast(image, tf.float32))), tf.uint8)  # not truncated
+
     if image.shape[-1] is not None:
         return image if image.shape[-1] == channels else convert(image)
     image = tf.cond(

@@ -12,12 +12,13 @@ Image contract: uint8, height x width x 3, RGB.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from p2p_jax.data.canvas import MODULES, SHADE, Canvas, Spans, grow
 from p2p_jax.errors import InputError
 
 CLASSES: tuple[str, ...] = (
@@ -30,19 +31,8 @@ PALETTE = np.array([
 ], np.uint8)  # fmt: skip
 SPLIT_SIZES = {"train": 400, "val": 100, "test": 100}
 
-_MODULES = 64
 _GROUND = 60  # the module row on which every house stands
-_IRON, _SHADE, _LINE, _STONE = "#2d3440", "#2b2440", "#5c5048", "#fffaf0"
-
-_Spans = Sequence[tuple[float, float]]  # intervals along one axis, in modules; those of one call are disjoint
-_Reach = tuple[slice, np.ndarray, np.ndarray, np.ndarray]
-_TOPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # upper edges over u in [-1, 1]: 0 highest, 1 lowest
-    "round": lambda u: 1 - np.sqrt(np.maximum(1 - u * u, 0)),
-    "arch": lambda u: u * u,
-    "gable": lambda u: np.abs(u),
-    "steps": lambda u: np.floor(np.abs(u) * 4) / 4,
-    "hip": lambda u: np.maximum((np.abs(u) - 0.88) / 0.12, 0),
-}
+_IRON, _LINE, _STONE = "#2d3440", "#5c5048", "#fffaf0"
 
 
 class ToyFacade(NamedTuple):
@@ -72,90 +62,10 @@ _STYLES = {
 }
 
 
-@lru_cache(maxsize=64)
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
-
-
-class _Canvas:
-    """A photograph and its label map under one brush, which paints both."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.px = size, _MODULES / size
-        self.low = np.arange(size) * self.px
-        self.mid = self.low + self.px / 2
-        self.photo = np.zeros((size, size, 3), np.float32)
-        self.classes = np.zeros((size, size), np.uint8)
-        self.gleam = np.zeros((size, size, 1), np.float32)
-        self.known: dict[tuple[tuple[float, float], ...], _Reach] = {}
-
-    def paint(
-        self, xs: _Spans, ys: _Spans, colour: str, to: str | None = None, name: str | None = None, *,
-        alpha: float = 1.0, fade: float | None = None, sideways: bool = False, gleam: bool = False,
-        top: str = "", rise: float = 0.0,
-    ) -> None:  # fmt: skip
-        """Paint all rectangles of xs x ys: the photograph by pixel coverage, the labels by pixel centres.
-
-        Args:
-            xs: Columns, in modules.
-            ys: Rows, in modules.
-            colour: "#rrggbb", which runs into the colour `to` from top to bottom.
-            to: See `colour`; None for an even colour.
-            name: The class that the rectangles get in the label map; None leaves the label map alone.
-            alpha: Opacity, which runs into `fade` from top to bottom.
-            fade: See `alpha`; None for an even opacity.
-            sideways: Let both run from left to right instead.
-            gleam: Mirror the sky.
-            top: Profile of the upper edge, from _TOPS; asks for one row only.
-            rise: Height of that profile, in modules.
-        """
-        rows, down, along_y, in_y = self._cover(ys)
-        cols, across, along_x, in_x = self._cover(xs)
-        inside = in_y[:, None] & in_x
-        down = down[:, None]
-        if top:
-            edge = ys[0][0] + rise * _TOPS[top](2 * along_x - 1)
-            low = self.low[rows, None]
-            down = np.maximum(np.minimum(low + self.px, ys[0][1]) - np.maximum(low, edge), 0) / self.px
-            inside &= self.mid[rows, None] >= edge
-        along = along_x[None, :] if sideways else along_y[:, None]
-        opacity = alpha if fade is None else alpha + (fade - alpha) * along
-        cover = (down * opacity * across if not sideways else down * (opacity * across))[..., None]
-        ink = _rgb(colour)
-        if to is not None:
-            ink = ink + along[..., None] * (_rgb(to) - ink)
-        if gleam:
-            ink = ink + self.gleam[rows, cols] * (255 - ink)
-        patch = self.photo[rows, cols]
-        patch += cover * (ink - patch)
-        if name is not None:
-            self.classes[rows, cols][inside] = CLASSES.index(name)
-
-    def _cover(self, spans: _Spans) -> _Reach:
-        """Return the pixels reached along one axis, their coverage, place in the span, and label."""
-        key = tuple(spans)
-        if key in self.known:
-            return self.known[key]
-        ends = np.asarray(spans, float)
-        first, last = np.clip((ends[:, 0].min() / self.px, ends[:, 1].max() / self.px), 0, self.size)
-        part = slice(int(first), int(np.ceil(last)))
-        low, mid, start, end = self.low[part], self.mid[part], ends[:, :1], ends[:, 1:]
-        cover = np.maximum(np.minimum(low + self.px, end) - np.maximum(low, start), 0) / self.px
-        nearest = ends[np.abs(2 * mid - start - end).argmin(0)] if len(ends) > 1 else ends
-        along = np.clip((mid - nearest[:, 0]) / (nearest[:, 1] - nearest[:, 0]), 0, 1).astype(np.float32)
-        inside = np.any((mid >= start) & (mid < end), axis=0)
-        self.known[key] = (part, cover.sum(0, np.float32), along, np.asarray(inside))
-        return self.known[key]
-
-    def shadow(self, xs: _Spans, ys: _Spans, alpha: float = 0.4) -> None:
-        """Cast a shadow that is darkest at the top; tinted, because the sky lights what the sun does not."""
-        self.paint(xs, ys, _SHADE, alpha=alpha, fade=0.0)
-
-
 @lru_cache(maxsize=4)
-def _backdrop(size: int) -> _Canvas:
+def _backdrop(size: int) -> Canvas:
     """Paint what never changes: sky, clouds, trees, pavement and road, all of them background."""
-    c, every = _Canvas(size), [(0.0, 64.0)]
+    c, every = Canvas(size, CLASSES), [(0.0, 64.0)]
     gleam = np.sin((c.mid + 0.7 * c.mid[:, None]) * 0.55) * 2 - 0.6
     c.gleam += 0.28 * np.clip(gleam, 0, 1)[..., None]  # bands of light that the sky throws on glass
     c.paint(every, [(0, _GROUND)], "#7db3e0", "#fbeed6")
@@ -171,11 +81,11 @@ def _backdrop(size: int) -> _Canvas:
     return c
 
 
-class _House(_Canvas):
+class _House(Canvas):
     """The plan of a house, drawn from `rng` in whole modules, on the canvas on which it is painted."""
 
     def __init__(self, rng: np.random.RandomState, size: int) -> None:
-        super().__init__(size)
+        super().__init__(size, CLASSES)
         backdrop = _backdrop(size)
         self.photo, self.gleam = backdrop.photo.copy(), backdrop.gleam
         self.rng = rng
@@ -186,7 +96,7 @@ class _House(_Canvas):
         self.edge = 2 if self.style == "stone" else 1 + self.pick(2)
         self.pane = self.bay - (6 if self.bay < 13 else 8)  # width of a window
         width = self.bays * self.bay + 2 * self.edge
-        self.left = (_MODULES - width) // 2 + (self.pick(3) - 1 if width <= 58 else 0)
+        self.left = (MODULES - width) // 2 + (self.pick(3) - 1 if width <= 58 else 0)
         self.right = self.left + width
         self.wall = [(float(self.left), float(self.right))]
         self.ground = 12 + self.pick(3)  # height of the ground floor
@@ -211,10 +121,6 @@ class _House(_Canvas):
         return [(x - width / 2, x + width / 2) for x in at]
 
 
-def _grow(spans: _Spans, by: float) -> list[tuple[float, float]]:
-    return [(a - by, b + by) for a, b in spans]
-
-
 def _wall(h: _House) -> None:
     h.paint(h.wall, [(h.top, _GROUND)], h.s.wall, h.s.wall_low, "facade")
     bonds = {"brick": (0.75, "#e8cbb4", 0.33), "stone": (2.0, "#8d806c", 0.25)}
@@ -227,11 +133,11 @@ def _wall(h: _House) -> None:
             joints = block * (np.arange(np.ceil(h.left / block), h.right / block - 0.6) + odd / 2)
             every_other = [row for row in rows if round(row[0] / course) % 2 == odd]
             h.paint([(x, x + thin) for x in joints], every_other, ink, alpha=0.8 * alpha)
-    h.paint(h.wall, [(h.top, _GROUND)], _SHADE, alpha=0.0, fade=0.12, sideways=True)
+    h.paint(h.wall, [(h.top, _GROUND)], SHADE, alpha=0.0, fade=0.12, sideways=True)
     if h.style == "stone":
         at = [h.left + h.edge + i * h.bay for i in range(h.bays + 1)]
         y0, y1 = h.top + 2, _GROUND - h.ground
-        h.paint([(x + 1, x + 1.8) for x in at[:-1]], [(y0, y1)], _SHADE, alpha=0.25)
+        h.paint([(x + 1, x + 1.8) for x in at[:-1]], [(y0, y1)], SHADE, alpha=0.25)
         h.paint([(x - 1, x + 1) for x in at], [(y0, y1)], "#fdf6e8", "#c2b39b", "pillar", sideways=True)
         h.paint([(x - 0.15, x + 0.15) for x in at], [(y0 + 2, y1 - 2)], "#8d806c", alpha=0.3)
         h.paint([(x - 1, x + 1) for x in at], [(y0, y0 + 1.2), (y1 - 1.2, y1)], h.s.trim)
@@ -245,54 +151,54 @@ def _roof(h: _House) -> None:
     if h.chance(0.7):
         chimneys = chimneys if h.chance(0.5) else chimneys[:1]
         h.paint(chimneys, [(ridge - 2, top)], s.wall, s.wall_low, "facade")
-        h.paint(chimneys, [(ridge - 2, top)], _SHADE, alpha=0.0, fade=0.35, sideways=True)
+        h.paint(chimneys, [(ridge - 2, top)], SHADE, alpha=0.0, fade=0.35, sideways=True)
         h.paint(chimneys, [(ridge - 2, ridge - 1.3)], s.trim)
     if h.style in ("ochre", "stone"):
         low = "#53607a" if h.style == "stone" else "#a85839"
-        h.paint(_grow(h.wall, 1), [(ridge, top)], s.roof, low, "background", top="hip", rise=s.roof_rows)
-        h.paint(_grow(h.wall, -2), [(y + 0.7, y + 0.95) for y in range(ridge, top)], "#2c3440", alpha=0.22)
+        h.paint(grow(h.wall, 1), [(ridge, top)], s.roof, low, "background", top="hip", rise=s.roof_rows)
+        h.paint(grow(h.wall, -2), [(y + 0.7, y + 0.95) for y in range(ridge, top)], "#2c3440", alpha=0.22)
     if h.style == "stone":
         h.paint(h.columns(h.pane), [(top - 6, top)], s.trim, "#d8ccb8", "molding", top="gable", rise=3)
         _window(h, h.columns(h.pane - 2), (top - 4, top), trim=False)
     half = 8 + 2 * h.pick(3) + h.bay * h.bays % 2 / 2
     middle = [((h.left + h.right) / 2 - half, (h.left + h.right) / 2 + half)]
     if h.style == "brick" and h.chance(0.6):
-        h.paint(_grow(middle, 0.5), [(top - 8, top)], s.trim, None, "facade", top="steps", rise=8)
+        h.paint(grow(middle, 0.5), [(top - 8, top)], s.trim, None, "facade", top="steps", rise=8)
         h.paint(middle, [(top - 7.4, top)], s.wall, None, "facade", top="steps", rise=8)
-        _window(h, _grow(middle, 2 - half), (top - 5, top), arch=2)
+        _window(h, grow(middle, 2 - half), (top - 5, top), arch=2)
     elif h.style == "stucco":
         h.paint(h.wall, [(top - 2, top)], s.wall, None, "facade")
         h.paint(h.wall, [(top - 2, top - 1.4)], s.trim)
         h.paint(middle, [(top - 5, top)], s.trim, "#e2ddd0", "deco", top="arch", rise=4)
-        h.paint(_grow(middle, -2), [(top - 3.8, top - 0.6)], s.wall, s.wall_low, top="arch", rise=3)
+        h.paint(grow(middle, -2), [(top - 3.8, top - 0.6)], s.wall, s.wall_low, top="arch", rise=3)
 
 
-def _window(h: _House, xs: _Spans, y: tuple[float, float], *, arch: float = 0.0, trim: bool = True) -> None:
+def _window(h: _House, xs: Spans, y: tuple[float, float], *, arch: float = 0.0, trim: bool = True) -> None:
     """Paint windows: surround, frame, panes that mirror the sky, curtains, bars, shadow of the reveal."""
-    (y0, y1), top, inner = y, "arch" if arch else "", _grow(xs, -0.5)
+    (y0, y1), top, inner = y, "arch" if arch else "", grow(xs, -0.5)
     panes = [(y0 + arch + 0.5, y1 - 0.5)]
     if trim:
-        h.paint(_grow(xs, 0.7), [(y0 - 0.7, y1)], h.s.trim, top=top, rise=arch)
+        h.paint(grow(xs, 0.7), [(y0 - 0.7, y1)], h.s.trim, top=top, rise=arch)
     h.paint(xs, [y], h.s.frame, None, "window", top=top, rise=arch)
     h.paint(inner, [(y0 + 0.5, y1 - 0.5)], "#9ac2df", "#385577", gleam=True, top=top, rise=arch)
     curtains = [side for a, b in inner for side in ((a, a + 0.2 * (b - a)), (b - 0.2 * (b - a), b))]
     h.paint(curtains, panes, "#fff6e4", alpha=0.45, fade=0.12)
     h.shadow(inner, [(y0 + arch + 0.5, y0 + arch + 1.7)], 0.45)
-    h.paint([(a, a + 0.5) for a, _ in inner], panes, _SHADE, alpha=0.25)
+    h.paint([(a, a + 0.5) for a, _ in inner], panes, SHADE, alpha=0.25)
     h.paint([((a + b) / 2 - 0.22, (a + b) / 2 + 0.22) for a, b in xs], panes, h.s.frame)
     if y1 - y0 > 4:
         bar = y0 + 0.36 * (y1 - y0)
         h.paint(inner, [(bar - 0.2, bar + 0.2)], h.s.frame)
 
 
-def _ledge(h: _House, xs: _Spans, y: float, name: str, rows: int = 1) -> None:
+def _ledge(h: _House, xs: Spans, y: float, name: str, rows: int = 1) -> None:
     """Paint a sill, string course or cornice, with its lit face, its dark lower edge and its shadow."""
     h.shadow(xs, [(y + rows, y + 2.3 * rows)], 0.3 + 0.1 * rows)
     h.paint(xs, [(y, y + rows)], _STONE, h.s.trim, name)
     h.paint(xs, [(y + rows - 0.28, y + rows)], _LINE, alpha=0.4)
 
 
-def _balcony(h: _House, xs: _Spans, y: float) -> None:
+def _balcony(h: _House, xs: Spans, y: float) -> None:
     """Paint iron railings, three modules high, over a slab of one; the ochre house has geraniums."""
     h.shadow(xs, [(y + 4, y + 6)], 0.45)
     h.paint(xs, [(y, y + 3)], _IRON, None, "balcony", alpha=0.12)
@@ -301,16 +207,16 @@ def _balcony(h: _House, xs: _Spans, y: float) -> None:
     h.paint(xs, [(y, y + 0.5), (y + 1, y + 1.25)], _IRON, alpha=0.95)
     _ledge(h, xs, y + 3, "balcony")
     if h.style == "ochre":
-        h.paint(_grow(xs, -0.5), [(y + 0.1, y + 1.1)], "#6f9a5c", "#4c7a4a")
+        h.paint(grow(xs, -0.5), [(y + 0.1, y + 1.1)], "#6f9a5c", "#4c7a4a")
         h.paint([(x + 0.7, x + 1.2) for x in starts[:-1:2]], [(y, y + 0.6)], "#e2574a")
         h.paint([(x + 0.7, x + 1.2) for x in starts[1:-1:2]], [(y + 0.4, y + 1)], "#f08a7c")
 
 
-def _shutters(h: _House, xs: _Spans, y: tuple[float, float]) -> None:
+def _shutters(h: _House, xs: Spans, y: tuple[float, float]) -> None:
     h.paint(xs, [y], h.s.accent, None, "blind")
     h.paint(xs, [y], "#ffffff", alpha=0.16, fade=0.0, sideways=True)
     slats = [(k, k + 0.28) for k in np.arange(y[0] + 0.5, y[1] - 0.5, 0.7)]
-    h.paint(_grow(xs, -0.35), slats, "#1f3d3a", alpha=0.5)
+    h.paint(grow(xs, -0.35), slats, "#1f3d3a", alpha=0.5)
 
 
 def _storey(h: _House, y0: int, y1: int, *, noble: bool) -> None:
@@ -329,7 +235,7 @@ def _storey(h: _House, y0: int, y1: int, *, noble: bool) -> None:
         if shut:
             _shutters(h, shut, middle)
         if noble or h.chance(0.35):
-            _balcony(h, _grow(xs, 2), y1 - 4)
+            _balcony(h, grow(xs, 2), y1 - 4)
         else:
             _ledge(h, wide, y1 - 2, "sill")
     elif h.style == "stone":
@@ -349,12 +255,12 @@ def _storey(h: _House, y0: int, y1: int, *, noble: bool) -> None:
             _balcony(h, wide, y1 - 4)
 
 
-def _door(h: _House, xs: _Spans, y0: int, arch: float) -> None:
+def _door(h: _House, xs: Spans, y0: int, arch: float) -> None:
     (x0, x1), top, light = xs[0], "arch" if arch else "", y0 + 3.2
     middle, half = (x0 + x1) / 2, (light + 59.4) / 2
-    h.paint(_grow(xs, 0.9), [(y0 - 0.9, _GROUND)], h.s.trim, top=top, rise=arch)
+    h.paint(grow(xs, 0.9), [(y0 - 0.9, _GROUND)], h.s.trim, top=top, rise=arch)
     h.paint(xs, [(y0, _GROUND)], h.s.door, None, "door", top=top, rise=arch)
-    h.paint(_grow(xs, -0.6), [(y0 + 0.6, light)], "#a9cbe2", "#5f7f9c", gleam=True, top=top, rise=arch)
+    h.paint(grow(xs, -0.6), [(y0 + 0.6, light)], "#a9cbe2", "#5f7f9c", gleam=True, top=top, rise=arch)
     h.paint([(middle - 0.2, middle + 0.2)], [(y0 + 0.6, light)], h.s.door)
     h.shadow(xs, [(light, light + 1.5)], 0.3)
     leaves = [(x0 + 0.7, middle - 0.5), (middle + 0.5, x1 - 0.7)]
@@ -363,7 +269,7 @@ def _door(h: _House, xs: _Spans, y0: int, arch: float) -> None:
     h.paint(leaves, [(b - 0.25, b) for _, b in panels], "#ffffff", alpha=0.28)
     h.paint([(middle - 0.12, middle + 0.12)], [(light, _GROUND)], "#101820", alpha=0.5)
     h.paint([(middle + 0.3, middle + 0.75)], [(56, 56.5)], "#f0c65a")
-    h.paint(_grow(xs, 1.2), [(_GROUND - 0.6, _GROUND)], "#f1ebdf", "#c6bdaf")
+    h.paint(grow(xs, 1.2), [(_GROUND - 0.6, _GROUND)], "#f1ebdf", "#c6bdaf")
 
 
 def _shop(h: _House, x0: int, x1: int, y0: int) -> None:
@@ -379,7 +285,7 @@ def _shop(h: _House, x0: int, x1: int, y0: int) -> None:
     h.paint(xs, [(y0 + 2, y0 + 5)], "#fff7e6")
     h.paint([(x, x + 1) for x in range(x0, x1, 2)], [(y0 + 2, y0 + 5)], h.s.accent)
     h.shadow(xs, [(y0 + 2, y0 + 4.2)], 0.22)
-    h.paint(xs, [(y0 + 4.2, y0 + 5)], _SHADE, alpha=0.16)
+    h.paint(xs, [(y0 + 4.2, y0 + 5)], SHADE, alpha=0.16)
 
 
 def _ground_floor(h: _House) -> None:
@@ -403,7 +309,7 @@ def _ground_floor(h: _House) -> None:
         if h.style == "ochre":
             _shutters(h, [s for a, b in xs for s in ((a - 2, a), (b, b + 2))], y)
         if h.style != "stone":
-            _ledge(h, _grow(xs, 1), _GROUND - 4, "sill")
+            _ledge(h, grow(xs, 1), _GROUND - 4, "sill")
     _door(h, h.columns(h.pane if h.pane > 4 else 6, [entrance]), y0 + 3, arch)
 
 
@@ -442,14 +348,14 @@ def render(index: int, split: str = "train", size: int = 256) -> ToyFacade:
     if not 16 <= size <= 1024:
         raise InputError(f"size of a toy facade must lie in 16 to 1024 pixels, not {size}")
     h = _House(np.random.RandomState([zlib.crc32(split.encode()), index]), size)
-    h.shadow(_grow(h.wall, 1), [(_GROUND, _GROUND + 1.8)], 0.35)
+    h.shadow(grow(h.wall, 1), [(_GROUND, _GROUND + 1.8)], 0.35)
     _roof(h)
     _wall(h)
     y = h.top + 3
     for i, height in enumerate(h.floors):
         _storey(h, y, y + height, noble=i == len(h.floors) - 1)
         y += height
-    _ledge(h, _grow(h.wall, 1), h.top, "cornice", rows=2)
+    _ledge(h, grow(h.wall, 1), h.top, "cornice", rows=2)
     dentils = [(x, x + 0.5) for x in np.arange(h.left - 0.75, h.right + 0.8)]
     h.paint(dentils, [(h.top + 1, h.top + 1.7)], _LINE, alpha=0.4)
     _ground_floor(h)

@@ -51,7 +51,7 @@ class PatchGAN(nn.Module):
             choices = ", ".join(map(str, RECEPTIVE_FIELDS))
             raise InputError(f"unknown receptive_field {self.receptive_field}: choose one of {choices}")
         num_strided = RECEPTIVE_FIELDS[self.receptive_field]
-        smallest = 2 ** (num_strided + 1)
+        smallest = 3 * 2**num_strided  # the last two convolutions, without stride, take a pixel each
         if num_strided and min(x.shape[1:3]) < smallest:
             raise InputError(
                 f"a PatchGAN with receptive_field={self.receptive_field} needs images of at least "

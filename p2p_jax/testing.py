@@ -1,0 +1,94 @@
+"""The contract of the seam as checks that any objective can be put through, ours and yours.
+
+from p2p_jax.testing import check_objective
+def test_my_objective():
+    check_objective(make(config), config)
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax import parallel
+from p2p_jax.objectives import Objective
+
+
+def check_objective(objective: Objective, config: ConfigDict) -> None:
+    """Assert what ``Objective`` promises, on noise, over all devices of this host.
+
+    Args:
+      objective: the objective under test, made from `config`.
+      config: a complete config; its ``batch_size`` is a multiple of the devices and at least 2.
+
+    Raises:
+      AssertionError: a promise is broken; says which.
+    """
+    noise, side = np.random.RandomState(0), config.data.crop_size
+    channels = {"real_a": config.data.channels_a, "real_b": config.data.channels_b}
+    batch = {
+        name: noise.uniform(-1, 1, (config.batch_size, side, side, c)).astype(np.float32)
+        for name, c in channels.items()
+    }
+    rng = jax.random.key(0)
+    state = jax.jit(objective.init)(rng, batch)
+    _check_update(objective, state, batch, rng)
+    _check_translate(objective, state, batch, rng)
+    _check_evaluate(objective, state, batch, rng)
+
+
+def _check_update(objective, state, batch, rng):
+    again = jax.jit(objective.init)(rng, {name: 0 * image[:1] for name, image in batch.items()})
+    _assert_same(state, again, "init depends on more than the rng and the shapes of one image")
+    assert int(state["step"]) == 0, "init must start at step 0"
+    update = parallel.pmap_update(objective.update)
+    new, metrics, finite = jax.device_get(update(state, batch, rng))
+    repeated, _, _ = jax.device_get(update(jax.jit(objective.init)(rng, batch), batch, rng))
+    assert jax.tree.structure(new) == jax.tree.structure(state), "update changes the structure of the state"
+    kept = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
+    assert all(jax.tree.leaves(kept)), "update changes a shape or dtype of the state"
+    assert int(new["step"]) == 1, "update must add 1 to the step"
+    assert bool(finite), f"metrics are not finite: {metrics}"
+    assert all(value.shape == () for value in metrics.values()), "metrics must be scalars"
+    moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (state, new)), strict=True)]
+    assert any(moved), "update changes nothing"
+    _assert_same(new, repeated, "update is not a function of state, batch and rng")
+
+    # Every device must come to the same state, or the replicas drift apart silently. Mapped with one output per device.
+    axis = parallel.DEVICE_AXIS
+    shares = {k: v.reshape(jax.local_device_count(), -1, *v.shape[1:]) for k, v in batch.items()}
+    keys = jax.random.split(rng, jax.local_device_count())
+    states = jax.pmap(lambda s, b, r: objective.update(s, b, r)[0], axis_name=axis, in_axes=(None, 0, 0))(
+        jax.jit(objective.init)(rng, batch), shares, keys
+    )
+    for leaf in jax.tree.leaves(jax.device_get(states)):
+        for other in leaf[1:]:
+            assert np.array_equal(leaf[0], other), (
+                "the devices' states differ after an update: something is not averaged"
+            )
+
+
+def _check_translate(objective, state, batch, rng):
+    fakes = objective.translate(state, batch, rng)
+    alone = objective.translate(state, {k: v[:1] for k, v in batch.items()}, rng)
+    assert fakes, "translate returns no image"
+    for name, images in fakes.items():
+        assert images.shape[0] == len(batch["real_a"]), f"{name} has another batch size"
+        assert jnp.abs(images).max() <= 1, f"{name} leaves [-1, 1]"
+        close = np.allclose(images[:1], alone[name], atol=1e-5)
+        assert close, f"{name} of an image depends on the other images of the batch"
+
+
+def _check_evaluate(objective, state, batch, rng):
+    metrics, columns = objective.evaluate(state, batch, rng)
+    count = len(batch["real_a"])
+    for name, values in metrics.items():
+        assert values.shape == (count,), f"evaluate must give one {name} per image"
+        assert jnp.isfinite(values).all(), f"{name} is not finite"
+    assert columns, "evaluate returns no image"
+    assert all(image.shape[0] == count for image in columns.values()), "a column of the grid has another batch size"
+
+
+def _assert_same(a, b, message):
+    same = jax.tree.map(lambda x, y: np.array_equal(x, y), jax.device_get(a), jax.device_get(b))
+    assert all(jax.tree.leaves(same)), message

@@ -1,0 +1,193 @@
+"""Configs: completeness, checking, references, comparison, and that every option is read."""
+
+import dataclasses
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import pytest
+from conftest import memory_data, random_batch, small_config
+from ml_collections import ConfigDict
+
+from p2p_jax import config as config_lib
+from p2p_jax.config import DEFAULTS, complete, differences, find, from_json, load, resolve, to_json
+from p2p_jax.errors import InputError
+from p2p_jax.nets import PatchGAN, UNet
+from p2p_jax.train import train
+
+CONFIGS = sorted(p.stem for p in (Path(__file__).parent.parent / "configs").glob("*.py") if p.stem != "__init__")
+GIVEN_BY_OBJECTIVE = {"out_channels", "dtype", "param_dtype", "axis_name", "parent", "name"}
+
+
+def test_all_published_experiments_are_there():
+    wanted = {"quickstart", "facades", "maps", "edges2shoes", "edges2handbags", "cityscapes", "night2day"}
+    assert wanted <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_are_complete_and_valid(name):
+    config = load(name)
+    facts_found_at_the_start = {"data.num_train", "data.fingerprint"}
+    assert set(differences(config, complete(config))) <= facts_found_at_the_start
+    for section, network in (("generator", UNet), ("discriminator", PatchGAN)):
+        fields = {field.name for field in dataclasses.fields(network)} - GIVEN_BY_OBJECTIVE
+        assert set(config[section]) == fields | {"network"}
+    docstring = find(name).read_text().split('"""')[1]
+    assert f"python -m p2p_jax.main --config configs/{name}.py" in docstring
+    for word in ("Hardware:", "Time:", "Expect"):
+        assert word in docstring
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_json_round_trip(name):
+    config = complete(load(name))
+    assert differences(config, from_json(to_json(config))) == {}
+
+
+def test_every_option_is_read(tmp_path, monkeypatch):
+    """An option that nothing reads is a lie to the user. Checking and copying a config do not count as reading."""
+    read = set()
+    original_get, original_complete = ConfigDict.__getitem__, config_lib.complete
+
+    def recording_get(self, key):
+        read.add(key)
+        return original_get(self, key)
+
+    def forgetting_complete(config):
+        before = set(read)
+        result = original_complete(config)
+        read.clear()
+        read.update(before)
+        return result
+
+    config = small_config(schedule__kind="linear_decay", num_steps=2)
+    monkeypatch.setattr(ConfigDict, "__getitem__", recording_get)
+    monkeypatch.setattr(sys.modules["p2p_jax.train"], "complete", forgetting_complete)
+    train(config, tmp_path)
+    known = set(DEFAULTS) | {key for value in DEFAULTS.values() if isinstance(value, dict) for key in value}
+    assert known - read == {"extra"}
+
+
+def test_partial_config_takes_the_published_values():
+    config = complete({"data": {"dir": "photos"}})
+    assert (config.optimizer.learning_rate, config.optimizer.b1, config.loss.lambda_l1) == (2e-4, 0.5, 100.0)
+    assert config.generator.to_dict() == {"network": "p2p_jax.nets:UNet"}
+
+
+def test_another_optimizer_does_not_inherit_arguments_of_adam():
+    config = complete({"optimizer": {"factory": "optax:sgd", "learning_rate": 0.1}})
+    assert config.optimizer.to_dict() == {"factory": "optax:sgd", "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batchsize": 4}, "did you mean batch_size"),
+        ({"data": {"crop": 4}}, "did you mean data.crop_size"),
+        ({"loss": {"lambda_L1": 4}}, "did you mean loss.lambda_l1"),
+        ({"batch_size": 0}, "config.batch_size is 0"),
+        ({"num_steps": 1.5}, "config.num_steps is 1.5"),
+        ({"data": {"direction": "BtoC"}}, "choose AtoB or BtoA"),
+        ({"data": {"crop_size": 300}}, "crop must fit"),
+        ({"data": {"channels_a": 4}}, "choose 1 .* or 3"),
+        ({"best_mode": "low"}, "choose min or max"),
+        ({"dtype": "half"}, "choose float32, bfloat16 or float64"),
+    ],
+)
+def test_wrong_options_are_named(given, message):
+    with pytest.raises(InputError, match=message):
+        complete(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generator__base_widht": 8}, "no attribute base_widht"),
+        ({"generator__network": "p2p_jax.nets:UNett"}, "did you mean 'UNet'"),
+        ({"generator__network": "UNet"}, "package.module:name"),
+        ({"objective": "no_such_module:make"}, "no module 'no_such_module'"),
+        ({"optimizer__factory": "optax:adam", "optimizer__momentum": 0.9}, "config.optimizer does not fit optax:adam"),
+        ({"schedule__kind": "cosine"}, "choose constant or linear_decay"),
+        ({"schedule__kind": "linear_decay", "schedule__unit": "images"}, "choose epochs or steps"),
+        ({"loss__gan": "wgan"}, "choose one of vanilla, lsgan"),
+        ({"loss__lambda_gan": 0.0, "loss__lambda_l1": 0.0}, "no loss"),
+        ({"inference__norm": "none"}, "choose batch or running"),
+        ({"best_metric": "fid"}, "the objective has l1, psnr, ssim"),
+        ({"data__crop_size": 18}, "multiples of 8"),
+        ({"batch_size": 3}, "does not divide over 2 devices"),
+        ({"dtype": "float64"}, "JAX_ENABLE_X64=1"),
+    ],
+)
+def test_wrong_experiments_fail_before_anything_is_written(changes, message, tmp_path):
+    config = small_config(**changes)
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "run", data=memory_data(config))
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_is_not_changed(tmp_path):
+    config = small_config(num_steps=1)
+    before = to_json(config)
+    train(config, tmp_path, data=memory_data(config))
+    assert to_json(config) == before
+
+
+def test_find_and_load(tmp_path, monkeypatch):
+    assert find("facades") == find("facades.py")
+    (tmp_path / "configs").mkdir()
+    mine = tmp_path / "configs" / "mine.py"
+    mine.write_text("def get_config():\n    return {'seed': 3}\n")
+    monkeypatch.chdir(tmp_path)
+    assert find("mine").read_text() == mine.read_text()
+    assert load("configs/mine.py") == {"seed": 3}
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match=r"empty.py has no function get_config"):
+        load("empty.py")
+    with pytest.raises(InputError, match="no config file nowhere; .*facades"):
+        find("nowhere")
+
+
+def test_resolve_finds_files_of_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "my_lab_for_resolve.py").write_text("value = 42\nimport math\n")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("my_lab_for_resolve:value") == 42
+    (tmp_path / "broken_for_resolve.py").write_text("import no_such_dependency\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):  # its own error, not hidden by ours
+        resolve("broken_for_resolve:value")
+
+
+def test_differences():
+    a, b = small_config(), small_config(seed=3, loss__lambda_l1=10.0)
+    assert differences(a, b) == {"seed": (0, 3), "loss.lambda_l1": (100.0, 10.0)}
+
+
+def test_own_objective_from_a_file_outside_the_library(tmp_path, monkeypatch):
+    """The README's ten lines: one more loss term, without an edit of the library."""
+    (tmp_path / "my_variant.py").write_text(
+        textwrap.dedent(
+            """
+            import p2p_jax
+
+            def make(config):
+                base = p2p_jax.pix2pix(config)
+
+                def update(state, batch, rng):
+                    state, metrics = base.update(state, batch, rng)
+                    return state, metrics | {"mine/strength": config.extra.strength * metrics["gen/l1"]}
+
+                return base._replace(update=update)
+            """
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    config = small_config(objective="my_variant:make", extra={"strength": 2.0}, num_steps=2)
+    state = train(config, tmp_path / "run", data=memory_data(config))
+    header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    column, l1 = (header.split(",").index(f"train/{name}") for name in ("mine/strength", "gen/l1"))
+    assert len(rows) == 2
+    for row in rows:
+        cells = row.split(",")
+        assert float(cells[column]) == pytest.approx(2 * float(cells[l1]))
+    assert int(jax.device_get(state["step"])) == 2
+    assert random_batch(config)["real_a"].shape == (4, 16, 16, 3)

@@ -1,0 +1,183 @@
+"""Devices: one step on 4 simulated devices equals the mean over shards; pmap, shard_map and two processes agree."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import random_batch, small_config
+
+from p2p_jax import parallel
+from p2p_jax.errors import InputError
+
+TESTS = Path(__file__).parent
+
+
+def start_python(code, devices, *arguments):
+    """Start a fresh interpreter with that many simulated devices."""
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env={**os.environ, "P2P_JAX_TEST_DEVICES": str(devices), "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def test_sgd_step_is_the_mean_over_shards():
+    """With SGD, because Adam hides a gradient that is four times too large."""
+    process = start_python(
+        """
+        import json
+        from conftest import random_batch, small_config
+        import jax, jax.numpy as jnp, numpy as np, p2p_jax
+        from p2p_jax import parallel
+        from p2p_jax.nets import PatchGAN, UNet
+        from p2p_jax.objectives.losses import bce, l1
+
+        config = small_config(
+            batch_size=8, generator__dropout_rate=0.0, optimizer__factory="optax:sgd", optimizer__learning_rate=0.1
+        )
+        objective = p2p_jax.pix2pix(config)
+        batch = random_batch(config)
+        state = jax.jit(objective.init)(jax.random.key(0), batch)
+
+        # The same update written out plainly, one shard after another on one device.
+        gen, disc = UNet(num_downs=3, base_width=4, dropout_rate=0.0), PatchGAN(receptive_field=16, base_width=4)
+        params, stats = state["params"], state["batch_stats"]
+        shards = [(batch["real_a"][i : i + 2], batch["real_b"][i : i + 2]) for i in range(0, 8, 2)]
+
+        def G(p, a):
+            return gen.apply({"params": p, "batch_stats": stats["generator"]}, a, train=True)
+
+        def D(p, a, b):
+            variables = {"params": p, "batch_stats": stats["discriminator"]}
+            return disc.apply(variables, jnp.concatenate([a, b], -1), train=True)
+
+        def disc_loss(p, a, b):
+            return (bce(D(p, a, G(params["generator"], a)), 0.0) + bce(D(p, a, b), 1.0)) / 2
+
+        def gen_loss(p, disc_params, a, b):
+            return bce(D(disc_params, a, G(p, a)), 1.0) + 100 * l1(G(p, a), b)
+
+        def descend(p, loss, *rest):
+            grads = [jax.jit(jax.grad(loss))(p, *rest, a, b) for a, b in shards]
+            return jax.tree.map(lambda x, *g: x - 0.1 * sum(g) / 4, p, *grads)
+
+        new_disc = descend(params["discriminator"], disc_loss)
+        expected = {"discriminator": new_disc, "generator": descend(params["generator"], gen_loss, new_disc)}
+        variables = {"params": params["generator"], "batch_stats": stats["generator"]}
+        mutated = [gen.apply(variables, a, train=True, mutable=["batch_stats"])[1] for a, _ in shards]
+        expected_mean = sum(m["batch_stats"]["up_3_norm"]["mean"] for m in mutated) / 4
+
+        errors = {"devices": jax.device_count()}
+        for name, compile_update in {"pmap": parallel.pmap_update, "shard_map": parallel.shard_map_update}.items():
+            new = jax.device_get(compile_update(objective.update)(state, batch, jax.random.key(1))[0])
+            for player in expected:
+                moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[player], params[player])
+                error = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[player], new["params"][player])
+                errors[f"{name} {player}"] = [float(max(jax.tree.leaves(t))) for t in (moved, error)]
+            mean = new["batch_stats"]["generator"]["up_3_norm"]["mean"]
+            errors[f"{name} statistics"] = [float(np.abs(x).max()) for x in (expected_mean, mean - expected_mean)]
+        print(json.dumps(errors))
+        """,
+        4,
+    )
+    errors = json.loads(finish(process).splitlines()[-1])
+    assert errors.pop("devices") == 4
+    assert len(errors) == 6
+    for name, (moved, error) in errors.items():
+        assert moved > 1e-4, name
+        assert error < 1e-4 * moved, name
+
+
+TRAIN = """
+    import sys
+    from conftest import memory_data, random_batch, small_config
+    import jax, numpy as np
+    if len(sys.argv) > 4:
+        jax.distributed.initialize(f"127.0.0.1:{sys.argv[4]}", num_processes=2, process_id=int(sys.argv[3]))
+    import p2p_jax
+    config = small_config(seed=5, num_steps=int(sys.argv[2]))
+    data, share = memory_data(config), 4 // jax.process_count()
+    first = jax.process_index() * share
+
+    def batches(step):
+        for batch in memory_data(config).train(step):
+            yield {k: v[first : first + share] for k, v in batch.items()}
+
+    def validation(batch_size):
+        for batch in memory_data(config).validation(8):
+            yield {k: v[jax.process_index() :: jax.process_count()] for k, v in batch.items()}
+
+    state = p2p_jax.train(config, sys.argv[1], data=data._replace(train=batches, validation=validation))
+    leaves = [np.asarray(x.addressable_data(0)).ravel() for x in jax.tree.leaves(state["params"])]
+    np.save(f"{sys.argv[1]}/params{jax.process_index()}.npy", np.concatenate(leaves))
+"""
+
+
+def test_two_processes_train_save_and_resume_like_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    finish(start_python(TRAIN, 4, str(tmp_path / "one"), "4"))
+    expected = np.load(tmp_path / "one" / "params0.npy")
+
+    def run_pair(steps, port):
+        pair = [start_python(TRAIN, 2, str(tmp_path / "two"), str(steps), str(i), port) for i in range(2)]
+        for process in pair:
+            finish(process)
+
+    run_pair(2, port)
+    run_pair(4, port)
+    found = [np.load(tmp_path / "two" / f"params{i}.npy") for i in range(2)]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    assert len(expected) > 1000
+    rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 5
+    for a, b in zip(*rows, strict=True):
+        if not a.startswith("step"):
+            a, b = (np.array([float(cell or 0) for cell in row.split(",")]) for row in (a, b))
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_batch_that_does_not_divide():
+    with pytest.raises(InputError, match="batch_size=3 does not divide over 2 devices"):
+        parallel.check_batch_size(3)
+
+
+def test_evaluation_pads_and_cuts():
+    config = small_config()
+    calls = []
+
+    def evaluate(state, batch, rng):
+        calls.append(batch["real_a"].shape)
+        return {"mean": batch["real_a"].mean((1, 2, 3)) * state["factor"]}, {"image": batch["real_a"]}
+
+    run = parallel.compile_evaluate(evaluate, 4)
+    for size in (4, 3, 1):
+        batch = random_batch(config, size=size)
+        metrics, images = run({"factor": np.float32(2)}, batch, jax.random.key(0))
+        np.testing.assert_allclose(metrics["mean"], 2 * batch["real_a"].mean((1, 2, 3)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(images["image"], batch["real_a"])
+    assert calls == [(2, 16, 16, 3)]  # two devices, one compilation
+
+
+def test_finiteness():
+    state = {"a": np.ones(3, np.float32), "step": np.int32(1)}
+    assert parallel.all_finite(state)
+    assert not parallel.all_finite({**state, "b": np.array([1, np.nan], np.float32)})

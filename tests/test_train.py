@@ -1,0 +1,280 @@
+"""The loop: exact resume after every kind of stop, refusals, divergence, and what a run leaves behind."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import memory_data, small_config
+from PIL import Image
+from test_data import write_pairs
+
+import p2p_jax
+from p2p_jax import train
+from p2p_jax.errors import InputError, TrainingDivergedError
+
+TESTS = Path(__file__).parent
+
+
+def assert_bitwise_equal(a, b):
+    a, b = jax.device_get(a), jax.device_get(b)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        assert np.array_equal(x, y), f"{jax.tree_util.keystr(path)} differs"
+
+
+def rows_of(workdir):
+    with open(workdir / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder / "train", 5)
+    write_pairs(folder / "val", 3, seed=1)
+    return folder
+
+
+def file_config(pairs, **changes):
+    source = {"data__source": "side_by_side", "data__dir": str(pairs), "data__direction": "AtoB"}
+    return small_config(batch_size=2, schedule__kind="linear_decay", **source, **changes)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pairs, tmp_path_factory):
+    """Four steps over image files: 5 pairs in batches of 2, so that steps 1 to 4 all end inside an epoch."""
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    return train(file_config(pairs), workdir), workdir
+
+
+def test_what_a_run_leaves_behind(uninterrupted, pairs):
+    state, workdir = uninterrupted
+    assert int(state["step"]) == 4
+    rows = rows_of(workdir)
+    assert (workdir / "metrics.csv").read_text().startswith("step,train/")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    assert [bool(row["eval/l1"]) for row in rows] == [False, True, False, True]
+    assert all(float(row["train/gen/l1"]) > 0 for row in rows)
+    assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["step_0000002.png", "step_0000004.png"]
+    grid = Image.open(workdir / "samples" / "step_0000004.png")
+    assert grid.size == (3 * 16 + 2 * 4, 16 + 2 * 16 + 4)
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["data"]["num_train"] == 5
+    assert json.loads((workdir / "checkpoints" / "4" / "config" / "metadata").read_text()) == stored
+    summary = (workdir / "summary.txt").read_text()
+    assert f"Validation over 3 images: l1 {float(rows[-1]['eval/l1']):.4g}" in summary
+    assert any((workdir / "tensorboard").iterdir())
+
+
+def test_learning_rate_follows_the_epochs(uninterrupted):
+    config = small_config(batch_size=2, data__num_train=5, schedule__kind="linear_decay")
+    schedule = p2p_jax.objectives.make_schedule(config)
+    assert [float(row["train/lr"]) for row in rows_of(uninterrupted[1])] == [float(schedule(i)) for i in range(4)]
+
+
+def test_evaluation_is_over_all_validation_images(uninterrupted, pairs):
+    state, workdir = uninterrupted
+    config = p2p_jax.checkpoint.read_config(workdir)
+    objective = p2p_jax.pix2pix(config)
+    (batch,) = p2p_jax.data.load(config).validation(8)
+    metrics, _ = objective.evaluate(state, batch, jax.random.key(config.seed))
+    assert len(metrics["l1"]) == 3
+    for name in ("l1", "psnr", "ssim"):
+        assert float(rows_of(workdir)[-1][f"eval/{name}"]) == pytest.approx(float(metrics[name].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("first_part", [1, 2, 3])
+def test_four_steps_equal_some_and_the_rest(uninterrupted, pairs, tmp_path, first_part, capsys):
+    train(file_config(pairs, num_steps=first_part), tmp_path / "run")
+    state = train(file_config(pairs), tmp_path / "run")
+    assert f"found a checkpoint of step {first_part}" in capsys.readouterr().out
+    assert_bitwise_equal(state, uninterrupted[0])
+    found = [{k: v for k, v in row.items() if k.startswith(("step", "train/"))} for row in rows_of(tmp_path / "run")]
+    expected = [{k: row[k] for k in found[0]} for row in rows_of(uninterrupted[1])]
+    assert found == expected
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):
+    config = file_config(pairs)
+    data = p2p_jax.data.load(config)
+
+    def train_batches(first_step):
+        for i, batch in enumerate(data.train(first_step)):
+            if i == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = train(config, tmp_path / "run", data=data._replace(train=train_batches))
+    assert int(stopped["step"]) == 3
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "stopped at step 3" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "summary.txt").exists()
+    assert_bitwise_equal(train(config, tmp_path / "run"), uninterrupted[0])
+    assert rows_of(tmp_path / "run") == rows_of(uninterrupted[1])
+
+
+def test_kill_during_a_save_costs_that_save_alone(uninterrupted, pairs, tmp_path):
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from test_train import file_config
+        import p2p_jax
+        from p2p_jax.checkpoint import Checkpoints
+
+        save = Checkpoints.save
+        def save_and_die(self, step, state, metrics):
+            save(self, step, state, metrics)
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Checkpoints.save = save_and_die
+        p2p_jax.train(file_config(Path(sys.argv[1]), checkpoint_every=1), sys.argv[2])
+    """
+    workdir = tmp_path / "run"
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(pairs), str(workdir)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
+    complete = {p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
+    assert complete == {"1", "2"}  # the third was being written
+    assert len(list((workdir / "checkpoints").glob("3.*tmp*"))) == 1
+    assert rows_of(workdir)[-1]["step"] == "3"  # a row that the resumed run writes again
+    assert_bitwise_equal(train(file_config(pairs, checkpoint_every=1), workdir), uninterrupted[0])
+    assert rows_of(workdir) == rows_of(uninterrupted[1])
+
+
+def test_finished_run_says_so_and_does_nothing(uninterrupted, pairs, capsys):
+    state, workdir = uninterrupted
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    again = train(file_config(pairs), workdir)
+    assert "this run is finished (4 of 4 steps); nothing to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
+    assert_bitwise_equal(again, state)
+
+
+def test_another_config_is_refused_by_name(uninterrupted, pairs):
+    _, workdir = uninterrupted
+    before = (workdir / "config.json").read_text()
+    changed = file_config(pairs, seed=1, loss__lambda_l1=10.0, num_steps=8)
+    with pytest.raises(
+        InputError, match=r"another config:\n  config.loss.lambda_l1: stored 100.0, now 10.0\n  config.seed"
+    ):
+        train(changed, workdir)
+    assert (workdir / "config.json").read_text() == before
+
+
+def test_other_data_are_refused(tmp_path):
+    config = small_config(num_steps=1)
+    train(config, tmp_path, data=memory_data(config))
+    more = small_config(num_steps=2)
+    with pytest.raises(InputError, match=r"config.data.fingerprint: stored 'noise', now 'other'"):
+        train(more, tmp_path, data=memory_data(more)._replace(fingerprint="other"))
+    with pytest.raises(InputError, match="num_train is 8, but there are 9"):
+        train(more, tmp_path, data=memory_data(more, num_train=9))
+
+
+def test_best_checkpoint_is_kept_besides_the_latest(tmp_path):
+    """The evaluation is best at step 1 by construction; it must outlive the latest ones."""
+    config = small_config(eval_every=1, checkpoint_every=1, keep_checkpoints=1, num_steps=4)
+    base = p2p_jax.pix2pix(config)
+
+    def evaluate(state, batch, rng):
+        metrics, images = base.evaluate(state, batch, rng)
+        return metrics | {"l1": 0 * metrics["l1"] + state["step"]}, images
+
+    train(config, tmp_path, base._replace(evaluate=evaluate), memory_data(config))
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"1", "4"}
+    assert "Best l1: 1 at step 1" in (tmp_path / "summary.txt").read_text()
+
+
+def test_improvement_is_saved_between_checkpoints(tmp_path):
+    config = small_config(eval_every=1, checkpoint_every=100, keep_checkpoints=1, num_steps=3, best_mode="max")
+    base = p2p_jax.pix2pix(config)
+
+    def evaluate(state, batch, rng):
+        metrics, images = base.evaluate(state, batch, rng)
+        return metrics | {"l1": 0 * metrics["l1"] + (state["step"] == 2)}, images
+
+    train(config, tmp_path, base._replace(evaluate=evaluate), memory_data(config))
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "3"}
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = small_config(log_every=100, num_steps=8)
+    data = memory_data(config)
+
+    def train_batches(first_step):
+        for step, batch in enumerate(data.train(first_step), start=first_step):
+            yield {k: np.full_like(v, np.nan) if step == 2 else v for k, v in batch.items()}
+
+    with pytest.raises(
+        TrainingDivergedError, match=r"loss is not finite .* at step 3\. The last good .*checkpoints.2\."
+    ):
+        train(config, tmp_path, data=data._replace(train=train_batches))
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2"}
+
+
+def test_parameter_that_is_not_finite_is_never_saved(tmp_path):
+    config = small_config()
+    base = p2p_jax.pix2pix(config)
+
+    def update(state, batch, rng):
+        state, metrics = base.update(state, batch, rng)
+        return state | {"batch_stats": jax.tree.map(lambda x: x / 0, state["batch_stats"])}, metrics
+
+    with pytest.raises(TrainingDivergedError, match=r"a parameter is not finite .* at step 2\. There is no checkpoint"):
+        train(config, tmp_path, base._replace(update=update), memory_data(config))
+
+
+def test_no_validation(tmp_path):
+    config = small_config(num_steps=2)
+    data = memory_data(config, num_val=0)._replace(validation=lambda batch_size: iter(()))
+    train(config, tmp_path, data=data)
+    assert [row["eval/l1"] for row in rows_of(tmp_path)] == ["", ""]
+    assert (tmp_path / "samples" / "step_0000002.png").exists()
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2"}
+
+
+def test_checkpoints_without_their_config_are_not_overwritten(uninterrupted, pairs, tmp_path):
+    config = file_config(pairs, num_steps=2)
+    train(config, tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match=r"has checkpoints but no config.json"):
+        train(config, tmp_path)
+
+
+def test_training_in_memory_works_without_tensorflow(tmp_path):
+    code = """
+        import sys
+        sys.modules["tensorflow"] = None  # importing it raises ImportError
+        from conftest import memory_data, small_config
+        import p2p_jax
+        config = small_config(num_steps=1)
+        state = p2p_jax.train(config, sys.argv[1], data=memory_data(config))
+        print("step", int(state["step"]), [m for m in sys.modules if m.startswith("tensorflow.")])
+        try:
+            p2p_jax.train(config, sys.argv[1] + "_other")
+        except p2p_jax.InputError as error:
+            print(error)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert "step 1 []" in result.stdout, result.stderr[-2000:]
+    assert "pip install 'p2p_jax[data]'" in result.stdout
