@@ -44,9 +44,7 @@ def _check_update(objective, state, batch, rng):
     update = parallel.pmap_update(objective.update)
     new, metrics, finite = jax.device_get(update(state, batch, rng))
     repeated, _, _ = jax.device_get(update(jax.jit(objective.init)(rng, batch), batch, rng))
-    assert jax.tree.structure(new) == jax.tree.structure(state), "update changes the structure of the state"
-    kept = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
-    assert all(jax.tree.leaves(kept)), "update changes a shape or dtype of the state"
+    assert _described(new) == _described(state), "update changes the structure, a shape or a dtype of the state"
     assert int(new["step"]) == 1, "update must add 1 to the step"
     assert bool(finite), f"metrics are not finite: {metrics}"
     assert all(value.shape == () for value in metrics.values()), "metrics must be scalars"
@@ -87,6 +85,11 @@ def _check_evaluate(objective, state, batch, rng):
         assert jnp.isfinite(values).all(), f"{name} is not finite"
     assert columns, "evaluate returns no image"
     assert all(image.shape[0] == count for image in columns.values()), "a column of the grid has another batch size"
+
+
+def _described(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf.shape, leaf.dtype) for path, leaf in leaves]
 
 
 def _assert_same(a, b, message):

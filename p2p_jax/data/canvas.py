@@ -101,4 +101,5 @@ class Canvas:
 
 
 def grow(spans: Spans, by: float) -> list[tuple[float, float]]:
+    """Return the spans, longer by `by` modules at either end."""
     return [(a - by, b + by) for a, b in spans]

@@ -1,0 +1,118 @@
+"""The README's commands and snippets run as printed."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCKS = [match.groupdict() for match in BLOCK.finditer(README)]
+COMMANDS = [
+    line
+    for text in [
+        *(block["text"] for block in BLOCKS if block["language"] == "bash"),
+        *(path.read_text() for path in sorted((ROOT / "configs").glob("*.py"))),
+    ]
+    for line in re.sub(r"\\\n\s*", "", text).splitlines()
+    if "python -m p2p_jax." in line
+]
+
+
+def python(folder, code):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_every_training_command_parses_to_a_valid_config(tmp_path):
+    commands = [line.split("python -m p2p_jax.main ")[1] for line in COMMANDS if "p2p_jax.main" in line]
+    options = re.findall(r"`(--config\.[^`]*)`", README)
+    commands += [f"--config facades {option}" for option in options if "FOLDER" not in option and "=" in option]
+    files = {block["mark"][6:]: block["text"] for block in BLOCKS if (block["mark"] or "").startswith("file: ")}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    output = python(
+        tmp_path,
+        f"""
+        import shlex, sys
+        from absl import flags
+        from ml_collections import config_flags
+        from p2p_jax import main
+        from p2p_jax.config import complete, resolve
+        for command in {commands!r}:
+            sys.argv = main._with_found_config(["main", *shlex.split(command)])  # where overrides are looked for
+            values = flags.FlagValues()
+            parsed = config_flags.DEFINE_config_file("config", flag_values=values)
+            flags.DEFINE_string("workdir", None, "", flag_values=values)
+            values(sys.argv)
+            config = complete(parsed.value)
+            resolve(config.objective)(config)
+            print("parsed", command)
+        """,
+    )
+    assert output.count("parsed") == len(commands) > 15
+    assert set(files) == {"my_variant.py", "my_config.py"}
+
+
+def test_every_other_command_exists():
+    modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
+    assert modules == {"p2p_jax.main", "p2p_jax.prepare_cityscapes"}
+    for module in modules:
+        result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
+        assert "usage" in result.stdout.lower() or "--workdir" in result.stdout
+
+
+def test_python_snippet(tmp_path):
+    (snippet,) = [b["text"] for b in BLOCKS if b["language"] == "python" and b["mark"] is None]
+    shortened = snippet.replace("config.num_steps = 40", "config.num_steps = config.log_every = 1")
+    assert shortened != snippet
+    output = python(tmp_path, shortened + "\nprint('step', int(state['step']), objective._fields, generator.num_downs)")
+    assert "step 1 ('init', 'update', 'translate', 'evaluate') 8" in output
+
+
+def test_own_objective_runs_and_changes_the_result(tmp_path):
+    for block in BLOCKS:
+        if (block["mark"] or "").startswith("file: "):
+            (tmp_path / block["mark"][6:]).write_text(block["text"])
+    small = "config.num_steps = 1; config.batch_size = 2; config.generator.base_width = 4; config.data.crop_size = 64"
+    output = python(
+        tmp_path,
+        f"""
+        import p2p_jax, my_config
+        losses = []
+        for noise in (0.0, 0.5):
+            config = my_config.get_config()
+            {small}
+            config.extra.noise = noise
+            config.data.val_split = ""
+            p2p_jax.train(config, f"runs/{{noise}}")
+            losses.append(open(f"runs/{{noise}}/metrics.csv").read().splitlines()[-1])
+        print("differ", losses[0] != losses[1])
+        """,
+    )
+    assert "differ True" in output
+
+
+def test_marked_commands_are_there_for_ci():
+    marked = {block["mark"]: block["text"] for block in BLOCKS if block["mark"] in ("quickstart", "tests")}
+    assert marked["tests"].strip().endswith("&& pytest")
+    assert marked["quickstart"].strip().endswith("python -m p2p_jax.main --config configs/quickstart.py")
+    assert marked["tests"] in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
