@@ -176,8 +176,9 @@ def _metric_names(run: _Run, rng: jax.Array) -> list[str]:
     """Return the columns of metrics.csv, found by tracing alone."""
     batch = {k: v[None] for k, v in _blank_batch(run.config).items()}
     update = jax.vmap(run.objective.update, in_axes=(None, 0, None), axis_name=parallel.DEVICE_AXIS)
-    metrics = jax.eval_shape(update, run.state, batch, rng)[1]
-    results = jax.eval_shape(run.objective.evaluate, run.state, _blank_batch(run.config), rng)[0]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run.state)
+    metrics = jax.eval_shape(update, shapes, batch, rng)[1]
+    results = jax.eval_shape(run.objective.evaluate, shapes, _blank_batch(run.config), rng)[0]
     return [f"train/{name}" for name in metrics] + [f"eval/{name}" for name in results]
 
 
