@@ -47,13 +47,22 @@ def _main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Parse the flags; a wrong override is one line that names the nearest option, not a traceback."""
+    try:
+        return flags.FLAGS(_with_found_config(argv))
+    except (AttributeError, KeyError) as error:
+        cause = error
+        while cause.args and isinstance(cause.args[0], Exception):  # ml_collections wraps one in the other
+            cause = cause.args[0]
+        sys.exit("error: the config file has no option " + str(cause.args[0]).replace("\n", ". "))
+    except (InputError, flags.Error, TypeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
 def run() -> None:
     """Run the command."""
-    try:
-        argv = _with_found_config(sys.argv)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    app.run(_main, argv=argv)
+    app.run(_main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def python(folder, code):
 def test_every_training_command_parses_to_a_valid_config(tmp_path):
     commands = [line.split("python -m p2p_jax.main ")[1] for line in COMMANDS if "p2p_jax.main" in line]
     options = re.findall(r"`(--config\.[^`]*)`", README)
-    commands += [f"--config facades {option}" for option in options if not re.search("FOLDER|SECTION", option) and "=" in option]
+    commands += [
+        f"--config facades {option}" for option in options if not re.search("FOLDER|SECTION", option) and "=" in option
+    ]
     files = {block["mark"][6:]: block["text"] for block in BLOCKS if (block["mark"] or "").startswith("file: ")}
     for name, text in files.items():
         (tmp_path / name).write_text(text)

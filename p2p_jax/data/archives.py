@@ -24,6 +24,7 @@ import urllib.request
 import zlib
 from types import ModuleType
 
+from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
@@ -108,9 +109,9 @@ def default_cache_dir() -> pathlib.Path:
 
 def _import_tfds() -> ModuleType:
     try:
-        import tensorflow  # noqa: F401  (TFDS is installed without it and reads archives with it)
+        tensorflow()  # TFDS is installed without it and reads archives with it
         import tensorflow_datasets
-    except ImportError as error:
+    except (ImportError, InputError) as error:
         raise InputError(
             f"archives are fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]'. {_OWN_COPY}"
         ) from error
