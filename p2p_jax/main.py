@@ -52,7 +52,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(_with_found_config(argv))
     except (AttributeError, KeyError) as error:
-        cause = error
+        cause: Exception = error
         while cause.args and isinstance(cause.args[0], Exception):  # ml_collections wraps one in the other
             cause = cause.args[0]
         sys.exit("error: the config file has no option " + str(cause.args[0]).replace("\n", ". "))

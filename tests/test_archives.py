@@ -268,6 +268,7 @@ def test_cityscapes_names_the_command_that_prepares_it(cache):
 
 def test_missing_tensorflow_names_the_extra(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
+    archives.tensorflow.cache_clear()
     with pytest.raises(InputError, match=r"pip install 'p2p_jax\[data\]'"):
         archives.fetch("facades", cache)
 

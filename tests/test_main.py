@@ -54,7 +54,7 @@ def test_trains_with_overrides_into_the_default_workdir(folder):
         ),
         (
             ["--config=tiny.py", "--config.data.load_sise=x"],
-            'no option \'load\'. Did you mean "load_size" instead of "load"?',
+            'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?',
         ),
         (["--config=tiny.py", "--config.seed=many"], "error: flag --config.seed=many: "),
         (["--config=tiny.py", "--wrkdir=x"], "error: Unknown command line flag 'wrkdir'"),
