@@ -28,7 +28,10 @@ setup(
         "pillow>=10.3",
     ],
     extras_require={
-        "data": ["tensorflow-cpu>=2.20"],
+        "data": [
+            "tensorflow-cpu>=2.20; sys_platform != 'darwin'",
+            "tensorflow>=2.20; sys_platform == 'darwin'",  # there tensorflow-cpu has no wheel
+        ],
         "tb": ["tensorboardX>=2.6.2"],
         "test": ["pytest>=8", "pytest-xdist>=3.6"],
         "dev": ["ruff>=0.12", "mypy>=1.15"],

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Return the complete experiment; every option is explained in ``p2p_jax/config.py``."""
+    """Return the complete experiment; its options are explained in ``p2p_jax/config.py`` and ``p2p_jax/nets``."""
     return ConfigDict(
         dict(
             objective="p2p_jax:pix2pix",
@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
             ),
             loss=dict(gan="vanilla", lambda_gan=1.0, lambda_l1=100.0, conditional=True),
             optimizer=dict(factory="optax:adam", learning_rate=0.0002, b1=0.5, b2=0.999, eps=1e-8),
-            schedule=dict(kind="constant", unit="epochs", constant_for=15, decay_over=15),
+            schedule=dict(kind="constant", unit="epochs", constant_for=8, decay_over=7),
             inference=dict(norm="batch", dropout=True),
             extra=dict(),
         )

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Return the complete experiment; every option is explained in ``p2p_jax/config.py``."""
+    """Return the complete experiment; its options are explained in ``p2p_jax/config.py`` and ``p2p_jax/nets``."""
     return ConfigDict(
         dict(
             objective="p2p_jax:pix2pix",

@@ -48,6 +48,10 @@ class Checkpoints:
             ]
         )
         self.directory = workdir.absolute() / "checkpoints"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--workdir {workdir} cannot be made ({error.strerror}); choose another") from error
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -104,28 +108,34 @@ class Checkpoints:
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
 
-    def close(self) -> None:
-        """Wait for saves under way and release the directory."""
+    def wait(self) -> None:
+        """Wait for the saves under way."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the saves under way and release the directory."""
+        self.wait()
         self._manager.close()
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
-    """Return the config stored in a run's directory, None if the directory holds no run.
+    """Return the config stored in a run's directory, None if nothing was saved there yet.
 
     Raises:
-      InputError: the config cannot be read, or there are checkpoints without one.
+      InputError: the directory or the config cannot be read, or there are checkpoints without a config.
     """
     path = workdir / "config.json"
+    saved = sorted(p for p in (workdir / "checkpoints").glob("*/config/metadata") if p.parts[-3].isdigit())
+    if not saved and (workdir.is_dir() or not workdir.exists()):
+        return None
     try:
         return from_json(path.read_text())
     except FileNotFoundError:
-        saved = sorted((workdir / "checkpoints").glob("*/config/metadata"))
-        if saved:
-            raise InputError(
-                f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
-            ) from None
-        return None
+        raise InputError(
+            f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
+        ) from None
+    except NotADirectoryError:
+        raise InputError(f"--workdir {workdir} is a file; name a directory") from None
     except (json.JSONDecodeError, InputError) as error:
         raise InputError(f"{path} cannot be read ({error}); restore it or choose another --workdir") from error
 

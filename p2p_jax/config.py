@@ -151,21 +151,15 @@ def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], prefix: 
 
 
 def _check_values(config: ConfigDict) -> None:
-    for key in [
-        "num_steps",
-        "batch_size",
-        "log_every",
-        "sample_every",
-        "eval_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-    ]:
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise InputError(f"config.{key} is {config[key]!r}; it must be a whole number of at least 1")
+    counts = [key for key, default in DEFAULTS.items() if type(default) is int and key != "seed"]
+    for key in [*counts, "data.load_size", "data.crop_size"]:
+        value = config.data[key[5:]] if key.startswith("data.") else config[key]
+        if type(value) is not int or value < 1:
+            raise InputError(f"config.{key} is {value!r}; it must be a whole number of at least 1")
     data = config.data
     if data.direction not in ("AtoB", "BtoA"):
         raise InputError(f"config.data.direction is {data.direction!r}; choose AtoB or BtoA")
-    if not 0 < data.crop_size <= data.load_size:
+    if data.crop_size > data.load_size:
         raise InputError(
             f"config.data.crop_size is {data.crop_size} and load_size {data.load_size}; "
             "the crop must fit into the loaded image"
@@ -190,10 +184,11 @@ def find(path: str) -> Path:
       InputError: no such file; lists the shipped ones.
     """
     shipped = importlib.util.find_spec("p2p_jax.configs")
-    folders = list(shipped.submodule_search_locations or []) if shipped else []
+    folders = ["configs", *((shipped.submodule_search_locations or []) if shipped else [])]
     folders.append(str(Path(__file__).parent.parent / "configs"))  # a checkout on PYTHONPATH, not installed
     name = path if path.endswith(".py") else path + ".py"
-    candidates = [Path(name), Path("configs") / Path(name).name, *(Path(f) / Path(name).name for f in folders)]
+    elsewhere = folders if Path(name).parent.name in ("", "configs") else []
+    candidates = [Path(name), *(Path(folder) / Path(name).name for folder in elsewhere)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -229,7 +224,7 @@ def from_json(text: str) -> ConfigDict:
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Return ``{"section.key": (old value, new value)}`` for every option that differs; absent is None."""
-    a, b = dict(_flat(old.to_dict())), dict(_flat(new.to_dict()))
+    a, b = (dict(_flat(json.loads(to_json(config)))) for config in (old, new))
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
@@ -238,4 +233,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+            yield f"{prefix}{key}", value

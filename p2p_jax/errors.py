@@ -1,4 +1,4 @@
-"""The one error type for input that a user can mend."""
+"""The errors that are meant for the user."""
 
 
 class InputError(ValueError):

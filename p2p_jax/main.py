@@ -6,6 +6,7 @@ Running the same command again goes on from the last checkpoint.
 """
 
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -52,6 +53,8 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(_with_found_config(argv))
     except (AttributeError, KeyError) as error:
+        if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise  # not an option, but a mistake in the config file
         cause: Exception = error
         while cause.args and isinstance(cause.args[0], Exception):  # ml_collections wraps one in the other
             cause = cause.args[0]

@@ -69,7 +69,7 @@ class Log:
         """Print losses, speed since the last such line, and the time left."""
         last_step, last_time = self._last
         self._last = (step, time.monotonic())
-        speed = (step - last_step) / (self._last[1] - last_time)
+        speed = (step - last_step) / max(self._last[1] - last_time, 1e-9)
         values = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items())
         left = format_seconds((self._config.num_steps - step) / speed)
         if self._writes:
@@ -197,9 +197,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
     def handle(signum, frame):
         del frame
-        print(
-            f"\n{signal.Signals(signum).name}: saving a checkpoint at the end of this step, then stopping", flush=True
-        )
+        print(f"\n{signal.Signals(signum).name}: will save a checkpoint and stop", flush=True)
         event.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -83,20 +83,25 @@ def compile_update(update: Callable) -> Callable:
     return shard_map_update(update) if jax.process_count() > 1 else pmap_update(update)
 
 
-def compile_evaluate(evaluate: Callable, batch_size: int) -> Callable:
+def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
     """Return ``(state, local numpy batch, rng) -> (metrics, images)`` in numpy, over the devices of this host.
 
-    A batch of fewer than `batch_size` images is filled up, so that there is one compilation, and cut back.
+    A batch of any size is worked off in parts of `per_device` images a device; the last part is filled up, so that
+    there is one compilation, and cut back.
     """
     devices = jax.local_devices()
     mapped = jax.pmap(evaluate, in_axes=(None, 0, None), devices=devices)
-    full = -(-batch_size // len(devices)) * len(devices)
+    part = per_device * len(devices)
 
     def run(state, batch, rng):
-        count = len(batch["real_a"])
-        batch = {k: v[np.minimum(np.arange(full), count - 1)] for k, v in batch.items()}
-        results = mapped(_local(state), _split(batch, len(devices)), rng)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(full, *x.shape[2:])[:count], results)
+        state, count = _local(state), len(batch["real_a"])
+        results = []
+        for first in range(0, count, part):
+            rows = np.minimum(np.arange(first, first + part), count - 1)
+            results.append(mapped(state, _split({k: v[rows] for k, v in batch.items()}, len(devices)), rng))
+        return jax.tree.map(
+            lambda *parts: np.concatenate([np.asarray(x).reshape(part, *x.shape[2:]) for x in parts])[:count], *results
+        )
 
     return run
 

@@ -1,8 +1,6 @@
 """The contract of the seam as checks that any objective can be put through, ours and yours.
 
-from p2p_jax.testing import check_objective
-def test_my_objective():
-    check_objective(make(config), config)
+Call ``check_objective(make(config), config)`` in a test of yours.
 """
 
 import jax

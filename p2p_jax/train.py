@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.objectives import Objective
 
 PyTree = Any
-_EVALUATED_PER_DEVICE = 8  # images at a time
+_EVALUATED_PER_DEVICE = 8  # validation images at a time
 
 
 def train(
@@ -46,6 +46,7 @@ def train(
       TrainingDivergedError: a loss or a parameter is no longer finite.
     """
     with contextlib.ExitStack() as stack:
+        stop_requested = stack.enter_context(monitoring.stop_requests())  # first in, last out: it guards every save
         run = _open(complete(config), Path(workdir), objective, data, stack)
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         if run.data is None:
@@ -54,13 +55,10 @@ def train(
 
         rng = jax.random.key(config.seed)
         update = parallel.compile_update(run.objective.update)
-        evaluate = parallel.compile_evaluate(
-            run.objective.evaluate, max(_EVALUATED_PER_DEVICE * jax.local_device_count(), config.num_samples)
-        )
+        evaluate = parallel.compile_evaluate(run.objective.evaluate, _EVALUATED_PER_DEVICE)
         columns = _metric_names(run, rng)
         sample_batch = _first_images(run.data, config.num_samples)
         log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
-        stop_requested = stack.enter_context(monitoring.stop_requests())
         batches = run.data.train(step)
         in_flight: collections.deque[tuple[int, jax.Array]] = collections.deque()
         first_step, started = step, time.monotonic()
@@ -81,22 +79,24 @@ def train(
                 row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
                 log.progress(step, row)
             if due(config.eval_every) and run.data.num_val:
-                results = _evaluate(evaluate, run.data, state, rng)
+                results = _evaluate(evaluate, run.data, state, rng, columns)
                 row |= {f"eval/{name}": value for name, value in results.items()}
                 log.evaluation(step, results, run.data.num_val)
             log.metrics(step, row)
             if due(config.sample_every):
                 log.samples(step, evaluate(state, sample_batch, rng)[1])
 
-            stopping = _agreed(stop_requested.is_set(), step, config)
+            stopping = _agreed(stop_requested.is_set(), step, config) and step < config.num_steps
             if due(config.checkpoint_every) or stopping or (results and checkpoints.is_best(results)):
                 _stop_if_diverged(in_flight, checkpoints)
                 if not parallel.all_finite(state):
                     raise _diverged(step, "a parameter", checkpoints)
                 checkpoints.save(step, parallel.for_saving(state), results)
             if stopping:
+                checkpoints.wait()
                 print(f"stopped at step {step:,}; the same command goes on from there")
                 return parallel.for_saving(state)
+        checkpoints.wait()
         best = checkpoints.best()
         log.summary(first_step, time.monotonic() - started, run.data.num_train, run.data.num_val, results, best)
         return parallel.for_saving(state)
@@ -184,17 +184,21 @@ def _metric_names(run: _Run, rng: jax.Array) -> list[str]:
 
 def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
     """Return the first validation images (training images if there are none), the rows of every sample grid."""
-    if data.num_val:
-        return next(data.validation(count))
-    batches, found = data.train(0), next(data.train(0))
+    found = next(data.validation(count), None) if data.num_val else None
+    if found is not None:
+        return found
+    batches = data.train(0)
+    found = next(batches)
     while len(found["real_a"]) < count:
         found = {k: np.concatenate([v, new]) for (k, v), new in zip(found.items(), next(batches).values(), strict=True)}
     return {k: v[:count] for k, v in found.items()}
 
 
-def _evaluate(evaluate: Callable, data: Data, state: PyTree, rng: jax.Array) -> dict[str, float]:
+def _evaluate(
+    evaluate: Callable, data: Data, state: PyTree, rng: jax.Array, columns: Sequence[str]
+) -> dict[str, float]:
     """Return the mean of every metric over all validation images of all processes."""
-    totals: dict[str, float] = collections.defaultdict(float)
+    totals = {name.removeprefix("eval/"): 0.0 for name in columns if name.startswith("eval/")}
     for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
         for name, values in evaluate(state, batch, rng)[0].items():
             totals[name] += float(values.sum(dtype=np.float64))

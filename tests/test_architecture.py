@@ -18,7 +18,6 @@ FLOORS = [
     {"testing", "main", "prepare_cityscapes"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-SIDE_BY_SIDE = {("testing", "train")}
 
 
 def imports_of(path):

@@ -47,19 +47,22 @@ def test_json_round_trip(name):
 
 def test_every_option_is_read(tmp_path, monkeypatch):
     """An option that nothing reads is a lie to the user. Checking and copying a config do not count as reading."""
-    read = set()
+    read, sections = set(), {}
     original_get = ConfigDict.__getitem__
 
     def recording_get(self, key):
-        read.add(key)
-        return original_get(self, key)
+        value = original_get(self, key)
+        path = sections[id(self)][1] + key if id(self) in sections else key
+        read.add(path)
+        if isinstance(value, ConfigDict):
+            sections[id(value)] = (value, path + ".")  # the value is held, so that its id stays its own
+        return value
 
     def without_record(function):
         def run(*args, **kwargs):
             before = set(read)
             result = function(*args, **kwargs)
-            read.clear()
-            read.update(before)
+            read.intersection_update(before)
             return result
 
         return run
@@ -67,11 +70,14 @@ def test_every_option_is_read(tmp_path, monkeypatch):
     config = small_config(schedule__kind="linear_decay", num_steps=2)
     monkeypatch.setattr(ConfigDict, "__getitem__", recording_get)
     monkeypatch.setattr(ConfigDict, "to_dict", without_record(ConfigDict.to_dict))
-    monkeypatch.setattr(sys.modules["p2p_jax.train"], "complete", without_record(config_lib.complete))
+    complete_unrecorded = without_record(config_lib.complete)
+    for module in ("p2p_jax.config", "p2p_jax.train", "p2p_jax.objectives.pix2pix"):
+        monkeypatch.setattr(sys.modules[module], "complete", complete_unrecorded)
     train(config, tmp_path)
     train(config, tmp_path)  # finished: compares the stored facts
-    known = set(DEFAULTS) | {key for value in DEFAULTS.values() if isinstance(value, dict) for key in value}
-    assert known - read == {"extra"}
+    known = {f"{key}.{name}" for key, value in DEFAULTS.items() if isinstance(value, dict) for name in value}
+    assert known | set(DEFAULTS) <= read | {"extra"}
+    assert "extra" not in read
 
 
 def test_partial_config_takes_the_published_values():
@@ -93,6 +99,8 @@ def test_another_optimizer_does_not_inherit_arguments_of_adam():
         ({"loss": {"lambda_L1": 4}}, "did you mean loss.lambda_l1"),
         ({"batch_size": 0}, "config.batch_size is 0"),
         ({"num_steps": 1.5}, "config.num_steps is 1.5"),
+        ({"num_samples": 0}, "config.num_samples is 0"),
+        ({"data": {"crop_size": 64.0}}, "config.data.crop_size is 64.0"),
         ({"data": {"direction": "BtoC"}}, "choose AtoB or BtoA"),
         ({"data": {"crop_size": 300}}, "crop must fit"),
         ({"data": {"channels_a": 4}}, "choose 1 .* or 3"),
@@ -149,8 +157,9 @@ def test_find_and_load(tmp_path, monkeypatch):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(InputError, match=r"empty.py has no function get_config"):
         load("empty.py")
-    with pytest.raises(InputError, match="no config file nowhere; .*facades"):
-        find("nowhere")
+    for wrong in ("nowhere", "no/such/folder/facades.py"):
+        with pytest.raises(InputError, match=f"no config file {wrong}; .*facades"):
+            find(wrong)
 
 
 def test_resolve_finds_files_of_the_working_directory(tmp_path, monkeypatch):
@@ -165,6 +174,8 @@ def test_resolve_finds_files_of_the_working_directory(tmp_path, monkeypatch):
 def test_differences():
     a, b = small_config(), small_config(seed=3, loss__lambda_l1=10.0)
     assert differences(a, b) == {"seed": (0, 3), "loss.lambda_l1": (100.0, 10.0)}
+    with_tuples = small_config(extra={"sizes": ((1, 2), (3, 4))})
+    assert differences(with_tuples, from_json(to_json(with_tuples))) == {}
 
 
 def test_own_objective_from_a_file_outside_the_library(tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def test_resize_is_pillows_antialiased_bicubic(tmp_path):
         assert np.abs(ours - pillow).max() <= 1
 
 
-@pytest.mark.parametrize("stored_mode", ["L", "RGB", "P"])
+@pytest.mark.parametrize("stored_mode", ["1", "L", "RGB", "P"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gray_and_colour_are_converted_per_side(tmp_path, stored_mode, channels):
     for split in ("train", "val"):
@@ -185,8 +185,11 @@ def test_fingerprint_knows_the_files_but_not_their_place(folder, tmp_path):
     before = load(config_of(folder)).fingerprint
     moved = folder.rename(tmp_path.with_name(tmp_path.name + "_moved"))
     assert load(config_of(moved)).fingerprint == before
+    write_pairs(moved / "val", 1, seed=2, size=(20, 16))
+    changed = load(config_of(moved)).fingerprint
+    assert changed != before
     write_pairs(moved / "train", 1, start=99)
-    assert load(config_of(moved)).fingerprint != before
+    assert load(config_of(moved)).fingerprint not in (before, changed)
 
 
 def test_source_from_outside_the_library(tmp_path, monkeypatch):
@@ -206,6 +209,12 @@ def corrupt(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def save_turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (32, 16)).save(path, exif=exif)
+
+
 FAULTS = {
     "truncated": (lambda d: corrupt(d / "train" / "002.png"), r"002\.png cannot be read"),
     "zero bytes": (lambda d: (d / "train" / "002.png").write_bytes(b""), r"002\.png cannot be read"),
@@ -219,7 +228,24 @@ FAULTS = {
         r"x\.png has 4 channels \(mode RGBA\)",
     ),
     "cmyk": (lambda d: Image.new("CMYK", (32, 16)).save(d / "val" / "x.jpg"), r"x\.jpg has 4 channels \(mode CMYK\)"),
-    "empty folder": (lambda d: [p.unlink() for p in (d / "train").iterdir()], r"no image in .*train .*holds no file"),
+    "palette with transparency": (
+        lambda d: Image.new("P", (32, 16)).save(d / "train" / "x.png", transparency=0),
+        r"x\.png has a palette .*mode P",
+    ),
+    "palette BMP": (
+        lambda d: Image.new("P", (32, 16)).save(d / "val" / "x.bmp"),
+        r"x\.bmp has a palette that would not be read",
+    ),
+    "other format": (
+        lambda d: Image.new("RGB", (32, 16)).save(d / "train" / "x.png", format="TIFF"),
+        r"x\.png is a TIFF file whatever its name says",
+    ),
+    "turned": (lambda d: save_turned(d / "train" / "x.jpg"), r"x\.jpg is stored turned \(EXIF orientation 6\)"),
+    "folders only": (
+        lambda d: [p.unlink() for p in (d / "train").iterdir()] + [(d / "train" / "more").mkdir()],
+        r"no image in .*it holds 1 folder",
+    ),
+    "empty folder": (lambda d: [p.unlink() for p in (d / "train").iterdir()], r"no image in .*train .*it is empty"),
     "other files": (
         lambda d: [p.rename(p.with_suffix(".tiff")) for p in (d / "train").iterdir()],
         r"no image in .*it holds 5 \.tiff",

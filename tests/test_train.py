@@ -122,6 +122,72 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_pa
     assert rows_of(tmp_path / "run") == rows_of(uninterrupted[1])
 
 
+def stop_at(step, data):
+    """Return data whose batch of `step` comes with a SIGTERM."""
+
+    def train_batches(first_step):
+        for i, batch in enumerate(data.train(first_step), start=first_step + 1):
+            if i == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    return data._replace(train=train_batches)
+
+
+def test_stop_on_the_last_step_is_a_finished_run(tmp_path):
+    config = small_config(num_steps=2)
+    train(config, tmp_path, data=stop_at(2, memory_data(config)))
+    assert "Finished: 2 steps" in (tmp_path / "summary.txt").read_text()
+
+
+def test_a_second_sigterm_does_not_cost_the_save(tmp_path, monkeypatch):
+    save_under_way = p2p_jax.checkpoint.Checkpoints.wait
+
+    def wait(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save_under_way(self)
+
+    monkeypatch.setattr(p2p_jax.checkpoint.Checkpoints, "wait", wait)
+    config = small_config(checkpoint_every=100, eval_every=100)
+    state = train(config, tmp_path, data=stop_at(3, memory_data(config)))
+    assert int(state["step"]) == 3
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"3"}
+
+
+def test_first_start_that_never_saved_does_not_bind(tmp_path):
+    """An out-of-memory error at the first step must not forbid a smaller batch in the same directory."""
+    config = small_config(num_steps=1)
+    base = p2p_jax.pix2pix(config)
+
+    def update(state, batch, rng):
+        raise MemoryError
+
+    def train_with(config, objective):
+        return train(config, tmp_path, objective, memory_data(config))
+
+    with pytest.raises(MemoryError):
+        train_with(config, base._replace(update=update))
+    smaller = small_config(num_steps=1, batch_size=2)
+    assert int(train_with(smaller, p2p_jax.pix2pix(smaller))["step"]) == 1
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 2
+
+
+def test_workdir_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    config = small_config(num_steps=1)
+    for workdir in ("file", "file/run"):
+        with pytest.raises(InputError, match=r"--workdir .*file"):
+            train(config, tmp_path / workdir, data=memory_data(config))
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_grid_without_validation_shows_different_training_images(tmp_path):
+    config = small_config(num_steps=1, batch_size=2, num_samples=4)
+    data = memory_data(config, num_val=0)
+    seen = sys.modules["p2p_jax.train"]._first_images(data, 4)
+    assert len({image.tobytes() for image in seen["real_a"]}) == 4
+
+
 def test_kill_during_a_save_costs_that_save_alone(uninterrupted, pairs, tmp_path):
     code = """
         import os, signal, sys

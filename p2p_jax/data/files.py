@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from p2p_jax.errors import InputError
 
@@ -33,12 +33,12 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    files = sorted(p for p in folder.iterdir() if p.is_file())
-    images = [p for p in files if p.suffix.lower() in EXTENSIONS]
-    others = Counter(p.suffix.lower() or p.name for p in files if p.suffix.lower() not in EXTENSIONS)
-    left_out = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+    entries = sorted(folder.iterdir())
+    images = [p for p in entries if p.suffix.lower() in EXTENSIONS and p.is_file()]
+    others = Counter("folder" if p.is_dir() else p.suffix.lower() or p.name for p in set(entries) - set(images))
+    left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     if not images:
-        found = f"it holds {left_out}" if left_out else "it holds no file"
+        found = f"it holds {left_out}" if left_out else "it is empty"
         raise InputError(f"no image in {folder} ({', '.join(EXTENSIONS)} are read): {found}")
     if left_out:
         print(f"{folder}: {len(images)} images; not images, left out: {left_out}")
@@ -82,15 +82,28 @@ def read_headers(files: Iterable[Path]) -> list[Header]:
             with Image.open(path) as image:
                 if len(files) <= DECODE_AT_MOST:
                     image.load()
-                size, mode = image.size, image.mode
+                fault = _fault(image)
+                header = Header(*image.size, _CHANNELS.get(image.mode, 0))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
-        if mode not in _CHANNELS:
-            raise InputError(
-                f"{path} has {len(Image.new(mode, (1, 1)).getbands())} channels (mode {mode}); "
-                "convert it to grayscale or RGB with 8 bits"
-            )
-        return Header(*size, _CHANNELS[mode])
+        if fault:
+            raise InputError(f"{path} {fault}")
+        return header
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(read, files))
+
+
+def _fault(image: Image.Image) -> str | None:
+    """Return what is wrong with an image, as the end of a sentence: everything that TensorFlow reads otherwise."""
+    convert = "convert it to grayscale or RGB with 8 bits"
+    if image.format not in ("BMP", "JPEG", "PNG"):
+        return f"is a {image.format} file whatever its name says; convert it to JPEG or PNG"
+    if image.mode not in _CHANNELS:
+        return f"has {len(image.getbands())} channels (mode {image.mode}); {convert}"
+    if (image.mode == "P" and "transparency" in image.info) or (image.format == "BMP" and image.mode in ("1", "P")):
+        return f"has a palette that would not be read rightly (mode {image.mode}); {convert}"
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation > 1:
+        return f"is stored turned (EXIF orientation {orientation}), which no decoder here undoes; save it upright"
+    return None

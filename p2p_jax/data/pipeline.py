@@ -26,7 +26,7 @@ class Data(NamedTuple):
     Attributes:
       num_train: training pairs over all processes.
       num_val: validation pairs over all processes; 0 trains without validation.
-      fingerprint: recognises the training set when a run is resumed; "" if there is nothing to compare.
+      fingerprint: recognises the data set when a run is resumed; "" if there is nothing to compare.
       train: ``(first_step) -> iterator`` of this process's share of the batches of that step and all later ones,
         {"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]} float32 in [-1, 1]. A function of the seed and the step.
       validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
@@ -62,7 +62,7 @@ def load(config: ConfigDict, *, process_index: int = 0, process_count: int = 1) 
     return Data(
         num_train=len(train.names),
         num_val=len(val.names) if val else 0,
-        fingerprint=train.fingerprint,
+        fingerprint=f"{train.fingerprint}-{val.fingerprint}" if val else train.fingerprint,
         train=lambda first_step: _train_batches(train, config, first_step, process_index, process_count),
         validation=lambda batch_size: (
             _validation_batches(val, data, batch_size, process_index, process_count) if val else iter(())
@@ -102,7 +102,7 @@ def _train_batches(
     ds = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max // batch_size - 1)
     ds = ds.flat_map(lambda step: tf.data.Dataset.from_tensor_slices(positions(step)))
     ds = ds.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(share, drop_remainder=True)
-    return _iterate(ds, source, lambda n: [int(index_of(p)) for p in positions(first_step + n)])
+    return _iterate(ds, source, data, lambda n: [int(index_of(p)) for p in positions(first_step + n)])
 
 
 def _validation_batches(
@@ -115,7 +115,7 @@ def _validation_batches(
         lambda index: _split(_read(source, index, data, data.crop_size), data),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return _iterate(ds.batch(batch_size), source, lambda n: indices[n * batch_size : (n + 1) * batch_size])
+    return _iterate(ds.batch(batch_size), source, data, lambda n: indices[n * batch_size : (n + 1) * batch_size])
 
 
 def _read(source: Source, index: "tf.Tensor", data: ConfigDict, size: int) -> "tf.Tensor":
@@ -162,12 +162,15 @@ def _split(images: "tf.Tensor", data: ConfigDict) -> "dict[str, tf.Tensor]":
     return {"real_a": images[..., : data.channels_a], "real_b": images[..., data.channels_a :]}
 
 
-def _iterate(ds: "tf.data.Dataset", source: Source, indices_of: Callable[[int], Sequence[int]]) -> Iterator[Batch]:
+def _iterate(
+    ds: "tf.data.Dataset", source: Source, data: ConfigDict, indices_of: Callable[[int], Sequence[int]]
+) -> Iterator[Batch]:
     """Iterate over a batched data set as numpy arrays; an example that cannot be read is named.
 
     Args:
       ds: yields batches.
       source: what it reads.
+      data: how it is read.
       indices_of: the examples of the n-th batch.
     """
     tf = tensorflow()
@@ -178,15 +181,16 @@ def _iterate(ds: "tf.data.Dataset", source: Source, indices_of: Callable[[int], 
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            raise InputError(_explain(source, indices_of(n), error)) from error
+            raise InputError(_explain(source, data, indices_of(n), error)) from error
         yield batch
 
 
-def _explain(source: Source, indices: Sequence[int], error: Exception) -> str:
+def _explain(source: Source, data: ConfigDict, indices: Sequence[int], error: Exception) -> str:
     """Find the example among `indices` whose reading fails; TensorFlow's own message does not name the file."""
+    tf = tensorflow()
     for index in indices:
         try:
-            source.read(tensorflow().constant(index, "int64"))
-        except tensorflow().errors.OpError as cause:
-            return f"{source.names[index]} cannot be read ({cause.message}); replace or remove it"
+            _read(source, tf.constant(index, tf.int64), data, data.load_size)
+        except (tf.errors.OpError, ValueError) as cause:
+            return f"{source.names[index]} cannot be read ({getattr(cause, 'message', cause)}); replace or remove it"
     return f"the data stream failed: {error}"

@@ -34,8 +34,10 @@ class Source(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with the names, not with the folder that they lie in."""
-        return f"{zlib.crc32('|'.join(Path(name).name for name in self.names).encode()):08x}"
+        """Eight hexadecimal digits that change with names and sizes of the files, not with the folder they lie in."""
+        files = [Path(name) for name in self.names]
+        marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
+        return f"{zlib.crc32('|'.join(marks).encode()):08x}"
 
 
 def make_source(data: ConfigDict, split: str) -> Source:

@@ -42,7 +42,8 @@ def make_network(section: Mapping[str, Any], **given: Any) -> nn.Module:
     """Build the network that a config section describes.
 
     Args:
-      section: ``network`` names a module class as "package.module:name"; all other keys are its attributes.
+      section: ``network`` names a module class as "package.module:name"; all other keys are its attributes. A
+        generator is called as ``(x, *, train, dropout)``, a discriminator as ``(x, *, train)``; see ``nets.UNet``.
       **given: attributes that follow from the rest of the config; those that the class lacks are left out.
 
     Raises:

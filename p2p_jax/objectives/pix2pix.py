@@ -7,6 +7,7 @@ from dm_pix import psnr, ssim
 from jax import lax
 from ml_collections import ConfigDict
 
+from p2p_jax.config import complete
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
 from p2p_jax.objectives.base import DEVICE_AXIS, Objective, make_networks, make_optimizer
@@ -19,9 +20,9 @@ def pix2pix(config: ConfigDict) -> Objective:
     ``lambda_gan loss(D(x, G(x)), 1) + lambda_l1 |y - G(x)|`` through the updated discriminator, on the same G(x).
 
     Args:
-      config: reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``, ``inference``, ``dtype``,
-        ``param_dtype``, ``sync_batch_norm`` and the channels in ``data``. The rows of Table 1 are
-        L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN:
+      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``,
+        ``inference``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of Table 1 are L1:
+        ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN:
         ``conditional=False``; L1+cGAN: the default.
 
     Returns:
@@ -31,6 +32,7 @@ def pix2pix(config: ConfigDict) -> Objective:
     Raises:
       InputError: a setting is unknown or contradicts another.
     """
+    config = complete(config)
     loss, inference = config.loss, config.inference
     if loss.gan not in losses.GAN_LOSSES:
         raise InputError(f"loss.gan is {loss.gan!r}; choose one of {', '.join(losses.GAN_LOSSES)}")
