@@ -140,8 +140,11 @@ def read_config(workdir: Path) -> ConfigDict | None:
         raise InputError(f"{path} cannot be read ({error}); restore it or choose another --workdir") from error
 
 
-def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
-    """Check that a run may go on with this config; prints what changed harmlessly.
+def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Check that a run may go on with this config.
+
+    Returns:
+      The harmless differences, ``{option: (stored, now)}``.
 
     Raises:
       InputError: an option differs that changes what is computed; names all of them.
@@ -154,5 +157,4 @@ def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -
             f"{workdir} holds a run with another config:\n{lines}\n"
             "Take these back to go on with that run, or give a new --workdir to start another."
         )
-    for key, (old, new) in found.items():
-        print(f"config.{key} is now {new!r} (it was {old!r})")
+    return found

@@ -38,7 +38,7 @@ def _main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]}")
     if _CONFIG.value is None:
         raise app.UsageError("--config is missing: python -m p2p_jax.main --config configs/quickstart.py")
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax otherwise tell every step that they take
+    logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
     from p2p_jax.train import train  # after the flags are read, so that --help is quick
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem

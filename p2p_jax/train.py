@@ -134,8 +134,9 @@ def _open(
     if step < config.num_steps:
         data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
         config = _with_data_facts(config, data.num_train, data.fingerprint)
-        if stored is not None:
-            refuse_other_config(workdir, stored, config)
+        changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
+        for key, (old, new) in changed.items():
+            print(f"config.{key} is now {new!r} (it was {old!r})")
     else:
         data = None
 
