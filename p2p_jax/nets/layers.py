@@ -15,63 +15,9 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from p2p_jax.errors import InputError
+from p2p_jax.nets.convolution import conv, conv_transpose
 
 NORMS = ("batch", "instance", "none")
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-
-def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Cross-correlate with zero padding, as ``torch.nn.functional.conv2d`` does.
-
-    Args:
-      x: [B, H, W, I].
-      kernel: [kH, kW, I, O], of the same dtype.
-      stride: step in pixels, the same in both directions.
-      padding: zeros added on each of the four sides, in pixels.
-
-    Returns:
-      [B, (H + 2 padding - kH) // stride + 1, likewise W, O].
-    """
-    pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Apply the transpose of ``conv``: the map from its output space to its input space.
-
-    The output padding is chosen so that sides grow by exactly `stride` (0 for a 4x4 kernel with stride 2 and padding 1,
-    1 for a 3x3 one).
-
-    Args:
-      x: [B, H, W, I].
-      kernel: [kH, kW, O, I], of the same dtype.
-      stride: growth of the sides.
-      padding: padding of the convolution of which this is the transpose.
-
-    Returns:
-      [B, stride H, stride W, O].
-
-    Note:
-      Autodiff's kernel gradient of a dilated convolution is 10 to 15 times too slow on XLA's CPU back end. Because
-      <conv_transpose(x, k), g> = <x, conv(g, k)>, both gradients are those of the ordinary strided convolution.
-    """
-    pads = [(k - 1 - padding, stride + padding - 1) for k in kernel.shape[:2]]
-    return lax.conv_transpose(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, transpose_kernel=True)
-
-
-def _conv_transpose_fwd(x, kernel, stride, padding):
-    return conv_transpose(x, kernel, stride, padding), (x, kernel)
-
-
-def _conv_transpose_bwd(stride, padding, residuals, g):
-    x, kernel = residuals
-    grad_x, conv_vjp = jax.vjp(lambda k: conv(g, k, stride, padding), kernel)
-    (grad_kernel,) = conv_vjp(x)
-    return grad_x, grad_kernel
-
-
-conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> Callable[..., jax.Array]:

@@ -1,12 +1,21 @@
 """Objectives: what is trained. All of them, ours and yours, are ``objectives.base.Objective`` tuples."""
 
 from p2p_jax.objectives import losses
-from p2p_jax.objectives.base import DEVICE_AXIS, Objective, make_network, make_networks, make_optimizer, make_schedule
+from p2p_jax.objectives.base import (
+    DEVICE_AXIS,
+    Objective,
+    average_over_devices,
+    make_network,
+    make_networks,
+    make_optimizer,
+    make_schedule,
+)
 from p2p_jax.objectives.pix2pix import pix2pix
 
 __all__ = [
     "DEVICE_AXIS",
     "Objective",
+    "average_over_devices",
     "losses",
     "make_network",
     "make_networks",

@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from dm_pix import psnr, ssim
-from jax import lax
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
-from p2p_jax.objectives.base import DEVICE_AXIS, Objective, make_networks, make_optimizer
+from p2p_jax.objectives.base import Objective, average_over_devices, make_networks, make_optimizer
 
 
 def pix2pix(config: ConfigDict) -> Objective:
@@ -58,7 +57,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         return apply(disc, params, stats, x)
 
     def step_player(grads, opt_state, params):
-        updates, opt_state = tx.update(lax.pmean(grads, DEVICE_AXIS), opt_state, params)
+        updates, opt_state = tx.update(average_over_devices(grads), opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     def init(rng, batch):
@@ -120,10 +119,10 @@ def pix2pix(config: ConfigDict) -> Objective:
         state = {
             "step": state["step"] + 1,
             "params": params,
-            "batch_stats": lax.pmean(stats, DEVICE_AXIS),
+            "batch_stats": average_over_devices(stats),
             "opt_state": opt_state,
         }
-        return state, lax.pmean(metrics, DEVICE_AXIS)
+        return state, average_over_devices(metrics)
 
     def translate(state, batch, rng):
         # One image at a time (vmap), so that batch statistics are the image's own: the paper's test-time batch size

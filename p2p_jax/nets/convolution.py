@@ -1,0 +1,174 @@
+"""Convolution and its transpose, with gradients that are fast on CPUs too.
+
+Everything comes down to the trilinear form <conv(x, k), y> of input, kernel and output, and to its three derivatives:
+``_correlate(x, k)`` is the convolution, ``_spread(y, k)`` its transpose, ``_kernel_grad(x, y)`` what trains the kernel.
+The gradients of each are the other two, to any order. Accelerators have a routine for every one of them. XLA's CPU back
+end is good at `_correlate` and `_spread` where the maps outweigh the kernel; the rest it makes of convolutions over
+dilated, reversed and transposed arrays, and there one matrix product over patches is several times faster (figures in
+``benchmarks/README.md``).
+"""
+
+import math
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Cross-correlate with zero padding, as ``torch.nn.functional.conv2d`` does.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [k, k, I, O], of the same dtype.
+      stride: step in pixels, the same in both directions.
+      padding: zeros added on each of the four sides, in pixels.
+
+    Returns:
+      [B, (H + 2 padding - k) // stride + 1, likewise W, O].
+    """
+    size, _, channels, features = kernel.shape
+    if stride == 1 and features < channels and padding < size:
+        # Seen from the other side, so that patches are taken of the array with fewer channels.
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        sides = tuple(n + 2 * padding - size + 1 for n in x.shape[1:3])
+        return _spread(x, turned, 1, size - 1 - padding, sides)
+    return _correlate(x, kernel, stride, padding)
+
+
+def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Apply the transpose of ``conv``: the map from its output space to its input space.
+
+    The output padding is chosen so that sides grow by exactly `stride` (0 for a 4x4 kernel with stride 2 and padding 1,
+    1 for a 3x3 one).
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [k, k, O, I], of the same dtype.
+      stride: growth of the sides.
+      padding: padding of the convolution of which this is the transpose.
+
+    Returns:
+      [B, stride H, stride W, O].
+    """
+    return _spread(x, kernel, stride, padding, (stride * x.shape[1], stride * x.shape[2]))
+
+
+def _as_product(steps: tuple, most: float) -> bool:
+    """Tell whether to take a matrix product over patches, of which there are ``prod(steps)``, at most `most`.
+
+    Only on CPUs, and only for known sizes: what is exported for any size or platform keeps the plain form.
+    """
+    known = all(isinstance(number, int) for number in steps)
+    return known and jax.default_backend() == "cpu" and math.prod(steps) <= most
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _correlate(x, kernel, stride, padding):
+    """Return y[h, w, o] = sum of x[stride h + i - padding, stride w + j - padding, c] kernel[i, j, c, o]."""
+    size, *_, features = kernel.shape
+    steps = (x.shape[0], *(_steps(side, size, stride, padding) for side in x.shape[1:3]))
+    if not _as_product(steps, most=features):
+        return _plain_correlate(x, kernel, stride, padding)
+    patches = _patches(x, size, stride, padding).reshape(-1, kernel.size // features)
+    return (patches @ kernel.reshape(-1, features)).reshape(*steps, features)
+
+
+def _plain_correlate(x, kernel, stride, padding):
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _spread(y, kernel, stride, padding, sides):
+    """Return the transpose of ``x -> _correlate(x, kernel)``, for x of the given sides, at y."""
+    size, _, channels, features = kernel.shape
+    steps = y.shape[:3]
+    if size % stride or not _as_product(steps, most=features if channels >= 8 else math.inf):
+        low = size - 1 - padding
+        pads = [(low, n + padding - stride * (m - 1) - 1) for n, m in zip(sides, steps[1:], strict=True)]
+        return lax.conv_transpose(
+            y, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, transpose_kernel=True
+        )
+    patches = lax.dot_general(y.reshape(-1, features), kernel.reshape(-1, features), (((1,), (1,)), ((), ())))
+    return _add_patches(patches.reshape(*steps, size, size, channels), stride, padding, sides)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _kernel_grad(x, y, size, stride, padding):
+    """Return the transpose of ``kernel -> _correlate(x, kernel)``, for kernels of the given side, at y."""
+    shape = (size, size, x.shape[-1], y.shape[-1])
+    if not _as_product(y.shape[:3], most=math.inf):
+        transpose = jax.linear_transpose(
+            lambda kernel: _plain_correlate(x, kernel, stride, padding), jax.ShapeDtypeStruct(shape, x.dtype)
+        )
+        return transpose(y)[0]
+    patches, y = _patches(x, size, stride, padding).reshape(-1, math.prod(shape[:3])), y.reshape(-1, shape[3])
+    if len(y) <= shape[3]:
+        return (patches.T @ y).reshape(shape)
+    # Twice as fast for long columns, if XLA is kept from turning it into the product above.
+    return lax.optimization_barrier(y.T @ patches).T.reshape(shape)
+
+
+def _correlate_bwd(stride, padding, residuals, y):
+    x, kernel = residuals
+    return _spread(y, kernel, stride, padding, x.shape[1:3]), _kernel_grad(x, y, len(kernel), stride, padding)
+
+
+def _spread_bwd(stride, padding, sides, residuals, x):
+    y, kernel = residuals
+    return _correlate(x, kernel, stride, padding), _kernel_grad(x, y, len(kernel), stride, padding)
+
+
+def _kernel_grad_bwd(size, stride, padding, residuals, kernel):
+    x, y = residuals
+    return _spread(y, kernel, stride, padding, x.shape[1:3]), _correlate(x, kernel, stride, padding)
+
+
+def _with_residuals(form):
+    return lambda first, second, *static: (form(first, second, *static), (first, second))
+
+
+_correlate.defvjp(_with_residuals(_correlate), _correlate_bwd)
+_spread.defvjp(_with_residuals(_spread), _spread_bwd)
+_kernel_grad.defvjp(_with_residuals(_kernel_grad), _kernel_grad_bwd)
+
+
+def _steps(side, size, stride, padding):
+    return (side + 2 * padding - size) // stride + 1
+
+
+def _patches(x, size, stride, padding):
+    """Return what the kernel meets at each of its steps: [B, h, w, size, size, C]."""
+    height, width = (_steps(side, size, stride, padding) for side in x.shape[1:3])
+    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    taps = [
+        padded[:, i : i + stride * height : stride, j : j + stride * width : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.stack(taps, axis=3).reshape(x.shape[0], height, width, size, size, x.shape[3])
+
+
+def _add_patches(patches, stride, padding, sides):
+    """Return the transpose of ``_patches``, for arrays of the given sides; `stride` divides the patches' side."""
+    batch, height, width, size, _, channels = patches.shape
+    # Patches are made of blocks of stride x stride pixels, and patches next to each other are one block apart: so
+    # whole blocks are added up, and put in their places once.
+    blocks = size // stride
+    patches = patches.reshape(batch, height, width, blocks, stride, blocks, stride, channels)
+    zero, keep = jnp.zeros((), patches.dtype), (0, 0, 0)
+    shifts = [(i, blocks - 1 - i, 0) for i in range(blocks)]
+    shifted = [
+        lax.pad(patches[:, :, :, i, :, j], zero, (keep, shifts[i], shifts[j], keep, keep, keep))
+        for i in range(blocks)
+        for j in range(blocks)
+    ]
+    total = reduce(jnp.add, shifted)
+    height, width = stride * total.shape[1], stride * total.shape[2]
+    image = total.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, channels)
+    crops = [(-padding, padding + new - old, 0) for new, old in zip(sides, (height, width), strict=True)]
+    return lax.pad(image, zero, (keep, *crops, keep))
