@@ -60,6 +60,7 @@ def train(
         sample_batch = _first_images(run.data, config.num_samples)
         log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
         batches = run.data.train(step)
+        stack.callback(getattr(batches, "close", lambda: None))  # a generator's reading threads end with the run
         in_flight: collections.deque[tuple[int, jax.Array]] = collections.deque()
         first_step, started = step, time.monotonic()
 
