@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
                 bottleneck_norm=False,
                 dropout_rate=0.5,
                 dropout_layout="paper",
+                upsampling="transposed",
                 init_type="normal",
                 init_gain=0.02,
             ),

@@ -6,7 +6,7 @@ Importing it needs JAX and Flax, never TensorFlow.
 from p2p_jax import nets
 from p2p_jax.config import load as load_config
 from p2p_jax.errors import InputError, TrainingDivergedError
-from p2p_jax.objectives import Objective, losses, pix2pix
+from p2p_jax.objectives import Objective, cyclegan, losses, pix2pix
 from p2p_jax.train import train
 
 __version__ = "0.1.0"
@@ -14,6 +14,7 @@ __all__ = [
     "InputError",
     "Objective",
     "TrainingDivergedError",
+    "cyclegan",
     "load_config",
     "losses",
     "nets",

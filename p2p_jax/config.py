@@ -16,7 +16,8 @@ from p2p_jax.errors import InputError
 
 # Every option with the value that it has where a config is silent: pix2pix on a folder of side-by-side images as
 # published. Sections set to None are free: `generator`, `discriminator` and `optimizer` are checked against what they
-# name, and `extra` belongs to objectives outside the library.
+# name, `loss` by the objective (`LOSS` in objectives/pix2pix.py and objectives/cyclegan.py explains its options), and
+# `extra` belongs to objectives outside the library.
 DEFAULTS: dict[str, Any] = {
     "objective": "p2p_jax:pix2pix",  # "module:function" from a config to an Objective
     "seed": 0,  # of everything random: initialisation, dropout, data order, augmentation
@@ -49,12 +50,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "generator": None,
     "discriminator": None,
-    "loss": {
-        "gan": "vanilla",  # "vanilla" (cross-entropy) or "lsgan" (squared error)
-        "lambda_gan": 1.0,  # 0 leaves the discriminator out
-        "lambda_l1": 100.0,
-        "conditional": True,  # the discriminator sees the input too
-    },
+    "loss": None,
     "optimizer": None,
     "schedule": {
         "kind": "constant",  # or "linear_decay"
@@ -71,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
 _SECTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "generator": {"network": "p2p_jax.nets:UNet"},
     "discriminator": {"network": "p2p_jax.nets:PatchGAN"},
+    "loss": {},
     "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
     "extra": {},
 }
@@ -142,6 +139,16 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     return result.lock()
 
 
+def complete_section(given: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -> ConfigDict:
+    """Return the free section `name` of a config with the defaults of whoever reads it.
+
+    Raises:
+      InputError: an option is unknown; the nearest one is named.
+    """
+    _reject_unknown(given, defaults, name + ".")
+    return ConfigDict({**defaults, **given})
+
+
 def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
     for key in given:
         if key not in known:
@@ -169,6 +176,8 @@ def _check_values(config: ConfigDict) -> None:
             raise InputError(f"config.data.{key} is {data[key]}; choose 1 (grayscale) or 3 (RGB)")
     if config.best_mode not in ("min", "max"):
         raise InputError(f"config.best_mode is {config.best_mode!r}; choose min or max")
+    if config.inference.norm not in ("batch", "running"):
+        raise InputError(f"config.inference.norm is {config.inference.norm!r}; choose batch or running")
     for key in ("dtype", "param_dtype"):
         if config[key] not in ("float32", "bfloat16", "float64"):
             raise InputError(f"config.{key} is {config[key]!r}; choose float32, bfloat16 or float64")

@@ -18,6 +18,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.nets.convolution import conv, conv_transpose
 
 NORMS = ("batch", "instance", "none")
+PADDINGS = ("zero", "reflect")
+UPSAMPLINGS = ("transposed", "resize")
 
 
 def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> Callable[..., jax.Array]:
@@ -51,13 +53,15 @@ def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> C
 class Conv(nn.Module):
     """Convolve with a square kernel; `transposed` turns it into its transpose (upsampling by `stride`).
 
-    Input [B, H, W, I], output [B, H', W', features] in `dtype` (None: the promotion of input and parameters).
+    Input [B, H, W, I], output [B, H', W', features] in `dtype` (None: the promotion of input and parameters). What
+    `padding` adds to the borders is `pad_with` (one of PADDINGS; a transposed convolution knows zeros alone).
     """
 
     features: int
     kernel_size: int = 4
     stride: int = 2
     padding: int = 1
+    pad_with: str = "zero"
     use_bias: bool = True
     transposed: bool = False
     init_type: str = "normal"
@@ -75,8 +79,32 @@ class Conv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = (conv_transpose if self.transposed else conv)(x, kernel, self.stride, self.padding)
+        padding = self.padding
+        if self.pad_with == "reflect":
+            x, padding = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect"), 0
+        y = (conv_transpose if self.transposed else conv)(x, kernel, self.stride, padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+def make_upsampling(kind: str, *, kernel_size: int, pad_with: str = "zero", **settings: Any) -> Callable[..., Callable]:
+    """Return a constructor ``up(features=..., name=...)`` of a layer that doubles the sides of [B, H, W, C].
+
+    Args:
+      kind: "transposed": transposed convolution with stride 2, as published. "resize": nearest-neighbour resize, then
+        a 3x3 convolution, which leaves no checkerboard (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
+      kernel_size: side of the transposed convolution's kernel.
+      pad_with: border of the 3x3 convolution, see ``Conv``.
+      **settings: attributes of ``Conv``.
+
+    Raises:
+      InputError: unknown kind.
+    """
+    if kind == "transposed":
+        return partial(Conv, kernel_size=kernel_size, transposed=True, **settings)
+    if kind != "resize":
+        raise InputError(f"unknown upsampling {kind!r}: choose one of {', '.join(UPSAMPLINGS)}")
+    conv3 = partial(Conv, kernel_size=3, stride=1, pad_with=pad_with, **settings)
+    return lambda **kwargs: lambda x: conv3(**kwargs)(x.repeat(2, axis=1).repeat(2, axis=2))
 
 
 class BatchNorm(nn.Module):

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, leaky_relu, make_norm
+from p2p_jax.nets.layers import Conv, leaky_relu, make_norm, make_upsampling
 
 DROPOUT_LAYOUTS = ("paper", "pytorch")
 
 
 class UNet(nn.Module):
-    """Encoder-decoder with skip connections; every convolution is 4x4 with stride 2.
+    """Encoder-decoder with skip connections; every convolution is 4x4 with stride 2, but for ``upsampling="resize"``.
 
     Encoder widths are ``base_width * (1, 2, 4, 8, 8, ...)`` over `num_downs` layers, mirrored by the decoder; encoder
     layer i (after its norm, before its activation) is concatenated in front of decoder output i. With ``skips=False``
@@ -32,6 +32,7 @@ class UNet(nn.Module):
       dropout_rate: probability of zeroing an activation.
       dropout_layout: "paper": decoder layers 1 to 3 (also the Lua and TensorFlow releases). "pytorch": decoder layers
         2 to ``num_downs - 4``, the PyTorch release's 512-to-512 blocks.
+      upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
       init_type, init_gain: kernel initialiser, see ``layers.initializer``.
       dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
       param_dtype: dtype of the parameters.
@@ -46,6 +47,7 @@ class UNet(nn.Module):
     bottleneck_norm: bool = False
     dropout_rate: float = 0.5
     dropout_layout: str = "paper"
+    upsampling: str = "transposed"
     init_type: str = "normal"
     init_gain: float = 0.02
     dtype: Any = None
@@ -76,7 +78,9 @@ class UNet(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        conv = partial(Conv, use_bias=self.norm != "batch", **settings)
+        use_bias = self.norm != "batch"
+        conv = partial(Conv, use_bias=use_bias, **settings)
+        up = make_upsampling(self.upsampling, kernel_size=4, **settings)
         norm = make_norm(
             self.norm,
             use_running_average=not train,
@@ -94,13 +98,13 @@ class UNet(nn.Module):
                 x = norm(name=f"down_{i}_norm")(x)
             encoded.append(x)
         for i in range(depth, 1, -1):
-            x = conv(features=widths[i - 2], transposed=True, name=f"up_{i}")(nn.relu(x))
+            x = up(features=widths[i - 2], use_bias=use_bias, name=f"up_{i}")(nn.relu(x))
             x = norm(name=f"up_{i}_norm")(x)
             if self.has_dropout(i):
                 x = nn.Dropout(self.dropout_rate, name=f"up_{i}_dropout")(x, deterministic=not dropout)
             if self.skips:
                 x = jnp.concatenate([encoded[i - 2], x], axis=-1)
-        x = Conv(features=self.out_channels, transposed=True, name="up_1", **settings)(nn.relu(x))
+        x = up(features=self.out_channels, name="up_1")(nn.relu(x))
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
 
     def has_dropout(self, level: int) -> bool:

@@ -1,25 +1,34 @@
 """Objectives: what is trained. All of them, ours and yours, are ``objectives.base.Objective`` tuples."""
 
-from p2p_jax.objectives import losses
+from p2p_jax.objectives import losses, pool
 from p2p_jax.objectives.base import (
     DEVICE_AXIS,
     Objective,
     average_over_devices,
+    descend,
     make_network,
     make_networks,
     make_optimizer,
     make_schedule,
+    run_training,
+    translate_each,
 )
+from p2p_jax.objectives.cyclegan import cyclegan
 from p2p_jax.objectives.pix2pix import pix2pix
 
 __all__ = [
     "DEVICE_AXIS",
     "Objective",
     "average_over_devices",
+    "cyclegan",
+    "descend",
     "losses",
     "make_network",
     "make_networks",
     "make_optimizer",
     "make_schedule",
     "pix2pix",
+    "pool",
+    "run_training",
+    "translate_each",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -78,6 +79,35 @@ def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:
         **given,
     }
     return lambda section, **more: make_network(config[section], **{**shared, **more})
+
+
+def run_training(network: nn.Module, params: Any, stats: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Apply a network in training mode; returns its output and its new batch statistics."""
+    variables = {"params": params, "batch_stats": stats}
+    output, mutated = network.apply(variables, *args, train=True, mutable=["batch_stats"], **kwargs)
+    return output, mutated.get("batch_stats", {})
+
+
+def translate_each(
+    generator: nn.Module, variables: Mapping[str, Any], images: jax.Array, rng: jax.Array, inference: ConfigDict
+) -> jax.Array:
+    """Translate images [B, H, W, C] one at a time, under the switches of ``config.inference``.
+
+    So batch statistics are those of the image itself: the papers' test-time batch size is 1, and a translation must not
+    depend on its neighbours in the batch. The noise is shared by all images.
+    """
+
+    def translate_one(image):
+        train, rngs = inference.norm == "batch", {"dropout": rng}
+        return generator.apply(variables, image[None], train=train, dropout=inference.dropout, rngs=rngs)[0]
+
+    return jax.vmap(translate_one)(images)
+
+
+def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    """Return parameters and optimizer state after one step with gradients averaged over the devices."""
+    updates, opt_state = tx.update(average_over_devices(grads), opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
 
 
 def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from p2p_jax.errors import InputError
+
 
 def l1(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the mean absolute difference (Isola et al. 2017, equation 3)."""
@@ -41,3 +43,14 @@ def _labelled(loss: Callable[[jax.Array, float], jax.Array]) -> GanLoss:
 
 
 GAN_LOSSES = {"vanilla": _labelled(bce), "lsgan": _labelled(mse)}
+
+
+def find(name: str) -> GanLoss:
+    """Return the adversarial loss of that name.
+
+    Raises:
+      InputError: unknown name.
+    """
+    if name not in GAN_LOSSES:
+        raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)}")
+    return GAN_LOSSES[name]

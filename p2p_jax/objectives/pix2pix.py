@@ -2,14 +2,29 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from dm_pix import psnr, ssim
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete
+from p2p_jax.config import complete, complete_section
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
-from p2p_jax.objectives.base import Objective, average_over_devices, make_networks, make_optimizer
+from p2p_jax.objectives.base import (
+    Objective,
+    average_over_devices,
+    descend,
+    make_networks,
+    make_optimizer,
+    run_training,
+    translate_each,
+)
+
+LOSS = {
+    "gan": "vanilla",  # "vanilla" (cross-entropy) or "lsgan" (squared error)
+    "lambda_gan": 1.0,  # 0 leaves the discriminator out
+    "lambda_l1": 100.0,
+    "conditional": True,  # the discriminator sees the input too
+}
+"""Options of ``config.loss`` with their values where a config is silent."""
 
 
 def pix2pix(config: ConfigDict) -> Objective:
@@ -19,9 +34,9 @@ def pix2pix(config: ConfigDict) -> Objective:
     ``lambda_gan loss(D(x, G(x)), 1) + lambda_l1 |y - G(x)|`` through the updated discriminator, on the same G(x).
 
     Args:
-      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``,
-        ``inference``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of Table 1 are L1:
-        ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN:
+      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``
+        (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of
+        Table 1 are L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN:
         ``conditional=False``; L1+cGAN: the default.
 
     Returns:
@@ -32,33 +47,19 @@ def pix2pix(config: ConfigDict) -> Objective:
       InputError: a setting is unknown or contradicts another.
     """
     config = complete(config)
-    loss, inference = config.loss, config.inference
-    if loss.gan not in losses.GAN_LOSSES:
-        raise InputError(f"loss.gan is {loss.gan!r}; choose one of {', '.join(losses.GAN_LOSSES)}")
-    if inference.norm not in ("batch", "running"):
-        raise InputError(f"inference.norm is {inference.norm!r}; choose batch or running")
+    loss = complete_section(config.loss, LOSS, "loss")
     if loss.lambda_gan == 0 and loss.lambda_l1 == 0:
         raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.channels_b)
     gen_single = build("generator", out_channels=config.data.channels_b, axis_name=None)
     disc = build("discriminator") if loss.lambda_gan else None
-    gan_loss = losses.GAN_LOSSES[loss.gan]
+    gan_loss = losses.find(loss.gan)
     tx, learning_rate = make_optimizer(config)
-
-    def apply(network, params, stats, *args, **kwargs):
-        """Apply a network in training mode; returns its output and its new batch statistics."""
-        variables = {"params": params, "batch_stats": stats}
-        output, mutated = network.apply(variables, *args, train=True, mutable=["batch_stats"], **kwargs)
-        return output, mutated.get("batch_stats", {})
 
     def discriminate(params, stats, real_a, image):
         x = jnp.concatenate([real_a, image.astype(real_a.dtype)], axis=-1) if loss.conditional else image
-        return apply(disc, params, stats, x)
-
-    def step_player(grads, opt_state, params):
-        updates, opt_state = tx.update(average_over_devices(grads), opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+        return run_training(disc, params, stats, x)
 
     def init(rng, batch):
         gen_rng, disc_rng = jax.random.split(rng)
@@ -81,7 +82,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         # The generator runs forward once: both players see the same fake, and its pullback waits for the
         # generator's turn.
         def generate(gen_params):
-            return apply(gen, gen_params, stats["generator"], real_a, rngs={"dropout": rng})
+            return run_training(gen, gen_params, stats["generator"], real_a, rngs={"dropout": rng})
 
         fake_b, generator_vjp, gen_stats = jax.vjp(generate, params["generator"], has_aux=True)
 
@@ -94,8 +95,8 @@ def pix2pix(config: ConfigDict) -> Objective:
                 return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
 
             grads, (stats["discriminator"], disc_metrics) = jax.grad(disc_loss, has_aux=True)(params["discriminator"])
-            params["discriminator"], opt_state["discriminator"] = step_player(
-                grads, opt_state["discriminator"], params["discriminator"]
+            params["discriminator"], opt_state["discriminator"] = descend(
+                tx, grads, opt_state["discriminator"], params["discriminator"]
             )
             metrics |= disc_metrics
 
@@ -110,7 +111,7 @@ def pix2pix(config: ConfigDict) -> Objective:
 
         grad_fake, (disc_stats, gen_metrics) = jax.grad(gen_loss, has_aux=True)(fake_b)
         (grads,) = generator_vjp(grad_fake)
-        params["generator"], opt_state["generator"] = step_player(grads, opt_state["generator"], params["generator"])
+        params["generator"], opt_state["generator"] = descend(tx, grads, opt_state["generator"], params["generator"])
         metrics |= gen_metrics
         stats["generator"] = gen_stats
         if disc is not None:
@@ -125,20 +126,8 @@ def pix2pix(config: ConfigDict) -> Objective:
         return state, average_over_devices(metrics)
 
     def translate(state, batch, rng):
-        # One image at a time (vmap), so that batch statistics are the image's own: the paper's test-time batch size
-        # is 1, and a translation must not depend on its neighbours in the batch. The noise is shared by all images.
         variables = {"params": state["params"]["generator"], "batch_stats": state["batch_stats"]["generator"]}
-
-        def translate_one(image):
-            return gen_single.apply(
-                variables,
-                image[None],
-                train=inference.norm == "batch",
-                dropout=inference.dropout,
-                rngs={"dropout": rng},
-            )[0]
-
-        return {"fake_b": jax.vmap(translate_one)(batch["real_a"])}
+        return {"fake_b": translate_each(gen_single, variables, batch["real_a"], rng, config.inference)}
 
     def evaluate(state, batch, rng):
         real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]

@@ -1,0 +1,72 @@
+"""Summer to winter in Yosemite and back: an experiment of the CycleGAN paper.
+
+    python -m p2p_jax.main --config configs/summer2winter.py --workdir runs/summer2winter
+
+Data: 1,231 + 962 training and 309 + 238 test images (133 MB, downloaded by TensorFlow Datasets). Hardware: a GPU
+with 12 GB. Time: 200 epochs of the longer side are 246,200 steps, about 13 h at 5.3 images/s (a published V100's
+speed). Expect snow and bare ground to change places; no score is published.
+
+The paper leaves the identity loss out here; the PyTorch release has it on: ``--config.loss.lambda_identity=0.5``.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Return the complete experiment; its options are explained in ``p2p_jax/config.py`` and the rooms it names."""
+    return ConfigDict(
+        dict(
+            objective="p2p_jax:cyclegan",
+            seed=0,
+            num_steps=246_200,  # 200 epochs
+            batch_size=1,
+            dtype="float32",
+            param_dtype="float32",
+            sync_batch_norm=False,
+            log_every=100,
+            sample_every=2000,
+            eval_every=10000,
+            checkpoint_every=5000,
+            keep_checkpoints=2,
+            best_metric="cycle",
+            best_mode="min",
+            num_samples=4,
+            data=dict(
+                source="cycle_gan/summer2winter_yosemite",
+                dir="",
+                direction="AtoB",
+                load_size=286,
+                crop_size=256,
+                flip=True,
+                channels_a=3,
+                channels_b=3,
+                train_split="train",
+                val_split="test",
+            ),
+            generator=dict(
+                network="p2p_jax.nets:ResNet",
+                num_blocks=9,
+                base_width=64,
+                norm="instance",
+                padding="reflect",
+                dropout_rate=0.0,
+                upsampling="transposed",
+                remat=False,
+                init_type="normal",
+                init_gain=0.02,
+            ),
+            discriminator=dict(
+                network="p2p_jax.nets:PatchGAN",
+                receptive_field=70,
+                base_width=64,
+                norm="instance",
+                init_type="normal",
+                init_gain=0.02,
+            ),
+            loss=dict(gan="lsgan", lambda_gan=1.0, lambda_cycle=10.0, cycle="both", lambda_identity=0.0, pool_size=50),
+            optimizer=dict(factory="optax:adam", learning_rate=0.0002, b1=0.5, b2=0.999, eps=1e-8),
+            schedule=dict(kind="linear_decay", unit="epochs", constant_for=100, decay_over=100),
+            inference=dict(norm="batch", dropout=False),
+            extra=dict(),
+        )
+    )

@@ -1,0 +1,141 @@
+"""ResNet generator of CycleGAN (Zhu et al. 2017, section 4 and appendix 7.2; Johnson et al. 2016)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from p2p_jax.errors import InputError
+from p2p_jax.nets.layers import PADDINGS, Conv, make_norm, make_upsampling
+
+_NUM_DOWNS = 2
+
+
+class ResNet(nn.Module):
+    """Down twice, through residual blocks, and up again: ``c7s1-64, d128, d256, R256 x n, u128, u64, c7s1-3``.
+
+    Attributes:
+      out_channels: channels of the generated image.
+      num_blocks: residual blocks; the paper has 6 at 128x128 and 9 from 256x256 on.
+      base_width: channels of the first layer; they double with each of the two downsamplings.
+      norm: "instance", "batch" or "none". With batch norm only the last convolution has a bias, with the others every
+        one has.
+      padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed ones, which are
+        always padded with zeros.
+      dropout_rate: probability of zeroing an activation between the two convolutions of a block; 0 in the paper.
+      upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
+      remat: compute the inside of the blocks again for the gradient instead of keeping it: less memory for large
+        images, a third more arithmetic.
+      init_type, init_gain: kernel initialiser, see ``layers.initializer``.
+      dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
+      param_dtype: dtype of the parameters.
+      axis_name: device axis over which batch norm is synchronised; None keeps it per device.
+    """
+
+    out_channels: int = 3
+    num_blocks: int = 9
+    base_width: int = 64
+    norm: str = "instance"
+    padding: str = "reflect"
+    dropout_rate: float = 0.0
+    upsampling: str = "transposed"
+    remat: bool = False
+    init_type: str = "normal"
+    init_gain: float = 0.02
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, dropout: bool | None = None) -> jax.Array:
+        """Translate images.
+
+        Args:
+          x: [B, H, W, C] in [-1, 1]; H and W multiples of 4.
+          train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
+            mutable); False uses the running ones. Instance norm knows no difference.
+          dropout: draw dropout from the "dropout" rng; None means the same as `train`.
+
+        Returns:
+          [B, H, W, out_channels] in [-1, 1], at least float32.
+
+        Raises:
+          ValueError: a side is not a multiple of 4 or too small to be reflected, or an attribute is unknown.
+        """
+        self._check(x)
+        dropout = train if dropout is None else dropout
+        settings = {
+            "init_type": self.init_type,
+            "init_gain": self.init_gain,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        use_bias = self.norm != "batch"
+        conv = partial(Conv, use_bias=use_bias, **settings)
+        padded = partial(conv, stride=1, pad_with=self.padding)
+        up = make_upsampling(self.upsampling, kernel_size=3, pad_with=self.padding, use_bias=use_bias, **settings)
+        norm = make_norm(
+            self.norm,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        dropout_rate = self.dropout_rate if dropout else 0.0
+
+        x = padded(features=self.base_width, kernel_size=7, padding=3, name="stem")(x)
+        x = nn.relu(norm(name="stem_norm")(x))
+        for i in range(1, _NUM_DOWNS + 1):
+            x = conv(features=self.base_width * 2**i, kernel_size=3, name=f"down_{i}")(x)
+            x = nn.relu(norm(name=f"down_{i}_norm")(x))
+        for i in range(1, self.num_blocks + 1):
+            x = block(padded, norm, dropout_rate, name=f"block_{i}")(x)
+        for i in range(_NUM_DOWNS, 0, -1):
+            x = up(features=self.base_width * 2 ** (i - 1), name=f"up_{i}")(x)
+            x = nn.relu(norm(name=f"up_{i}_norm")(x))
+        x = padded(features=self.out_channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
+        return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+
+    def _check(self, x: jax.Array) -> None:
+        if self.padding not in PADDINGS:
+            raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
+        if self.num_blocks < 0:
+            raise InputError(f"num_blocks is {self.num_blocks}; a ResNet has at least 0")
+        multiple = 2**_NUM_DOWNS
+        # Reflection takes a border's pixels from inside the map, so that a map must be wider than its border.
+        smallest = 2 * multiple if self.padding == "reflect" else multiple
+        if x.ndim != 4 or x.shape[1] % multiple or x.shape[2] % multiple or min(x.shape[1:3]) < smallest:
+            raise InputError(
+                f"a ResNet with padding={self.padding!r} takes [B, H, W, C] with H and W multiples of {multiple} and "
+                f"at least {smallest}, not {x.shape}; change the image size"
+            )
+
+
+class ResidualBlock(nn.Module):
+    """Add to [B, H, W, C] what two 3x3 convolutions make of it; nothing comes after the sum.
+
+    Attributes:
+      conv: constructor of a convolution that keeps the sides when its padding is 1.
+      norm: constructor of a normalisation.
+      dropout_rate: probability of zeroing an activation between the convolutions; 0 draws no noise.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., Callable[[jax.Array], jax.Array]]
+    dropout_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply to [B, H, W, C]."""
+        conv = partial(self.conv, features=x.shape[-1], kernel_size=3)
+        y = nn.relu(self.norm(name="conv_1_norm")(conv(name="conv_1")(x)))
+        y = nn.Dropout(self.dropout_rate, name="dropout")(y, deterministic=not self.dropout_rate)
+        return x + self.norm(name="conv_2_norm")(conv(name="conv_2")(y))
+
+
+ResNet9 = partial(ResNet, num_blocks=9)
+ResNet6 = partial(ResNet, num_blocks=6)

@@ -1,0 +1,219 @@
+"""CycleGAN: two translations that undo each other, learnt from unpaired images (Zhu et al. 2017, section 3)."""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from p2p_jax.config import complete, complete_section
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import losses, pool
+from p2p_jax.objectives.base import (
+    DEVICE_AXIS,
+    Objective,
+    average_over_devices,
+    descend,
+    make_networks,
+    make_optimizer,
+    run_training,
+    translate_each,
+)
+
+LOSS = {
+    "gan": "lsgan",  # "lsgan" (squared error) or "vanilla" (cross-entropy)
+    "lambda_gan": 1.0,  # 0 leaves the discriminators out
+    "lambda_cycle": 10.0,  # 0 leaves the cycles out
+    "cycle": "both",  # "forward": a -> b -> a alone; "backward": b -> a -> b alone
+    "lambda_identity": 0.0,  # as a fraction of lambda_cycle; the paper has 0.5 for paintings and flowers
+    "pool_size": 50,  # fakes of each domain kept for its discriminator, over all devices together; 0: none
+}
+"""Options of ``config.loss`` with their values where a config is silent."""
+
+CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
+
+
+def cyclegan(config: ConfigDict) -> Objective:
+    """Build the CycleGAN objective.
+
+    ``gen_ab`` (the paper's G) maps A to B, ``gen_ba`` (F) B to A; ``disc_b`` (D_Y) judges images of B, ``disc_a`` (D_X)
+    of A. First both generators minimise, against the discriminators as they are,
+
+        lambda_gan (loss(disc_b(G(a)), 1) + loss(disc_a(F(b)), 1)) + lambda_cycle (|F(G(a)) - a| + |G(F(b)) - b|)
+        + lambda_cycle lambda_identity (|G(b) - b| + |F(a) - a|);
+
+    then both discriminators minimise, each on its domain, ``(loss(D(real), 1) + loss(D(fake), 0)) / 2``, with fakes
+    that went through a history pool.
+
+    Args:
+      config: complete or not; reads ``generator`` and ``discriminator`` (each describes both networks of its side),
+        ``optimizer``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``,
+        ``sync_batch_norm`` and ``data``. The rows of Tables 4 and 5 are cycle alone: ``lambda_gan=0``; GAN alone:
+        ``lambda_cycle=0``; GAN + forward cycle: ``cycle="forward"``; GAN + backward cycle: ``cycle="backward"``;
+        CycleGAN: the default.
+
+    Returns:
+      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state", "pool"}``: params and batch_stats
+      with the entries "gen_ab", "gen_ba" and, unless ``lambda_gan`` is 0, "disc_a", "disc_b"; opt_state with
+      "generators" and "discriminators", one optimizer for both networks of a side; pool with "a" and "b", or empty.
+
+    Raises:
+      InputError: a setting is unknown or contradicts another.
+    """
+    config = complete(config)
+    loss = complete_section(config.loss, LOSS, "loss")
+    _check(loss, config)
+    gan_loss = losses.find(loss.gan)
+    build, data = make_networks(config), config.data
+    channels = {"gen_ab": data.channels_b, "gen_ba": data.channels_a}
+    networks = {name: build("generator", out_channels=number) for name, number in channels.items()}
+    single = {name: build("generator", out_channels=number, axis_name=None) for name, number in channels.items()}
+    sides = {"generators": ("gen_ab", "gen_ba")}
+    if loss.lambda_gan:
+        networks |= {name: build("discriminator") for name in ("disc_a", "disc_b")}
+        sides["discriminators"] = ("disc_a", "disc_b")
+    cycles = CYCLES[loss.cycle] if loss.lambda_cycle else ()
+    identity = bool(loss.lambda_identity and loss.lambda_cycle)
+    tx, learning_rate = make_optimizer(config)
+
+    def init(rng, batch):
+        sees = {"gen_ab": "real_a", "gen_ba": "real_b", "disc_a": "real_a", "disc_b": "real_b"}
+        variables = {
+            name: network.init(jax.random.fold_in(rng, i), batch[sees[name]], train=False)
+            for i, (name, network) in enumerate(networks.items())
+        }
+        params = {name: value["params"] for name, value in variables.items()}
+        dtype = jnp.promote_types(jnp.float32, config.dtype)  # what generators return
+        fakes = {name: jax.ShapeDtypeStruct(batch[f"real_{name}"].shape[1:], dtype) for name in ("a", "b")}
+        uses_pool = loss.lambda_gan and loss.pool_size
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": params,
+            "batch_stats": {name: value.get("batch_stats", {}) for name, value in variables.items()},
+            "opt_state": {side: tx.init({name: params[name] for name in names}) for side, names in sides.items()},
+            "pool": {name: pool.init(loss.pool_size, fake) for name, fake in fakes.items()} if uses_pool else {},
+        }
+
+    def update(state, batch, rng):
+        dropout_rng, pool_rng = jax.random.split(rng)
+        params, opt_state = dict(state["params"]), dict(state["opt_state"])
+
+        def run(params, stats, name, images, call=0):
+            """Apply a network in training mode and put its new batch statistics in their place."""
+            rngs = {"dropout": jax.random.fold_in(dropout_rng, call)}
+            output, stats[name] = run_training(networks[name], params[name], stats[name], images, rngs=rngs)
+            return output
+
+        def translate_and_identity(params, stats, name, source, target, call):
+            """Return G(source) and, if it is asked for, G(target)."""
+            if not identity:
+                return run(params, stats, name, source, call), None
+            if stats[name]:  # batch statistics of one call would be those of both domains
+                same = run(params, stats, name, target, call + 1)
+                return run(params, stats, name, source, call), same
+            together = run(params, stats, name, jnp.concatenate([source, target]), call)
+            return jnp.split(together, 2)
+
+        def gen_loss(generators):
+            gens, stats = params | generators, dict(state["batch_stats"])
+            real_a, real_b = batch["real_a"], batch["real_b"]
+            fake_b, idt_b = translate_and_identity(gens, stats, "gen_ab", real_a, real_b, call=0)
+            fake_a, idt_a = translate_and_identity(gens, stats, "gen_ba", real_b, real_a, call=2)
+            terms, total = {}, 0.0
+            if loss.lambda_gan:
+                terms["gen/gan_ab"] = gan_loss.generator(run(gens, stats, "disc_b", fake_b))
+                terms["gen/gan_ba"] = gan_loss.generator(run(gens, stats, "disc_a", fake_a))
+                total += loss.lambda_gan * (terms["gen/gan_ab"] + terms["gen/gan_ba"])
+            if "a" in cycles:
+                terms["gen/cycle_a"] = losses.l1(run(gens, stats, "gen_ba", fake_b, call=4), real_a)
+                total += loss.lambda_cycle * terms["gen/cycle_a"]
+            if "b" in cycles:
+                terms["gen/cycle_b"] = losses.l1(run(gens, stats, "gen_ab", fake_a, call=5), real_b)
+                total += loss.lambda_cycle * terms["gen/cycle_b"]
+            if identity:
+                terms |= {"gen/identity_a": losses.l1(idt_a, real_a), "gen/identity_b": losses.l1(idt_b, real_b)}
+                weight = loss.lambda_cycle * loss.lambda_identity
+                total += weight * (terms["gen/identity_a"] + terms["gen/identity_b"])
+            return total, (stats, {"a": fake_a, "b": fake_b}, terms | {"gen/total": total})
+
+        def disc_loss(discriminators):
+            discs, stats, terms, total = params | discriminators, dict(gen_stats), {}, 0.0
+            for name in ("a", "b"):
+                real = gan_loss.real(run(discs, stats, f"disc_{name}", batch[f"real_{name}"]))
+                fake = gan_loss.fake(run(discs, stats, f"disc_{name}", fakes[name]))
+                terms |= {f"disc/real_{name}": real, f"disc/fake_{name}": fake}
+                total += 0.5 * (real + fake)
+            return total, (stats, terms)
+
+        def play(side, loss_of):
+            """Update both networks of a side; returns the auxiliary values of its loss."""
+            players = {name: params[name] for name in sides[side]}
+            grads, aux = jax.grad(loss_of, has_aux=True)(players)
+            players, opt_state[side] = descend(tx, grads, opt_state[side], players)
+            params.update(players)
+            return aux
+
+        gen_stats, fakes, metrics = play("generators", gen_loss)
+        metrics["lr"] = learning_rate(state["step"])
+        stats, pools = gen_stats, dict(state["pool"])
+        if loss.lambda_gan:
+            for i, name in enumerate(pools):
+                key = jax.random.fold_in(pool_rng, i)
+                pools[name], fakes[name] = pool.query_on_devices(pools[name], fakes[name], key, DEVICE_AXIS)
+            stats, disc_metrics = play("discriminators", disc_loss)
+            metrics |= disc_metrics
+
+        state = {
+            "step": state["step"] + 1,
+            "params": params,
+            "batch_stats": average_over_devices(stats),
+            "opt_state": opt_state,
+            "pool": pools,
+        }
+        return state, average_over_devices(metrics)
+
+    def generate(state, name, images, rng):
+        variables = {"params": state["params"][name], "batch_stats": state["batch_stats"][name]}
+        return translate_each(single[name], variables, images, rng, config.inference)
+
+    def translate(state, batch, rng):
+        directions = {"fake_b": ("gen_ab", "real_a"), "fake_a": ("gen_ba", "real_b")}
+        return {
+            fake: generate(state, name, batch[real], rng) for fake, (name, real) in directions.items() if real in batch
+        }
+
+    def evaluate(state, batch, rng):
+        real_a, real_b = batch["real_a"], batch["real_b"]
+        fakes = translate(state, batch, rng)
+        rec_a = generate(state, "gen_ba", fakes["fake_b"], rng)
+        rec_b = generate(state, "gen_ab", fakes["fake_a"], rng)
+
+        def error(x, y):
+            return jnp.abs(x - y).mean((1, 2, 3)) / 2  # on [0, 1] images
+
+        metrics = {"cycle_a": error(rec_a, real_a), "cycle_b": error(rec_b, real_b)}
+        metrics["cycle"] = (metrics["cycle_a"] + metrics["cycle_b"]) / 2
+        if data.channels_a == data.channels_b:
+            metrics["identity_a"] = error(generate(state, "gen_ba", real_a, rng), real_a)
+            metrics["identity_b"] = error(generate(state, "gen_ab", real_b, rng), real_b)
+        columns = {"real A": real_a, "fake B": fakes["fake_b"], "rec A": rec_a}
+        return metrics, columns | {"real B": real_b, "fake A": fakes["fake_a"], "rec B": rec_b}
+
+    return Objective(init, update, translate, evaluate)
+
+
+def _check(loss: ConfigDict, config: ConfigDict) -> None:
+    if loss.cycle not in CYCLES:
+        raise InputError(f"loss.cycle is {loss.cycle!r}; choose one of {', '.join(CYCLES)}")
+    if loss.lambda_gan == 0 and loss.lambda_cycle == 0:
+        raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0: the generators would have no loss")
+    if loss.lambda_identity and loss.lambda_cycle == 0:
+        raise InputError(
+            "loss.lambda_identity is a fraction of loss.lambda_cycle, which is 0: set loss.lambda_identity=0."
+        )
+    if type(loss.pool_size) is not int or loss.pool_size < 0:
+        raise InputError(f"loss.pool_size is {loss.pool_size!r}; it must be a whole number, 0 for none")
+    a, b = config.data.channels_a, config.data.channels_b
+    if loss.lambda_identity and a != b:
+        raise InputError(
+            f"loss.lambda_identity feeds images of either domain to both generators, but data.channels_a is {a} and "
+            f"data.channels_b is {b}: set loss.lambda_identity=0., or make the channels equal"
+        )
