@@ -8,6 +8,7 @@ from conftest import small_config
 from PIL import Image
 
 from p2p_jax.data import from_arrays, load
+from p2p_jax.data.files import describe_duplicates, find_duplicates
 from p2p_jax.data.sources import make_source
 from p2p_jax.errors import InputError
 
@@ -285,7 +286,8 @@ def two_folders(tmp_path):
 
 def test_two_folders_unequal_counts(tmp_path):
     (two_folders(tmp_path) / "B" / "y.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 3 \+ 2 images have no partner .*A.y\.png"):
+    message = r"1 of 3 \+ 2 images have no partner .*A.y\.png.*--config\.data\.source=unpaired"
+    with pytest.raises(InputError, match=message):
         make_source(config_of(tmp_path, data__source="folders").data, "train")
 
 
@@ -304,7 +306,10 @@ def test_two_folders_with_one_stem_twice(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__source": "side_by_sid"}, "choose toy_facades, side_by_side, folders, pix2pix/NAME"),
+        (
+            {"data__source": "side_by_sid"},
+            "choose toy_facades, toy_unpaired, side_by_side, folders, unpaired, pix2pix/",
+        ),
         ({"data__dir": ""}, "--config.data.dir=FOLDER"),
         ({"data__dir": "no/such/folder"}, "there is no folder no/such/folder"),
         ({"data__source": "folders"}, "has no pair of folders train/A and train/B"),
@@ -316,9 +321,68 @@ def test_wrong_sources_are_named(folder, changes, message):
         load(config_of(folder, **changes))
 
 
-def test_arrays_of_another_kind_are_refused():
-    with pytest.raises(InputError, match="float32"):
-        from_arrays(np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 4, 4, 3), np.uint8))
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((1, 4, 4, 3), np.float32, "float32"),
+        ((1, 4, 4, 2), np.uint8, r"\(1, 4, 4, 2\)"),
+        ((0, 4, 4, 3), np.uint8, "at least one image"),
+        ((1, 4, 5, 3), np.uint8, "of one N, H, W"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(shape, dtype, message):
+    with pytest.raises(InputError, match=message):
+        from_arrays(np.zeros(shape, dtype), np.zeros((shape[0], 4, 4, 3), np.uint8))
+
+
+def test_large_counts_are_readable(capsys, monkeypatch):
+    many = from_arrays(np.zeros((1_067, 16, 16, 3), np.uint8), np.zeros((1_067, 16, 16, 3), np.uint8))
+    monkeypatch.setattr("p2p_jax.data.pipeline.make_source", lambda data, split: many)
+    load(small_config())
+    assert "1,067 pairs in train, 1,067 in val" in capsys.readouterr().out
+
+
+def test_duplicates_are_named_but_not_refused(folder, capsys):
+    contents = (folder / "train" / "001.png").read_bytes()
+    for copy in ("train/copy.png", "val/held_out.png"):
+        (folder / copy).write_bytes(contents)
+    assert load(config_of(folder)).num_train == 6
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: 1 image stands more than once in train (001.png = copy.png)",
+        "note: 1 image of val also stands in train (held_out.png = 001.png): validation on them flatters",
+    ]
+
+
+def test_one_split_for_both_purposes_is_no_duplicate(folder, capsys):
+    load(config_of(folder, data__val_split="train"))
+    assert "note" not in capsys.readouterr().out
+
+
+def test_duplicates_are_files_of_the_same_bytes(tmp_path):
+    tail = bytes(range(256)) * 40
+    contents = {"a": b"1" + tail, "b": b"2" + tail, "c": b"1" + tail, "d": tail, "e": b"", "f": b"", "g": b"x"}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    found = find_duplicates([tmp_path / name for name in reversed(contents)])
+    assert [[path.name for path in group] for group in found] == [["f", "e"], ["c", "a"]]
+
+
+def test_duplicates_are_told_by_kind_and_only_few_by_name(tmp_path):
+    folders = {label: [tmp_path / f"{label}-{i}" for i in range(6)] for label in ("A", "B", "test")}
+    for paths in folders.values():
+        for i, path in enumerate(paths):
+            path.write_bytes(b"%d" % (i % 5 if paths is folders["A"] else i))
+    folders["B"][5].unlink()
+    folders["B"].pop()
+    for path in folders["test"][1:]:
+        path.write_bytes(path.name.encode())
+    assert list(describe_duplicates(folders, {"test"})) == [
+        "1 image stands more than once in A (A-0 = A-5)",
+        "5 images of B also stand in A (B-0 = A-0, B-1 = A-1, B-2 = A-2, ...)",
+        "1 image of test also stands in A (test-0 = A-0): validation on them flatters",
+        "1 image of test also stands in B (test-0 = B-0): validation on them flatters",
+    ]
 
 
 def test_archive_name_with_a_copy_of_ones_own(folder):

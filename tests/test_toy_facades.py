@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from p2p_jax.data.toy_facades import CLASSES, PALETTE, SPLIT_SIZES, ToyFacade, render
+from p2p_jax.data.toy_night import at_night
 from p2p_jax.errors import InputError
 
 
@@ -124,3 +125,52 @@ def test_walls_of_one_material_have_one_colour(hundred):
 def test_wrong_arguments_are_named(index, split, size, message):
     with pytest.raises(InputError, match=message):
         render(index, split, size)
+
+
+def _mean(photo: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return photo[where].astype(float).mean(axis=0)
+
+
+@pytest.mark.parametrize("size", [64, 100, 256])
+def test_night_has_dark_skies_and_lit_windows(size):
+    for index in range(4):
+        facade = render(index, "train", size)
+        night = at_night(facade)
+        assert night.shape == facade.photo.shape and night.dtype == np.uint8
+        np.testing.assert_array_equal(night, at_night(render(index, "train", size)))
+        sky = np.zeros((size, size), bool)
+        sky[: size // 10] = facade.classes[: size // 10] == CLASSES.index("background")
+        day, dark = _mean(facade.photo, sky), _mean(night, sky)
+        assert dark.mean() < 0.4 * day.mean() and dark[2] > 2 * dark[:2].max()  # blue
+        wall, window = (_mean(night, facade.classes == CLASSES.index(name)) for name in ("facade", "window"))
+        assert wall.mean() < 0.6 * _mean(facade.photo, facade.classes == CLASSES.index("facade")).mean()
+        assert window.sum() > 1.3 * wall.sum()  # brighter, with all its bars
+        assert window[0] / window[2] > 2 * wall[0] / wall[2]  # warmer
+        if (shop := facade.classes == CLASSES.index("shop")).any():
+            assert _mean(night, shop)[0] > 1.5 * wall[0]
+
+
+def test_night_is_a_small_and_large_picture_of_one_house():
+    for index in range(4):
+        small, large = (at_night(render(index, "val", size)) for size in (64, 256))
+        assert np.abs(large.reshape(64, 4, 64, 4, 3).mean((1, 3)) - small).mean() < 5  # of 255
+
+
+def test_panes_are_the_brighter_the_darker_they_were(hundred):
+    panes = hundred[0].classes == CLASSES.index("window")
+    day, night = (photo[panes].mean(axis=-1) for photo in (hundred[0].photo, at_night(hundred[0])))
+    assert np.corrcoef(day, night)[0, 1] < -0.95
+
+
+def test_the_day_can_be_told_from_the_night(hundred):
+    """Fit day colour to night colour, class by class; judge on other houses."""
+    nights = np.stack([at_night(facade) for facade in hundred]) / 255
+    days = np.stack([facade.photo for facade in hundred]) / 255
+    classes = np.stack([facade.classes for facade in hundred])
+    told = total = 0.0
+    for k in range(len(CLASSES)):
+        (x, y), (x_new, y_new) = ((p[h][classes[h] == k] for p in (nights, days)) for h in (slice(50), slice(50, 100)))
+        x, x_new = (np.hstack([np.ones((len(v), 1)), v, v**2, np.sqrt(v)]) for v in (x, x_new))
+        told += np.square(y_new - x_new @ np.linalg.lstsq(x, y, rcond=None)[0]).sum()
+        total += np.square(y_new - y.mean(axis=0)).sum()
+    assert 1 - told / total > 0.9

@@ -1,6 +1,6 @@
-"""Data: paired images as a stream that is a function of the seed and the step. The only room that uses TensorFlow."""
+"""Data: images as a stream that is a function of the seed and the step. The only room that uses TensorFlow."""
 
 from p2p_jax.data.pipeline import Data, load
-from p2p_jax.data.sources import Source, from_arrays, make_source
+from p2p_jax.data.sources import Source, Unpaired, from_arrays, make_source, unpaired_from_arrays
 
-__all__ = ["Data", "Source", "from_arrays", "load", "make_source"]
+__all__ = ["Data", "Source", "Unpaired", "from_arrays", "load", "make_source", "unpaired_from_arrays"]

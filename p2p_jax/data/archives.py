@@ -12,11 +12,13 @@ TensorFlow and TFDS are imported by the functions that need them, so importing t
 import gzip
 import hashlib
 import http.client
+import importlib.resources.abc
 import json
 import os
 import pathlib
 import posixpath
 import shutil
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -75,7 +77,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
     if folder.is_dir():
         return folder
 
-    tfds = _import_tfds()
+    tfds = import_tfds()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,14 +109,26 @@ def default_cache_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "p2p_jax"
 
 
-def _import_tfds() -> ModuleType:
+def import_tfds() -> ModuleType:
+    """Return the tensorflow_datasets module.
+
+    Raises:
+        InputError: TFDS or TensorFlow is not installed.
+    """
     try:
         tensorflow()  # TFDS is installed without it and reads archives with it
         import tensorflow_datasets
     except (ImportError, InputError) as error:
         raise InputError(
-            f"archives are fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]'. {_OWN_COPY}"
+            f"this data set is fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]', "
+            "or name a copy that you already have with --config.data.dir=FOLDER"
         ) from error
+    try:
+        import importlib_resources  # noqa: F401
+    except ImportError:
+        # TFDS (4.9.10, for one) builds no data set without it, but asks for it on Python < 3.9 only; the standard
+        # library has the same.
+        sys.modules["importlib_resources"] = importlib.resources
     return tensorflow_datasets
 
 
@@ -122,14 +136,15 @@ def _download(tfds: ModuleType, url: str, scratch: str) -> pathlib.Path:
     """Download `url` with TFDS into `scratch` and return the file."""
     try:
         # TFDS retries an unreachable host for minutes before it says so; one request up front says so now.
-        _probe(url)
+        probe(url)
         manager = tfds.download.DownloadManager(download_dir=os.path.join(scratch, "download"))
         return pathlib.Path(manager.download(url))
     except (OSError, ValueError, http.client.HTTPException, tfds.download.DownloadError) as error:
         raise InputError(f"cannot download {url}: {error}. {_OWN_COPY}") from error
 
 
-def _probe(url: str) -> None:
+def probe(url: str) -> None:
+    """Ask for `url` once; an unreachable one raises OSError or HTTPException within seconds."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT).close()
     except urllib.error.HTTPError as error:

@@ -1,8 +1,11 @@
-"""Image files on disk: finding, pairing and checking them before training starts (Pillow; no TensorFlow)."""
+"""Image files on disk: finding, pairing, checking and comparing them before training starts (Pillow; no TensorFlow)."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ _CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3}
 # Up to this many files are decoded whole before training; above it only headers are read, and a damaged body stops the
 # run by name when it is met.
 DECODE_AT_MOST = 5_000
+_TAIL = 4_096  # bytes at the end of a file, which tell most images of one size apart
 
 
 class Header(NamedTuple):
@@ -64,7 +68,8 @@ def match_stems(a: Sequence[Path], b: Sequence[Path]) -> list[tuple[Path, Path]]
         examples = [str(sides[0].get(stem) or sides[1][stem]) for stem in lonely[:3]]
         raise InputError(
             f"{len(lonely)} of {len(a)} + {len(b)} images have no partner of the same stem in the other folder: "
-            f"{', '.join(examples)}{' ...' if len(lonely) > 3 else ''}; add the missing ones or remove these"
+            f"{', '.join(examples)}{' ...' if len(lonely) > 3 else ''}; add the missing ones or remove these, "
+            "or, if the images have no partners at all, use --config.data.source=unpaired"
         )
     return [(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
 
@@ -107,3 +112,68 @@ def _fault(image: Image.Image) -> str | None:
     if orientation > 1:
         return f"is stored turned (EXIF orientation {orientation}), which no decoder here undoes; save it upright"
     return None
+
+
+def find_duplicates(paths: Iterable[Path]) -> list[list[Path]]:
+    """Return the groups of files whose bytes are the same, in the order given.
+
+    Few files are read whole: only those that agree in size and in their last kilobytes.
+    """
+    groups = [list(paths)]
+    with ThreadPoolExecutor() as pool:
+        for key in (_size, _tail, _digest):
+            members = [(number, path) for number, group in enumerate(groups) for path in group]
+            found: dict[Hashable, list[Path]] = defaultdict(list)
+            for (number, path), value in zip(members, pool.map(key, (path for _, path in members)), strict=True):
+                found[number, value].append(path)
+            groups = [group for group in found.values() if len(group) > 1]
+    return groups
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL, _size(path)), os.SEEK_END)
+        return file.read()
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def describe_duplicates(folders: Mapping[str, Sequence[Path]], held_out: Collection[str]) -> Iterator[str]:
+    """Say which images stand more than once, one line per kind.
+
+    Args:
+      folders: label to files; a label stands for the files that have one purpose, such as "trainA".
+      held_out: the labels of files that are for validation.
+    """
+    label_of = {path: label for label, paths in folders.items() for path in paths}
+    within: dict[str, list[str]] = defaultdict(list)
+    across: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for group in find_duplicates(label_of):
+        by_label: dict[str, list[Path]] = defaultdict(list)
+        for path in group:
+            by_label[label_of[path]].append(path)
+        for label, paths in by_label.items():
+            if len(paths) > 1:
+                within[label].append(" = ".join(path.name for path in paths))
+        for (first, (original, *_)), (second, copies) in combinations(by_label.items(), 2):
+            across[second, first] += [f"{path.name} = {original.name}" for path in copies]
+    for label, examples in within.items():
+        yield f"{_images(examples)} more than once in {label} ({_few(examples)})"
+    for (second, first), examples in across.items():
+        flatters = ": validation on them flatters" if (first in held_out) != (second in held_out) else ""
+        yield f"{_images(examples, f' of {second} also')} in {first} ({_few(examples)}){flatters}"
+
+
+def _images(examples: Sequence[str], which: str = "") -> str:
+    return f"{len(examples):,} image{which} stands" if len(examples) == 1 else f"{len(examples):,} images{which} stand"
+
+
+def _few(examples: Sequence[str]) -> str:
+    return ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")

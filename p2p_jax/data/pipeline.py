@@ -4,14 +4,16 @@ Images leave it as float32 [B, H, W, C] in [-1, 1], H = W = ``crop_size``.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.data.backend import tensorflow
-from p2p_jax.data.sources import Source, make_source
+from p2p_jax.data.files import describe_duplicates
+from p2p_jax.data.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,13 +26,14 @@ class Data(NamedTuple):
     """A data set as training sees it; anything with these attributes can be given to ``p2p_jax.train``.
 
     Attributes:
-      num_train: training pairs over all processes.
-      num_val: validation pairs over all processes; 0 trains without validation.
+      num_train: training examples over all processes, which make an epoch: pairs, or images of the longer side.
+      num_val: validation examples over all processes, counted alike; 0 trains without validation.
       fingerprint: recognises the data set when a run is resumed; "" if there is nothing to compare.
       train: ``(first_step) -> iterator`` of this process's share of the batches of that step and all later ones,
         {"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]} float32 in [-1, 1]. A function of the seed and the step.
+        Unpaired sides are shuffled, cropped and mirrored each by itself, and each is passed over again and again.
       validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
-        the last batch may be smaller.
+        the last batch may be smaller. Beside the longer of two unpaired sides the shorter one starts again.
     """
 
     num_train: int
@@ -56,42 +59,122 @@ def load(config: ConfigDict, *, process_index: int = 0, process_count: int = 1) 
     val = make_source(data, data.val_split) if data.val_split else None
     if config.batch_size % process_count:
         raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
-    counts = f"{len(train.names)} pairs in {data.train_split}"
-    counts += f", {len(val.names)} in {data.val_split}" if val else ", no validation"
+    held_out = _parts(val, data.val_split) if val else {}
+    counts = f"{_count(train)} in {data.train_split}"
+    counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
     print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
+    _note_duplicates(_parts(train, data.train_split), held_out)
+    train_sides, val_sides = _sides(train, data), _sides(val, data) if val else []
     return Data(
-        num_train=len(train.names),
-        num_val=len(val.names) if val else 0,
+        num_train=_length(train_sides),
+        num_val=_length(val_sides),
         fingerprint=f"{train.fingerprint}-{val.fingerprint}" if val else train.fingerprint,
-        train=lambda first_step: _train_batches(train, config, first_step, process_index, process_count),
+        train=lambda first_step: _train_batches(train_sides, config, first_step, process_index, process_count),
         validation=lambda batch_size: (
-            _validation_batches(val, data, batch_size, process_index, process_count) if val else iter(())
+            _validation_batches(val_sides, data, batch_size, process_index, process_count) if val else iter(())
         ),
     )
 
 
-def _train_batches(
-    source: Source, config: ConfigDict, first_step: int, process_index: int, process_count: int
-) -> Iterator[Batch]:
-    tf = tensorflow()
-    data, batch_size, num_examples = config.data, config.batch_size, len(source.names)
-    seed = tf.constant(config.seed, tf.int64)
+def _parts(source: Source | Unpaired, split: str) -> dict[str, Source]:
+    return {f"{split}A": source.a, f"{split}B": source.b} if isinstance(source, Unpaired) else {split: source}
 
-    def index_of(position):
-        """Map a place in the endless stream of examples to an example: every epoch is a permutation of all of them."""
-        epoch, place = position // num_examples, position % num_examples
-        return tf.random.experimental.index_shuffle(place, tf.stack([seed, epoch]), num_examples - 1)
 
-    def example(position):
-        images = _read(source, index_of(position), data, data.load_size)
-        y, x, mirror = tf.unstack(tf.random.stateless_uniform([3], tf.stack([seed, position])))
+def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
+    parts = _parts(source, "").values()
+    noun = " pairs" if len(parts) == 1 else " unpaired images"
+    return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
+
+
+def _note_duplicates(train: dict[str, Source], held_out: dict[str, Source]) -> None:
+    """Print which files stand more than once, where the examples are files."""
+    folders = {label: [Path(name) for name in part.names] for label, part in (train | held_out).items()}
+    if all(path.is_file() for paths in folders.values() for path in paths):
+        for note in describe_duplicates(folders, held_out.keys() - train.keys()):
+            print(f"note: {note}")
+
+
+class _Side(NamedTuple):
+    """A source as the stream reads it: what it reads together is one image of many channels, so treated alike.
+
+    A paired data set has one side, an unpaired one two, which know nothing of each other.
+
+    Attributes:
+      number: 0, or 1 for the B of an unpaired source; its random numbers are its own.
+      source: what is read.
+      channels: of each image that belongs to one example.
+    """
+
+    number: int
+    source: Source
+    channels: tuple[int, ...]
+
+    def seed(self, seed: int, n: "int | tf.Tensor") -> "tf.Tensor":
+        """Return the seed [2] of the n-th draw: side 0 counts upwards from 0, side 1 downwards from -1."""
+        return tensorflow().stack([tensorflow().constant(seed, "int64"), -1 - n if self.number else n])
+
+    def index_of(self, position: "int | tf.Tensor", seed: int) -> "tf.Tensor":
+        """Map a place in the endless stream to an example: every pass is a permutation of all of them."""
+        count = len(self.source.names)
+        passes, place = position // count, position % count
+        return tensorflow().random.experimental.index_shuffle(place, self.seed(seed, passes), count - 1)
+
+    def read(self, index: "tf.Tensor", size: int) -> "tf.Tensor":
+        """Read an example as [size, size, sum of channels] of whole numbers in [0, 255]."""
+        tf = tensorflow()
+        images = zip(self.source.read(index), self.channels, strict=True)
+        image = tf.concat([_with_channels(x, channels) for x, channels in images], axis=-1)
+        # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
+        image = tf.cond(
+            tf.reduce_all(tf.shape(image)[:2] == size),
+            lambda: tf.cast(image, tf.float32),
+            lambda: tf.clip_by_value(tf.round(tf.image.resize(image, [size, size], "bicubic", antialias=True)), 0, 255),
+        )
+        return tf.ensure_shape(image, [size, size, sum(self.channels)])
+
+    def augmented(self, position: "tf.Tensor", config: ConfigDict) -> "tf.Tensor":
+        """Read the example of a place in the stream, cropped and mirrored at random."""
+        tf, data = tensorflow(), config.data
+        image = self.read(self.index_of(position, config.seed), data.load_size)
+        y, x, mirror = tf.unstack(tf.random.stateless_uniform([3], self.seed(config.seed, position)))
         room = data.load_size - data.crop_size + 1
         top, left = tf.cast(y * room, tf.int32), tf.cast(x * room, tf.int32)
-        images = images[top : top + data.crop_size, left : left + data.crop_size]
-        if data.flip:
-            images = tf.cond(mirror < 0.5, lambda: images[:, ::-1], lambda: images)
-        return _split(images, data)
+        image = image[top : top + data.crop_size, left : left + data.crop_size]
+        return tf.cond(mirror < 0.5, lambda: image[:, ::-1], lambda: image) if data.flip else image
 
+
+def _sides(source: Source | Unpaired, data: ConfigDict) -> list[_Side]:
+    """Return the sides in the order in which a batch has them: real_a, then real_b."""
+    channels = (data.channels_a, data.channels_b)
+    order = -1 if data.direction == "BtoA" else 1
+    if isinstance(source, Unpaired):
+        sides = [_Side(n, source[n], (c,)) for n, c in zip((0, 1)[::order], channels, strict=True)]
+    else:
+        sides = [_Side(0, source._replace(read=lambda index: source.read(index)[::order]), channels)]
+    for side in sides:
+        _check_read(side)
+    return sides
+
+
+def _check_read(side: _Side) -> None:
+    """Refuse a source, one from outside the library at that, that reads too many images or too few."""
+    images = tensorflow().data.Dataset.range(1).map(side.source.read).element_spec  # traced, not run
+    if not isinstance(images, tuple) or len(images) != len(side.channels):
+        raise InputError(
+            f"the source of {side.source.names[0]} has a read that returns {images}; it must be a tuple of two images "
+            "in a Source of pairs, and of one in either side of an Unpaired one"
+        )
+
+
+def _length(sides: list[_Side]) -> int:
+    return max((len(side.source.names) for side in sides), default=0)
+
+
+def _train_batches(
+    sides: list[_Side], config: ConfigDict, first_step: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
+    tf = tensorflow()
+    data, batch_size = config.data, config.batch_size
     share = batch_size // process_count
 
     def positions(step):
@@ -99,42 +182,36 @@ def _train_batches(
         first = step * batch_size + process_index * share
         return tf.range(first, first + share, dtype=tf.int64)
 
+    def examples(n):
+        return [(side, int(side.index_of(p, config.seed))) for p in positions(first_step + n) for side in sides]
+
     ds = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max // batch_size - 1)
     ds = ds.flat_map(lambda step: tf.data.Dataset.from_tensor_slices(positions(step)))
-    ds = ds.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(share, drop_remainder=True)
-    return _iterate(ds, source, data, lambda n: [int(index_of(p)) for p in positions(first_step + n)])
+    ds = ds.map(
+        lambda position: _example([side.augmented(position, config) for side in sides], data),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return _iterate(ds.batch(share, drop_remainder=True), data, examples)
 
 
 def _validation_batches(
-    source: Source, data: ConfigDict, batch_size: int, process_index: int, process_count: int
+    sides: list[_Side], data: ConfigDict, batch_size: int, process_index: int, process_count: int
 ) -> Iterator[Batch]:
     tf = tensorflow()
-    indices = range(process_index, len(source.names), process_count)
-    ds = tf.data.Dataset.range(process_index, len(source.names), process_count)
+    places = range(process_index, _length(sides), process_count)
+
+    def indices(place):
+        return [(side, place % len(side.source.names)) for side in sides]
+
+    def examples(n):
+        return [example for place in places[n * batch_size : (n + 1) * batch_size] for example in indices(place)]
+
+    ds = tf.data.Dataset.range(places.start, places.stop, places.step)
     ds = ds.map(
-        lambda index: _split(_read(source, index, data, data.crop_size), data),
+        lambda place: _example([side.read(index, data.crop_size) for side, index in indices(place)], data),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return _iterate(ds.batch(batch_size), source, data, lambda n: indices[n * batch_size : (n + 1) * batch_size])
-
-
-def _read(source: Source, index: "tf.Tensor", data: ConfigDict, size: int) -> "tf.Tensor":
-    """Read a pair as one image [size, size, C_a + C_b] of whole numbers in [0, 255].
-
-    Being one image, A and B are treated alike by all that follows, random or not.
-    """
-    tf = tensorflow()
-    a, b = source.read(index)
-    if data.direction == "BtoA":
-        a, b = b, a
-    pair = tf.concat([_with_channels(a, data.channels_a), _with_channels(b, data.channels_b)], axis=-1)
-    # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) leaves them; bicubic overshoots are cut.
-    pair = tf.cond(
-        tf.reduce_all(tf.shape(pair)[:2] == size),
-        lambda: tf.cast(pair, tf.float32),
-        lambda: tf.clip_by_value(tf.round(tf.image.resize(pair, [size, size], "bicubic", antialias=True)), 0, 255),
-    )
-    return tf.ensure_shape(pair, [size, size, data.channels_a + data.channels_b])
+    return _iterate(ds.batch(batch_size), data, examples)
 
 
 def _with_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":
@@ -156,22 +233,24 @@ def _with_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":
     return tf.ensure_shape(image, [None, None, channels])
 
 
-def _split(images: "tf.Tensor", data: ConfigDict) -> "dict[str, tf.Tensor]":
-    """Scale to [-1, 1] and part A from B."""
-    images = tensorflow().ensure_shape(images, [data.crop_size, data.crop_size, None]) / 127.5 - 1
-    return {"real_a": images[..., : data.channels_a], "real_b": images[..., data.channels_a :]}
+def _example(images: "list[tf.Tensor]", data: ConfigDict) -> "dict[str, tf.Tensor]":
+    """Scale what the sides have read to [-1, 1] and part A from B."""
+    tf = tensorflow()
+    images = [tf.ensure_shape(image, [data.crop_size, data.crop_size, None]) / 127.5 - 1 for image in images]
+    if len(images) == 1:
+        images = tf.split(images[0], [data.channels_a, data.channels_b], axis=-1)
+    return {"real_a": images[0], "real_b": images[1]}
 
 
 def _iterate(
-    ds: "tf.data.Dataset", source: Source, data: ConfigDict, indices_of: Callable[[int], Sequence[int]]
+    ds: "tf.data.Dataset", data: ConfigDict, examples: Callable[[int], Iterable[tuple[_Side, int]]]
 ) -> Iterator[Batch]:
     """Iterate over a batched data set as numpy arrays; an example that cannot be read is named.
 
     Args:
       ds: yields batches.
-      source: what it reads.
-      data: how it is read.
-      indices_of: the examples of the n-th batch.
+      data: how they are read.
+      examples: the sides and indices that the n-th batch reads.
     """
     tf = tensorflow()
     batches = ds.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
@@ -181,16 +260,17 @@ def _iterate(
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            raise InputError(_explain(source, data, indices_of(n), error)) from error
+            raise InputError(_explain(examples(n), data, error)) from error
         yield batch
 
 
-def _explain(source: Source, data: ConfigDict, indices: Sequence[int], error: Exception) -> str:
-    """Find the example among `indices` whose reading fails; TensorFlow's own message does not name the file."""
+def _explain(examples: Iterable[tuple[_Side, int]], data: ConfigDict, error: Exception) -> str:
+    """Find the example whose reading fails; TensorFlow's own message does not name the file."""
     tf = tensorflow()
-    for index in indices:
+    for side, index in examples:
         try:
-            _read(source, tf.constant(index, tf.int64), data, data.load_size)
+            side.read(tf.constant(index, tf.int64), data.load_size)
         except (tf.errors.OpError, ValueError) as cause:
-            return f"{source.names[index]} cannot be read ({getattr(cause, 'message', cause)}); replace or remove it"
+            name = side.source.names[index]
+            return f"{name} cannot be read ({getattr(cause, 'message', cause)}); replace or remove it"
     return f"the data stream failed: {error}"

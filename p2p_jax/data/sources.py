@@ -1,4 +1,4 @@
-"""Where pairs come from. A source is a function ``(data section of the config, split) -> Source``.
+"""Where images come from. A source is a function ``(data section of the config, split) -> Source or Unpaired``.
 
 Images are uint8 [H, W, 1 or 3]; A stands left in a side-by-side file, before ``direction`` is applied.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
-from p2p_jax.data import archives, files, toy_facades
+from p2p_jax.data import archives, cycle_gan_sets, files, toy_facades, toy_night
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
 
@@ -21,26 +21,40 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """One split of a paired data set.
+    """One split of a paired data set, or one side of an unpaired one.
 
     Attributes:
       names: one name per example (a path, where it has one), for messages and to recognise the data set on a resume.
-      read: ``index -> (a, b)`` in TensorFlow operations: scalar int64 to two uint8 images [H, W, 1 or 3] of one height
-        and width.
+      read: ``index -> images`` in TensorFlow operations: scalar int64 to the tuple of the images that belong together,
+        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each uint8 [H, W, 1 or 3], of one height and width.
+      mark: tells apart data that have the same names; "" where the files' sizes do.
     """
 
     names: Sequence[str]
-    read: "Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]"
+    read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]"
+    mark: str = ""
 
     @property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change with names and sizes of the files, not with the folder they lie in."""
         files = [Path(name) for name in self.names]
         marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
-        return f"{zlib.crc32('|'.join(marks).encode()):08x}"
+        return f"{zlib.crc32(('|'.join(marks) + self.mark).encode()):08x}"
 
 
-def make_source(data: ConfigDict, split: str) -> Source:
+class Unpaired(NamedTuple):
+    """One split of an unpaired data set: two sides of any sizes, whose ``read`` gives one image."""
+
+    a: Source
+    b: Source
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprints of both sides."""
+        return f"{self.a.fingerprint}+{self.b.fingerprint}"
+
+
+def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
     """Build the source that ``data.source`` names.
 
     Raises:
@@ -50,11 +64,14 @@ def make_source(data: ConfigDict, split: str) -> Source:
     if kind == "pix2pix" and name:
         # The user's own copy, where there is one, saves the download.
         return read_side_by_side(Path(data.dir) if data.dir else archives.fetch(name), split)
+    if kind == "cycle_gan" and name:
+        return unpaired(data, split) if data.dir else _cycle_gan(name, split)
     if ":" in data.source:
         return resolve(data.source)(data, split)
     if data.source not in _SOURCES:
         raise InputError(
-            f"config.data.source is {data.source!r}; choose {', '.join(_SOURCES)}, pix2pix/NAME or 'module:name'"
+            f"config.data.source is {data.source!r}; choose {', '.join(_SOURCES)}, "
+            "pix2pix/NAME, cycle_gan/NAME or 'module:name'"
         )
     return _SOURCES[data.source](data, split)
 
@@ -67,16 +84,30 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
       b: the same, of the same N, H and W.
       names: one per example; numbers if omitted.
     """
-    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or b.ndim != 4 or a.shape[:3] != b.shape[:3]:
-        raise InputError(
-            f"arrays must be uint8 [N, H, W, C] of one N, H, W; they are {a.dtype} {a.shape} and {b.dtype} {b.shape}"
-        )
+    if a.shape[:3] != b.shape[:3]:
+        raise InputError(f"arrays of pairs must be of one N, H, W; they are {a.shape} and {b.shape}")
+    return _in_memory(names or [str(i) for i in range(len(a))], a, b)
+
+
+def unpaired_from_arrays(a: np.ndarray, b: np.ndarray) -> Unpaired:
+    """Make an unpaired source of images in memory.
+
+    Args:
+      a: [N, H, W, 1 or 3] uint8.
+      b: the same; its N, H, W and number of channels may be others.
+    """
+    return Unpaired(*(_in_memory([f"{side}{i}" for i in range(len(x))], x) for side, x in (("A", a), ("B", b))))
+
+
+def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
+    for x in arrays:
+        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] not in (1, 3) or not len(x):
+            raise InputError(
+                f"arrays must be uint8 [N, H, W, 1 or 3] of at least one image; one is {x.dtype} {x.shape}"
+            )
     tf = tensorflow()
-    a_tensor, b_tensor = tf.constant(a), tf.constant(b)
-    return Source(
-        names=names or [str(i) for i in range(len(a))],
-        read=lambda index: (tf.gather(a_tensor, index), tf.gather(b_tensor, index)),
-    )
+    tensors = [tf.constant(x) for x in arrays]
+    return Source(names, lambda index: tuple(tf.gather(tensor, index) for tensor in tensors))
 
 
 def side_by_side(data: ConfigDict, split: str) -> Source:
@@ -118,18 +149,7 @@ def folders(data: ConfigDict, split: str) -> Source:
     Raises:
       InputError: no such folders, a file without a partner, unreadable, or of another size than its partner.
     """
-    root = _required_dir(data)
-    layouts = [
-        (root / split / "A", root / split / "B"),
-        (root / "A" / split, root / "B" / split),
-        (root / f"{split}A", root / f"{split}B"),
-    ]
-    for folder_a, folder_b in layouts:
-        if folder_a.is_dir() and folder_b.is_dir():
-            break
-    else:
-        wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
-        raise InputError(f"{root} has no pair of folders {wanted}" + _other_splits(root, split))
+    folder_a, folder_b = _two_folders(_required_dir(data), split)
     pairs = files.match_stems(files.list_images(folder_a), files.list_images(folder_b))
     headers = files.read_headers(path for pair in pairs for path in pair)
     for (path_a, path_b), a, b in zip(pairs, headers[::2], headers[1::2], strict=True):
@@ -139,32 +159,79 @@ def folders(data: ConfigDict, split: str) -> Source:
                 "the two images of a pair must have one size"
             )
 
+    return _from_files(*zip(*pairs, strict=True))
+
+
+def unpaired(data: ConfigDict, split: str) -> Unpaired:
+    """Read two folders, laid out as for ``folders``, whose files are no partners: any names, numbers and sizes.
+
+    Raises:
+      InputError: no such folders, one without an image, or an unreadable image.
+    """
+    sides = [files.list_images(folder) for folder in _two_folders(_required_dir(data), split)]
+    files.read_headers(path for side in sides for path in side)
+    return Unpaired(*map(_from_files, sides))
+
+
+def _from_files(*columns: Sequence[Path]) -> Source:
+    """Make a source whose examples are one file of each column."""
     tf = tensorflow()
-    names_a, names_b = (tf.constant([str(path) for path in side]) for side in zip(*pairs, strict=True))
-    return Source(
-        names=[str(path_a) for path_a, _ in pairs],
-        read=lambda index: (_decode(tf.io.read_file(names_a[index])), _decode(tf.io.read_file(names_b[index]))),
-    )
+    names = [[str(path) for path in column] for column in columns]
+    tensors = [tf.constant(column) for column in names]
+    return Source(names[0], lambda index: tuple(_decode(tf.io.read_file(tensor[index])) for tensor in tensors))
+
+
+def _cycle_gan(name: str, split: str) -> Unpaired:
+    """Hold one of TFDS's sets in memory as it is encoded: its files allow no access by index."""
+
+    def source(side: str, encoded: "tf.Tensor") -> Source:
+        checksum = 0
+        for contents in encoded.numpy():
+            checksum = zlib.crc32(contents, checksum)
+        return Source(
+            names=[f"cycle_gan/{name}/{split}{side}[{i}]" for i in range(len(encoded))],
+            # Three channels whatever the file has, as TFDS reads it: some are grayscale.
+            read=lambda index: (_decode(encoded[index], channels=3),),
+            mark=f"{checksum:08x}",
+        )
+
+    return Unpaired(*map(source, "AB", cycle_gan_sets.fetch(name, split)))
 
 
 def toy(data: ConfigDict, split: str) -> Source:
     """Draw the built-in toy facades, photograph left (A) and label map right (B), at the size they are used at."""
-    size = data.load_size if split == data.train_split else data.crop_size
-    if split not in toy_facades.SPLIT_SIZES:
-        raise InputError(f"toy_facades has the splits {', '.join(toy_facades.SPLIT_SIZES)}, not {split!r}")
-    images = [toy_facades.render(i, split, size) for i in range(toy_facades.SPLIT_SIZES[split])]
-    return from_arrays(
-        np.stack([image.photo for image in images]),
-        np.stack([image.labels for image in images]),
-        [f"{split}-{i}" for i in range(len(images))],
+    images = _toy_facades(data, split)
+    photos, labels = np.stack([image.photo for image in images]), np.stack([image.labels for image in images])
+    return from_arrays(photos, labels, [f"{split}-{i}" for i in range(len(images))])
+
+
+def toy_unpaired(data: ConfigDict, split: str) -> Unpaired:
+    """Draw one half of the toy facades by day (A) and the other half, other houses, at night (B)."""
+    images = _toy_facades(data, split)
+    half = len(images) // 2
+    return unpaired_from_arrays(
+        np.stack([image.photo for image in images[:half]]), np.stack([toy_night.at_night(x) for x in images[half:]])
     )
 
 
-_SOURCES = {"toy_facades": toy, "side_by_side": side_by_side, "folders": folders}
+def _toy_facades(data: ConfigDict, split: str) -> list[toy_facades.ToyFacade]:
+    size = data.load_size if split == data.train_split else data.crop_size
+    if split not in toy_facades.SPLIT_SIZES:
+        raise InputError(f"toy_facades has the splits {', '.join(toy_facades.SPLIT_SIZES)}, not {split!r}")
+    return [toy_facades.render(i, split, size) for i in range(toy_facades.SPLIT_SIZES[split])]
 
 
-def _decode(contents: "tf.Tensor") -> "tf.Tensor":
-    image = tensorflow().io.decode_image(contents, channels=0, dtype="uint8", expand_animations=False)
+_SOURCES: "dict[str, Callable[[ConfigDict, str], Source | Unpaired]]" = {
+    "toy_facades": toy,
+    "toy_unpaired": toy_unpaired,
+    "side_by_side": side_by_side,
+    "folders": folders,
+    "unpaired": unpaired,
+}
+
+
+def _decode(contents: "tf.Tensor", channels: int = 0) -> "tf.Tensor":
+    image = tensorflow().io.decode_image(contents, channels=channels, dtype="uint8", expand_animations=False)
     image.set_shape([None, None, None])
     return image
 
@@ -182,6 +249,19 @@ def _split_folder(root: Path, split: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}" + _other_splits(root, split))
     return folder
+
+
+def _two_folders(root: Path, split: str) -> tuple[Path, Path]:
+    layouts = [
+        (root / split / "A", root / split / "B"),
+        (root / "A" / split, root / "B" / split),
+        (root / f"{split}A", root / f"{split}B"),
+    ]
+    for folders in layouts:
+        if all(folder.is_dir() for folder in folders):
+            return folders
+    wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
+    raise InputError(f"{root} has no pair of folders {wanted}" + _other_splits(root, split) + " (without A or B)")
 
 
 def _other_splits(root: Path, split: str) -> str:

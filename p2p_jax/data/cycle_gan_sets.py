@@ -1,0 +1,91 @@
+"""The unpaired sets of the CycleGAN paper (Zhu et al., 2017), as TensorFlow Datasets downloads, checks and keeps them.
+
+TFDS is imported by the function that needs it, so importing this module does not import it.
+"""
+
+import difflib
+from typing import TYPE_CHECKING
+
+from p2p_jax.data import archives
+from p2p_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+NAMES = (
+    "apple2orange",
+    "cezanne2photo",
+    "facades",
+    "horse2zebra",
+    "iphone2dslr_flower",
+    "maps",
+    "monet2photo",
+    "summer2winter_yosemite",
+    "ukiyoe2photo",
+    "vangogh2photo",
+)
+SPLITS = ("train", "test")
+_OWN_COPY = "name your own copy, a folder with trainA, trainB, testA and testB, with --config.data.dir=FOLDER"
+
+
+def fetch(name: str, split: str) -> "tuple[tf.Tensor, tf.Tensor]":
+    """Return the encoded images of one split, downloading the set where that is still to do.
+
+    TFDS keeps it in ``$TFDS_DATA_DIR``, else in ``~/tensorflow_datasets``.
+
+    Args:
+      name: one of ``NAMES``.
+      split: one of ``SPLITS``.
+
+    Returns:
+      The images of side A and those of side B: string tensors [N_A] and [N_B], in an order that never changes.
+
+    Raises:
+      InputError: the name or the split is unknown, TFDS is missing, or the set cannot be had.
+    """
+    if name not in NAMES:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {close[0]}?" if close else _OWN_COPY
+        raise InputError(f"no CycleGAN set is called {name!r}; there are {', '.join(NAMES)}; {hint}")
+    if split not in SPLITS:
+        raise InputError(
+            f"cycle_gan/{name} has the splits train and test, not {split!r}: "
+            "set --config.data.train_split=train and --config.data.val_split=test"
+        )
+    tfds = archives.import_tfds()
+    builder = tfds.builder(f"cycle_gan/{name}", try_gcs=False)
+    downloads = builder.data_dir_root / "downloads"
+    by_hand = downloads / "manual" / f"{name}.zip"
+    try:
+        if not (builder.data_path / "dataset_info.json").exists():
+            _probe_unless_here(builder, by_hand.name)
+        side_a, side_b = _load(tfds, name, split)
+    except Exception as error:  # TFDS raises what its libraries raise, and bare Exceptions of its own
+        raise InputError(
+            f"cycle_gan/{name} cannot be had ({type(error).__name__}: {error}). "
+            f"Either put {name}.zip in place by hand, as {by_hand}, and run again, or {_OWN_COPY}"
+        ) from error
+    return side_a, side_b
+
+
+def _probe_unless_here(builder: "tfds.core.DatasetBuilder", file_name: str) -> None:
+    """Fail now if the archive is neither on disk nor on the server: TFDS would retry for minutes first."""
+    downloads = builder.data_dir_root / "downloads"
+    (url, info), *_ = [(url, info) for url, info in builder.url_infos.items() if info.filename == file_name]
+    kept = (downloads / builder.name).glob("*.zip")  # as TFDS names them; only the size is known
+    if not (downloads / "manual" / file_name).exists() and not any(x.stat().length == info.size for x in kept):
+        archives.probe(url)
+
+
+def _load(tfds, name: str, split: str) -> "list[tf.Tensor]":
+    """Read both sides whole; one file after the other and unshuffled, so that the order is always the same."""
+    sides = tfds.load(
+        f"cycle_gan/{name}",
+        split=[f"{split}A", f"{split}B"],
+        decoders={"image": tfds.decode.SkipDecoding()},
+        shuffle_files=False,
+        try_gcs=False,
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    return [side.map(lambda x: x["image"]).batch(len(side)).get_single_element() for side in sides]
