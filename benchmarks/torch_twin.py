@@ -1,14 +1,19 @@
-"""PyTorch twins of the networks and of the pix2pix step: a reference for parity tests and for benchmarks.
+"""PyTorch twins of the networks and of the training steps: a reference for parity tests and for benchmarks.
 
 Written from the papers and from the facts about the PyTorch release, as an ordinary PyTorch programmer would. Layers
-carry the names that p2p_jax's Flax modules give them, so that weights map by name. Images are [B, C, H, W] in [-1, 1].
+carry the names that p2p_jax's Flax modules give them ("block_1/conv_1" in a nested one), so that weights map by name.
+Images are [B, C, H, W] in [-1, 1].
 """
 
+import itertools
+import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from flax.traverse_util import flatten_dict, unflatten_dict
 from torch import nn
 
 RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -19,6 +24,17 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
+
+
+class ResizeConv2d(nn.Conv2d):
+    """A 3x3 convolution of the image enlarged to twice its size by repeating pixels."""
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        super().__init__(in_channels, out_channels, 3, 1, 1, **kwargs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply to [B, C, H, W]."""
+        return super().forward(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class UNet(nn.Module):
@@ -35,9 +51,13 @@ class UNet(nn.Module):
         bottleneck_norm: bool = False,
         dropout_rate: float = 0.5,
         dropout_layout: str = "paper",
+        upsampling: str = "transposed",
     ):
         super().__init__()
         self.num_downs, self.skips = num_downs, skips
+        up = ResizeConv2d
+        if upsampling == "transposed":
+            up = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1)
         widths = [min(base_width * 2**i, base_width * 8) for i in range(num_downs)]
         use_bias = norm != "batch"
         # In place, as in the PyTorch release. That it also activates the skips is harmless: a ReLU follows them.
@@ -50,13 +70,13 @@ class UNet(nn.Module):
                 self.layers[f"down_{i}_norm"] = make_norm(norm, widths[i - 1])
         channels = widths[-1]
         for i in range(num_downs, 1, -1):
-            self.layers[f"up_{i}"] = nn.ConvTranspose2d(channels, widths[i - 2], 4, 2, 1, bias=use_bias)
+            self.layers[f"up_{i}"] = up(channels, widths[i - 2], bias=use_bias)
             self.layers[f"up_{i}_norm"] = make_norm(norm, widths[i - 2])
             distance = num_downs - i  # from the innermost decoder layer
             if distance < 3 if dropout_layout == "paper" else 1 <= distance < num_downs - 4:
                 self.layers[f"up_{i}_dropout"] = nn.Dropout(dropout_rate)
             channels = widths[i - 2] * (2 if skips else 1)
-        self.layers["up_1"] = nn.ConvTranspose2d(channels, out_channels, 4, 2, 1)
+        self.layers["up_1"] = up(channels, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Translate images; sides must be multiples of ``2 ** num_downs``."""
@@ -73,6 +93,59 @@ class UNet(nn.Module):
             if self.skips:
                 x = torch.cat([encoded[i - 2], x], dim=1)
         return torch.tanh(self.layers["up_1"](self.relu(x)))
+
+
+class ResNet(nn.Module):
+    """ResNet generator of Zhu et al. 2017; attributes as of ``p2p_jax.nets.ResNet``."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        num_blocks: int = 9,
+        base_width: int = 64,
+        norm: str = "instance",
+        padding: str = "reflect",
+        dropout_rate: float = 0.0,
+        upsampling: str = "transposed",
+    ):
+        super().__init__()
+        self.num_blocks = num_blocks
+        padding_mode, use_bias = "zeros" if padding == "zero" else padding, norm != "batch"
+        conv = partial(nn.Conv2d, padding_mode=padding_mode, bias=use_bias)
+        up = partial(ResizeConv2d, padding_mode=padding_mode, bias=use_bias)
+        if upsampling == "transposed":
+            up = partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1, output_padding=1, bias=use_bias)
+        self.relu, self.dropout = nn.ReLU(inplace=True), nn.Dropout(dropout_rate)
+        self.layers = nn.ModuleDict()
+
+        def add(name: str, layer: nn.Module) -> None:
+            self.layers[name], self.layers[f"{name}_norm"] = layer, make_norm(norm, layer.out_channels)
+
+        width = base_width
+        add("stem", conv(in_channels, width, 7, padding=3))
+        add("down_1", nn.Conv2d(width, 2 * width, 3, 2, 1, bias=use_bias))
+        add("down_2", nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=use_bias))
+        for i in range(1, num_blocks + 1):
+            add(f"block_{i}/conv_1", conv(4 * width, 4 * width, 3, padding=1))
+            add(f"block_{i}/conv_2", conv(4 * width, 4 * width, 3, padding=1))
+        add("up_2", up(4 * width, 2 * width))
+        add("up_1", up(2 * width, width))
+        self.layers["output"] = nn.Conv2d(width, out_channels, 7, padding=3, padding_mode=padding_mode)
+
+    def _normalised(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[f"{name}_norm"](self.layers[name](x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Translate images; sides must be multiples of 4."""
+        for name in ("stem", "down_1", "down_2"):
+            x = self.relu(self._normalised(name, x))
+        for i in range(1, self.num_blocks + 1):
+            inside = self.dropout(self.relu(self._normalised(f"block_{i}/conv_1", x)))
+            x = x + self._normalised(f"block_{i}/conv_2", inside)
+        for name in ("up_2", "up_1"):
+            x = self.relu(self._normalised(name, x))
+        return torch.tanh(self.layers["output"](x))
 
 
 class PatchGAN(nn.Module):
@@ -119,18 +192,18 @@ def init_weights(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _named_tensors(network: nn.Module) -> Iterator[tuple[str, str, str, torch.Tensor]]:
-    """Yield (Flax collection, layer, leaf, tensor) for every weight and running statistic."""
+def _named_tensors(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield ("COLLECTION/LAYER/LEAF" as in Flax, tensor) for every weight and running statistic."""
     for name, layer in network.layers.items():
         if isinstance(layer, nn.BatchNorm2d):
-            yield "params", name, "scale", layer.weight
-            yield "params", name, "bias", layer.bias
-            yield "batch_stats", name, "mean", layer.running_mean
-            yield "batch_stats", name, "var", layer.running_var
+            yield f"params/{name}/scale", layer.weight
+            yield f"params/{name}/bias", layer.bias
+            yield f"batch_stats/{name}/mean", layer.running_mean
+            yield f"batch_stats/{name}/var", layer.running_var
         elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            yield "params", name, "kernel", layer.weight
+            yield f"params/{name}/kernel", layer.weight
             if layer.bias is not None:
-                yield "params", name, "bias", layer.bias
+                yield f"params/{name}/bias", layer.bias
 
 
 @torch.no_grad()
@@ -142,21 +215,14 @@ def load_variables(network: nn.Module, variables: Mapping[str, Any]) -> None:
     Raises:
       ValueError: the tree has other leaves than the twin has weights.
     """
-    tensors = list(_named_tensors(network))
-    wanted = {(collection, layer, leaf) for collection, layer, leaf, _ in tensors}
-    given = {
-        (collection, layer, leaf)
-        for collection, layers in variables.items()
-        for layer, leaves in layers.items()
-        for leaf in leaves
-    }
-    if wanted != given:
-        raise ValueError(f"the trees differ in {sorted(wanted ^ given)}")
-    for collection, layer, leaf, tensor in tensors:
-        value = torch.from_numpy(np.array(variables[collection][layer][leaf]))
+    tensors, values = dict(_named_tensors(network)), flatten_dict(variables, sep="/")
+    if tensors.keys() != values.keys():
+        raise ValueError(f"the trees differ in {sorted(tensors.keys() ^ values.keys())}")
+    for name, tensor in tensors.items():
+        value = torch.from_numpy(np.array(values[name]))
         value = value.permute(3, 2, 0, 1) if value.ndim == 4 else value
         if value.shape != tensor.shape:
-            raise ValueError(f"{layer}/{leaf} is {tuple(value.shape)} in PyTorch's order, not {tuple(tensor.shape)}")
+            raise ValueError(f"{name} is {tuple(value.shape)} in PyTorch's order, not {tuple(tensor.shape)}")
         tensor.copy_(value)
 
 
@@ -167,19 +233,39 @@ def to_flax(network: nn.Module, of: Callable[[torch.Tensor], torch.Tensor | None
       network: a twin.
       of: what to take of each weight or running statistic; ``lambda t: t.grad`` collects gradients. None is left out.
     """
-    tree: dict[str, Any] = {}
-    for collection, layer, leaf, tensor in _named_tensors(network):
+    values = {}
+    for name, tensor in _named_tensors(network):
         value = of(tensor)
         if value is not None:
-            value = value.detach()
+            value = value.detach().cpu()
             value = value.permute(2, 3, 1, 0) if value.ndim == 4 else value
-            tree.setdefault(collection, {}).setdefault(layer, {})[leaf] = value.numpy().copy()
-    return tree
+            values[name] = value.numpy().copy()
+    return unflatten_dict(values, sep="/")
 
 
-def make_adam(network: nn.Module) -> torch.optim.Adam:
-    """Return the papers' optimizer."""
-    return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), eps=1e-8)
+def make_adam(*networks: nn.Module) -> torch.optim.Adam:
+    """Return the papers' optimizer, one for the weights of all the networks."""
+    parameters = itertools.chain.from_iterable(network.parameters() for network in networks)
+    return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), eps=1e-8)
+
+
+class HistoryPool:
+    """The last fakes of a generator, for its discriminator to see old ones too (Shrivastava et al. 2017)."""
+
+    def __init__(self, size: int = 50):
+        self.size, self.images = size, []
+
+    def __call__(self, fakes: torch.Tensor) -> torch.Tensor:
+        """Store fakes, [B, C, H, W]; returns each of them, or by chance once the pool is full an old one instead."""
+        returned = []
+        for fake in fakes:
+            if len(self.images) < self.size:
+                self.images.append(fake)
+            elif random.random() < 0.5:
+                place = random.randrange(self.size)
+                self.images[place], fake = fake, self.images[place]
+            returned.append(fake)
+        return torch.stack(returned)
 
 
 def pix2pix_step(
@@ -219,4 +305,62 @@ def pix2pix_step(
     gen_opt.step()
 
     losses = {"disc/fake": disc_fake, "disc/real": disc_real, "gen/gan": gen_gan, "gen/l1": gen_l1}
+    return {name: value.item() for name, value in losses.items()}
+
+
+def cyclegan_step(
+    gen_ab: nn.Module,
+    gen_ba: nn.Module,
+    disc_a: nn.Module,
+    disc_b: nn.Module,
+    gen_opt: torch.optim.Optimizer,
+    disc_opt: torch.optim.Optimizer,
+    real_a: torch.Tensor,
+    real_b: torch.Tensor,
+    *,
+    lambda_cycle: float = 10.0,
+    lambda_identity: float = 0.5,
+    pool_a: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    pool_b: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> dict[str, float]:
+    """Update both generators, then both discriminators, and return the losses by p2p_jax's names.
+
+    Generators translate A to B and B to A; discriminators judge images of A and of B; each optimizer holds both
+    networks of its side. `lambda_identity` is a fraction of `lambda_cycle`. A pool exchanges the fakes of a domain for
+    those that its discriminator shall see; None leaves them.
+    """
+    l1 = nn.functional.l1_loss
+
+    def mse(logits: torch.Tensor, label: float) -> torch.Tensor:
+        return nn.functional.mse_loss(logits, torch.full_like(logits, label))
+
+    losses = {}
+    discs = nn.ModuleList([disc_a, disc_b])
+
+    discs.requires_grad_(False)
+    gen_opt.zero_grad()
+    fake_b, fake_a = gen_ab(real_a), gen_ba(real_b)
+    losses["gen/gan_ab"], losses["gen/gan_ba"] = mse(disc_b(fake_b), 1.0), mse(disc_a(fake_a), 1.0)
+    losses["gen/cycle_a"], losses["gen/cycle_b"] = l1(gen_ba(fake_b), real_a), l1(gen_ab(fake_a), real_b)
+    losses["gen/identity_a"], losses["gen/identity_b"] = l1(gen_ba(real_a), real_a), l1(gen_ab(real_b), real_b)
+    losses["gen/total"] = (
+        losses["gen/gan_ab"]
+        + losses["gen/gan_ba"]
+        + lambda_cycle * (losses["gen/cycle_a"] + losses["gen/cycle_b"])
+        + lambda_cycle * lambda_identity * (losses["gen/identity_a"] + losses["gen/identity_b"])
+    )
+    losses["gen/total"].backward()
+    gen_opt.step()
+
+    discs.requires_grad_(True)
+    disc_opt.zero_grad()
+    for domain, disc, real, fake, pool in (
+        ("a", disc_a, real_a, fake_a.detach(), pool_a),
+        ("b", disc_b, real_b, fake_b.detach(), pool_b),
+    ):
+        losses[f"disc/real_{domain}"] = mse(disc(real), 1.0)
+        losses[f"disc/fake_{domain}"] = mse(disc(pool(fake) if pool else fake), 0.0)
+        (0.5 * (losses[f"disc/real_{domain}"] + losses[f"disc/fake_{domain}"])).backward()
+    disc_opt.step()
+
     return {name: value.item() for name, value in losses.items()}

@@ -3,7 +3,7 @@
     python tests/make_fixtures.py
 
 Weights and images come from numpy's frozen ``RandomState`` stream, so that a fixture holds only PyTorch's results:
-``networks.npz`` one digest per case (see ``digest``), ``pix2pix.npz`` the losses of a training run.
+``networks.npz`` one digest per case (see ``digest``), ``pix2pix.npz`` and ``cyclegan.npz`` the losses of training runs.
 """
 
 import functools
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from p2p_jax import nets
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))  # for benchmarks.torch_twin, which is not install
 
 _UNET = {"network": "UNet", "shape": (2, 32, 32, 3), "num_downs": 5, "base_width": 4}
 _PATCHGAN = {"network": "PatchGAN", "shape": (2, 64, 64, 6), "base_width": 4}
+_RESNET = {"network": "ResNet", "shape": (2, 16, 16, 3), "num_blocks": 1, "base_width": 4}
 
 # name -> network, shape of its input, and attributes; "train": False normalises by the running statistics.
 CASES = {
@@ -30,7 +32,14 @@ CASES = {
     "unet_running": {**_UNET, "train": False},
     "unet_oblong": {**_UNET, "shape": (1, 32, 64, 1), "num_downs": 4, "out_channels": 2},
     "unet_bottleneck_norm": {**_UNET, "num_downs": 4, "bottleneck_norm": True},
+    "unet_resize": {**_UNET, "num_downs": 3, "upsampling": "resize"},
     "encoder_decoder": {**_UNET, "skips": False},
+    "resnet_instance": {**_RESNET, "num_blocks": 2},
+    "resnet_batch": {**_RESNET, "norm": "batch"},
+    "resnet_running": {**_RESNET, "norm": "batch", "train": False},
+    "resnet_no_norm": {**_RESNET, "shape": (1, 8, 24, 1), "norm": "none", "out_channels": 2},
+    "resnet_resize": {**_RESNET, "upsampling": "resize"},
+    "resnet_zero_padding": {**_RESNET, "upsampling": "resize", "padding": "zero"},
     "patchgan_1": {**_PATCHGAN, "shape": (2, 16, 16, 6), "receptive_field": 1},
     "patchgan_16": {**_PATCHGAN, "shape": (2, 32, 32, 6), "receptive_field": 16},
     "patchgan_34": {**_PATCHGAN, "shape": (2, 32, 32, 6), "receptive_field": 34},
@@ -44,14 +53,38 @@ CASES = {
     "pixelgan_instance": {**_PATCHGAN, "shape": (2, 16, 16, 3), "receptive_field": 1, "norm": "instance"},
 }
 
-# Narrow networks on 64x64 images; dropout off, because two libraries cannot draw the same noise.
+# Configs of the training runs: narrow networks; dropout off, because two libraries cannot draw the same noise.
 TRAINING = {
-    "generator": {"num_downs": 6, "base_width": 8, "dropout_rate": 0.0},
-    "discriminator": {"receptive_field": 34, "base_width": 8},
+    "pix2pix": {
+        "objective": "p2p_jax:pix2pix",
+        "generator": {"network": "p2p_jax.nets:UNet", "num_downs": 6, "base_width": 8, "dropout_rate": 0.0},
+        "discriminator": {"network": "p2p_jax.nets:PatchGAN", "receptive_field": 34, "base_width": 8},
+    },
+    "cyclegan": {
+        "objective": "p2p_jax:cyclegan",
+        "generator": {"network": "p2p_jax.nets:ResNet", "num_blocks": 2, "base_width": 4},
+        "discriminator": {
+            "network": "p2p_jax.nets:PatchGAN",
+            "receptive_field": 34,
+            "base_width": 8,
+            "norm": "instance",
+        },
+        "loss": {"gan": "lsgan", "lambda_cycle": 10.0, "lambda_identity": 0.5, "pool_size": 0},
+    },
+}
+# Objective -> {its network: (section of the config, channels of the input)}.
+PLAYERS = {
+    "pix2pix": {"generator": ("generator", 3), "discriminator": ("discriminator", 6)},
+    "cyclegan": {
+        "gen_ab": ("generator", 3),
+        "gen_ba": ("generator", 3),
+        "disc_a": ("discriminator", 3),
+        "disc_b": ("discriminator", 3),
+    },
 }
 # Adam hides a wrong factor in the gradients; plain gradient descent shows it.
-OPTIMIZERS = {"adam": 40, "sgd": 10}
-SGD_RATE = 0.01
+NUM_STEPS = {("pix2pix", "adam"): 40, ("pix2pix", "sgd"): 10, ("cyclegan", "adam"): 20, ("cyclegan", "sgd"): 10}
+SGD_RATE = {"pix2pix": 0.01, "cyclegan": 0.0003}  # faster, CycleGAN multiplies rounding errors by 4 at every step
 
 
 def attributes(case):
@@ -66,14 +99,6 @@ def shapes_of(name):
     return _shapes(network, CASES[name]["shape"])
 
 
-def training_shapes():
-    """Return {"generator": shapes, "discriminator": shapes} of the training run."""
-    return {
-        "generator": _shapes(nets.UNet(**TRAINING["generator"]), (1, 64, 64, 3)),
-        "discriminator": _shapes(nets.PatchGAN(**TRAINING["discriminator"]), (1, 64, 64, 6)),
-    }
-
-
 def _shapes(network, shape):
     init = functools.partial(network.init, train=False)
     return jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, "float32"))
@@ -85,22 +110,20 @@ def draw(variables, random, published=False):
     By default kernels keep the variance of what passes through them, and every statistic, scale and bias matters;
     `published` is the papers' initialisation.
     """
-    tree = {}
-    for collection in sorted(variables):
-        for layer in sorted(variables[collection]):
-            for leaf in sorted(variables[collection][layer]):
-                shape = variables[collection][layer][leaf].shape
-                noise = random.standard_normal(shape)
-                if leaf == "kernel":
-                    value = noise * (0.02 if published else 1.4 / np.sqrt(np.prod(shape[:-1])))
-                elif leaf == "scale":
-                    value = 1 + (0.02 if published else 0.2) * noise
-                elif leaf == "var":
-                    value = np.ones(shape) if published else 0.5 + np.abs(noise)
-                else:  # bias, mean
-                    value = 0 * noise if published else 0.2 * noise
-                tree.setdefault(collection, {}).setdefault(layer, {})[leaf] = value
-    return tree
+    values, leaves = {}, flatten_dict(variables)
+    for path in sorted(leaves):
+        leaf, shape = path[-1], leaves[path].shape
+        noise = random.standard_normal(shape)
+        if leaf == "kernel":
+            value = noise * (0.02 if published else 1.4 / np.sqrt(np.prod(shape[:-1])))
+        elif leaf == "scale":
+            value = 1 + (0.02 if published else 0.2) * noise
+        elif leaf == "var":
+            value = np.ones(shape) if published else 0.5 + np.abs(noise)
+        else:  # bias, mean
+            value = 0 * noise if published else 0.2 * noise
+        values[path] = value
+    return unflatten_dict(values)
 
 
 def draw_images(random, shape):
@@ -128,8 +151,8 @@ def digest(array):
 
 
 def flatten(tree, prefix):
-    """Return ``{"prefix/layer/leaf": array}`` of a collection ``{layer: {leaf: array}}``."""
-    return {f"{prefix}/{layer}/{leaf}": value for layer, leaves in tree.items() for leaf, value in leaves.items()}
+    """Return ``{"prefix/layer/leaf": array}`` of a collection, ``{layer: {leaf: array}}`` or nested deeper."""
+    return {f"{prefix}/{name}": value for name, value in flatten_dict(tree, sep="/").items()}
 
 
 def inputs(name, seed):
@@ -174,13 +197,14 @@ def run_torch(name, seed, dtype="float64"):
     return results, min(closest)
 
 
-def train_torch(images, optimizer, num_steps):
+def train_torch(objective, images, optimizer, num_steps):
     """Train the twins in float64; returns ``{loss name: [num_steps]}``.
 
     Args:
-      images: [N, 64, 64, 6], input and output on channels; one pair a step, again and again.
+      objective: a key of TRAINING.
+      images: as of ``training_images``.
       optimizer: "adam" or "sgd".
-      num_steps: steps.
+      num_steps: steps, each on one image of either domain.
     """
     import torch
 
@@ -188,32 +212,55 @@ def train_torch(images, optimizer, num_steps):
 
     torch.set_num_threads(1)  # faster for networks this narrow, and far faster where cores are shared
 
-    players = [torch_twin.UNet(**TRAINING["generator"]), torch_twin.PatchGAN(**TRAINING["discriminator"])]
-    for twin, variables in zip(players, training_weights().values(), strict=True):
-        torch_twin.load_variables(twin.double(), variables)
+    players = []
+    for name, variables in training_weights(objective).items():
+        section, channels = PLAYERS[objective][name]
+        network, kwargs = _section(objective, section)
+        players.append(getattr(torch_twin, network)(channels, **kwargs).double())
+        torch_twin.load_variables(players[-1], variables)
+    sides = players[: len(players) // 2], players[len(players) // 2 :]
     if optimizer == "adam":
-        optimizers = [torch_twin.make_adam(twin) for twin in players]
+        optimizers = [torch_twin.make_adam(*side) for side in sides]
     else:
-        optimizers = [torch.optim.SGD(twin.parameters(), lr=SGD_RATE) for twin in players]
-    pairs = torch.from_numpy(images).permute(0, 3, 1, 2)
+        sgd = functools.partial(torch.optim.SGD, lr=SGD_RATE[objective])
+        optimizers = [sgd([weight for twin in side for weight in twin.parameters()]) for side in sides]
+    step = getattr(torch_twin, f"{objective}_step")
     history = []
     for i in range(num_steps):
-        real_a, real_b = pairs[i % len(pairs)][None].split(3, dim=1)
-        history.append(torch_twin.pix2pix_step(*players, *optimizers, real_a, real_b))
+        real_a, real_b = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in batch_of_step(images, i))
+        history.append(step(*players, *optimizers, real_a, real_b))
     return {name: np.array([losses[name] for losses in history]) for name in history[0]}
 
 
-def training_weights():
-    """Return {"generator": variables, "discriminator": variables} to start the training run from."""
+def _section(objective, section):
+    """Return (network class's name, its attributes) of a section of a training run's config."""
+    kwargs = dict(TRAINING[objective][section])
+    return kwargs.pop("network").partition(":")[2], kwargs
+
+
+def training_weights(objective):
+    """Return ``{network of the objective: variables}`` to start the training run from."""
     random = np.random.RandomState(0)
-    return {name: draw(shapes, random, published=True) for name, shapes in training_shapes().items()}
+    weights = {}
+    for name, (section, channels) in PLAYERS[objective].items():
+        network, kwargs = _section(objective, section)
+        shapes = _shapes(getattr(nets, network)(**kwargs), (1, 64, 64, channels))
+        weights[name] = draw(shapes, random, published=True)
+    return weights
 
 
-def training_images():
-    """Return four pairs, [4, 64, 64, 6], whose halves have to do with each other."""
+def training_images(objective):
+    """Return images of A and of B, [N, H, W, 3] each: pairs for pix2pix, sets of different sizes for CycleGAN."""
     random = np.random.RandomState(7)
+    if objective == "cyclegan":
+        return draw_images(random, (4, 32, 32, 3)), 0.5 - 0.5 * draw_images(random, (3, 32, 32, 3)) ** 2
     real_a = draw_images(random, (4, 64, 64, 3))
-    return np.concatenate([real_a, np.clip(0.7 * real_a[..., ::-1] + 0.2, -1, 1)], axis=-1)
+    return real_a, np.clip(0.7 * real_a[..., ::-1] + 0.2, -1, 1)
+
+
+def batch_of_step(images, step):
+    """Return the batches of A and B for a step, of one image each: the images of a set take turns."""
+    return tuple(domain[step % len(domain)][None] for domain in images)
 
 
 def main():
@@ -233,11 +280,13 @@ def main():
         records[f"{name}/digest"], records[f"{name}/seed"] = digests.astype(np.float32), np.int64(seed)
         print(f"{name}: seed {seed}, {digests.size} numbers")
     np.savez_compressed(FIXTURES / "networks.npz", **records)
-    losses = {}
-    for optimizer, num_steps in OPTIMIZERS.items():
-        run = train_torch(training_images(), optimizer, num_steps)
-        losses |= {f"{optimizer}/{name}": values for name, values in run.items()}
-    np.savez_compressed(FIXTURES / "pix2pix.npz", **losses)
+    for objective in TRAINING:
+        losses = {}
+        for optimizer in ("adam", "sgd"):
+            num_steps = NUM_STEPS[objective, optimizer]
+            run = train_torch(objective, training_images(objective), optimizer, num_steps)
+            losses |= {f"{optimizer}/{name}": values for name, values in run.items()}
+        np.savez_compressed(FIXTURES / f"{objective}.npz", **losses)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Networks and training step against PyTorch: from recorded results, and live where PyTorch is installed."""
+"""Networks and training steps against PyTorch: from recorded results, and live where PyTorch is installed."""
 
 import contextlib
 import functools
@@ -11,17 +11,15 @@ import make_fixtures
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
-from make_fixtures import CASES, OPTIMIZERS, digest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from make_fixtures import CASES, NUM_STEPS, TRAINING, digest
 
-import p2p_jax
 from p2p_jax import nets
-from p2p_jax.config import complete
+from p2p_jax.config import complete, resolve
 from p2p_jax.nets.layers import conv, conv_transpose
 from p2p_jax.objectives import DEVICE_AXIS
 
 DATA = Path(os.environ.get("P2P_JAX_TEST_DATA", make_fixtures.ROOT.parent / "shared" / "data"))
-LOSSES = ("disc/fake", "disc/real", "gen/gan", "gen/l1")
 
 
 def precision(dtype):
@@ -47,7 +45,7 @@ def run_jax(name, dtype="float32"):
     """Return what p2p_jax computes for a case with its recorded seed: {name: array}, as ``run_torch`` names them."""
     case, seed = CASES[name], int(recorded("networks")[f"{name}/seed"])
     train = case.get("train", True)
-    options = {"dropout": False} if case["network"] == "UNet" else {}
+    options = {"dropout": False} if case["network"] != "PatchGAN" else {}
     network = getattr(nets, case["network"])(param_dtype=dtype, **make_fixtures.attributes(case))
     variables, x = jax.tree.map(lambda array: array.astype(dtype), make_fixtures.inputs(name, seed))
     stats = variables.get("batch_stats", {})
@@ -101,7 +99,7 @@ def test_network_equals_live_pytorch(name):
         np.testing.assert_allclose(results[key], expected[key], rtol=0, atol=atol, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["unet_batch", "patchgan_70"])
+@pytest.mark.parametrize("name", ["unet_batch", "unet_resize", "resnet_instance", "resnet_resize", "patchgan_70"])
 def test_network_equals_live_pytorch_exactly_in_float64(name):
     pytest.importorskip("torch")
     expected, _ = make_fixtures.run_torch(name, int(recorded("networks")[f"{name}/seed"]))
@@ -132,11 +130,11 @@ def test_dropout_sits_where_pytorch_has_it(num_downs, layout, levels):
     assert names == [f"up_{level}_dropout" for level in levels]
 
 
-def make_config(optimizer, dtype):
-    sgd = {"factory": "optax:sgd", "learning_rate": make_fixtures.SGD_RATE}
+def make_config(objective, optimizer, dtype):
+    sgd = {"factory": "optax:sgd", "learning_rate": make_fixtures.SGD_RATE[objective]}
     return complete(
         {
-            **make_fixtures.TRAINING,
+            **TRAINING[objective],
             "dtype": dtype,
             "param_dtype": dtype,
             "optimizer": sgd if optimizer == "sgd" else {},
@@ -145,71 +143,101 @@ def make_config(optimizer, dtype):
 
 
 @functools.cache
-def train_step(optimizer, dtype):
-    """Return (initial state, compiled update on one device)."""
+def train_step(name, optimizer, dtype):
+    """Return (initial state, compiled update on one device) of a training run."""
     with precision(dtype):
-        objective = p2p_jax.pix2pix(make_config(optimizer, dtype))
-        image = jax.ShapeDtypeStruct((1, 64, 64, 3), dtype)
-        shapes = jax.eval_shape(objective.init, jax.random.key(0), {"real_a": image, "real_b": image})
+        config = make_config(name, optimizer, dtype)
+        objective = resolve(config.objective)(config)
+        images = make_fixtures.batch_of_step(make_fixtures.training_images(name), 0)
+        real_a, real_b = (jax.ShapeDtypeStruct(x.shape, dtype) for x in images)
+        shapes = jax.eval_shape(objective.init, jax.random.key(0), {"real_a": real_a, "real_b": real_b})
         state = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), shapes)  # as optimizers begin
-        for name, variables in make_fixtures.training_weights().items():
+        for player, variables in make_fixtures.training_weights(name).items():
             for collection, tree in variables.items():
-                state[collection][name] = jax.tree.map(lambda array: jnp.asarray(array, dtype), tree)
+                state[collection][player] = jax.tree.map(lambda array: jnp.asarray(array, dtype), tree)
+        assert jax.tree.structure(state) == jax.tree.structure(shapes)
+        mesh = Mesh(np.array(jax.devices()[:1]), (DEVICE_AXIS,))
         replicated, split = PartitionSpec(), PartitionSpec(DEVICE_AXIS)
         update = jax.shard_map(
             objective.update,
-            mesh=Mesh(np.array(jax.devices()[:1]), (DEVICE_AXIS,)),
+            mesh=mesh,
             in_specs=(replicated, split, replicated),
             out_specs=replicated,
             check_vma=False,
         )
-        # conftest.py has XLA optimise nothing; 80 steps in float64 are worth it.
+        # conftest.py has XLA optimise nothing; many steps in float64 are worth it.
         options = {"xla_backend_optimization_level": 3} if optimizer == "adam" and dtype == "float64" else {}
-        return state, jax.jit(update, compiler_options=options)
+        # Placed as the update returns it, or the second step would be compiled again.
+        return jax.device_put(state, NamedSharding(mesh, replicated)), jax.jit(update, compiler_options=options)
 
 
-def train_jax(images, optimizer, num_steps, dtype):
+def train_jax(objective, images, optimizer, num_steps, dtype):
     """Train as ``train_torch`` does, with the library's objective; returns {loss name: [num_steps]}."""
-    state, update = train_step(optimizer, dtype)
+    state, update = train_step(objective, optimizer, dtype)
     history = []
     with precision(dtype):
         for i in range(num_steps):
-            pair = jnp.asarray(images[i % len(images)][None], dtype)
-            batch = {"real_a": pair[..., :3], "real_b": pair[..., 3:]}
-            state, metrics = update(state, batch, jax.random.key(i))
+            real_a, real_b = (jnp.asarray(x, dtype) for x in make_fixtures.batch_of_step(images, i))
+            state, metrics = update(state, {"real_a": real_a, "real_b": real_b}, jax.random.key(i))
             history.append(metrics)
-        assert metrics["gen/l1"].dtype == dtype
-    return {name: np.array([float(metrics[name]) for metrics in history]) for name in LOSSES}
+        assert metrics["gen/total"].dtype == dtype
+    return {name: np.array([float(metrics[name]) for metrics in history]) for name in metrics}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_training_follows_recorded_pytorch(optimizer):
-    losses = train_jax(make_fixtures.training_images(), optimizer, OPTIMIZERS[optimizer], "float64")
-    for name in LOSSES:
-        expected = recorded("pix2pix")[f"{optimizer}/{name}"]
-        assert expected.std() > 1e-3  # the players move
-        np.testing.assert_allclose(losses[name], expected, rtol=1e-9, err_msg=name)
+def assert_same_losses(actual, expected, rtol):
+    """Compare {loss name: [num_steps]} with what ``train_torch`` gave, at every step."""
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, err_msg=name)
 
 
-def test_training_in_float32_follows_recorded_pytorch():
-    losses = train_jax(make_fixtures.training_images(), "adam", 5, "float32")
-    for name in LOSSES:
-        np.testing.assert_allclose(losses[name], recorded("pix2pix")[f"adam/{name}"][:5], rtol=1e-4, err_msg=name)
+def recorded_losses(objective, optimizer):
+    """Return the recorded {loss name: [num_steps]} of a training run."""
+    prefix = f"{optimizer}/"
+    record = recorded(objective)
+    losses = {key.removeprefix(prefix): record[key] for key in record if key.startswith(prefix)}
+    assert all(values.std() > 1e-3 for values in losses.values())  # the players move
+    return losses
 
 
-def test_training_on_facades_follows_live_pytorch():
-    pytest.importorskip("torch")
+@pytest.mark.parametrize(("objective", "optimizer"), NUM_STEPS)
+def test_training_follows_recorded_pytorch(objective, optimizer):
+    images, num_steps = make_fixtures.training_images(objective), NUM_STEPS[objective, optimizer]
+    losses = train_jax(objective, images, optimizer, num_steps, "float64")
+    assert_same_losses(losses, recorded_losses(objective, optimizer), rtol=1e-9)
+
+
+@pytest.mark.parametrize("objective", TRAINING)
+def test_training_in_float32_follows_recorded_pytorch(objective):
+    losses = train_jax(objective, make_fixtures.training_images(objective), "adam", 5, "float32")
+    expected = {name: values[:5] for name, values in recorded_losses(objective, "adam").items()}
+    assert_same_losses(losses, expected, rtol=1e-4)
+
+
+def load_images(folder, size):
+    """Return the first four photographs of a folder of real data, in [-1, 1]."""
     image = pytest.importorskip("PIL.Image")
-    paths = sorted((DATA / "facades" / "train").glob("*.jpg"))[:4]
+    paths = sorted((DATA / folder).glob("*.jpg"))[:4]
     if not paths:
-        pytest.skip(f"no facades in {DATA}; set P2P_JAX_TEST_DATA")
-    photo_label = np.stack([np.asarray(image.open(path).convert("RGB").resize((128, 64))) for path in paths])
-    photo, label = np.split(photo_label / 127.5 - 1, 2, axis=2)
-    images = np.concatenate([label, photo], axis=-1)
-    losses = train_jax(images, "adam", OPTIMIZERS["adam"], "float64")
-    expected = make_fixtures.train_torch(images, "adam", OPTIMIZERS["adam"])
-    for name in LOSSES:
-        np.testing.assert_allclose(losses[name], expected[name], rtol=1e-9, err_msg=name)
+        pytest.skip(f"no {folder} in {DATA}; set P2P_JAX_TEST_DATA")
+    return np.stack([np.asarray(image.open(path).convert("RGB").resize(size)) for path in paths]) / 127.5 - 1
+
+
+def assert_follows_live_pytorch(objective, images):
+    num_steps = NUM_STEPS[objective, "adam"]
+    losses = train_jax(objective, images, "adam", num_steps, "float64")
+    assert_same_losses(losses, make_fixtures.train_torch(objective, images, "adam", num_steps), rtol=1e-9)
+
+
+def test_pix2pix_on_facades_follows_live_pytorch():
+    pytest.importorskip("torch")
+    photo, label = np.split(load_images("facades/train", (128, 64)), 2, axis=2)
+    assert_follows_live_pytorch("pix2pix", (label, photo))
+
+
+def test_cyclegan_on_horses_and_zebras_follows_live_pytorch():
+    pytest.importorskip("torch")
+    images = tuple(load_images(f"horse2zebra/train{domain}", (32, 32)) for domain in "AB")
+    assert_follows_live_pytorch("cyclegan", images)
 
 
 def autodiff_conv(x, kernel, stride, padding):
