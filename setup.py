@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="p2p_jax",
     version="0.1.0",
-    description="Image-to-image translation with conditional GANs (pix2pix) in JAX and Flax",
+    description="Image-to-image translation with conditional GANs (pix2pix, CycleGAN) in JAX and Flax",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -21,6 +21,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.25",
         "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6.1",  # tensorflow-datasets imports it without asking for it
         "dm-pix>=0.4.4",
         "numpy>=2.0",
         "ml_collections>=1.1.0",

@@ -35,9 +35,10 @@ DEFAULTS: dict[str, Any] = {
     "best_mode": "min",  # "min" or "max"
     "num_samples": 4,  # validation images in a sample grid
     "data": {
-        "source": "side_by_side",  # toy_facades | side_by_side | folders | pix2pix/NAME | module:name
+        # Pairs: toy_facades | side_by_side | folders | pix2pix/NAME. No pairs: toy_unpaired | unpaired | cycle_gan/NAME.
+        "source": "side_by_side",  # or "module:name"
         "dir": "",  # folder with the images; "" where the source needs none
-        "direction": "AtoB",  # "BtoA" swaps the two images
+        "direction": "AtoB",  # "BtoA" swaps the two images, or sides
         "load_size": 286,  # images are resized to this square, then cropped
         "crop_size": 256,  # side of the images that the networks see
         "flip": True,  # mirror at random
@@ -45,8 +46,8 @@ DEFAULTS: dict[str, Any] = {
         "channels_b": 3,  # of the output (after `direction`): 1 or 3
         "train_split": "train",
         "val_split": "val",  # "" trains without validation
-        "num_train": 0,  # training images; 0: counted at the start
-        "fingerprint": "",  # of the training file names; "": computed at the start
+        "num_train": 0,  # training pairs, or images of the longer side, an epoch; 0: counted at the start
+        "fingerprint": "",  # of the images; "": computed at the start
     },
     "generator": None,
     "discriminator": None,

@@ -107,7 +107,7 @@ class Log:
         config = self._config
         done = config.num_steps - first_step
         text = (
-            f"Finished: {config.num_steps:,} steps of {config.objective} on {num_train:,} pairs from "
+            f"Finished: {config.num_steps:,} steps of {config.objective} on {num_train:,} training examples from "
             f"{config.data.source}; the last {done:,} took {format_seconds(seconds)} "
             f"({done / seconds:.3g} steps/s with everything)."
         )

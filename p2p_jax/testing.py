@@ -65,8 +65,9 @@ def _check_update(objective, state, batch, rng):
 
 
 def _check_translate(objective, state, batch, rng):
-    fakes = objective.translate(state, batch, rng)
-    alone = objective.translate(state, {k: v[:1] for k, v in batch.items()}, rng)
+    translate = jax.jit(objective.translate)
+    fakes = translate(state, batch, rng)
+    alone = translate(state, {k: v[:1] for k, v in batch.items()}, rng)
     assert fakes, "translate returns no image"
     for name, images in fakes.items():
         assert images.shape[0] == len(batch["real_a"]), f"{name} has another batch size"
@@ -76,7 +77,7 @@ def _check_translate(objective, state, batch, rng):
 
 
 def _check_evaluate(objective, state, batch, rng):
-    metrics, columns = objective.evaluate(state, batch, rng)
+    metrics, columns = jax.jit(objective.evaluate)(state, batch, rng)
     count = len(batch["real_a"])
     for name, values in metrics.items():
         assert values.shape == (count,), f"evaluate must give one {name} per image"

@@ -160,15 +160,15 @@ def _open(
 
 
 def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str) -> ConfigDict:
-    """Return a copy that says how many training pairs there are and what they are recognised by."""
+    """Return a copy that says how many training examples there are and what they are recognised by."""
     if config.data.num_train not in (0, num_train):
-        raise InputError(f"config.data.num_train is {config.data.num_train}, but there are {num_train} training pairs")
+        raise InputError(f"config.data.num_train is {config.data.num_train}, but there are {num_train} training examples")
     facts = {"num_train": num_train, "fingerprint": fingerprint}
     return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
 
 
 def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return a batch of one gray pair: its shapes and dtypes are what a state is made from."""
+    """Return a batch of one gray example: its shapes and dtypes are what a state is made from."""
     side = config.data.crop_size
     channels = {"real_a": config.data.channels_a, "real_b": config.data.channels_b}
     return {name: np.zeros((1, side, side, c), np.float32) for name, c in channels.items()}

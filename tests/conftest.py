@@ -37,12 +37,28 @@ SMALL = {
     "data": {"source": "toy_facades", "direction": "BtoA", "load_size": 18, "crop_size": 16},
     "generator": {"num_downs": 3, "base_width": 4},
     "discriminator": {"receptive_field": 16, "base_width": 4},
+    "loss": {"lambda_l1": 100.0},
+}
+SMALL_CYCLEGAN = {
+    **SMALL,
+    "objective": "p2p_jax:cyclegan",
+    "best_metric": "cycle",
+    "data": {"source": "toy_unpaired", "load_size": 18, "crop_size": 16},
+    "generator": {"network": "p2p_jax.nets:ResNet", "num_blocks": 1, "base_width": 4},
+    "discriminator": {"receptive_field": 16, "base_width": 4, "norm": "instance"},
+    "loss": {"lambda_identity": 0.5, "pool_size": 4},
+    "inference": {"norm": "batch", "dropout": False},
 }
 
 
-def small_config(**changes):
+def small_cyclegan_config(**changes):
+    """Return the small experiment without pairs; see ``small_config``."""
+    return small_config(SMALL_CYCLEGAN, **changes)
+
+
+def small_config(base=SMALL, **changes):
     """Return the small experiment; ``section__key=value`` changes an option in a section."""
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()}
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
         (config.setdefault(section, {}) if section else config)[key] = value

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import jax
 import pytest
-from conftest import memory_data, random_batch, small_config
+from conftest import memory_data, random_batch, small_config, small_cyclegan_config
 from ml_collections import ConfigDict
 
 from p2p_jax import config as config_lib
 from p2p_jax.config import DEFAULTS, complete, differences, find, from_json, load, resolve, to_json
 from p2p_jax.errors import InputError
-from p2p_jax.nets import PatchGAN, UNet
 from p2p_jax.train import train
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).parent.parent / "configs").glob("*.py") if p.stem != "__init__")
@@ -21,8 +20,15 @@ GIVEN_BY_OBJECTIVE = {"out_channels", "dtype", "param_dtype", "axis_name", "pare
 
 
 def test_all_published_experiments_are_there():
-    wanted = {"quickstart", "facades", "maps", "edges2shoes", "edges2handbags", "cityscapes", "night2day"}
-    assert wanted <= set(CONFIGS)
+    pix2pix = {"quickstart", "facades", "maps", "edges2shoes", "edges2handbags", "cityscapes", "night2day"}
+    cyclegan = {"quickstart_cyclegan", "horse2zebra", "apple2orange", "summer2winter", "maps_unpaired"}
+    cyclegan |= {"facades_unpaired", "iphone2dslr"} | {f"{x}2photo" for x in ("monet", "cezanne", "ukiyoe", "vangogh")}
+    for names, objective in ((pix2pix, "p2p_jax:pix2pix"), (cyclegan, "p2p_jax:cyclegan")):
+        assert names == {name for name in CONFIGS if load(name).objective == objective}
+
+
+def loss_options(config):
+    return sys.modules[config.objective.replace("p2p_jax:", "p2p_jax.objectives.")].LOSS
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -30,9 +36,10 @@ def test_configs_are_complete_and_valid(name):
     config = load(name)
     facts_found_at_the_start = {"data.num_train", "data.fingerprint"}
     assert set(differences(config, complete(config))) <= facts_found_at_the_start
-    for section, network in (("generator", UNet), ("discriminator", PatchGAN)):
-        fields = {field.name for field in dataclasses.fields(network)} - GIVEN_BY_OBJECTIVE
+    for section in ("generator", "discriminator"):
+        fields = {field.name for field in dataclasses.fields(resolve(config[section].network))} - GIVEN_BY_OBJECTIVE
         assert set(config[section]) == fields | {"network"}
+    assert config.loss.keys() == loss_options(config).keys()
     docstring = find(name).read_text().split('"""')[1]
     assert f"python -m p2p_jax.main --config configs/{name}.py" in docstring
     for word in ("Hardware:", "Time:", "Expect"):
@@ -45,7 +52,8 @@ def test_json_round_trip(name):
     assert differences(config, from_json(to_json(config))) == {}
 
 
-def test_every_option_is_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("make_config", [small_config, small_cyclegan_config])
+def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     """An option that nothing reads is a lie to the user. Checking and copying a config do not count as reading."""
     read, sections = set(), {}
     original_get = ConfigDict.__getitem__
@@ -67,11 +75,12 @@ def test_every_option_is_read(tmp_path, monkeypatch):
 
         return run
 
-    config = small_config(schedule__kind="linear_decay", num_steps=2)
+    config = make_config(schedule__kind="linear_decay", num_steps=2)
     monkeypatch.setattr(ConfigDict, "__getitem__", recording_get)
     monkeypatch.setattr(ConfigDict, "to_dict", without_record(ConfigDict.to_dict))
     complete_unrecorded = without_record(config_lib.complete)
-    for module in ("p2p_jax.config", "p2p_jax.train", "p2p_jax.objectives.pix2pix"):
+    for module in ("config", "train", "objectives.pix2pix", "objectives.cyclegan"):
+        module = f"p2p_jax.{module}"
         monkeypatch.setattr(sys.modules[module], "complete", complete_unrecorded)
     train(config, tmp_path)
     train(config, tmp_path)  # finished: compares the stored facts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets import RECEPTIVE_FIELDS, EncoderDecoder, PatchGAN, UNet, UNet128, UNet256
+from p2p_jax.nets import RECEPTIVE_FIELDS, EncoderDecoder, PatchGAN, ResNet, ResNet6, ResNet9, UNet, UNet128, UNet256
 from p2p_jax.nets.layers import BatchNorm, Conv, InstanceNorm
 
 
@@ -25,6 +25,8 @@ def count(network, shape):
         (UNet128(), (1, 128, 128, 3), 41_828_995),
         (PatchGAN(), (1, 256, 256, 6), 2_768_705),
         (PatchGAN(norm="instance"), (1, 256, 256, 3), 2_764_737),
+        (ResNet9(), (1, 256, 256, 3), 11_378_179),
+        (ResNet6(), (1, 128, 128, 3), 7_837_699),
     ],
 )
 def test_published_parameter_counts(network, shape, published):

@@ -78,8 +78,14 @@ def _correlate(x, kernel, stride, padding):
 
 
 def _plain_correlate(x, kernel, stride, padding):
-    pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)
+    pads = [(padding, padding), (padding, padding)]
+    # XLA's CPU back end takes convolutions without any padding another way, three times slower: pad one row, and cut
+    # what it adds.
+    detour = stride == 1 and padding == 0 and len(kernel) > 1 and jax.default_backend() == "cpu"
+    if detour:
+        pads[0] = (0, 1)
+    y = lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)
+    return y[:, :-1] if detour else y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
