@@ -35,8 +35,9 @@ DEFAULTS: dict[str, Any] = {
     "best_mode": "min",  # "min" or "max"
     "num_samples": 4,  # validation images in a sample grid
     "data": {
-        # Pairs: toy_facades | side_by_side | folders | pix2pix/NAME. No pairs: toy_unpaired | unpaired | cycle_gan/NAME.
-        "source": "side_by_side",  # or "module:name"
+        # In pairs: toy_facades | side_by_side | folders | pix2pix/NAME. Without: toy_unpaired | unpaired |
+        # cycle_gan/NAME. Of your own: "module:name".
+        "source": "side_by_side",
         "dir": "",  # folder with the images; "" where the source needs none
         "direction": "AtoB",  # "BtoA" swaps the two images, or sides
         "load_size": 286,  # images are resized to this square, then cropped

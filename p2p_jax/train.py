@@ -162,7 +162,9 @@ def _open(
 def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str) -> ConfigDict:
     """Return a copy that says how many training examples there are and what they are recognised by."""
     if config.data.num_train not in (0, num_train):
-        raise InputError(f"config.data.num_train is {config.data.num_train}, but there are {num_train} training examples")
+        raise InputError(
+            f"config.data.num_train is {config.data.num_train}, but there are {num_train} training examples"
+        )
     facts = {"num_train": num_train, "fingerprint": fingerprint}
     return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
 

@@ -1,5 +1,6 @@
 """Networks: published sizes, layouts, normalisation, initialisation, dtypes."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from p2p_jax.errors import InputError
 from p2p_jax.nets import RECEPTIVE_FIELDS, EncoderDecoder, PatchGAN, ResNet, ResNet6, ResNet9, UNet, UNet128, UNet256
-from p2p_jax.nets.layers import BatchNorm, Conv, InstanceNorm
+from p2p_jax.nets.layers import BatchNorm, Conv, InstanceNorm, make_upsampling
 
 
 def variables_of(network, shape):
@@ -108,6 +109,11 @@ def test_rectangles_and_channels(downs):
         (UNet(num_downs=3, dropout_layout="other"), (1, 16, 16, 3), "choose one of paper, pytorch"),
         (UNet(num_downs=3, norm="layer"), (1, 16, 16, 3), "choose one of batch, instance, none"),
         (UNet(num_downs=3, init_type="he"), (1, 16, 16, 3), "choose one of normal, xavier, kaiming, orthogonal"),
+        (UNet(num_downs=3, upsampling="cubic"), (1, 16, 16, 3), "choose one of transposed, resize"),
+        (ResNet(padding="same"), (1, 16, 16, 3), "choose one of zero, reflect"),
+        (ResNet(num_blocks=-1), (1, 16, 16, 3), "num_blocks is -1"),
+        (ResNet(), (1, 18, 16, 3), "multiples of 4"),
+        (ResNet(), (1, 4, 16, 3), "at least 8"),
         (PatchGAN(receptive_field=71), (1, 16, 16, 3), "choose one of 1, 16, 34, 70, 142, 286"),
         (PatchGAN(receptive_field=70), (1, 8, 8, 3), "at least 24x24"),
     ],
@@ -199,3 +205,53 @@ def test_low_precision_computation_with_full_precision_parameters(network):
     inner = [v for v in jax.tree.leaves(state["intermediates"]) if v.dtype == jnp.bfloat16]
     assert len(inner) >= 4
     np.testing.assert_allclose(low, full, atol=0.02)
+
+
+def test_remat_changes_memory_alone():
+    """Gradients are those of the plain network, and fewer intermediate values wait for them."""
+    x = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
+    plain, remat = (ResNet(num_blocks=2, base_width=4, dropout_rate=0.5, remat=switch) for switch in (False, True))
+    variables = plain.init(jax.random.key(0), x, train=False)
+
+    def grads(network):
+        def loss(variables):
+            return jnp.square(network.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})).sum()
+
+        return jax.jit(jax.grad(loss))(variables), str(jax.make_jaxpr(jax.grad(loss))(variables))
+
+    (expected, _), (found, operations) = grads(plain), grads(remat)
+    assert "remat" in operations or "checkpoint" in operations
+    assert jax.tree.structure(expected) == jax.tree.structure(remat.init(jax.random.key(0), x, train=False))
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(np.abs(a).max(), 1))
+
+
+@pytest.mark.parametrize(("kind", "even"), [("resize", True), ("transposed", False)])
+def test_resize_upsampling_leaves_no_checkerboard(kind, even):
+    """An even map stays even; a 3x3 transposed convolution with stride 2 draws its grid into it."""
+
+    class Up(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return make_upsampling(kind, kernel_size=3, pad_with="reflect")(features=2, name="up")(x)
+
+    x = jnp.ones((1, 8, 6, 3))
+    variables = Up().init(jax.random.key(0), x)
+    assert variables["params"]["up"]["kernel"].shape == ((3, 3, 3, 2) if even else (3, 3, 2, 3))
+    y = Up().apply(variables, x)
+    assert y.shape == (1, 16, 12, 2)
+    inside = y[:, 2:-2, 2:-2]
+    assert (float(jnp.ptp(inside, (1, 2)).max()) < 1e-6) == even
+
+
+def test_residual_blocks_add_to_what_comes_in():
+    """Blocks whose last convolution is zero change nothing: n of them are as good as none."""
+    x = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
+    deep, shallow = (ResNet(num_blocks=n, base_width=4, norm="none", init_gain=0.2) for n in (3, 0))
+    params = deep.init(jax.random.key(0), x, train=False)["params"]
+    for i in (1, 2, 3):
+        params[f"block_{i}"]["conv_2"] = jax.tree.map(jnp.zeros_like, params[f"block_{i}"]["conv_2"])
+    outer = {name: value for name, value in params.items() if not name.startswith("block")}
+    found = deep.apply({"params": params}, x, train=False)
+    np.testing.assert_allclose(found, shallow.apply({"params": outer}, x, train=False), atol=1e-6)
+    assert np.abs(found).max() > 1e-3

@@ -178,6 +178,40 @@ def test_evaluation_pads_and_cuts():
     assert calls == [(2, 16, 16, 3)]  # two devices, one compilation
 
 
+def test_columns_keep_the_order_of_the_objective():
+    def evaluate(state, batch, rng):
+        return {"mean": batch["real_a"].mean((1, 2, 3))}, {name: batch["real_a"] for name in ("real", "fake", "again")}
+
+    config = small_config()
+    run = parallel.compile_evaluate(evaluate, 2)
+    for _ in range(2):
+        _, images = run({}, random_batch(config), jax.random.key(0))
+        assert list(images) == ["real", "fake", "again"]
+
+
+@pytest.mark.parametrize("compile_update", [parallel.pmap_update, parallel.shard_map_update])
+def test_the_step_compiles_once(compile_update):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+
+    def update(state, batch, rng):
+        total = jax.lax.psum(batch["real_a"].sum(), parallel.DEVICE_AXIS)
+        return {"step": state["step"] + 1, "total": state["total"] + total}, {"total": total}
+
+    state = parallel.replicate({"step": np.int32(0), "total": np.float32(0)})
+    step, batch, rng = compile_update(update), random_batch(small_config()), jax.random.key(0)
+    state, _, _ = jax.block_until_ready(step(state, batch, rng))
+    before = len(compiled)
+    for _ in range(3):
+        state, _, _ = step(state, batch, rng)
+    assert before > 0
+    assert len(compiled) == before
+    assert int(state["step"]) == 4
+    assert float(state["total"]) == pytest.approx(4 * float(batch["real_a"].sum()), rel=1e-4)
+
+
 def test_finiteness():
     state = {"a": np.ones(3, np.float32), "step": np.int32(1)}
     assert parallel.all_finite(state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 from pathlib import Path
 
@@ -306,8 +307,9 @@ def backend(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("channels", [(5, 7), (9, 2)])
-@pytest.mark.parametrize("size", [(3, 5), (16, 14)])
+@pytest.mark.parametrize(
+    ("channels", "size"), [*itertools.product([(5, 7), (9, 2)], [(3, 5), (16, 14)]), ((64, 65), (9, 8))]
+)
 @pytest.mark.parametrize(("transposed", "kernel_size", "stride", "padding"), CONVOLUTIONS)
 def test_convolution_and_its_gradients_equal_autodiff(
     transposed, kernel_size, stride, padding, size, channels, backend

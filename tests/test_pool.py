@@ -70,7 +70,9 @@ def test_swaps_half_the_time_and_loses_nothing():
 def test_slots_are_drawn_uniformly():
     size = 4
     state, _ = query(new_pool(size), items(0, 1, 2, 3), jax.random.key(0))
-    out = jax.vmap(lambda key: pool.query(state, items(9), key)[1]["number"][0])(jax.random.split(jax.random.key(1), 4000))
+    out = jax.vmap(lambda key: pool.query(state, items(9), key)[1]["number"][0])(
+        jax.random.split(jax.random.key(1), 4000)
+    )
     counts = np.bincount(np.asarray(out, int), minlength=10)
     assert counts[:4].sum() + counts[9] == 4000
     assert np.abs(counts[:4] - 500).max() < 100  # standard deviation 21

@@ -17,7 +17,7 @@ COMMANDS = [
     line
     for text in [
         *(block["text"] for block in BLOCKS if block["language"] == "bash"),
-        *(path.read_text() for path in sorted((ROOT / "configs").glob("*.py"))),
+        *(path.read_text() for room in ("configs", "examples") for path in sorted((ROOT / room).glob("*.py"))),
     ]
     for line in re.sub(r"\\\n\s*", "", text).splitlines()
     if "python -m p2p_jax." in line
@@ -39,9 +39,12 @@ def python(folder, code):
 
 def test_every_training_command_parses_to_a_valid_config(tmp_path):
     commands = [line.split("python -m p2p_jax.main ")[1] for line in COMMANDS if "p2p_jax.main" in line]
+    commands = [line.replace("--config examples/", f"--config {ROOT}/examples/") for line in commands]
     options = re.findall(r"`(--config\.[^`]*)`", README)
     commands += [
-        f"--config facades {option}" for option in options if not re.search("FOLDER|SECTION", option) and "=" in option
+        f"--config {'horse2zebra' if re.search('cycle|identity|pool|blocks|remat', option) else 'facades'} {option}"
+        for option in options
+        if not re.search("FOLDER|SECTION", option) and "=" in option
     ]
     files = {block["mark"][6:]: block["text"] for block in BLOCKS if (block["mark"] or "").startswith("file: ")}
     for name, text in files.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import memory_data, small_config
+from conftest import memory_data, small_config, small_cyclegan_config
 from PIL import Image
 from test_data import write_pairs
 
@@ -28,6 +28,13 @@ def assert_bitwise_equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         assert np.array_equal(x, y), f"{jax.tree_util.keystr(path)} differs"
+
+
+def write_images(folder, count):
+    folder.mkdir()
+    for i in range(count):
+        noise = np.random.RandomState([i, count]).randint(0, 256, (20, 16 + i, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
 
 
 def rows_of(workdir):
@@ -100,6 +107,30 @@ def test_four_steps_equal_some_and_the_rest(uninterrupted, pairs, tmp_path, firs
     found = [{k: v for k, v in row.items() if k.startswith(("step", "train/"))} for row in rows_of(tmp_path / "run")]
     expected = [{k: row[k] for k in found[0]} for row in rows_of(uninterrupted[1])]
     assert found == expected
+
+
+def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
+    """Folders of 5 and 3 images in batches of 2: the pools are full and swapping by the time of the interruption."""
+    for split in ("train", "test"):
+        for side, count in (("A", 5), ("B", 3)):
+            write_images(tmp_path / f"{split}{side}", count)
+
+    def config(**changes):
+        folder = {"data__source": "unpaired", "data__dir": str(tmp_path), "data__val_split": "test"}
+        return small_cyclegan_config(batch_size=2, num_samples=3, loss__pool_size=4, num_steps=8, **(folder | changes))
+
+    whole = train(config(), tmp_path / "whole")
+    assert whole["pool"]["a"]["filled"].all()
+    for first_part in (1, 5):
+        run = tmp_path / f"parts{first_part}"
+        stopped = train(config(num_steps=first_part), run)
+        assert stopped["pool"]["b"]["filled"].sum() == min(2 * first_part, 4)
+        assert_bitwise_equal(train(config(), run), whole)
+    rows = rows_of(tmp_path / "whole")
+    assert float(rows[-1]["eval/cycle"]) > 0
+    grid = Image.open(tmp_path / "whole" / "samples" / "step_0000008.png")
+    assert grid.size == (6 * 16 + 5 * 4, 16 + 3 * 16 + 2 * 4)
+    assert "on 5 training examples from unpaired" in (tmp_path / "whole" / "summary.txt").read_text()
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):
@@ -325,7 +356,7 @@ def test_training_in_memory_works_without_tensorflow(tmp_path):
     code = """
         import sys
         sys.modules["tensorflow"] = None  # importing it raises ImportError
-        from conftest import memory_data, small_config
+        from conftest import memory_data, small_config, small_cyclegan_config
         import p2p_jax
         config = small_config(num_steps=1)
         state = p2p_jax.train(config, sys.argv[1], data=memory_data(config))

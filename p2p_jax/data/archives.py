@@ -12,13 +12,11 @@ TensorFlow and TFDS are imported by the functions that need them, so importing t
 import gzip
 import hashlib
 import http.client
-import importlib.resources.abc
 import json
 import os
 import pathlib
 import posixpath
 import shutil
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -123,12 +121,6 @@ def import_tfds() -> ModuleType:
             f"this data set is fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]', "
             "or name a copy that you already have with --config.data.dir=FOLDER"
         ) from error
-    try:
-        import importlib_resources  # noqa: F401
-    except ImportError:
-        # TFDS (4.9.10, for one) builds no data set without it, but asks for it on Python < 3.9 only; the standard
-        # library has the same.
-        sys.modules["importlib_resources"] = importlib.resources
     return tensorflow_datasets
 
 

@@ -112,7 +112,13 @@ def _kernel_grad(x, y, size, stride, padding):
             lambda kernel: _plain_correlate(x, kernel, stride, padding), jax.ShapeDtypeStruct(shape, x.dtype)
         )
         return transpose(y)[0]
-    patches, y = _patches(x, size, stride, padding).reshape(-1, math.prod(shape[:3])), y.reshape(-1, shape[3])
+    y = y.reshape(-1, shape[3])
+    if stride == 1 and min(shape[2:]) >= 64 and len(y) > shape[3]:
+        # Wide enough for a product per tap, which saves the patches' memory; y is turned once for all of them.
+        turned = lax.optimization_barrier(y.T)
+        taps = [turned @ tap.reshape(-1, shape[2]) for tap in _taps(x, size, stride, padding)]
+        return lax.optimization_barrier(jnp.stack(taps)).swapaxes(1, 2).reshape(shape)
+    patches = _patches(x, size, stride, padding).reshape(-1, math.prod(shape[:3]))
     if len(y) <= shape[3]:
         return (patches.T @ y).reshape(shape)
     # Twice as fast for long columns, if XLA is kept from turning it into the product above.
@@ -147,16 +153,21 @@ def _steps(side, size, stride, padding):
     return (side + 2 * padding - size) // stride + 1
 
 
-def _patches(x, size, stride, padding):
-    """Return what the kernel meets at each of its steps: [B, h, w, size, size, C]."""
+def _taps(x, size, stride, padding):
+    """Return what each place of the kernel meets at its steps, row by row: size * size arrays [B, h, w, C]."""
     height, width = (_steps(side, size, stride, padding) for side in x.shape[1:3])
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    taps = [
+    return [
         padded[:, i : i + stride * height : stride, j : j + stride * width : stride]
         for i in range(size)
         for j in range(size)
     ]
-    return jnp.stack(taps, axis=3).reshape(x.shape[0], height, width, size, size, x.shape[3])
+
+
+def _patches(x, size, stride, padding):
+    """Return what the kernel meets at each of its steps: [B, h, w, size, size, C]."""
+    taps = jnp.stack(_taps(x, size, stride, padding), axis=3)
+    return taps.reshape(*taps.shape[:3], size, size, x.shape[3])
 
 
 def _add_patches(patches, stride, padding, sides):

@@ -1,5 +1,7 @@
 """CycleGAN: two translations that undo each other, learnt from unpaired images (Zhu et al. 2017, section 3)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -117,7 +119,8 @@ def cyclegan(config: ConfigDict) -> Objective:
             real_a, real_b = batch["real_a"], batch["real_b"]
             fake_b, idt_b = translate_and_identity(gens, stats, "gen_ab", real_a, real_b, call=0)
             fake_a, idt_a = translate_and_identity(gens, stats, "gen_ba", real_b, real_a, call=2)
-            terms, total = {}, 0.0
+            terms: dict[str, jax.Array] = {}
+            total: Any = 0.0
             if loss.lambda_gan:
                 terms["gen/gan_ab"] = gan_loss.generator(run(gens, stats, "disc_b", fake_b))
                 terms["gen/gan_ba"] = gan_loss.generator(run(gens, stats, "disc_a", fake_a))
@@ -135,7 +138,9 @@ def cyclegan(config: ConfigDict) -> Objective:
             return total, (stats, {"a": fake_a, "b": fake_b}, terms | {"gen/total": total})
 
         def disc_loss(discriminators):
-            discs, stats, terms, total = params | discriminators, dict(gen_stats), {}, 0.0
+            discs, stats = params | discriminators, dict(gen_stats)
+            terms: dict[str, jax.Array] = {}
+            total: Any = 0.0
             for name in ("a", "b"):
                 real = gan_loss.real(run(discs, stats, f"disc_{name}", batch[f"real_{name}"]))
                 fake = gan_loss.fake(run(discs, stats, f"disc_{name}", fakes[name]))

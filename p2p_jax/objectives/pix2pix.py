@@ -1,5 +1,7 @@
 """pix2pix: a conditional GAN plus L1 on paired images (Isola et al. 2017, section 3)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from dm_pix import psnr, ssim
@@ -53,7 +55,7 @@ def pix2pix(config: ConfigDict) -> Objective:
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.channels_b)
     gen_single = build("generator", out_channels=config.data.channels_b, axis_name=None)
-    disc = build("discriminator") if loss.lambda_gan else None
+    disc: Any = build("discriminator") if loss.lambda_gan else None
     gan_loss = losses.find(loss.gan)
     tx, learning_rate = make_optimizer(config)
 

@@ -1,0 +1,47 @@
+"""Objectives outside the library: the contract, and training and resuming by the library's own loop."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import memory_data, small_cyclegan_config
+
+import p2p_jax
+from p2p_jax.config import complete, load, resolve
+from p2p_jax.testing import check_objective
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(params=sorted(p.stem for p in EXAMPLES.glob("*.py")))
+def config(request, monkeypatch):
+    """An example's own config, made small."""
+    monkeypatch.chdir(EXAMPLES.parent)  # where its module is found
+    example = load(str(EXAMPLES / f"{request.param}.py"))
+    small = small_cyclegan_config(batch_size=2, objective=example.objective, best_metric=example.best_metric)
+    return complete({**small.to_dict(), "loss": example.loss.to_dict()})
+
+
+def test_examples_keep_the_contract(config):
+    check_objective(resolve(config.objective)(config), config)
+
+
+def test_examples_are_trained_and_resumed_by_the_loop(config, tmp_path):
+    data = memory_data(config)
+    whole = p2p_jax.train(config, tmp_path / "whole", data=data)
+    half = complete({**config.to_dict(), "num_steps": 2})
+    p2p_jax.train(half, tmp_path / "parts", data=data)
+    resumed = p2p_jax.train(config, tmp_path / "parts", data=data)
+    assert int(resumed["step"]) == config.num_steps
+    for a, b in zip(*(jax.tree.leaves(jax.device_get(state)) for state in (whole, resumed)), strict=True):
+        assert np.array_equal(a, b)
+    assert "Finished: 4 steps of examples." in (tmp_path / "whole" / "summary.txt").read_text()
+
+
+def test_quarter_turns():
+    turn = resolve("examples.gcgan:turn")
+    images = np.random.RandomState(0).uniform(-1, 1, (1, 4, 4, 3)).astype(np.float32)
+    np.testing.assert_array_equal(turn(turn(images, 2), 2), images)
+    np.testing.assert_array_equal(turn(images)[0, 0], images[0, :, -1])  # the right side becomes the upper one
+    np.testing.assert_array_equal(turn(turn(images), -1), images)
