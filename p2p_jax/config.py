@@ -147,16 +147,21 @@ def complete_section(given: Mapping[str, Any], defaults: Mapping[str, Any], name
     Raises:
       InputError: an option is unknown; the nearest one is named.
     """
-    _reject_unknown(given, defaults, name + ".")
+    _reject_unknown(given, defaults, name + ".", f"the config's objective reads no such {name} option")
     return ConfigDict({**defaults, **given})
 
 
-def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+def _reject_unknown(
+    given: Mapping[str, Any],
+    known: Mapping[str, Any],
+    prefix: str,
+    note: str = "options of your own go under config.extra",
+) -> None:
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
-            raise InputError(f"unknown option config.{prefix}{key}; {hint} (options of your own go under config.extra)")
+            raise InputError(f"unknown option config.{prefix}{key}; {hint} ({note})")
 
 
 def _check_values(config: ConfigDict) -> None:

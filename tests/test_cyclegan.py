@@ -9,12 +9,13 @@ from conftest import random_batch, small_cyclegan_config
 import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.errors import InputError
+from p2p_jax.objectives import losses
 from p2p_jax.testing import check_objective
 
 BATCH_NORM = {"generator__norm": "batch", "discriminator__norm": "batch"}
 VARIANTS = {
     "as published": {},
-    "batch norm": BATCH_NORM,
+    "synchronised batch norm": {**BATCH_NORM, "sync_batch_norm": True},
     "vanilla U-Net with dropout, bfloat16": {
         "generator": {"network": "p2p_jax.nets:UNet", "num_downs": 3, "base_width": 4},
         "inference__dropout": True,
@@ -157,6 +158,47 @@ def test_one_optimizer_for_both_networks_of_a_side():
     assert len(counts) == 2 * len(
         [x for x in jax.tree.leaves(other["opt_state"]) if x.shape == () and x.dtype == jnp.int32]
     )
+
+
+def test_two_devices_do_what_one_does_with_the_whole_batch():
+    """Instance norm knows no neighbours, so the mean over shards is that over the batch; SGD, as Adam hides scales."""
+    config = small_cyclegan_config(loss__pool_size=0, optimizer={"factory": "optax:sgd", "learning_rate": 0.01})
+    objective, batch = p2p_jax.cyclegan(config), random_batch(config)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
+    one, two = (
+        jax.device_get(parallel.pmap_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1)))
+        for count in (1, 2)
+    )
+    for name, value in one[1].items():
+        assert float(two[1][name]) == pytest.approx(float(value), rel=1e-4), name
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), one[0]["params"], state["params"])
+    error = jax.tree.map(lambda a, b: np.abs(a - b).max(), one[0]["params"], two[0]["params"])
+    assert max(jax.tree.leaves(error)) < 1e-3 * max(jax.tree.leaves(moved))
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+def hinge_like(name):
+    """Return a loss that is ten times the usual one for the generators; named by a config below."""
+    return losses.GAN_LOSSES[name]._replace(generator=lambda logits: 10 * losses.mse(logits, 1.0))
+
+
+TENFOLD = hinge_like("lsgan")
+
+
+def test_adversarial_loss_from_outside():
+    usual = run_update(small_cyclegan_config())[2]
+    tenfold = run_update(small_cyclegan_config(loss__gan="test_cyclegan:TENFOLD"))[2]
+    assert float(tenfold["gen/gan_ab"]) == pytest.approx(10 * float(usual["gen/gan_ab"]), rel=1e-5)
+
+
+def test_objective_is_made_before_the_images_are_counted():
+    """Only a rate that is asked for needs their number."""
+    config = small_cyclegan_config(schedule__kind="linear_decay")
+    objective, batch = p2p_jax.cyclegan(config), random_batch(config)
+    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    assert objective.translate(state, {"real_a": batch["real_a"]}, jax.random.key(0))["fake_b"].shape == (4, 16, 16, 3)
+    with pytest.raises(InputError, match="set config.data.num_train before"):
+        parallel.pmap_update(objective.update)(state, batch, jax.random.key(0))
 
 
 def test_first_losses_of_undecided_discriminators():

@@ -251,7 +251,10 @@ FAULTS = {
         lambda d: [p.rename(p.with_suffix(".tiff")) for p in (d / "train").iterdir()],
         r"no image in .*it holds 5 \.tiff",
     ),
-    "no split": (lambda d: (d / "val").rename(d / "test"), r"no folder .*val; .* holds test, train: name .*val_split"),
+    "no split": (
+        lambda d: (d / "val").rename(d / "test"),
+        r"no folder .*val; .* holds test, train: .* name .*val_split",
+    ),
 }
 
 

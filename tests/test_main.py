@@ -45,7 +45,7 @@ def test_trains_with_overrides_into_the_default_workdir(folder):
     [
         (
             ["--config", "nowhere.py"],
-            "error: no config file nowhere.py; the ones that come with p2p_jax are cityscapes",
+            "error: no config file nowhere.py; the ones that come with p2p_jax are apple2orange",
         ),
         (["--config=tiny.py", "--config.sed=3"], 'no option \'sed\'. Did you mean "seed" instead of "sed"?'),
         (

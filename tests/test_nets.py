@@ -208,7 +208,7 @@ def test_low_precision_computation_with_full_precision_parameters(network):
 
 
 def test_remat_changes_memory_alone():
-    """Gradients are those of the plain network, and fewer intermediate values wait for them."""
+    """Gradients are those of the plain network, from a program that computes the blocks again."""
     x = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
     plain, remat = (ResNet(num_blocks=2, base_width=4, dropout_rate=0.5, remat=switch) for switch in (False, True))
     variables = plain.init(jax.random.key(0), x, train=False)

@@ -11,10 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import random_batch, small_config
+from conftest import memory_data, random_batch, small_config
 
+import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.errors import InputError
+from p2p_jax.testing import check_objective
 
 TESTS = Path(__file__).parent
 
@@ -42,7 +44,7 @@ def test_sgd_step_is_the_mean_over_shards():
     process = start_python(
         """
         import json
-        from conftest import random_batch, small_config
+        from conftest import memory_data, random_batch, small_config
         import jax, jax.numpy as jnp, numpy as np, p2p_jax
         from p2p_jax import parallel
         from p2p_jax.nets import PatchGAN, UNet
@@ -176,6 +178,22 @@ def test_evaluation_pads_and_cuts():
         np.testing.assert_allclose(metrics["mean"], 2 * batch["real_a"].mean((1, 2, 3)), rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(images["image"], batch["real_a"])
     assert calls == [(2, 16, 16, 3)]  # two devices, one compilation
+
+
+def test_accelerators_step_trains_alike(tmp_path, monkeypatch):
+    """What GPUs and TPUs run, pmap with the old state's memory given away, here on CPUs: train, resume, contract."""
+    sgd = {"factory": "optax:sgd", "learning_rate": 0.01}
+    config = small_config(num_steps=3, optimizer=sgd)
+    expected = p2p_jax.train(config, tmp_path / "cpu", data=memory_data(config))
+    monkeypatch.setattr(parallel, "_donated", lambda: (0,))
+    monkeypatch.setattr(parallel, "compile_update", parallel.pmap_update)
+    for steps in (2, 3):
+        config = small_config(num_steps=steps, optimizer=sgd)
+        state = p2p_jax.train(config, tmp_path / "accelerator", data=memory_data(config))
+    assert int(state["step"]) == 3
+    for a, b in zip(*map(jax.tree.leaves, (expected["params"], state["params"])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    check_objective(p2p_jax.pix2pix(config), config)
 
 
 def test_columns_keep_the_order_of_the_objective():

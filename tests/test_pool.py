@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
+from p2p_jax.errors import InputError
 from p2p_jax.objectives import DEVICE_AXIS, pool
 
 query = jax.jit(pool.query)
@@ -131,11 +132,9 @@ def test_every_device_has_a_share_and_a_history_of_its_own():
     assert any(a != b for a, b in swapped[share:])  # the devices draw by themselves
 
 
-def test_fewer_slots_than_devices_is_the_identity():
-    batch = items(*range(jax.device_count()))
-    state, outs = on_devices(jax.device_count() - 1, [batch] * 3)
-    assert outs == [numbers(batch)] * 3
-    assert not state["filled"].any()
+def test_fewer_slots_than_devices_is_an_error():
+    with pytest.raises(InputError, match="pool of 1 cannot be shared by 2 devices: set config.loss.pool_size to 0"):
+        on_devices(jax.device_count() - 1, [items(*range(jax.device_count()))])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

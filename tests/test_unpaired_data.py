@@ -227,7 +227,9 @@ def test_a_damaged_file_of_either_side_is_named_when_it_is_met(tmp_path, side, m
 
 def test_missing_folders_are_named(tmp_path):
     write_sides(tmp_path)
-    with pytest.raises(InputError, match=r"no pair of folders val/A and val/B, .*testA, testB.*val_split \(without"):
+    with pytest.raises(
+        InputError, match=r"no pair of folders val/A and val/B, .*testA, testB.*val_split= trains without"
+    ):
         load(folder_config(tmp_path, data__val_split="val"))
     for path in (tmp_path / "testB").iterdir():
         path.unlink()

@@ -69,7 +69,8 @@ def match_stems(a: Sequence[Path], b: Sequence[Path]) -> list[tuple[Path, Path]]
         raise InputError(
             f"{len(lonely)} of {len(a)} + {len(b)} images have no partner of the same stem in the other folder: "
             f"{', '.join(examples)}{' ...' if len(lonely) > 3 else ''}; add the missing ones or remove these, "
-            "or, if the images have no partners at all, use --config.data.source=unpaired"
+            "or, if the images have no partners at all, train a CycleGAN: --config configs/horse2zebra.py "
+            "--config.data.source=unpaired"
         )
     return [(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
 

@@ -261,10 +261,13 @@ def _two_folders(root: Path, split: str) -> tuple[Path, Path]:
         if all(folder.is_dir() for folder in folders):
             return folders
     wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
-    raise InputError(f"{root} has no pair of folders {wanted}" + _other_splits(root, split) + " (without A or B)")
+    raise InputError(f"{root} has no pair of folders {wanted}" + _other_splits(root, split))
 
 
 def _other_splits(root: Path, split: str) -> str:
     found = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     mend = f"; {root} holds {', '.join(found)}" if found else f"; {root} holds no folder"
-    return mend + ": name the right one with --config.data.train_split or --config.data.val_split"
+    return (
+        mend + ": rename a folder, or name the split with --config.data.train_split or --config.data.val_split "
+        "(--config.data.val_split= trains without validation)"
+    )

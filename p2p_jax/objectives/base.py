@@ -131,10 +131,13 @@ def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
         return optax.linear_schedule(rate, 0.0, transition_steps=decay, transition_begin=constant)
     if schedule.unit != "epochs":
         raise InputError(f"schedule.unit is {schedule.unit!r}; choose epochs or steps")
-    if config.data.num_train <= 0:
-        raise InputError("a schedule in epochs needs data.num_train, the number of training images")
 
     def rate_of_epoch(step):
+        if config.data.num_train <= 0:
+            raise InputError(
+                "a schedule in epochs needs the number of training images: set config.data.num_train before the "
+                "objective is made, or let train() make it, which counts them"
+            )
         epoch = step * config.batch_size // config.data.num_train
         return rate * jnp.clip(1 - jnp.maximum(0, epoch + 1 - constant) / (decay + 1), 0, 1)
 

@@ -21,7 +21,7 @@ from p2p_jax.objectives.base import (
 )
 
 LOSS = {
-    "gan": "lsgan",  # "lsgan" (squared error) or "vanilla" (cross-entropy)
+    "gan": "lsgan",  # "lsgan" (squared error), "vanilla" (cross-entropy) or "module:name" of a losses.GanLoss
     "lambda_gan": 1.0,  # 0 leaves the discriminators out
     "lambda_cycle": 10.0,  # 0 leaves the cycles out
     "cycle": "both",  # "forward": a -> b -> a alone; "backward": b -> a -> b alone
@@ -50,7 +50,7 @@ def cyclegan(config: ConfigDict) -> Objective:
         ``optimizer``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``,
         ``sync_batch_norm`` and ``data``. The rows of Tables 4 and 5 are cycle alone: ``lambda_gan=0``; GAN alone:
         ``lambda_cycle=0``; GAN + forward cycle: ``cycle="forward"``; GAN + backward cycle: ``cycle="backward"``;
-        CycleGAN: the default.
+        CycleGAN: the default. The networks are those that the config names; configs/horse2zebra.py has the published.
 
     Returns:
       An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state", "pool"}``: params and batch_stats

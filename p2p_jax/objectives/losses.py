@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
 
 
@@ -46,11 +47,13 @@ GAN_LOSSES = {"vanilla": _labelled(bce), "lsgan": _labelled(mse)}
 
 
 def find(name: str) -> GanLoss:
-    """Return the adversarial loss of that name.
+    """Return the adversarial loss of that name, or the ``GanLoss`` that "module:name" names.
 
     Raises:
       InputError: unknown name.
     """
+    if ":" in name:
+        return resolve(name)
     if name not in GAN_LOSSES:
-        raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)}")
+        raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")
     return GAN_LOSSES[name]

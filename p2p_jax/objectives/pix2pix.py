@@ -21,7 +21,7 @@ from p2p_jax.objectives.base import (
 )
 
 LOSS = {
-    "gan": "vanilla",  # "vanilla" (cross-entropy) or "lsgan" (squared error)
+    "gan": "vanilla",  # "vanilla" (cross-entropy), "lsgan" (squared error) or "module:name" of a losses.GanLoss
     "lambda_gan": 1.0,  # 0 leaves the discriminator out
     "lambda_l1": 100.0,
     "conditional": True,  # the discriminator sees the input too
@@ -50,6 +50,11 @@ def pix2pix(config: ConfigDict) -> Objective:
     """
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
+    if config.data.source in ("unpaired", "toy_unpaired") or config.data.source.startswith("cycle_gan/"):
+        raise InputError(
+            f"pix2pix learns from pairs, and config.data.source={config.data.source} has none: start from a CycleGAN "
+            "config such as configs/horse2zebra.py"
+        )
     if loss.lambda_gan == 0 and loss.lambda_l1 == 0:
         raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
     build = make_networks(config)

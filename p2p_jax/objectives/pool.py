@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from p2p_jax.errors import InputError
+
 PyTree = Any
 
 
@@ -65,7 +67,7 @@ def query_on_devices(pool: PyTree, batch: PyTree, rng: jax.Array, axis_name: str
     """Do what ``query`` does on every device of a mapped axis, each with its own share of the pool.
 
     The slots are divided evenly (a remainder stays empty), so that a state looks the same on any number of devices and
-    a run may go on on another number. With more devices than slots the batch comes back untouched.
+    a run may go on on another number.
 
     Args:
       pool: the whole pool, the same on all devices.
@@ -75,13 +77,19 @@ def query_on_devices(pool: PyTree, batch: PyTree, rng: jax.Array, axis_name: str
 
     Returns:
       The new pool, the same on all devices, and this device's batch for the discriminator.
+
+    Raises:
+      InputError: there are more devices than slots.
     """
     devices = lax.psum(1, axis_name)
     if devices == 1:
         return query(pool, batch, rng)
     share = pool["filled"].shape[0] // devices
     if share == 0:
-        return pool, batch
+        raise InputError(
+            f"a history pool of {pool['filled'].shape[0]} cannot be shared by {devices} devices: set "
+            f"config.loss.pool_size to 0 (none) or to at least {devices}"
+        )
     first = lax.axis_index(axis_name) * share
     own = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, share), pool)
     own, batch = query(own, batch, rng)
