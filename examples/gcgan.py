@@ -6,7 +6,7 @@ Instead of a translation back, it asks that translating and turning by 90 degree
 The file holds the config and the objective; the library's loop trains it unchanged, started in the folder that holds
 examples/.
 
-Hardware: any CPU. Time: about 3 minutes on 2 cores. Expect night to fall on the toy facades.
+Hardware: any CPU. Time: 3 to 4 minutes on 2 cores. Expect night to fall on the toy facades.
 """
 
 import jax
