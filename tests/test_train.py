@@ -117,7 +117,8 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
 
     def config(**changes):
         folder = {"data__source": "unpaired", "data__dir": str(tmp_path), "data__val_split": "test"}
-        return small_cyclegan_config(batch_size=2, num_samples=3, loss__pool_size=4, num_steps=8, **(folder | changes))
+        length = {"batch_size": 2, "num_samples": 3, "num_steps": 8}
+        return small_cyclegan_config(**{**folder, **length, "loss__pool_size": 4, **changes})
 
     whole = train(config(), tmp_path / "whole")
     assert whole["pool"]["a"]["filled"].all()
