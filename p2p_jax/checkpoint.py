@@ -118,6 +118,64 @@ class Checkpoints:
         self._manager.close()
 
 
+def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
+    """Return the step of a saved checkpoint.
+
+    Args:
+      workdir: the run's directory.
+      config: the run's config; reads ``best_metric`` and ``best_mode``.
+      checkpoint: "latest", "best" (of those that were evaluated) or a step.
+
+    Raises:
+      InputError: there is no such checkpoint; names those that there are.
+    """
+    steps = sorted(int(path.parts[-3]) for path in _saved(workdir))
+    if not steps:
+        raise InputError(f"{workdir} holds no checkpoint; train first: python -m p2p_jax.main --workdir {workdir} ...")
+    if checkpoint == "latest":
+        return steps[-1]
+    if checkpoint == "best":
+        metrics = {step: workdir / "checkpoints" / str(step) / "metrics" / "metrics" for step in steps}
+        values = {step: json.loads(path.read_text()) for step, path in metrics.items() if path.exists()}
+        quality = {step: found[config.best_metric] for step, found in values.items() if config.best_metric in found}
+        if not quality:
+            raise InputError(f"no checkpoint in {workdir} was evaluated, so none is the best; take latest or a step")
+        return (min if config.best_mode == "min" else max)(quality, key=quality.__getitem__)
+    if str(checkpoint).isdigit() and int(checkpoint) in steps:
+        return int(checkpoint)
+    raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
+
+
+def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
+    """Restore some leaves of a saved state, each onto the first device of this host.
+
+    Args:
+      workdir: the run's directory.
+      step: a saved step.
+      shapes: the structure of the state: ``jax.ShapeDtypeStruct`` where a leaf is wanted, else ``ocp.PLACEHOLDER``.
+
+    Raises:
+      InputError: what was saved has another structure or other shapes.
+    """
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    template = jax.tree.map(
+        lambda x: x if x is ocp.PLACEHOLDER else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+    restore_args = ocp.checkpoint_utils.construct_restore_args(template)
+    path = workdir.absolute() / "checkpoints" / str(step) / "state"
+    try:
+        return ocp.PyTreeCheckpointer().restore(
+            path, args=ocp.args.PyTreeRestore(item=template, restore_args=restore_args)
+        )
+    except (ValueError, KeyError) as error:
+        raise InputError(f"the checkpoint {path} does not fit the config beside it: {error}") from error
+
+
+def _saved(workdir: Path) -> list[Path]:
+    """Return the stored config of every complete checkpoint."""
+    return sorted(p for p in (workdir / "checkpoints").glob("*/config/metadata") if p.parts[-3].isdigit())
+
+
 def read_config(workdir: Path) -> ConfigDict | None:
     """Return the config stored in a run's directory, None if nothing was saved there yet.
 
@@ -125,7 +183,7 @@ def read_config(workdir: Path) -> ConfigDict | None:
       InputError: the directory or the config cannot be read, or there are checkpoints without a config.
     """
     path = workdir / "config.json"
-    saved = sorted(p for p in (workdir / "checkpoints").glob("*/config/metadata") if p.parts[-3].isdigit())
+    saved = _saved(workdir)
     if not saved and (workdir.is_dir() or not workdir.exists()):
         return None
     try:

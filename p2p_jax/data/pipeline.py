@@ -94,6 +94,50 @@ def _note_duplicates(train: dict[str, Source], held_out: dict[str, Source]) -> N
             print(f"note: {note}")
 
 
+class Split(NamedTuple):
+    """One split of a data set, to be evaluated on.
+
+    Attributes:
+      names: of the images of ``real_a`` and of ``real_b``, in order; the same list twice if `paired`.
+      paired: whether ``real_b`` is what ``real_a`` should become.
+      batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
+      original: ``index -> (real_a, real_b)`` of a paired example, uint8 [H, W, 1 or 3] as they were before they were
+        resized.
+    """
+
+    names: tuple[list[str], list[str]]
+    paired: bool
+    batches: Callable[[int], Iterator[Batch]]
+    original: Callable[[int], tuple[np.ndarray, ...]]
+
+
+def load_split(config: ConfigDict, split: str) -> Split:
+    """Open one split of the data set of a config.
+
+    Args:
+      config: reads ``data``.
+      split: such as "train", "val" or "test".
+
+    Raises:
+      InputError: there is no such split, or a file cannot be used.
+    """
+    source, data = make_source(config.data, split), config.data
+    sides, paired = _sides(source, data), not isinstance(source, Unpaired)
+    names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in sides]
+
+    def original(index):
+        if not paired:
+            raise InputError(f"the images of {split} are not paired")
+        return tuple(image.numpy() for image in sides[0].source.read(tensorflow().constant(index, "int64")))
+
+    return Split(
+        names=(names[0], names[-1]),
+        paired=paired,
+        batches=lambda batch_size: _validation_batches(sides, data, batch_size, 0, 1),
+        original=original,
+    )
+
+
 class _Side(NamedTuple):
     """A source as the stream reads it: what it reads together is one image of many channels, so treated alike.
 

@@ -1,0 +1,112 @@
+"""A run's directory, opened to be used: its config, its objective, and as much of its state as is needed."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from p2p_jax.checkpoint import find_step, read_config, restore_part
+from p2p_jax.config import complete, resolve
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import Objective
+
+PyTree = Any
+
+
+class Run(NamedTuple):
+    """A trained run.
+
+    Attributes:
+      workdir: its directory.
+      config: its config, with the switches in force under ``inference``.
+      objective: what was trained.
+      step: the step of the checkpoint that is used.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    objective: Objective
+    step: int
+
+    @property
+    def rng(self) -> jax.Array:
+        """The key with which the run's own validation and sample grids were made."""
+        return jax.random.key(self.config.seed)
+
+    @property
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of a batch of one example."""
+        data, side = self.config.data, self.config.data.crop_size
+        channels = {"real_a": data.channels_a, "real_b": data.channels_b}
+        return {name: jax.ShapeDtypeStruct((1, side, side, c), jnp.float32) for name, c in channels.items()}
+
+    @property
+    def shapes(self) -> PyTree:
+        """The shapes of the state, found by tracing."""
+        return jax.eval_shape(self.objective.init, self.rng, self.batch)
+
+    def restore(
+        self, function: Callable[..., Any], batch: Any = None
+    ) -> tuple[dict[str, jax.Array], Callable[[dict], PyTree]]:
+        """Restore what a function of the objective reads of the state, and no more.
+
+        Optimizers and discriminators, most of a checkpoint, so stay on the disk.
+
+        Args:
+          function: ``(state, batch, rng) -> anything``.
+          batch: shapes of its batch; ``self.batch`` by default.
+
+        Returns:
+          The leaves, named by their places, and a function that makes a state of them. Its other leaves are zeros.
+        """
+        leaves, structure = jax.tree.flatten(self.shapes)
+        batch = self.batch if batch is None else batch
+        traced = jax.make_jaxpr(function)(jax.tree.unflatten(structure, leaves), batch, self.rng).jaxpr
+        read = {id(x) for equation in traced.eqns for x in equation.invars} | {id(x) for x in traced.outvars}
+        wanted = {f"{i:06d}": i for i, x in enumerate(traced.invars[: len(leaves)]) if id(x) in read}
+        template = [leaf if i in wanted.values() else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
+        state = jax.tree.leaves(restore_part(self.workdir, self.step, jax.tree.unflatten(structure, template)))
+
+        def rebuild(kept):
+            names = dict(zip(wanted.values(), wanted, strict=True))
+            values = [kept[names[i]] if i in names else jnp.zeros(x.shape, x.dtype) for i, x in enumerate(leaves)]
+            return jax.tree.unflatten(structure, values)
+
+        return {name: state[i] for name, i in wanted.items()}, rebuild
+
+
+def open_run(
+    workdir: str | Path,
+    checkpoint: str | int = "latest",
+    norm: str | None = None,
+    dropout: bool | None = None,
+    objective: Objective | None = None,
+) -> Run:
+    """Open a run; see ``Translator.from_workdir`` for the arguments.
+
+    Raises:
+      InputError: no such run or checkpoint, or a setting that does not fit.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    if config is None:
+        raise InputError(f"--workdir {workdir} holds no trained run: there is no checkpoint in it")
+    given = {"norm": norm, "dropout": dropout}
+    inference = config.inference.to_dict() | {k: v for k, v in given.items() if v is not None}
+    config = complete(config.to_dict() | {"inference": inference})
+    step = find_step(workdir, config, checkpoint)
+    return Run(workdir, config, objective or resolve(config.objective)(config), step)
+
+
+def digest(leaves: dict[str, jax.Array]) -> str:
+    """Return 12 hexadecimal digits that tell weights apart."""
+    found = hashlib.sha256()
+    for leaf in leaves.values():
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:12]

@@ -1,0 +1,44 @@
+"""Large images in overlapping tiles: where the tiles lie, and how what comes out of them is blended (numpy alone)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Return where tiles begin along a side so that they cover it, evenly spread, the last one ending where it ends.
+
+    Args:
+      length: pixels of the side, at least `tile`.
+      tile: pixels of a tile.
+      overlap: pixels that neighbours share at least, less than `tile`.
+    """
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / max(count - 1, 1)) for i in range(count)]
+
+
+def cut(image: np.ndarray, tile: tuple[int, int], overlap: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Cut an image [H, W, C] into tiles [N, *tile, C]; returns them and their upper left corners."""
+    (height, width), (rows, columns) = image.shape[:2], tile
+    corners = [(y, x) for y in starts(height, rows, overlap) for x in starts(width, columns, overlap)]
+    return np.stack([image[y : y + rows, x : x + columns] for y, x in corners]), corners
+
+
+def blend(tiles: np.ndarray, corners: Sequence[tuple[int, int]], size: tuple[int, int], overlap: int) -> np.ndarray:
+    """Put tiles [N, h, w, C] together as float32 [*size, C], each fading out towards its edges where others lie.
+
+    The weight of a pixel grows linearly with its distance from either edge over `overlap` pixels; all weights at a
+    place are scaled to add up to one. So tiles that agree give back what they show.
+    """
+    rows, columns = tiles.shape[1:3]
+    weight = np.multiply.outer(_ramp(rows, overlap), _ramp(columns, overlap))[..., None]
+    total, weights = np.zeros((*size, tiles.shape[-1]), np.float32), np.zeros((*size, 1), np.float32)
+    for tile, (y, x) in zip(tiles, corners, strict=True):
+        total[y : y + rows, x : x + columns] += weight * tile
+        weights[y : y + rows, x : x + columns] += weight
+    return total / weights
+
+
+def _ramp(length: int, overlap: int) -> np.ndarray:
+    distance = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).astype(np.float32)
+    return np.minimum(distance / (overlap + 1), 1)

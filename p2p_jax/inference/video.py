@@ -1,0 +1,118 @@
+"""Videos, translated frame by frame through PyAV; the sound is copied as it is."""
+
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.inference import pictures
+from p2p_jax.inference.translator import Translator
+
+EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+
+
+def _pyav() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError("videos need PyAV, which is not installed: pip install 'p2p_jax[video]'") from error
+    return av
+
+
+def translate_video(
+    translator: Translator,
+    source: Path,
+    target: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    on_done: Callable[[], Any] = lambda: None,
+) -> int:
+    """Translate a video; every frame keeps its time, so that the rate stays, a changing one too.
+
+    Encoded as H.264, in ``.webm`` as VP9. Every frame meets the same noise, which so does not flicker.
+
+    Args:
+      translator: the trained run.
+      source: a file that FFmpeg reads.
+      target: a file with an ending in ``EXTENSIONS``, or a folder, which receives the source's name.
+      size: (height, width) of the frames; None keeps theirs.
+      overwrite: replace the target if it exists.
+      on_done: called after every frame.
+
+    Returns:
+      The number of frames.
+
+    Raises:
+      InputError: PyAV is missing, the file cannot be read or written, or the target exists.
+    """
+    av = _pyav()
+    if target.is_dir() or not target.suffix:
+        target = target / source.name
+    if target.suffix.lower() not in EXTENSIONS:
+        raise InputError(f"--output {target} has no ending of a video ({', '.join(EXTENSIONS)})")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists; --overwrite replaces it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.part{target.suffix}")
+    try:
+        # The file's head, written before any sound is, tells the size of the frames.
+        with av.open(str(source)) as given:
+            first = next(given.decode(video=0), None) if given.streams.video else None
+        if first is None:
+            raise InputError(f"{source} holds no frame that can be decoded")
+        sides = size or _upright(first).shape[:2]
+        with av.open(str(source)) as given, av.open(str(temporary), "w") as made:
+            count = _translate(av, translator, given, made, sides, on_done)
+        os.replace(temporary, target)
+    except av.FFmpegError as error:
+        raise InputError(f"{source} cannot be translated to {target} as a video ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _translate(av, translator, given, made, sides, on_done) -> int:
+    pictured, count = given.streams.video[0], 0
+    drawn = _add_video_stream(made, pictured, sides)
+    sounds = {stream: made.add_stream_from_template(stream) for stream in given.streams.audio}
+    for time, output in translator.stream(_frames(given, made, pictured, sounds, sides, translator.channels_in)):
+        image = np.repeat(output, 3, axis=-1) if output.shape[-1] == 1 else output
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = time, pictured.time_base
+        made.mux(drawn.encode(frame))
+        count += 1
+        on_done()
+    made.mux(drawn.encode())
+    return count
+
+
+def _upright(frame) -> np.ndarray:
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+def _frames(given, made, pictured, sounds, sides, channels) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield upright frames with their times, and pass sound on as it comes between them."""
+    for packet in given.demux([pictured, *sounds]):
+        if packet.stream in sounds:
+            if packet.dts is not None:  # not the empty one that ends a stream
+                packet.stream = sounds[packet.stream]
+                made.mux(packet)
+            continue
+        for frame in packet.decode():
+            yield frame.pts, pictures.resize(pictures.with_channels(_upright(frame), channels), sides)
+
+
+def _add_video_stream(made, pictured, sides):
+    codec = "libvpx-vp9" if made.format.name == "webm" else "libx264"
+    rate = pictured.average_rate or pictured.guessed_rate or Fraction(25)
+    stream = made.add_stream(codec, rate=rate, options={"crf": "18"} if codec == "libx264" else {"crf": "24", "b": "0"})
+    stream.height, stream.width = sides
+    # Colour at half the resolution is what every player shows, but it needs even sides.
+    stream.pix_fmt = "yuv420p" if sides[0] % 2 == 0 and sides[1] % 2 == 0 else "yuv444p"
+    stream.codec_context.time_base = pictured.time_base
+    return stream

@@ -1,0 +1,320 @@
+"""The translate command: files, folders, patterns, stacks and videos of every kind, and what it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_config, small_cyclegan_config
+from PIL import Image
+from test_translator import noise
+
+from p2p_jax import Translator, train, translate
+from p2p_jax.errors import InputError
+from p2p_jax.inference import files, pictures
+
+ROOT = Path(__file__).parent.parent
+FACADES = Path(os.environ.get("P2P_JAX_TEST_DATA", "nowhere")) / "facades" / "val"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A pix2pix run without noise: labels to toy facades."""
+    workdir = tmp_path_factory.mktemp("runs") / "pix2pix"
+    train(small_config(num_steps=2, inference={"dropout": False}), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def cyclegan_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "cyclegan"
+    train(small_cyclegan_config(num_steps=2), workdir)
+    return workdir
+
+
+def command(run, source, target, *options):
+    """Run the command in this process; returns its exit status or its error."""
+    with pytest.raises(SystemExit) as stopped:
+        translate.run(["--workdir", str(run), "--input", str(source), "--output", str(target), *options])
+    return stopped.value.code
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def load(path):
+    return np.asarray(Image.open(path))
+
+
+def same(found, expected):
+    """Tell whether images are equal but for roundings of sums in another order."""
+    return found.shape == expected.shape and np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_single_file(run, tmp_path):
+    pixels = save(tmp_path / "in.png", noise(300, 500, 3))
+    assert command(run, tmp_path / "in.png", tmp_path / "to" / "out.png") == 0
+    assert same(load(tmp_path / "to" / "out.png"), Translator.from_workdir(run)(pixels))
+    assert command(run, tmp_path / "in.png", tmp_path / "folder") == 0
+    assert same(load(tmp_path / "folder" / "in.png"), load(tmp_path / "to" / "out.png"))
+    assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == ["in.png"]
+
+
+def test_folder_with_folders_keeps_names_and_formats(run, tmp_path, capsys):
+    source, target = tmp_path / "photos", tmp_path / "translated"
+    names = ["a.png", "deep/er/b.JPG", "deep/c.webp", "d.tif", "e.bmp"]
+    for i, name in enumerate(names):
+        save(source / name, noise(20 + i, 31, 3, seed=i))
+    (source / "notes.txt").write_text("not an image")
+    save(source / ".hidden" / "x.png", noise(8, 8, 3))
+    assert command(run, source, target) == 0
+    assert sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()) == sorted(names)
+    for name in names:
+        with Image.open(source / name) as given, Image.open(target / name) as made:
+            assert (made.format, made.size, made.mode) == (given.format, given.size, "RGB")
+    expected = Translator.from_workdir(run)(load(source / "a.png"))
+    assert same(load(target / "a.png"), expected)
+    lossy = Translator.from_workdir(run)(pictures.read(source / "deep/er/b.JPG").pixels)
+    assert np.abs(load(target / "deep/er/b.JPG").astype(int) - lossy).mean() < 4
+    output = capsys.readouterr().out
+    assert "left out: 1 .txt" in output and "translated 5 of 5 images" in output
+
+
+def test_pattern(run, tmp_path):
+    for name in ("x/1.png", "x/2.png", "x/y/3.png", "x/4.bmp"):
+        save(tmp_path / name, noise(16, 16, 3))
+    assert command(run, tmp_path / "x" / "*.png", tmp_path / "some") == 0
+    assert sorted(p.name for p in (tmp_path / "some").iterdir()) == ["1.png", "2.png"]
+    assert command(run, tmp_path / "x" / "**" / "*.png", tmp_path / "all") == 0
+    assert sorted(str(p.relative_to(tmp_path / "all")) for p in (tmp_path / "all").rglob("*.png")) == [
+        "1.png",
+        "2.png",
+        "y/3.png",
+    ]
+
+
+def test_stack(run, tmp_path):
+    images = noise(11, 12, 20, 3)
+    np.save(tmp_path / "stack.npy", images)
+    assert command(run, tmp_path / "stack.npy", tmp_path / "out.npy", "--batch_size", "4") == 0
+    found = np.load(tmp_path / "out.npy")
+    assert found.dtype == np.uint8
+    assert same(found, Translator.from_workdir(run)(images))
+    np.save(tmp_path / "gray.npy", noise(3, 16, 16).astype(np.float32) / 127.5 - 1)
+    assert command(run, tmp_path / "gray.npy", tmp_path / "folder") == 0
+    assert np.load(tmp_path / "folder" / "gray.npy").shape == (3, 16, 16, 3)
+    assert "exists; --overwrite" in command(run, tmp_path / "stack.npy", tmp_path / "out.npy")
+    np.save(tmp_path / "bad.npy", images.astype(np.float32))
+    assert "floats in [-1, 1]" in command(run, tmp_path / "bad.npy", tmp_path / "bad_out.npy")
+    assert not list(tmp_path.glob("*bad_out*")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.filterwarnings("default")
+def test_large_image_in_tiles(run, tmp_path, capsys):
+    small = noise(32, 32, 3)
+    pixels = save(tmp_path / "large.png", np.asarray(Image.fromarray(small).resize((1024, 1024), Image.BICUBIC)))
+    arguments = (run, tmp_path / "large.png", tmp_path / "out.png", "--tile", "256")
+    assert command(*arguments) == 0
+    assert "warning: tiles are normalised by their own statistics" in capsys.readouterr().err
+    assert command(*arguments, "--norm", "running", "--overwrite") == 0
+    assert capsys.readouterr().err == ""
+    tiled, whole = load(tmp_path / "out.png"), Translator.from_workdir(run, norm="running")(pixels)
+    assert tiled.shape == (1024, 1024, 3)
+    assert np.abs(tiled.astype(int) - whole).mean() < 1
+
+
+def test_gray_and_alpha(run, tmp_path):
+    translator = Translator.from_workdir(run)
+    gray = save(tmp_path / "in" / "gray.png", noise(20, 20))
+    color, alpha = noise(20, 20, 3), noise(20, 20, seed=1)
+    save(tmp_path / "in" / "alpha.png", np.dstack([color, alpha]))
+    both = save(tmp_path / "in" / "gray_alpha.png", np.dstack([gray, alpha]))
+    palette = Image.fromarray(color).quantize(16)
+    palette.save(tmp_path / "in" / "palette.png", transparency=0)
+    assert command(run, tmp_path / "in", tmp_path / "out") == 0
+    assert same(load(tmp_path / "out" / "gray.png"), translator(np.repeat(gray[..., None], 3, axis=-1)))
+    opacity = alpha[..., None] / 255
+    on_white = np.rint(color * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    found = load(tmp_path / "out" / "alpha.png")
+    assert found.shape == (20, 20, 3)
+    assert same(pictures.read(tmp_path / "in" / "alpha.png").pixels, on_white)
+    assert same(found, translator(pictures.read(tmp_path / "in" / "alpha.png").pixels))
+    assert pictures.read(tmp_path / "in" / "gray_alpha.png").pixels.shape == (20, 20, 1)
+    indices = np.asarray(palette)
+    assert (pictures.read(tmp_path / "in" / "palette.png").pixels[indices == 0] == 255).all()
+    assert command(run, tmp_path / "in", tmp_path / "kept", "--keep_alpha") == 0
+    assert np.array_equal(load(tmp_path / "kept" / "alpha.png")[..., 3], alpha)
+    assert np.array_equal(load(tmp_path / "kept" / "gray_alpha.png")[..., 3], both[..., 1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(run, tmp_path, orientation):
+    upright = np.asarray(Image.fromarray(noise(5, 7, 3)).resize((56, 40), Image.Resampling.NEAREST))
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = Image.fromarray(upright) if undo is None else Image.fromarray(upright).transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    assert command(run, tmp_path / "turned.png", tmp_path / "out.png") == 0
+    with Image.open(tmp_path / "out.png") as made:
+        assert made.getexif().get(0x0112, 1) == 1
+        assert same(np.asarray(made), Translator.from_workdir(run)(upright))
+
+
+def test_a_corrupt_file_is_reported_and_the_others_are_translated(run, tmp_path, capsys):
+    for name in ("1.png", "2.png", "3.png"):
+        save(tmp_path / "in" / name, noise(16, 16, 3))
+    whole = (tmp_path / "in" / "2.png").read_bytes()
+    (tmp_path / "in" / "2.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "4.jpg").write_bytes(b"")
+    Image.fromarray(noise(16, 16).astype(np.uint16) * 257).save(tmp_path / "in" / "5.png")
+    assert command(run, tmp_path / "in", tmp_path / "out") == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1.png", "3.png"]
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert [line.split(" ")[:2] for line in lines] == [
+        ["error:", str(tmp_path / "in" / name)] for name in ("2.png", "4.jpg", "5.png")
+    ]
+    assert "8 bits" in lines[2]
+    assert "translated 2 of 5 images" in printed.out
+
+
+def test_existing_files_are_left_alone(run, tmp_path, capsys):
+    for name in ("1.png", "2.png"):
+        save(tmp_path / "in" / name, noise(16, 16, 3))
+    mine = save(tmp_path / "out" / "1.png", noise(4, 4, 3))
+    assert command(run, tmp_path / "in", tmp_path / "out") == 0
+    assert "translated 1 of 2" in (printed := capsys.readouterr().out)
+    assert "1 exist and were left as they are; --overwrite replaces them" in printed
+    assert np.array_equal(load(tmp_path / "out" / "1.png"), mine)
+    assert command(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
+    assert load(tmp_path / "out" / "1.png").shape == (16, 16, 3)
+    # A folder inside the input is not translated again.
+    assert command(run, tmp_path / "in", tmp_path / "in" / "made") == 0
+    assert command(run, tmp_path / "in", tmp_path / "in" / "made") == 0
+    assert sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "in").rglob("*.png")) == [
+        "in/1.png",
+        "in/2.png",
+        "in/made/1.png",
+        "in/made/2.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("nowhere", [], "there is no such file or folder"),
+        ("empty", [], "no image (.bmp"),
+        ("notes.txt", [], "is no image"),
+        ("*.gif", [], "no image"),
+        ("twins", ["--format", "png"], "would both be written to"),
+        ("one.png", ["--format", "gif"], "--format gif: choose one of bmp"),
+        ("one.png", ["--size", "0"], "--size 0: write one number"),
+        ("one.png", ["--size", "3x4x5"], "--size 3x4x5: write one number"),
+        ("one.png", ["--checkpoint", "9"], "no checkpoint 9"),
+        ("one.png", ["--direction", "AtoB"], "trained for BtoA alone"),
+        ("one.png", ["--batch_size", "0"], "--batch_size 0"),
+    ],
+)
+def test_one_line_for_what_cannot_be_done(run, tmp_path, source, options, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    save(tmp_path / "one.png", noise(8, 8, 3))
+    for name in ("a.png", "a.bmp"):
+        save(tmp_path / "twins" / name, noise(8, 8, 3))
+    error = command(run, tmp_path / source, tmp_path / "out", *options)
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_not_replaced_by_its_own_translation(run, tmp_path):
+    pixels = save(tmp_path / "in" / "1.png", noise(8, 8, 3))
+    error = command(run, tmp_path / "in", tmp_path / "in", "--overwrite")
+    assert "would be replaced by its own translation" in error
+    assert np.array_equal(load(tmp_path / "in" / "1.png"), pixels)
+
+
+def test_size_resizes_as_training_does(run, tmp_path):
+    pixels = save(tmp_path / "in.png", noise(50, 40, 3))
+    assert command(run, tmp_path / "in.png", tmp_path / "16.png", "--size", "16") == 0
+    assert same(load(tmp_path / "16.png"), Translator.from_workdir(run)(pictures.resize(pixels, (16, 16))))
+    assert command(run, tmp_path / "in.png", tmp_path / "wide.png", "--size", "24x16", "--keep_alpha") == 0
+    assert load(tmp_path / "wide.png").shape == (16, 24, 3)
+
+
+def test_pictures_are_those_of_the_data_stream(tmp_path):
+    """Decoding and resizing without TensorFlow give the pixels on which training validates."""
+    from p2p_jax.config import complete
+    from p2p_jax.data import load_split
+
+    sources = sorted(FACADES.glob("*.jpg"))[:4]
+    (tmp_path / "val").mkdir()
+    for i in range(4):
+        if sources:
+            (tmp_path / "val" / f"{i}.jpg").write_bytes(sources[i].read_bytes())
+        else:
+            smooth = Image.fromarray(noise(9, 16, 3, seed=i)).resize((200, 100), Image.Resampling.BICUBIC)
+            smooth.save(tmp_path / "val" / f"{i}.jpg", quality=80)
+    data = {"source": "side_by_side", "dir": str(tmp_path), "load_size": 72, "crop_size": 64}
+    (batch,) = load_split(complete({"data": data}), "val").batches(4)
+    streamed = np.rint((batch["real_a"] + 1) * 127.5).astype(int)
+    for i in range(4):
+        pixels = pictures.read(tmp_path / "val" / f"{i}.jpg").pixels
+        ours = pictures.resize(pixels[:, : pixels.shape[1] // 2], (64, 64))
+        assert np.abs(ours - streamed[i]).max() <= 1 and (ours != streamed[i]).mean() < 1e-3
+
+
+def test_cyclegan_by_direction(cyclegan_run, tmp_path):
+    pixels = save(tmp_path / "in.png", noise(16, 16, 3))
+    for direction in ("AtoB", "BtoA"):
+        assert command(cyclegan_run, tmp_path / "in.png", tmp_path / f"{direction}.png", "--direction", direction) == 0
+        expected = Translator.from_workdir(cyclegan_run, direction=direction)(pixels)
+        assert same(load(tmp_path / f"{direction}.png"), expected)
+    assert not np.array_equal(load(tmp_path / "AtoB.png"), load(tmp_path / "BtoA.png"))
+
+
+def test_writing_rounds_and_does_not_truncate(tmp_path):
+    assert pictures.with_channels(np.array([[[255, 255, 254]]], np.uint8), 1).item() == 255
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    pictures.write(tmp_path / "gray.png", levels)
+    assert np.array_equal(pictures.read(tmp_path / "gray.png").pixels, levels)
+    with pytest.raises(InputError, match=r"gray.png.* cannot be written"):
+        pictures.write(tmp_path / "gray.png" / "below.png", levels)
+
+
+def test_plan_lists_every_file_once(tmp_path):
+    save(tmp_path / "a.png", noise(4, 4, 3))
+    (job,) = files.plan(str(tmp_path / "a.png"), tmp_path / "b.jpg", ".webp")
+    assert job == (tmp_path / "a.png", tmp_path / "b.webp")
+
+
+def test_translating_needs_no_tensorflow(run, tmp_path):
+    save(tmp_path / "in.png", noise(16, 16, 3))
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from p2p_jax import translate\n"
+        f"translate.run(['--workdir', {str(run)!r}, '--input', 'in.png', '--output', 'out.png'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert load(tmp_path / "out.png").shape == (16, 16, 3)

@@ -1,0 +1,104 @@
+"""Videos, through PyAV: every frame translated, in its time, with the sound as it was."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import small_config
+from PIL import Image
+from test_translate import command
+from test_translator import noise
+
+from p2p_jax import Translator, train
+
+av = pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "pix2pix"
+    train(small_config(num_steps=2), workdir)
+    return workdir
+
+
+def make_video(path, *, times, size=(50, 34), codec="libx264", rotation=0):
+    """Write frames of smooth colour at given times in 1/50 s, with a tone beside them; returns the frames."""
+    frames = [
+        np.asarray(Image.fromarray(noise(3, 4, 3, seed=i)).resize(size, Image.Resampling.BICUBIC))
+        for i in range(len(times))
+    ]
+    with av.open(str(path), "w") as made:
+        video = made.add_stream(codec, rate=25, options={"crf": "1"})
+        video.width, video.height = size
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, 50)
+        sound = made.add_stream("aac", rate=16000)
+        tone = (np.sin(np.arange(8000) * 0.2) * 10_000).astype(np.int16)
+        heard = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+        heard.sample_rate = 16000
+        made.mux(sound.encode(heard))
+        for time, frame in zip(times, frames, strict=True):
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            image.pts, image.time_base = time, Fraction(1, 50)
+            made.mux(video.encode(image))
+        made.mux(video.encode())
+        made.mux(sound.encode())
+    return frames
+
+
+def read_video(path):
+    """Return the frames, their times in seconds, the rate, and the packets of sound."""
+    with av.open(str(path)) as given:
+        decoded = list(given.decode(video=0))
+        rate = given.streams.video[0].average_rate
+    with av.open(str(path)) as given:
+        sound = [(bytes(p), float(p.pts * p.time_base)) for p in given.demux(audio=0) if p.dts is not None]
+    return [f.to_ndarray(format="rgb24") for f in decoded], [f.time for f in decoded], rate, sound
+
+
+def test_frames_times_and_sound(run, tmp_path):
+    make_video(tmp_path / "in.mp4", times=[2 * i for i in range(11)])
+    assert command(run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--batch_size", "4") == 0
+    given, times, rate, sound = read_video(tmp_path / "in.mp4")
+    made, made_times, made_rate, made_sound = read_video(tmp_path / "out.mp4")
+    assert len(made) == 11 and {frame.shape for frame in made} == {(34, 50, 3)}
+    assert (made_rate, np.allclose(made_times, times)) == (rate, True)
+    assert [data for data, _ in made_sound] == [data for data, _ in sound] and len(sound) > 5
+    assert np.allclose([t for _, t in made_sound], [t for _, t in sound], atol=1e-3)
+    expected = Translator.from_workdir(run)(given)
+    for frame, wanted in zip(made, expected, strict=True):
+        # H.264 halves the resolution of colour: brightness is what it keeps.
+        brightness = [image.astype(float) @ [0.299, 0.587, 0.114] for image in (frame, wanted)]
+        assert np.abs(brightness[0] - brightness[1]).mean() < 6
+
+
+def test_a_changing_rate_is_kept(run, tmp_path):
+    times = [0, 2, 4, 9, 10, 20]
+    make_video(tmp_path / "in.mkv", times=times)
+    assert command(run, tmp_path / "in.mkv", tmp_path) == f"error: {tmp_path / 'in.mkv'} exists; --overwrite replaces it"
+    assert command(run, tmp_path / "in.mkv", tmp_path / "to") == 0
+    _, found, _, _ = read_video(tmp_path / "to" / "in.mkv")
+    assert np.allclose(np.array(found) - found[0], np.array(times) / 50, atol=2e-3)
+
+
+def test_odd_sides(run, tmp_path):
+    make_video(tmp_path / "in.mp4", times=[0, 2, 4])
+    assert command(run, tmp_path / "in.mp4", tmp_path / "odd.mp4", "--size", "33x17") == 0
+    frames, _, _, _ = read_video(tmp_path / "odd.mp4")
+    assert [frame.shape for frame in frames] == [(17, 33, 3)] * 3
+
+
+def test_what_cannot_be_done(run, tmp_path):
+    make_video(tmp_path / "in.mp4", times=[0, 2])
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "in.mp4").read_bytes()[:300])
+    error = command(run, tmp_path / "cut.mp4", tmp_path / "out.mp4")
+    assert error.startswith(f"error: {tmp_path / 'cut.mp4'} cannot be translated")
+    assert command(run, tmp_path / "in.mp4", tmp_path / "x.gif").startswith("error: --output")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.mp4", "in.mp4"]
+
+
+def test_without_pyav_one_error_names_the_extra(run, tmp_path, monkeypatch):
+    make_video(tmp_path / "in.mp4", times=[0, 2])
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    error = command(run, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert error == "error: videos need PyAV, which is not installed: pip install 'p2p_jax[video]'"
