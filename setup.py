@@ -15,6 +15,7 @@ setup(
     # configs/ stands at the top of the checkout, where users look for it, and is installed as p2p_jax.configs.
     packages=[*find_packages(include=["p2p_jax", "p2p_jax.*"]), "p2p_jax.configs"],
     package_dir={"p2p_jax.configs": "configs"},
+    package_data={"": ["*.css", "*.html", "*.js"]},
     install_requires=[
         "jax>=0.7.2",
         "flax>=0.11.2",
@@ -27,6 +28,7 @@ setup(
         "ml_collections>=1.1.0",
         "absl-py>=2.1",
         "pillow>=10.3",
+        "tqdm>=4.66",
     ],
     extras_require={
         "data": [
@@ -34,7 +36,15 @@ setup(
             "tensorflow>=2.20; sys_platform == 'darwin'",  # there tensorflow-cpu has no wheel
         ],
         "tb": ["tensorboardX>=2.6.2"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6"],
+        "eval": ["scikit-image>=0.24"],  # Lab colours
+        "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
+        "video": ["av>=14"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "scikit-learn>=1.5",
+            "selenium>=4.20",  # drives the pages in Chromium, where there is one
+        ],
         "dev": ["ruff>=0.12", "mypy>=1.15"],
         "cuda": ["jax[cuda12]>=0.7.2"],
         "tpu": ["jax[tpu]>=0.7.2"],

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import pytest
 
+from p2p_jax import train
 from p2p_jax.config import complete
 from p2p_jax.data import Data
 
@@ -108,3 +109,19 @@ def forget_compiled_programs():
 @pytest.fixture
 def config():
     return small_config()
+
+
+@pytest.fixture(scope="session")
+def pix2pix_run(tmp_path_factory):
+    """A run's directory, labels to toy facades, with checkpoints at steps 2 and 4; read it only."""
+    workdir = tmp_path_factory.mktemp("runs") / "pix2pix"
+    train(small_config(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def cyclegan_run(tmp_path_factory):
+    """The same without pairs."""
+    workdir = tmp_path_factory.mktemp("runs") / "cyclegan"
+    train(small_cyclegan_config(), workdir)
+    return workdir

@@ -14,8 +14,9 @@ FLOORS = [
     {"nets", "data"},
     {"objectives"},
     {"parallel", "checkpoint", "monitoring"},
-    {"train"},
-    {"testing", "main", "prepare_cityscapes"},
+    {"inference", "train"},
+    {"evaluation"},
+    {"testing", "main", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter", "ablate"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, small_config, small_cyclegan_config
+from conftest import memory_data, small_config
 from PIL import Image
 
 from p2p_jax import Translator, train
@@ -20,21 +20,6 @@ from p2p_jax.monitoring import to_uint8
 
 def noise(*shape, seed=0):
     return np.random.RandomState(seed).randint(0, 256, shape, np.uint8)
-
-
-@pytest.fixture(scope="module")
-def pix2pix_run(tmp_path_factory):
-    """Labels to toy facades, with checkpoints at steps 2 and 4."""
-    workdir = tmp_path_factory.mktemp("runs") / "pix2pix"
-    train(small_config(), workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def cyclegan_run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "cyclegan"
-    train(small_cyclegan_config(), workdir)
-    return workdir
 
 
 def cells(workdir, step, columns, rows):

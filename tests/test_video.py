@@ -4,21 +4,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import small_config
 from PIL import Image
 from test_translate import command
 from test_translator import noise
 
-from p2p_jax import Translator, train
+from p2p_jax import Translator
 
 av = pytest.importorskip("av")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "pix2pix"
-    train(small_config(num_steps=2), workdir)
-    return workdir
+@pytest.fixture
+def run(pix2pix_run):
+    return pix2pix_run
 
 
 def make_video(path, *, times, size=(50, 34), codec="libx264", rotation=0):
@@ -75,7 +72,9 @@ def test_frames_times_and_sound(run, tmp_path):
 def test_a_changing_rate_is_kept(run, tmp_path):
     times = [0, 2, 4, 9, 10, 20]
     make_video(tmp_path / "in.mkv", times=times)
-    assert command(run, tmp_path / "in.mkv", tmp_path) == f"error: {tmp_path / 'in.mkv'} exists; --overwrite replaces it"
+    assert (
+        command(run, tmp_path / "in.mkv", tmp_path) == f"error: {tmp_path / 'in.mkv'} exists; --overwrite replaces it"
+    )
     assert command(run, tmp_path / "in.mkv", tmp_path / "to") == 0
     _, found, _, _ = read_video(tmp_path / "to" / "in.mkv")
     assert np.allclose(np.array(found) - found[0], np.array(times) / 50, atol=2e-3)

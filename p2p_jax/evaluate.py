@@ -1,0 +1,89 @@
+"""Evaluate a trained run over every image of a split, and report.
+
+    python -m p2p_jax.evaluate --workdir runs/facades --split test
+
+Writes results.json, images.csv and report.html, one file that opens without a network, into RUN/evaluation/SPLIT_STEP
+or --output.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from p2p_jax.errors import InputError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m p2p_jax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, type=Path, help="directory of the trained run")
+    add("--split", help="such as test; the split of validation by default")
+    add(
+        "--metrics",
+        help="some of image, histogram, fcn, labels, fid, with commas between; by default image, histogram where "
+        "scikit-image is installed, and fcn if there is a --segmenter",
+    )
+    add("--output", type=Path, help="folder for the results; RUN/evaluation/SPLIT_STEP by default")
+    add("--checkpoint", default="latest", help="latest (default), best or a step")
+    add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN: which way the metrics of whole sets are for")
+    add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
+    add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
+    add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
+    add("--segmenter", help="for fcn: directory made by python -m p2p_jax.train_segmenter, or 'module:name'")
+    add("--palette", help="for fcn and labels: cmp_facades, cityscapes or a JSON file; the segmenter's by default")
+    add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, in place of colours")
+    add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from absl import logging
+
+    from p2p_jax.checkpoint import find_step, read_config
+    from p2p_jax.evaluation import evaluate
+
+    logging.set_verbosity(logging.ERROR)  # Orbax otherwise tells every step that it takes
+    options = {name: value for name, value in vars(args).items() if value is not None}
+    if "metrics" in options:
+        options["metrics"] = args.metrics.split(",")
+    if "dropout" in options:
+        options["dropout"] = args.dropout == "on"
+    if "output" not in options and (config := read_config(args.workdir)) is not None:
+        step = find_step(args.workdir, config, args.checkpoint)
+        way = f"_{args.direction}" if args.direction else ""
+        options["output"] = args.workdir / "evaluation" / f"{args.split or config.data.val_split}_{step}{way}"
+    results = evaluate(options.pop("workdir"), **options)
+    print(f"{args.workdir}: step {results['step']:,}, {results['num_images']:,} images of {results['split']}")
+    for name, found in results["metrics"].items():
+        print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images)")
+    for name, found in results["set_metrics"].items():
+        print(f"  {name}: {_line(found)}")
+        for part, values in found.items():
+            if isinstance(values, dict) and not part.startswith("per_class"):
+                print(f"    {part}: {_line(values)}")
+    print(f"results.json, images.csv and report.html are in {options['output']}")
+
+
+def _line(values: dict[str, Any]) -> str:
+    told = (f"{key} {_told(value)}" for key, value in values.items() if not isinstance(value, dict))
+    return ", ".join(told)
+
+
+def _told(value: Any) -> str:
+    return "undefined" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    args = _parser().parse_args(argv)
+    try:
+        _evaluate(args)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,6 @@
+"""Judging a trained run: metrics, reports, ablation tables and the perceptual study."""
+
+from p2p_jax.evaluation.predictions import Prediction, predict
+from p2p_jax.evaluation.protocol import METRICS, evaluate
+
+__all__ = ["METRICS", "Prediction", "evaluate", "predict"]

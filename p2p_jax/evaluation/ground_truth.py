@@ -1,0 +1,66 @@
+"""The true labels that the label metrics compare with, at the resolution of the label maps themselves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from p2p_jax.data import Split
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation import palettes
+from p2p_jax.inference import pictures
+
+_LOOKED_AT = 12  # label maps, to tell their palette
+
+
+class GroundTruth:
+    """The class of every pixel of one side of a paired split.
+
+    Args:
+      split: the data set.
+      side: of the label maps: 0 for ``real_a``, 1 for ``real_b``.
+      palette: their colours; None: recognised among ``palettes.BUILT_IN``.
+      ids: a folder of single-channel PNGs of class numbers, one for each image and of its stem, which take the place of
+        the colours.
+
+    Raises:
+      InputError: the palette is not known or not theirs, or the folder lacks a file.
+    """
+
+    def __init__(self, split: Split, side: int, palette: palettes.Palette | None, ids: Path | None = None):
+        if not split.paired:
+            raise InputError("fcn and labels compare with the labels of the very image: they need a paired data set")
+        self._split, self._side = split, side
+        self._files = None if ids is None else [ids / f"{Path(name).stem}.png" for name in split.names[side]]
+        missing = [path for path in self._files or [] if not path.is_file()]
+        if missing:
+            raise InputError(f"--label_ids: there is no file {missing[0]}; every image of the split needs one")
+        some = [] if ids else [self._map(i) for i in range(min(_LOOKED_AT, len(split.names[side])))]
+        if palette is None:
+            name = palettes.recognise(some) if some else None
+            if name is None:
+                raise InputError("the colours of the label maps are not known here: name them with --palette")
+            palette = palettes.BUILT_IN[name]
+        elif some:
+            palettes.check_palette(some, palette)
+        self.palette = palette
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield [H, W] int32 of every example in order."""
+        for i in range(len(self._split.names[self._side])):
+            yield _read_ids(self._files[i]) if self._files else palettes.true_labels(self._map(i), self.palette)
+
+    def _map(self, index: int) -> np.ndarray:
+        return pictures.with_channels(self._split.original(index)[self._side], 3)
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            ids = np.asarray(image)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(f"{path} must have one channel of class numbers; it is {ids.dtype} {ids.shape}")
+    return ids.astype(np.int32)

@@ -1,0 +1,55 @@
+"""What a run makes of a split of its data set."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from p2p_jax.data import Split, load_split
+from p2p_jax.inference import Translator
+
+
+class Prediction(NamedTuple):
+    """One translated image.
+
+    Attributes:
+      name: of the input, as the data set has it.
+      input: [H, W, C] float32 in [-1, 1], as the network sees it: of the run's ``crop_size``.
+      output: the same size; the translation.
+      target: the same size; what the output should be. None in an unpaired data set.
+    """
+
+    name: str
+    input: np.ndarray
+    output: np.ndarray
+    target: np.ndarray | None
+
+
+def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
+    """Translate every image of a split once, in the order of the data set.
+
+    The images pass through the very stream that validation during training reads.
+
+    Args:
+      translator: the run, and the direction in which to translate.
+      split: such as "val" or "test", of the data set that the run's config names; or an opened one.
+
+    Raises:
+      InputError: there is no such split, or a file cannot be read.
+    """
+    opened = load_split(translator.config, split) if isinstance(split, str) else split
+    given, wanted, names = sides(translator, opened)
+    done = 0
+    for batch in opened.batches(translator.batch_size):
+        inputs = batch[given][: len(names) - done]  # beside a longer side this one starts again
+        if not len(inputs):
+            return
+        for i, output in enumerate(translator(inputs)):
+            yield Prediction(names[done + i], inputs[i], output, batch[wanted][i] if opened.paired else None)
+        done += len(inputs)
+
+
+def sides(translator: Translator, split: Split) -> tuple[str, str, list[str]]:
+    """Return the names in a batch of what is translated and of its domain of destination, and the inputs' names."""
+    forward = translator.direction == translator.config.data.direction
+    return ("real_a", "real_b", split.names[0]) if forward else ("real_b", "real_a", split.names[1])

@@ -1,0 +1,273 @@
+"""The report of an evaluation: one HTML file that holds all it shows and asks nothing of the network."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation import report_tables
+from p2p_jax.monitoring import write_atomically
+
+MAX_IMAGES = 200
+_NUM_CASES = 6  # the best and the worst that the page shows side by side
+_MAX_POINTS = 1_000  # of a curve
+_QUALITY = 90
+_TINY = 2_048  # bytes up to which a picture stays lossless even if a JPEG were smaller
+
+
+def write_report(
+    path: Path,
+    results: Mapping[str, Any],
+    images: Sequence[Mapping[str, np.ndarray]],
+    history: Path | None,
+    *,
+    max_images: int = MAX_IMAGES,
+) -> None:
+    """Write the report, in one step: a kill leaves the old file or the new one.
+
+    Args:
+      path: the HTML file; its folder is made if missing.
+      results: what ``python -m p2p_jax.evaluate`` writes as JSON: ``images`` with a row for each image (``name`` and
+        metrics), ``metrics`` and ``set_metrics``, the ``config``, and what was evaluated.
+      images: for every row its pictures, column -> [H, W, 1 or 3] uint8.
+      history: the run's ``metrics.csv``, for the training curves; None leaves them out.
+      max_images: rows whose pictures are embedded; of more, those that ``choose_rows`` names, and the page says so.
+
+    Raises:
+      ValueError: `images` and the rows do not belong together, or a picture has another shape or dtype.
+      InputError: `history` is no table of metrics.
+    """
+    rows = results["images"]
+    if len(images) != len(rows):
+        raise ValueError(f"{len(rows)} rows of results but pictures of {len(images)}")
+    metrics = [name for name in results.get("metrics", {}) if rows and name in rows[0]]
+    chosen = choose_rows(rows, metrics, max_images)
+    pictures, shown = _embed(images, chosen)
+    columns = list(dict.fromkeys(column for one in shown for column in one["cells"]))
+    compare = _compared(columns, results)
+    first = columns.index(compare[0]) // 3 * 3 if columns else 0
+    panels, averaged = read_panels(history) if history is not None else ([], 1)
+    steps = [step for panel in panels for series in panel["series"] for step, _ in series["points"]]
+    best = results.get("config", {}).get("best_metric")
+    data = {
+        "results": results,
+        "better": {name: report_tables.better(name) for name in metrics},
+        "metric": best if best in metrics else (metrics or [None])[0],
+        "num_cases": _NUM_CASES,
+        "columns": columns,
+        "compare": compare,
+        "strip": columns[first : first + 3],
+        "pictures": pictures,
+        "shown": shown,
+        "panels": panels,
+        "steps": [min(steps, default=0), max(steps, default=0)],
+    }
+    write_atomically(path, _page(data, _curves_note(averaged), len(chosen)))
+
+
+def choose_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], max_images: int) -> list[int]:
+    """Choose the images to show: all, or the best and worst by every metric, and of the others an even sample.
+
+    Args:
+      rows: name -> value, for every image; None or NaN is neither good nor bad.
+      metrics: names of values to rank by.
+      max_images: most that are chosen.
+
+    Returns:
+      Indices of rows, ascending.
+    """
+    if len(rows) <= max_images:
+        return list(range(len(rows)))
+    ranked = []
+    for name in metrics:
+        valid = [i for i, row in enumerate(rows) if _finite(row.get(name)) is not None]
+        # Equal values keep the order of the rows at either end, as they do on the page.
+        ranked.append(sorted(valid, key=lambda i: (rows[i][name], i))[:_NUM_CASES])
+        ranked.append(sorted(valid, key=lambda i: (-rows[i][name], i))[:_NUM_CASES])
+    extremes = [one[rank] for rank in range(_NUM_CASES) for one in ranked if rank < len(one)]
+    chosen = list(dict.fromkeys(extremes))[:max_images]
+    others = sorted(set(range(len(rows))) - set(chosen))
+    places = np.linspace(0, len(others) - 1, max_images - len(chosen)).round().astype(int)
+    return sorted([*chosen, *(others[i] for i in places)])
+
+
+def data_uri(image: np.ndarray) -> str:
+    """Return a picture as a data URI: PNG, or JPEG where that is smaller and the picture is not tiny.
+
+    Args:
+      image: [H, W, 1 or 3] uint8.
+
+    Raises:
+      ValueError: another shape or dtype.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(f"expected a picture [H, W, 1 or 3] uint8, not {image.shape} {image.dtype}")
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    picture.save(png, "PNG")
+    picture.save(jpeg, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
+    lossless = len(png.getvalue()) <= max(_TINY, len(jpeg.getvalue()))
+    kind, file = ("png", png) if lossless else ("jpeg", jpeg)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
+    """Read a run's metrics, sorted into charts: one for each metric, its domains and its splits together.
+
+    Args:
+      history: ``metrics.csv`` of a run.
+
+    Returns:
+      ``[{"title": "l1", "series": [{"name": "eval/l1", "points": [[step, value], ...]}]}, ...]``, evaluations first,
+      a value that is not finite None; and how many logged values at most went, as their mean, into one point.
+
+    Raises:
+      InputError: the file cannot be read, or is no such table.
+    """
+    try:
+        with open(history, newline="", encoding="utf-8") as file:
+            # A row that a kill cut short lacks columns.
+            table = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+        series: dict[str, list[tuple[int, float]]] = {}
+        for row in table:
+            step = int(row.pop("step"))
+            for name, cell in row.items():
+                if cell:
+                    series.setdefault(name, []).append((step, float(cell)))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{history} is no table of metrics as a training run writes it ({error!r})") from error
+    panels: dict[str, dict[str, Any]] = {}
+    averaged = 1
+    for name in sorted(series, key=lambda name: not name.startswith("eval/")):
+        size = math.ceil(len(series[name]) / _MAX_POINTS)
+        averaged = max(averaged, size)
+        panel = panels.setdefault(_title(name), {"title": _title(name), "series": []})
+        panel["series"].append({"name": name, "points": list(_thin(series[name], size))})
+    return list(panels.values()), averaged
+
+
+def _title(name: str) -> str:
+    """Return what a metric's chart is named: "train/gen/gan_ab" belongs to "gen/gan", real and fake to "disc"."""
+    metric = name.removeprefix("train/").removeprefix("eval/")
+    metric = re.sub(r"_(a|b|ab|ba)$", "", metric)
+    return re.sub(r"^disc/(real|fake)$", "disc", metric)
+
+
+def _thin(points: Sequence[tuple[int, float]], size: int) -> Iterable[list[Any]]:
+    """Yield the mean of every `size` points, at the step of the last of them."""
+    for i in range(0, len(points), size):
+        group = points[i : i + size]
+        yield [group[-1][0], _finite(sum(value for _, value in group) / len(group))]
+
+
+def _curves_note(averaged: int) -> str:
+    note = (
+        "Point at a chart, or use its arrow keys, to read it. The dotted line is the checkpoint that was evaluated. "
+        "train/ is what a step logged, on its batch and on the scale of the loss; eval/ is the mean over the "
+        "validation split: the two need not be on one scale."
+    )
+    return note + (f" Each point is the mean of up to {averaged} logged values." if averaged > 1 else "")
+
+
+def _embed(
+    images: Sequence[Mapping[str, np.ndarray]], chosen: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return every distinct picture once, and for each chosen row column -> index into them."""
+    pictures: list[dict[str, Any]] = []
+    seen: dict[tuple[Any, ...], int] = {}
+    shown = []
+    for row in chosen:
+        cells = {}
+        for column, image in images[row].items():
+            key = (image.shape, hashlib.sha256(np.ascontiguousarray(image).data).digest())
+            if key not in seen:
+                seen[key] = len(pictures)
+                pictures.append({"uri": data_uri(image), "width": image.shape[1], "height": image.shape[0]})
+            cells[column] = seen[key]
+        shown.append({"row": row, "cells": cells})
+    return pictures, shown
+
+
+def _compared(columns: Sequence[str], results: Mapping[str, Any]) -> list[str]:
+    """Return the two columns between which the sliders slide at first."""
+    forward = results.get("direction") == results.get("config", {}).get("data", {}).get("direction", "AtoB")
+    unpaired = ["real A", "fake B"] if forward else ["real B", "fake A"]
+    for pair in (["output", "target"], ["input", "output"], unpaired):
+        if set(pair) <= set(columns):
+            return pair
+    return [*columns, *columns[-1:]][:2]
+
+
+def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
+    results, folder = data["results"], files("p2p_jax.evaluation")
+    names = ("report.html", "report.css", "report_curves.js", "report.js")
+    html, css, curves, js = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    js = curves + js
+    policy = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(css)}'; script-src '{_hash(js)}'"
+    )
+    lossy = sum(picture["uri"].startswith("data:image/jpeg") for picture in data["pictures"])
+    pictures = (
+        f"{lossy:,} of the {len(data['pictures']):,} pictures of this page are JPEG at quality {_QUALITY}, the others "
+        "are PNG, without loss; all metrics were computed before that."
+    )
+    total, gallery_note = len(results["images"]), ""
+    if num_shown < total:
+        gallery_note = (
+            f'<p class="notice">This file holds the pictures of {num_shown:,} of the {total:,} images: the best and '
+            "the worst by every metric, and of the others an even sample. The metrics are those of all images.</p>"
+        )
+    text = Template(html).substitute(
+        policy=policy,
+        title=escape(f"{results.get('run')}, step {report_tables.text_of(results.get('step'))}: evaluation"),
+        css=css,
+        run=escape(str(results.get("run"))),
+        identity=report_tables.identity(results),
+        metrics=report_tables.metrics(results),
+        curves_note=escape(curves_note),
+        gallery_note=gallery_note,
+        method=report_tables.method(results, pictures),
+        config=escape(json.dumps(results.get("config", {}), indent=2, sort_keys=True, default=str)),
+        data=_script_json(data),
+        js=js,
+    )
+    # Pure ASCII reads the same whatever encoding a viewer or the writing system supposes.
+    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def _hash(text: str) -> str:
+    """Return what lets one inline style or script through the page's content security policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _script_json(tree: Any) -> str:
+    """Return JSON that can stand in a script element: no text in it can end the element or open a comment."""
+    return json.dumps(_plain(tree), separators=(",", ":"), allow_nan=False, default=str).replace("<", "\\u003c")
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    tree = tree.item() if isinstance(tree, np.generic) else tree
+    return _finite(tree) if isinstance(tree, float) else tree
+
+
+def _finite(value: Any) -> Any:
+    """Return a number, or None for none, infinity and NaN."""
+    return None if value is None or not math.isfinite(value) else value

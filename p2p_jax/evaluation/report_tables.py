@@ -1,0 +1,290 @@
+"""The parts of the report that are text: what was evaluated, the metrics, and how they were computed."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_BINS = 24
+
+
+class Metric(NamedTuple):
+    """What is known of a metric.
+
+    Attributes:
+      names: regular expression of the names it goes by, anywhere in a name.
+      lower_is_better: None where that is not to be said of the whole.
+      meaning: one sentence, with the range.
+    """
+
+    names: str
+    lower_is_better: bool | None
+    meaning: str
+
+
+_KNOWN = (
+    Metric(
+        r"^(l1|mae)$",
+        True,
+        "Mean absolute difference between output and target over pixels and channels, pixel values in [0, 1]; "
+        "from 0, equal, to 1.",
+    ),
+    Metric(
+        r"^psnr$",
+        False,
+        "Peak signal-to-noise ratio of the output against the target in decibels, pixel values in [0, 1]; from 0 "
+        "upwards without limit, infinite (n/a) for equal images. The mean is that of the images' decibels.",
+    ),
+    Metric(
+        r"^ssim$",
+        False,
+        "Structural similarity of output and target, Gaussian window of 11 pixels with sigma 1.5, channels averaged; "
+        "at most 1, equal.",
+    ),
+    Metric(
+        r"^cycle",
+        True,
+        "Mean absolute difference between an image and its reconstruction, translated there and back, pixel values in "
+        "[0, 1]; 0 to 1. An ending _a: A to B to A; _b: B to A to B; none: the mean of both. It does not say whether "
+        "the translation itself is good.",
+    ),
+    Metric(
+        r"^identity",
+        True,
+        "Mean absolute difference between an image and what the generator makes of it that leads into the image's own "
+        "domain, pixel values in [0, 1]; 0 to 1.",
+    ),
+    Metric(r"lpips", True, "Learned perceptual distance of output and target; 0 is equal."),
+    Metric(
+        r"histogram",
+        False,
+        "Shared mass of the colour distributions of all outputs and all targets in Lab, sum of min(p, q) over bins, "
+        "each channel by itself; 0 to 1, equal.",
+    ),
+    Metric(
+        r"fcn",
+        False,
+        "Outputs are labelled by the named segmenter and compared with the ground-truth labels at the labels' own "
+        "resolution, one confusion matrix over all images. The same for real photographs is the ceiling. Scores of "
+        "different segmenters do not compare.",
+    ),
+    Metric(
+        r"palette",
+        False,
+        "Outputs are label maps: each pixel counts as the class whose colour is nearest, and is compared with the "
+        "ground truth, one confusion matrix over all images.",
+    ),
+    Metric(r"pixel_accuracy|pixel acc", False, "Fraction of all pixels with the right class; 0 to 1."),
+    Metric(
+        r"class_accuracy|class acc", False, "Fraction of a class's pixels labelled right, mean over classes; 0 to 1."
+    ),
+    Metric(r"iou", False, "Intersection over union of a class's pixels, mean over classes; 0 to 1."),
+    Metric(r"accuracy", False, "Fraction that is right; 0 to 1."),
+    Metric(
+        r"\bfid\b",
+        True,
+        "Frechet distance of Gaussians fitted to Inception features of outputs and of real images; 0 is equal. It is "
+        "biased upwards for few images: compare it only at equal counts.",
+    ),
+    Metric(
+        r"\bkid",
+        True,
+        "Squared maximum mean discrepancy of the same features, unbiased, with its standard deviation over subsets; "
+        "about 0 where the distributions are equal.",
+    ),
+)
+
+
+def known(name: str) -> Metric | None:
+    """Return what is known of a metric by its name, such as "cycle_a"; None for a stranger."""
+    return next((metric for metric in _KNOWN if re.search(metric.names, name.lower())), None)
+
+
+def better(name: str) -> str | None:
+    """Return "lower" or "higher", whichever is better, or None where that is not known."""
+    metric = known(name)
+    if metric is None or metric.lower_is_better is None:
+        return None
+    return "lower" if metric.lower_is_better else "higher"
+
+
+def text_of(value: Any) -> str:
+    """Return a value as a person reads it; what is not finite is "n/a"."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "n/a"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:#.4g}".removesuffix(".")
+    return str(value)
+
+
+def identity(results: Mapping[str, Any]) -> str:
+    """Return the list of what was evaluated, as HTML; what `results` lacks is left out."""
+    config = results.get("config", {})
+    source = config.get("data", {}).get("source", "")
+    paired = {"True": "with targets", "False": "without targets"}.get(str(results.get("paired")), "")
+    dropout = {"True": "on", "False": "off"}.get(str(results.get("dropout")))
+    created = str(results.get("created") or "").replace("T", " ").replace("+00:00", " UTC")
+    norm = {"batch": "statistics of the translated image itself", "running": "running statistics of training"}
+    parameters = results.get("parameters") or {}
+    facts = [
+        ("Checkpoint", f"step {text_of(results.get('step'))}", results.get("checkpoint", "")),
+        ("Checkpoint id", results.get("checkpoint_id"), ""),
+        ("Direction", results.get("direction"), ""),
+        (
+            "Data",
+            f"{text_of(results.get('num_images'))} images of {results.get('split')}",
+            ", ".join(filter(None, (source, paired))),
+        ),
+        ("Normalisation", results.get("norm"), norm.get(str(results.get("norm")), "")),
+        ("Dropout", dropout, ""),
+        ("Objective", config.get("objective"), ""),
+        ("Parameters", ", ".join(f"{name} {text_of(n)}" for name, n in parameters.items()), ""),
+        ("Computed", created, ", ".join(f"{k} {v}" for k, v in results.get("versions", {}).items())),
+    ]
+    cells = (
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}{_small(note)}</dd></div>"
+        for name, value, note in facts
+        if value
+    )
+    return f'<dl class="identity">{"".join(cells)}</dl>'
+
+
+def metrics(results: Mapping[str, Any]) -> str:
+    """Return a card for every per-image metric and a table for every metric of the whole set, as HTML."""
+    cards = [
+        _card(name, summary, [row.get(name) for row in results["images"]])
+        for name, summary in results.get("metrics", {}).items()
+    ]
+    articles = [f"<article><h3>{escape(k)}</h3>{_tables(v)}</article>" for k, v in _sets(results)]
+    if not cards and not articles:
+        return "<p>No metric was asked for.</p>"
+    html = f'<div class="metrics">{"".join(cards)}</div>' if cards else ""
+    return html + (f'<div class="sets">{"".join(articles)}</div>' if articles else "")
+
+
+def method(results: Mapping[str, Any], pictures: str) -> str:
+    """Return one line on each thing that was computed, as HTML.
+
+    Args:
+      results: of the evaluation.
+      pictures: how the page's pictures were made from the images.
+    """
+    count, split = text_of(results.get("num_images")), results.get("split")
+    lines = [("Images", f"All {count} images of the split {split}, at the size that the network sees.")]
+    if results.get("metrics"):
+        lines.append(
+            (
+                "Mean",
+                "Of the values of the images; after \u00b1 their standard deviation, which is no error of the mean.",
+            )
+        )
+    names = list(results.get("metrics", {}))
+    for name, found in _sets(results):
+        inner = [key for key, value in found.items() if not isinstance(value, Mapping | str)]
+        names += inner if known(name) in map(known, inner) else [name, *inner]
+    told: dict[Metric, list[str]] = {}
+    for name in names:
+        if (metric := known(name)) is not None:
+            told.setdefault(metric, []).append(name)
+    lines += [(", ".join(dict.fromkeys(names)), metric.meaning) for metric, names in told.items()]
+    lines.append(("Pictures", pictures))
+    return '<dl class="method">' + "".join(f"<dt>{escape(a)}</dt><dd>{escape(str(b))}</dd>" for a, b in lines) + "</dl>"
+
+
+def _sets(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the metrics of the whole set; a bare number counts as ``{"value": number}``."""
+    found = results.get("set_metrics", {}).items()
+    return [(name, value if isinstance(value, Mapping) else {"value": value}) for name, value in found]
+
+
+def _small(text: Any) -> str:
+    return f"<small>{escape(str(text))}</small>" if text else ""
+
+
+def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any]) -> str:
+    finite = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
+    note = {"lower": "lower is better", "higher": "higher is better", None: ""}[better(name)]
+    html = (
+        f'<article class="metric"><h3>{escape(name)}<span class="better">{note}</span></h3>'
+        f'<p class="mean">{text_of(summary.get("mean"))} <small>&plusmn; {text_of(summary.get("std"))} over '
+        f"{text_of(summary.get('count'))} images</small></p>"
+    )
+    if len(finite):
+        low, middle, high = (text_of(float(v)) for v in np.percentile(finite, (0, 50, 100)))
+        label = f"Distribution over images from {low} to {high}, median {middle}"
+        html += _histogram(finite, label) + f'<p class="ends"><span>{low}</span><span>median {middle}</span>'
+        html += f"<span>{high}</span></p>"
+    return html + "</article>"
+
+
+def _histogram(values: np.ndarray, label: str) -> str:
+    low, high = values.min(), values.max()
+    span = (low, high) if high - low > 1e-12 * max(abs(low), abs(high)) else (low - 0.5, low + 0.5)
+    counts, _ = np.histogram(values, bins=_BINS, range=span)
+    heights = counts / counts.max() * 40
+    bars = "".join(
+        f'<rect x="{i * 10 + 1}" y="{40 - h:.1f}" width="8" height="{h:.1f}"/>' for i, h in enumerate(heights) if h
+    )
+    size = f'viewBox="0 0 {_BINS * 10} 40" preserveAspectRatio="none"'
+    return f'<svg {size} role="img" aria-label="{escape(label)}">{bars}</svg>'
+
+
+def _tables(found: Mapping[str, Any]) -> str:
+    """Return numbers as a table, mappings with the same names beside them, all others folded, text below."""
+    numbers = {k: v for k, v in found.items() if not isinstance(v, Mapping | str)}
+    columns: dict[str, Mapping[str, Any]] = {"": numbers}
+    others: dict[str, Any] = {}
+    notes = [v for v in found.values() if isinstance(v, str)]
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            inner = {k: v for k, v in value.items() if not isinstance(v, Mapping | str)}
+            if inner.keys() & numbers.keys():
+                columns[name] = inner
+                others |= {f"{name}: {k}": v for k, v in value.items() if isinstance(v, Mapping)}
+                notes += [f"{name}: {v}" for v in value.values() if isinstance(v, str)]
+            else:
+                others[name] = value
+    html = _table(columns) if numbers else ""
+    html += "".join(f"<p>{escape(note)}</p>" for note in notes)
+    groups: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
+    for name, value in others.items():
+        groups.setdefault(tuple(value), {})[name] = value
+    for group in groups.values():
+        summary = ", ".join(group)
+        if all("per_class" in name for name in group):
+            group, summary = {re.sub("_?per_class_?", "", name): v for name, v in group.items()}, "Per class"
+        nested = any(isinstance(v, Mapping) for value in group.values() for v in value.values())
+        inside = "".join(f"<h3>{escape(k)}</h3>{_tables(v)}" for k, v in group.items()) if nested else _table(group)
+        html += f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+    return html
+
+
+def _table(columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table with a row for every name that occurs in a column."""
+    head = ""
+    if len(columns) > 1:
+        titles = "".join(f'<th scope="col">{_breakable(name or "generated")}</th>' for name in columns)
+        head = f"<thead><tr><th></th>{titles}</tr></thead>"
+    body = "".join(
+        f'<tr><th scope="row">{_breakable(name)}</th>'
+        + "".join(f"<td>{escape(text_of(c[name])) if name in c else ''}</td>" for c in columns.values())
+        + "</tr>"
+        for name in _union(columns.values())
+    )
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _breakable(name: str) -> str:
+    return escape(name).replace("_", "_<wbr>")
+
+
+def _union(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))

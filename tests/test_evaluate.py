@@ -1,0 +1,236 @@
+"""Evaluations: the numbers of training, every image, labels, sets, and what is written."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import small_config, small_cyclegan_config
+from PIL import Image
+from test_train import rows_of
+from test_translate import command as translate
+from test_translate import same, save
+from test_translator import noise
+
+from p2p_jax import Translator, evaluate, train
+from p2p_jax.checkpoint import read_config
+from p2p_jax.data import load_split
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation import evaluate as evaluate_run
+from p2p_jax.evaluation import predict
+from p2p_jax.evaluation.palettes import CMP_FACADES, nearest_labels
+from p2p_jax.inference import pictures
+from p2p_jax.monitoring import to_uint8
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Toy facades as side-by-side files, photograph left, of twice the size that the network sees."""
+    from p2p_jax.data import toy_facades
+
+    folder = tmp_path_factory.mktemp("pairs")
+    for split, count in (("train", 8), ("val", 5), ("test", 3)):
+        for i in range(count):
+            facade = toy_facades.render(i, split, 32)
+            save(folder / split / f"house_{i}.png", np.concatenate([facade.photo, facade.labels], axis=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pairs, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "facades"
+    train(small_config(data__source="side_by_side", data__dir=str(pairs)), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def cyclegan_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unpaired")
+    for name, count in (("trainA", 5), ("trainB", 4), ("testA", 3), ("testB", 5)):
+        for i in range(count):
+            save(folder / name / f"{name}_{i}.png", noise(16, 16, 3, seed=i))
+    workdir = tmp_path_factory.mktemp("runs") / "cyclegan"
+    data = {"data__source": "unpaired", "data__dir": str(folder), "data__val_split": "test"}
+    train(small_cyclegan_config(num_steps=2, **data), workdir)
+    return workdir
+
+
+def sees_blue(images):
+    """Label every pixel with the class whose colour is nearest: a segmenter that reads label maps."""
+    return nearest_labels(images, CMP_FACADES)
+
+
+def command(workdir, *options):
+    try:
+        evaluate.run(["--workdir", str(workdir), *map(str, options)])
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
+
+
+def test_the_numbers_of_training(run):
+    """What is evaluated is what training's own validation found, at both checkpoints, over every image."""
+    logged = {row["step"]: row for row in rows_of(run) if row["eval/l1"]}
+    for step in ("2", "4"):
+        results = evaluate_run(run, checkpoint=step)
+        assert (results["step"], results["num_images"], len(results["images"])) == (int(step), 5, 5)
+        for name in ("l1", "psnr", "ssim"):
+            assert results["metrics"][name]["count"] == 5
+            assert np.isclose(results["metrics"][name]["mean"], float(logged[step][f"eval/{name}"]), rtol=1e-5)
+            values = [row[name] for row in results["images"]]
+            assert np.isclose(np.std(values), results["metrics"][name]["std"])
+
+
+def test_the_images_of_translate_and_of_the_sample_grid(run, pairs, tmp_path):
+    """One image, three ways: the sample grid of training, the command translate on its file, and evaluation."""
+    predictions = {p.name: p for p in predict(Translator.from_workdir(run), "val")}
+    assert list(predictions) == [f"house_{i}.png" for i in range(5)]
+    grid = np.asarray(Image.open(run / "samples" / "step_0000004.png"))
+    for i in range(2):
+        labels = pictures.read(pairs / "val" / f"house_{i}.png").pixels[:, 32:]
+        save(tmp_path / "in" / f"{i}.png", labels)
+    assert translate(run, tmp_path / "in", tmp_path / "out", "--size", "16") == 0
+    for i in range(2):
+        prediction = predictions[f"house_{i}.png"]
+        rows = slice(16 + 20 * i, 32 + 20 * i)
+        assert np.abs(to_uint8(prediction.input).astype(int) - grid[rows, 0:16]).max() <= 1
+        assert same(to_uint8(prediction.output), grid[rows, 20:36])
+        # Another size is resized by another library, whose roundings may differ in a pixel.
+        translated = pictures.read(tmp_path / "out" / f"{i}.png").pixels
+        assert np.abs(translated.astype(int) - grid[rows, 20:36]).mean() < 0.5
+
+
+def test_labels_at_their_own_resolution(run, pairs):
+    """The labels of a 32-pixel file are 32 pixels wide, whatever the network sees; they are in its right half."""
+    opened = load_split(read_config(run), "test")
+    labels, photo = opened.original(1)
+    stored = np.asarray(Image.open(pairs / "test" / "house_1.png"))
+    assert np.array_equal(labels, stored[:, 32:]) and np.array_equal(photo, stored[:, :32])
+
+
+def test_fcn_score(run):
+    results = evaluate_run(run, split="test", metrics=["fcn"], segmenter="test_evaluate:sees_blue")
+    fcn = results["set_metrics"]["FCN score [sees_blue]"]
+    assert 0 <= fcn["pixel_accuracy"] < 1 and fcn["count"] == 3
+    # By hand: the real photographs at 16 pixels, enlarged to 32, against the labels of 32.
+    opened, right, total = load_split(read_config(run), "test"), 0, 0
+    (batch,) = opened.batches(3)
+    for i in range(3):
+        photo = Image.fromarray(to_uint8(batch["real_b"][i])).resize((32, 32), Image.Resampling.BILINEAR)
+        truth = nearest_labels(opened.original(i)[0], CMP_FACADES)
+        right, total = right + (sees_blue(np.asarray(photo)) == truth).sum(), total + truth.size
+    assert np.isclose(fcn["real photographs"]["pixel_accuracy"], right / total)
+    assert set(fcn["per_class_iou"]) == set(CMP_FACADES.names)
+
+
+def test_photographs_to_labels(pairs, tmp_path):
+    data = {"data__source": "side_by_side", "data__dir": str(pairs), "data__direction": "AtoB"}
+    train(small_config(num_steps=1, **data), tmp_path)
+    found = evaluate_run(tmp_path, split="test", metrics=["labels"])["set_metrics"]["labels, nearest palette colour"]
+    right, total = 0, 0
+    for i, prediction in enumerate(predict(Translator.from_workdir(tmp_path), "test")):
+        drawn = Image.fromarray(to_uint8(prediction.output)).resize((32, 32), Image.Resampling.NEAREST)
+        truth = nearest_labels(pictures.read(pairs / "test" / f"house_{i}.png").pixels[:, 32:], CMP_FACADES)
+        right, total = right + (nearest_labels(np.asarray(drawn), CMP_FACADES) == truth).sum(), total + truth.size
+    assert (found["count"], i) == (3, 2)
+    assert np.isclose(found["pixel_accuracy"], right / total)
+
+
+def test_class_numbers_from_files_take_the_place_of_colours(run, tmp_path):
+    for i in range(3):
+        save(tmp_path / f"house_{i}.png", np.full((50, 40), 255 if i else 1, np.uint8))
+    given = {"split": "test", "metrics": ["fcn"], "segmenter": "test_evaluate:sees_blue", "palette": "cmp_facades"}
+    found = evaluate_run(run, label_ids=tmp_path, **given)["set_metrics"]["FCN score [sees_blue]"]
+    (prediction, *_) = predict(Translator.from_workdir(run), "test")
+    first = Image.fromarray(to_uint8(prediction.output)).resize((40, 50), Image.Resampling.BILINEAR)
+    assert np.isclose(found["pixel_accuracy"], (sees_blue(np.asarray(first)) == 1).mean(), atol=2e-3)
+    (tmp_path / "house_2.png").unlink()
+    with pytest.raises(InputError, match=r"there is no file .*house_2.png"):
+        evaluate_run(run, label_ids=tmp_path, **given)
+
+
+def test_unpaired_runs_both_ways(cyclegan_run):
+    logged = rows_of(cyclegan_run)[-1]
+    forward = evaluate_run(cyclegan_run, metrics=["image", "histogram"])
+    assert forward["num_images"] == 5 and not forward["paired"]
+    assert forward["images"][4]["name"] == "testA_1.png | testB_4.png"
+    for name in ("cycle_a", "cycle_b", "cycle", "identity_a"):
+        assert np.isclose(forward["metrics"][name]["mean"], float(logged[f"eval/{name}"]), rtol=1e-5)
+    assert "psnr" not in forward["metrics"]
+    backward = evaluate_run(cyclegan_run, metrics=["histogram"], direction="BtoA")
+    counts = [results["set_metrics"]["histogram intersection"]["count"] for results in (forward, backward)]
+    assert counts == [3, 5]  # every image of the side that is translated, once
+    for direction, names in (("AtoB", "testA"), ("BtoA", "testB")):
+        translator = Translator.from_workdir(cyclegan_run, direction=direction, batch_size=2)
+        found = list(predict(translator, "test"))
+        assert [p.name for p in found] == [f"{names}_{i}.png" for i in range(counts[names == "testB"])]
+        assert all(p.target is None for p in found)
+        assert np.allclose(found[0].output, translator(found[0].input), atol=1e-5)
+
+
+def test_what_the_command_writes(run, capsys):
+    assert command(run) == 0
+    folder = run / "evaluation" / "val_4"
+    results = json.loads((folder / "results.json").read_text())
+    with open(folder / "images.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [f"house_{i}.png" for i in range(5)]
+    assert [float(row["psnr"]) for row in rows] == [row["psnr"] for row in results["images"]]
+    assert results["config"] == json.loads((run / "config.json").read_text())
+    assert results["checkpoint_id"] == Translator.from_workdir(run).checkpoint_id
+    page = (folder / "report.html").read_text()
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert page.count("house_3.png") >= 1 and "data:image/" in page
+    printed = capsys.readouterr().out
+    assert f"l1: {results['metrics']['l1']['mean']:.4g}" in printed and "5 images of val" in printed
+
+
+def test_a_data_set_that_was_moved(run, pairs, tmp_path):
+    (tmp_path / "moved").symlink_to(pairs)
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["dir"] = "/nowhere"
+    moved = tmp_path / "run"
+    moved.mkdir()
+    (moved / "config.json").write_text(json.dumps(config))
+    (moved / "checkpoints").symlink_to(run / "checkpoints")
+    error = command(moved, "--split", "test")
+    assert "there is no folder /nowhere" in error and "--data_dir" in error
+    assert command(moved, "--split", "test", "--data_dir", tmp_path / "moved") == 0
+    results = json.loads((moved / "evaluation" / "test_4" / "results.json").read_text())
+    assert results["metrics"]["l1"]["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "fidd"], "--metrics fidd: choose from image, histogram, fcn, labels, fid"),
+        (["--metrics", "fcn"], "fcn needs --segmenter"),
+        (["--metrics", "labels"], "name them with --palette"),
+        (["--metrics", "labels", "--palette", "cityscapes"], "are they photographs"),
+        (["--metrics", "labels", "--palette", "nowhere.json"], "nowhere.json"),
+        (["--segmenter", "nowhere"], "there is no segmenter nowhere"),
+        (["--split", "tset"], "tset"),
+        (["--checkpoint", "5"], "no checkpoint 5"),
+        (["--direction", "AtoB"], "trained for BtoA alone"),
+    ],
+)
+def test_one_line_for_what_cannot_be_done(run, options, message):
+    before = sorted(p for p in run.rglob("*"))
+    error = command(run, *options)
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert sorted(p for p in run.rglob("*")) == before
+
+
+def test_labels_need_pairs(cyclegan_run):
+    with pytest.raises(InputError, match="they need a paired data set"):
+        evaluate_run(cyclegan_run, metrics=["labels"], palette="cmp_facades")
+
+
+def test_without_scikit_image(run, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "skimage.color", None)
+    assert evaluate_run(run, split="test")["set_metrics"] == {}
+    assert "note: histogram is left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"pip install 'p2p_jax\[eval\]'"):
+        evaluate_run(run, split="test", metrics=["histogram"])
