@@ -1,13 +1,19 @@
 """The README's commands and snippets run as printed."""
 
+import contextlib
+import importlib
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -76,18 +82,49 @@ def test_every_training_command_parses_to_a_valid_config(tmp_path):
 
 def test_every_other_command_exists():
     modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
-    assert modules == {"p2p_jax.main", "p2p_jax.prepare_cityscapes"}
+    used = {"translate", "evaluate", "train_segmenter", "ablate", "study"}
+    assert modules == {f"p2p_jax.{name}" for name in {"main", "prepare_cityscapes", *used}}
     for module in modules:
         result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
         assert "usage" in result.stdout.lower() or "--workdir" in result.stdout
 
 
-def test_python_snippet(tmp_path):
-    (snippet,) = [b["text"] for b in BLOCKS if b["language"] == "python" and b["mark"] is None]
-    shortened = snippet.replace("config.num_steps = 40", "config.num_steps = config.log_every = 1")
-    assert shortened != snippet
-    output = python(tmp_path, shortened + "\nprint('step', int(state['step']), objective._fields, generator.num_downs)")
+def arguments_of(name):
+    return [shlex.split(line.split(f"p2p_jax.{name} ")[1]) for line in COMMANDS if f"p2p_jax.{name} " in line]
+
+
+@pytest.mark.parametrize("name", ["translate", "evaluate", "train_segmenter", "ablate", "study"])
+def test_commands_on_a_run_parse(name):
+    parser = importlib.import_module(f"p2p_jax.{name}")._parser()
+    commands = arguments_of(name)
+    assert commands
+    for arguments in commands:
+        assert vars(parser.parse_args(arguments))
+
+
+def test_commands_on_a_run_run_as_printed(tmp_path, monkeypatch, pix2pix_run):
+    shutil.copytree(pix2pix_run, tmp_path / "runs" / "mine")
+    (tmp_path / "photos" / "new").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "navy").save(tmp_path / "photos" / "new" / "plain.png")
+    monkeypatch.chdir(tmp_path)
+    for name in ("translate", "evaluate", "study"):
+        with contextlib.suppress(SystemExit):
+            importlib.import_module(f"p2p_jax.{name}").run(arguments_of(name)[0])
+    assert Image.open(tmp_path / "translated" / "plain.png").size == (40, 30)
+    results = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "val_4" / "results.json").read_text())
+    assert results["metrics"]["l1"]["count"] == results["num_images"] == 100
+    assert (tmp_path / "runs" / "study" / "study.json").is_file()
+
+
+def test_python_snippets(tmp_path):
+    using, training = [b["text"] for b in BLOCKS if b["language"] == "python" and b["mark"] is None]
+    shortened = training.replace("config.num_steps = 40", "config.num_steps = config.log_every = 1")
+    of_that_run = using.replace("runs/quickstart", "runs/from_python")
+    assert shortened != training and of_that_run != using
+    show = "print('step', int(state['step']), objective._fields, generator.num_downs)"
+    output = python(tmp_path, "\n".join([shortened, show, of_that_run, "print(translated.shape, translated.dtype)"]))
     assert "step 1 ('init', 'update', 'translate', 'evaluate') 8" in output
+    assert "(2, 64, 64, 3) uint8" in output
 
 
 def test_own_objective_runs_and_changes_the_result(tmp_path):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import small_config
 from PIL import Image
 from test_translator import noise
 
-from p2p_jax import Translator, translate
+from p2p_jax import Translator, train, translate
 from p2p_jax.errors import InputError
 from p2p_jax.inference import files, pictures
 
@@ -308,3 +309,34 @@ def test_translating_needs_no_tensorflow(run, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert load(tmp_path / "out.png").shape == (16, 16, 3)
+
+
+@pytest.mark.skipif(not FACADES.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with the CMP facades")
+def test_real_facades_agree_with_validation(tmp_path):
+    """A folder of real JPEGs through the command gives the outputs on which training validated."""
+    data = {"data__source": "side_by_side", "data__dir": str(FACADES.parent), "data__crop_size": 64}
+    train(small_config(num_steps=2, data__load_size=72, sample_every=2, num_samples=3, **data), tmp_path / "run")
+    for i, path in enumerate(sorted(FACADES.glob("*.jpg"))[:3]):
+        save(tmp_path / "labels" / f"{i}.png", pictures.read(path).pixels[:, 256:])
+    assert command(tmp_path / "run", tmp_path / "labels", tmp_path / "photos", "--size", "64") == 0
+    grid = load(tmp_path / "run" / "samples" / "step_0000002.png")
+    for i in range(3):
+        found, shown = load(tmp_path / "photos" / f"{i}.png"), grid[16 + 68 * i : 80 + 68 * i, 68:132]
+        assert np.abs(found.astype(int) - shown).mean() < 0.5  # the resized label maps differ in a rounding or two
+    assert command(tmp_path / "run", FACADES / "1.jpg", tmp_path / "whole.jpg") == 0
+    assert load(tmp_path / "whole.jpg").shape == (256, 512, 3)
+
+
+HORSES = FACADES.parent.parent / "horse2zebra" / "testA"
+
+
+@pytest.mark.skipif(not HORSES.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with horse2zebra")
+def test_real_horses_both_ways(cyclegan_run, tmp_path):
+    for direction in ("AtoB", "BtoA"):
+        arguments = (cyclegan_run, HORSES / "n02381460_10*.jpg", tmp_path / direction, "--direction", direction)
+        assert command(*arguments, "--format", "png") == 0
+        names = sorted(p.stem for p in HORSES.glob("n02381460_10*.jpg"))
+        assert sorted(p.stem for p in (tmp_path / direction).iterdir()) == names and names
+        pixels = pictures.read(HORSES / f"{names[0]}.jpg").pixels
+        expected = Translator.from_workdir(cyclegan_run, direction=direction)(pixels)
+        assert same(load(tmp_path / direction / f"{names[0]}.png"), expected)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.data.files import describe_duplicates
+from p2p_jax.data.sides import Side, make_sides
 from p2p_jax.data.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
 
@@ -64,7 +65,7 @@ def load(config: ConfigDict, *, process_index: int = 0, process_count: int = 1) 
     counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
     print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
     _note_duplicates(_parts(train, data.train_split), held_out)
-    train_sides, val_sides = _sides(train, data), _sides(val, data) if val else []
+    train_sides, val_sides = make_sides(train, data), make_sides(val, data) if val else []
     return Data(
         num_train=_length(train_sides),
         num_val=_length(val_sides),
@@ -122,7 +123,7 @@ def load_split(config: ConfigDict, split: str) -> Split:
       InputError: there is no such split, or a file cannot be used.
     """
     source, data = make_source(config.data, split), config.data
-    sides, paired = _sides(source, data), not isinstance(source, Unpaired)
+    sides, paired = make_sides(source, data), not isinstance(source, Unpaired)
     names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in sides]
 
     def original(index):
@@ -138,84 +139,12 @@ def load_split(config: ConfigDict, split: str) -> Split:
     )
 
 
-class _Side(NamedTuple):
-    """A source as the stream reads it: what it reads together is one image of many channels, so treated alike.
-
-    A paired data set has one side, an unpaired one two, which know nothing of each other.
-
-    Attributes:
-      number: 0, or 1 for the B of an unpaired source; its random numbers are its own.
-      source: what is read.
-      channels: of each image that belongs to one example.
-    """
-
-    number: int
-    source: Source
-    channels: tuple[int, ...]
-
-    def seed(self, seed: int, n: "int | tf.Tensor") -> "tf.Tensor":
-        """Return the seed [2] of the n-th draw: side 0 counts upwards from 0, side 1 downwards from -1."""
-        return tensorflow().stack([tensorflow().constant(seed, "int64"), -1 - n if self.number else n])
-
-    def index_of(self, position: "int | tf.Tensor", seed: int) -> "tf.Tensor":
-        """Map a place in the endless stream to an example: every pass is a permutation of all of them."""
-        count = len(self.source.names)
-        passes, place = position // count, position % count
-        return tensorflow().random.experimental.index_shuffle(place, self.seed(seed, passes), count - 1)
-
-    def read(self, index: "tf.Tensor", size: int) -> "tf.Tensor":
-        """Read an example as [size, size, sum of channels] of whole numbers in [0, 255]."""
-        tf = tensorflow()
-        images = zip(self.source.read(index), self.channels, strict=True)
-        image = tf.concat([_with_channels(x, channels) for x, channels in images], axis=-1)
-        # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
-        image = tf.cond(
-            tf.reduce_all(tf.shape(image)[:2] == size),
-            lambda: tf.cast(image, tf.float32),
-            lambda: tf.clip_by_value(tf.round(tf.image.resize(image, [size, size], "bicubic", antialias=True)), 0, 255),
-        )
-        return tf.ensure_shape(image, [size, size, sum(self.channels)])
-
-    def augmented(self, position: "tf.Tensor", config: ConfigDict) -> "tf.Tensor":
-        """Read the example of a place in the stream, cropped and mirrored at random."""
-        tf, data = tensorflow(), config.data
-        image = self.read(self.index_of(position, config.seed), data.load_size)
-        y, x, mirror = tf.unstack(tf.random.stateless_uniform([3], self.seed(config.seed, position)))
-        room = data.load_size - data.crop_size + 1
-        top, left = tf.cast(y * room, tf.int32), tf.cast(x * room, tf.int32)
-        image = image[top : top + data.crop_size, left : left + data.crop_size]
-        return tf.cond(mirror < 0.5, lambda: image[:, ::-1], lambda: image) if data.flip else image
-
-
-def _sides(source: Source | Unpaired, data: ConfigDict) -> list[_Side]:
-    """Return the sides in the order in which a batch has them: real_a, then real_b."""
-    channels = (data.channels_a, data.channels_b)
-    order = -1 if data.direction == "BtoA" else 1
-    if isinstance(source, Unpaired):
-        sides = [_Side(n, source[n], (c,)) for n, c in zip((0, 1)[::order], channels, strict=True)]
-    else:
-        sides = [_Side(0, source._replace(read=lambda index: source.read(index)[::order]), channels)]
-    for side in sides:
-        _check_read(side)
-    return sides
-
-
-def _check_read(side: _Side) -> None:
-    """Refuse a source, one from outside the library at that, that reads too many images or too few."""
-    images = tensorflow().data.Dataset.range(1).map(side.source.read).element_spec  # traced, not run
-    if not isinstance(images, tuple) or len(images) != len(side.channels):
-        raise InputError(
-            f"the source of {side.source.names[0]} has a read that returns {images}; it must be a tuple of two images "
-            "in a Source of pairs, and of one in either side of an Unpaired one"
-        )
-
-
-def _length(sides: list[_Side]) -> int:
+def _length(sides: list[Side]) -> int:
     return max((len(side.source.names) for side in sides), default=0)
 
 
 def _train_batches(
-    sides: list[_Side], config: ConfigDict, first_step: int, process_index: int, process_count: int
+    sides: list[Side], config: ConfigDict, first_step: int, process_index: int, process_count: int
 ) -> Iterator[Batch]:
     tf = tensorflow()
     data, batch_size = config.data, config.batch_size
@@ -239,7 +168,7 @@ def _train_batches(
 
 
 def _validation_batches(
-    sides: list[_Side], data: ConfigDict, batch_size: int, process_index: int, process_count: int
+    sides: list[Side], data: ConfigDict, batch_size: int, process_index: int, process_count: int
 ) -> Iterator[Batch]:
     tf = tensorflow()
     places = range(process_index, _length(sides), process_count)
@@ -258,25 +187,6 @@ def _validation_batches(
     return _iterate(ds.batch(batch_size), data, examples)
 
 
-def _with_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":
-    """Convert uint8 [H, W, 1 or 3] to [H, W, channels]: gray is repeated, colour becomes ITU-R 601 luma."""
-    tf = tensorflow()
-
-    def convert(image):
-        if channels == 3:
-            return tf.image.grayscale_to_rgb(image)
-        return tf.cast(tf.round(tf.image.rgb_to_grayscale(tf.cast(image, tf.float32))), tf.uint8)  # not truncated
-
-    if image.shape[-1] is not None:
-        return image if image.shape[-1] == channels else convert(image)
-    image = tf.cond(
-        tf.shape(image)[-1] == channels,
-        lambda: tf.identity(image),
-        lambda: convert(tf.ensure_shape(image, [None, None, 4 - channels])),
-    )
-    return tf.ensure_shape(image, [None, None, channels])
-
-
 def _example(images: "list[tf.Tensor]", data: ConfigDict) -> "dict[str, tf.Tensor]":
     """Scale what the sides have read to [-1, 1] and part A from B."""
     tf = tensorflow()
@@ -287,7 +197,7 @@ def _example(images: "list[tf.Tensor]", data: ConfigDict) -> "dict[str, tf.Tenso
 
 
 def _iterate(
-    ds: "tf.data.Dataset", data: ConfigDict, examples: Callable[[int], Iterable[tuple[_Side, int]]]
+    ds: "tf.data.Dataset", data: ConfigDict, examples: Callable[[int], Iterable[tuple[Side, int]]]
 ) -> Iterator[Batch]:
     """Iterate over a batched data set as numpy arrays; an example that cannot be read is named.
 
@@ -308,7 +218,7 @@ def _iterate(
         yield batch
 
 
-def _explain(examples: Iterable[tuple[_Side, int]], data: ConfigDict, error: Exception) -> str:
+def _explain(examples: Iterable[tuple[Side, int]], data: ConfigDict, error: Exception) -> str:
     """Find the example whose reading fails; TensorFlow's own message does not name the file."""
     tf = tensorflow()
     for side, index in examples:
