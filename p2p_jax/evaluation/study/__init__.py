@@ -1,0 +1,13 @@
+"""The papers' "real versus fake" perceptual study: made from runs, served on this machine, analysed.
+
+Isola et al. 2017, section 3.2, and Zhu et al. 2017, section 5.1.1, held it on Mechanical Turk; ``Protocol`` tells what
+a participant does. A study is a directory: ``study.json`` (what is real, what is fake; never served), ``images`` and
+``answers.jsonl`` (one line per session and per answer, only ever appended to).
+"""
+
+from p2p_jax.evaluation.study.analysis import Result, analyse
+from p2p_jax.evaluation.study.design import PRESETS, Algorithm, Protocol, make
+from p2p_jax.evaluation.study.materials import from_folders, from_runs
+from p2p_jax.evaluation.study.server import serve
+
+__all__ = ["PRESETS", "Algorithm", "Protocol", "Result", "analyse", "from_folders", "from_runs", "make", "serve"]

@@ -1,0 +1,113 @@
+"""The fooling rate of each algorithm of a study, with the two-level bootstrap of the papers."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.study.design import Protocol, load
+from p2p_jax.evaluation.study.sessions import Session, read_sessions
+
+_LATE = 1.25  # an image that was shown this many times too long counts as badly timed
+
+
+class Result(NamedTuple):
+    """What is known of one algorithm.
+
+    Attributes:
+      rate: fooled / trials, the fraction of fakes taken for real; None where nobody has finished.
+      mean: of the rate over the bootstrap's draws; None as above.
+      sd: its standard deviation; None as above.
+      participants: number of sessions that count.
+      trials: number of their answers, without the practice.
+      fooled: number of answers that took the fake for real.
+      incomplete: number of sessions that were begun and not finished.
+      badly_timed: number of answers before which an image was shown for too long, or more than once.
+    """
+
+    rate: float | None
+    mean: float | None
+    sd: float | None
+    participants: int
+    trials: int
+    fooled: int
+    incomplete: int
+    badly_timed: int
+
+
+def analyse(
+    study: str | os.PathLike[str], *, draws: int = 10_000, seed: int = 0, include_incomplete: bool = False
+) -> tuple[Protocol, dict[str, Result], int]:
+    """Compute the fooling rates of a study; it may still be served.
+
+    Args:
+      study: directory that ``make`` wrote.
+      draws: of the bootstrap.
+      seed: of the bootstrap.
+      include_incomplete: count the answers of sessions that were not finished as well.
+
+    Returns:
+      The protocol, a result per algorithm, and the number of lines of the journal that a kill cut off.
+
+    Raises:
+      InputError: it is no study, its journal was altered, or `draws` is not positive.
+    """
+    if draws < 1:
+        raise InputError(f"--draws must be at least 1, not {draws}")
+    design = load(study)
+    sessions, broken = read_sessions(Path(study))
+    results = {}
+    for name in design.algorithms:
+        mine = [session for session in sessions.values() if session.algorithm == name]
+        counted = [session for session in mine if session.finished or include_incomplete]
+        results[name] = _result(counted, sum(not s.finished for s in mine), design.protocol, draws, seed)
+    return design.protocol, results, broken
+
+
+def _result(sessions: Sequence[Session], incomplete: int, protocol: Protocol, draws: int, seed: int) -> Result:
+    counts, badly_timed = [], 0
+    for session in sessions:
+        # The fake is taken for real by who points at the other as the fake one, or at it as the real one.
+        pairs = list(zip(session.trials, session.answers, strict=False))[protocol.practice :]
+        fooled = [(answer["choice"] == trial.fake) == (protocol.question == "real") for trial, answer in pairs]
+        badly_timed += sum(_is_badly_timed(answer, protocol) for _, answer in pairs)
+        if pairs:
+            counts.append((sum(fooled), len(fooled)))
+    fooled_in_all, trials = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    mean = sd = None
+    if counts:
+        rates = bootstrap(*zip(*counts, strict=True), draws=draws, seed=seed)
+        mean, sd = float(rates.mean()), float(rates.std())
+    rate = fooled_in_all / trials if trials else None
+    return Result(rate, mean, sd, len(counts), trials, fooled_in_all, incomplete, badly_timed)
+
+
+def _is_badly_timed(answer: dict, protocol: Protocol) -> bool:
+    return answer["views"] > 1 or max(answer["shown_ms"]) > _LATE * 1000 * protocol.seconds
+
+
+def bootstrap(fooled: Sequence[int], trials: Sequence[int], *, draws: int, seed: int) -> np.ndarray:
+    """Resample participants, then the trials of each, and return the fooling rate of every draw.
+
+    Drawing t of a participant's t trials with replacement, of which k fooled, gives Binomial(t, k / t) that fooled; so
+    whole draws are made at once.
+
+    Args:
+      fooled: [P] number of trials that fooled each participant.
+      trials: [P] number of trials of each, at least 1.
+      draws: number of draws.
+      seed: of the draws.
+
+    Returns:
+      [draws] float64 in [0, 1].
+    """
+    rng = np.random.default_rng(seed)
+    k, t = np.asarray(fooled), np.asarray(trials)
+    rates = []
+    for start in range(0, draws, 1_000):  # bounds the memory
+        chosen = rng.integers(len(t), size=(min(1_000, draws - start), len(t)))
+        rates.append(rng.binomial(t[chosen], (k / t)[chosen]).sum(1) / t[chosen].sum(1))
+    return np.concatenate(rates)

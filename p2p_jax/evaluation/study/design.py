@@ -1,0 +1,250 @@
+"""What a study is: its protocol, its images under names that tell nothing, and the trials of a session."""
+
+import hashlib
+import json
+import os
+import random
+import secrets
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.study import journal
+
+SIDES = ("left", "right")
+_FORMAT = 1
+_SAME_TIME = 946_684_800  # of every image file: the start of the year 2000
+
+
+class Protocol(NamedTuple):
+    """What one participant does, in one session, for one algorithm.
+
+    Each trial shows a real and a generated image in turn, the left one first, and then asks without a time limit.
+    Which of the two stands left is drawn at random.
+
+    Attributes:
+      question: "fake" or "real", the one that is asked for.
+      practice: number of trials that come first, with feedback; they are not counted.
+      trials: number of trials after them, without feedback.
+      seconds: how long each image is shown.
+      size: side of the images on the screen, in CSS pixels.
+      pause: seconds with nothing to see, before each of the two images.
+      pairing: "different" pits an output against the real image of another example, as pix2pix did for maps, "in order
+        to avoid floor-level results"; "same" against its own target, as pix2pix did for colorization.
+      participants: how many the paper had per algorithm; more or fewer may take part.
+    """
+
+    question: str
+    practice: int = 10
+    trials: int = 40
+    seconds: float = 1.0
+    size: int = 384
+    pause: float = 0.5
+    pairing: str = "different"
+    participants: int = 50
+
+    def check(self) -> "Protocol":
+        """Return it.
+
+        Raises:
+          InputError: a value is out of range.
+        """
+        for name, low, high in (
+            ("practice", 0, 1_000),
+            ("trials", 1, 10_000),
+            ("seconds", 0.02, 60),
+            ("size", 16, 2_048),
+            ("pause", 0, 60),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"--{name} must be from {low} to {high}, not {getattr(self, name)}")
+        return self
+
+
+PRESETS = {"pix2pix": Protocol("fake", participants=50), "cyclegan": Protocol("real", participants=25)}
+
+
+class Algorithm(NamedTuple):
+    """The images of one algorithm.
+
+    Attributes:
+      source: where they come from, as it is kept in ``study.json``.
+      real: names of the real images.
+      fake: names of the outputs; a real and a fake image of one name belong to the same example.
+      images: all of them, ``(kind, name, image)`` with kind "real" or "fake" and uint8 [H, W, 1 or 3].
+    """
+
+    source: dict[str, Any]
+    real: Sequence[str]
+    fake: Sequence[str]
+    images: Iterable[tuple[str, str, np.ndarray]]
+
+
+class Trial(NamedTuple):
+    """The ids of the two images, and the side ("left" or "right") of the fake one."""
+
+    left: str
+    right: str
+    fake: str
+
+
+class Design(NamedTuple):
+    """A study as ``study.json`` keeps it: the truth, which never leaves the server.
+
+    Attributes:
+      protocol: see ``Protocol``.
+      key: of everything that is drawn at random.
+      algorithms: name -> {"source": ..., "real": {id: name of the example}, "fake": {id: name of the example}}.
+    """
+
+    protocol: Protocol
+    key: str
+    algorithms: dict[str, dict[str, Any]]
+
+    def assign(self, counts: Mapping[str, int], number: int) -> str:
+        """Return the algorithm of session `number`: the one that `counts` has least of, by lot among equals."""
+        rarest = min(counts.get(name, 0) for name in self.algorithms)
+        names = sorted(name for name in self.algorithms if counts.get(name, 0) == rarest)
+        return random.Random(f"{self.key} algorithm {number}").choice(names)
+
+    def draw(self, algorithm: str, number: int) -> list[Trial]:
+        """Return the trials of session `number`, the practice first; no image comes twice."""
+        rng = random.Random(f"{self.key} session {number}")
+        real, fake = self.algorithms[algorithm]["real"], self.algorithms[algorithm]["fake"]
+        count = self.protocol.practice + self.protocol.trials
+        if self.protocol.pairing == "same":
+            id_of = {name: image_id for image_id, name in real.items()}
+            pairs = [(id_of[fake[image_id]], image_id) for image_id in rng.sample(sorted(fake), count)]
+        else:
+            matching = True
+            while matching:  # about e = 2.7 times where all images are needed, else fewer
+                pairs = list(zip(rng.sample(sorted(real), count), rng.sample(sorted(fake), count), strict=True))
+                matching = any(real[a] == fake[b] for a, b in pairs)
+        return [Trial(b, a, "left") if rng.random() < 0.5 else Trial(a, b, "right") for a, b in pairs]
+
+
+def make(
+    output: str | os.PathLike[str],
+    algorithms: Mapping[str, Algorithm],
+    protocol: Protocol = PRESETS["pix2pix"],
+    seed: int | None = None,
+) -> Design:
+    """Write a study; each session will show one of the algorithms.
+
+    All images, real and fake, pass through the same code: to RGB, bicubic to the protocol's square, and into PNG files
+    that agree in length, time and everything else but their pixels, under random names.
+
+    Note:
+      Real images that are sharper, or compressed otherwise, than the outputs give themselves away; ``from_runs`` takes
+      both as the network saw and made them.
+
+    Args:
+      output: directory that is made; must not exist or be empty.
+      algorithms: name -> images.
+      protocol: one of ``PRESETS``, with changes.
+      seed: of image ids and sessions, for a study that can be made again; None draws it from the system, so that
+        nobody who knows this code can foretell where the fakes are.
+
+    Raises:
+      InputError: `output` is in use, a value is out of range, or there are too few images for one session.
+    """
+    protocol.check()
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"--output {output} exists already; choose another name or remove it")
+    if not algorithms:
+        raise InputError("a study needs at least one algorithm: --runs RUN, or --real FOLDER --fake NAME=FOLDER")
+    for name, algorithm in algorithms.items():
+        _check_enough(name, algorithm, protocol)
+    key = secrets.token_hex(16) if seed is None else f"seed {seed}"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
+        folder = Path(scratch) / "study"
+        (folder / "images").mkdir(parents=True)
+        writer = _Writer(folder / "images", protocol.size, key)
+        kept = {}
+        for name, algorithm in algorithms.items():
+            kept[name] = {"source": algorithm.source, **writer.write(algorithm.images)}
+        design = Design(protocol, key, kept)
+        record = {"format": _FORMAT, **design._asdict(), "protocol": protocol._asdict()}
+        (folder / "study.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        journal.create(folder)
+        if output.exists():
+            output.rmdir()
+        os.rename(folder, output)
+    return design
+
+
+def load(study: str | os.PathLike[str]) -> Design:
+    """Read ``study.json``.
+
+    Raises:
+      InputError: there is none, or another version of this library wrote it.
+    """
+    path = Path(study) / "study.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != _FORMAT:
+            raise InputError(f"{path} has format {record['format']}, not {_FORMAT}: use the p2p_jax that made it")
+        return Design(Protocol(**record["protocol"]), record["key"], record["algorithms"])
+    except FileNotFoundError:
+        raise InputError(f"{study} is no study (it has no study.json): make one with p2p_jax.study make") from None
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error!r}): make the study anew") from error
+
+
+class _Writer:
+    """Write images under random names; the same real image of several algorithms is written once."""
+
+    def __init__(self, folder: Path, size: int, key: str):
+        self._folder, self._size, self._rng = folder, size, random.Random(f"{key} ids")
+        self._known: dict[tuple[str, bytes], str] = {}
+        self._used: set[str] = set()
+
+    def write(self, images: Iterable[tuple[str, str, np.ndarray]]) -> dict[str, dict[str, str]]:
+        """Return {"real": {id: name}, "fake": {id: name}}, sorted by id."""
+        ids: dict[str, dict[str, str]] = {"real": {}, "fake": {}}
+        for kind, name, image in images:
+            key = (name, hashlib.sha256(image.tobytes()).digest())
+            image_id = self._known.get(key) if kind == "real" else None
+            if image_id is None:
+                image_id = self._add(image)
+                if kind == "real":
+                    self._known[key] = image_id
+            ids[kind][image_id] = name
+        return {kind: dict(sorted(names.items())) for kind, names in ids.items()}
+
+    def _add(self, image: np.ndarray) -> str:
+        image_id = f"{self._rng.getrandbits(64):016x}"
+        while image_id in self._used:
+            image_id = f"{self._rng.getrandbits(64):016x}"
+        self._used.add(image_id)
+        path = self._folder / f"{image_id}.png"
+        picture = Image.fromarray(image if image.shape[-1] == 3 else np.repeat(image, 3, axis=-1))
+        # Not compressed: a smooth output would make a shorter file than a photograph.
+        picture.resize((self._size, self._size), Image.Resampling.BICUBIC).save(path, compress_level=0)
+        os.utime(path, (_SAME_TIME, _SAME_TIME))
+        return image_id
+
+
+def _check_enough(name: str, algorithm: Algorithm, protocol: Protocol) -> None:
+    """Refuse an algorithm whose images do not suffice for a session without repetitions."""
+    real, fake = set(algorithm.real), set(algorithm.fake)
+    needed = protocol.practice + protocol.trials
+    mend = f"give more images, or shorten the session with --practice and --trials ({needed} in all)"
+    if min(len(real), len(fake)) < needed:
+        raise InputError(
+            f"{name} has {len(real)} real and {len(fake)} fake images, but a session shows {needed} of each, none "
+            f"twice: {mend}"
+        )
+    if protocol.pairing == "same":
+        lonely = sorted(fake - real)
+        if lonely:
+            raise InputError(f"{name}: --pairing same, but there is no real image for {lonely[0]}")
+    elif len(real | fake) < 2:
+        raise InputError(f"{name}: a fake needs a real image of another example, and there is but one: {mend}")

@@ -1,0 +1,78 @@
+"""The file of sessions and answers: one JSON object a line, appended as they come, safe against a kill."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from p2p_jax.errors import InputError
+
+NAME = "answers.jsonl"
+
+
+class Records(NamedTuple):
+    """The whole records of a journal, in order, and the number of lines that a kill has cut off."""
+
+    records: list[dict[str, Any]]
+    broken: int
+
+
+def create(study: Path) -> None:
+    """Make an empty journal."""
+    (study / NAME).touch()
+
+
+def append(study: Path, record: Mapping[str, Any]) -> None:
+    """Add a record; it is on the disk when this returns. One process and one thread at a time may call it."""
+    line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    with open(study / NAME, "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line  # the line before it was cut off: it stays alone
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(study: Path) -> Records:
+    """Read the journal.
+
+    Raises:
+      InputError: it is missing.
+    """
+    try:
+        lines = (study / NAME).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise InputError(f"{study / NAME} is missing; restore it, or make the study anew") from None
+    records, broken = [], 0
+    for line in filter(None, lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            broken += 1
+    return Records(records, broken)
+
+
+def lock(study: Path) -> Any:
+    """Keep other servers from this journal as long as the returned file is open, or until the process ends.
+
+    Raises:
+      InputError: another process has it.
+    """
+    file = open(study / NAME, "rb")  # noqa: SIM115 (it stays open: that is the lock)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(f"another server is running {study}; stop that one first") from None
+    return file

@@ -1,0 +1,139 @@
+"""Where the images of a study come from: trained runs, or folders."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from p2p_jax.data.files import list_images, read_headers
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.study.design import Algorithm
+
+if TYPE_CHECKING:
+    from p2p_jax.data import Split
+
+_Images = Iterator[tuple[str, str, np.ndarray]]
+
+
+def from_runs(
+    runs: Sequence[str], split: str = "val", checkpoint: str = "latest", direction: str | None = None
+) -> dict[str, Algorithm]:
+    """Return one algorithm per run: its translations of a split, against the split's own images.
+
+    In pairs the real images are the targets; without pairs, all images of the domain that the run translates into. Both
+    real and fake images are of the size that the run was trained on.
+
+    Args:
+      runs: workdirs, each optionally as ``NAME=WORKDIR``; named after the last part of the path otherwise.
+      split: of the data set that the run was trained on.
+      checkpoint: "latest", "best" or a step.
+      direction: of runs that know both ways; None takes the run's own.
+
+    Raises:
+      InputError: a run cannot be used, or two have one name.
+    """
+    from p2p_jax.data import load_split  # TensorFlow, JAX and checkpoints: only where runs are asked for
+    from p2p_jax.evaluation.predictions import sides
+    from p2p_jax.inference import Translator
+
+    algorithms = {}
+    for name, workdir in _named(runs, "--runs").items():
+        translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction)
+        opened = load_split(translator.config, split)
+        given, wanted, _ = sides(translator, opened)
+        source = {
+            "workdir": Path(workdir).resolve().name,
+            "objective": translator.config.objective,
+            "step": int(translator.step),
+            "checkpoint_id": translator.checkpoint_id,
+            "direction": translator.direction,
+            "split": split,
+        }
+        real, fake = _examples(opened, wanted), _examples(opened, given)
+        algorithms[name] = Algorithm(source, real, fake, _translations(translator, opened, real, fake))
+    return algorithms
+
+
+def _examples(opened: "Split", side: str) -> list[str]:
+    """Name the examples of one side, by number since file names may repeat; both images of a pair are one example."""
+    names = opened.names[("real_a", "real_b").index(side)]
+    return [f"{'' if opened.paired else side + ' '}{number} {name}" for number, name in enumerate(names)]
+
+
+def _translations(translator: Any, opened: "Split", real: Sequence[str], fake: Sequence[str]) -> _Images:
+    from p2p_jax.evaluation.predictions import predict, sides
+    from p2p_jax.monitoring import to_uint8
+
+    for name, prediction in zip(fake, predict(translator, opened), strict=True):
+        yield "fake", name, to_uint8(prediction.output)
+    _, wanted, _ = sides(translator, opened)
+    images = (image for batch in opened.batches(translator.batch_size) for image in batch[wanted])
+    for name, image in zip(real, images, strict=False):  # beside a longer side the shorter one starts again
+        yield "real", name, to_uint8(image)
+
+
+def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
+    """Return one algorithm per folder of fakes, all against one folder of real images.
+
+    JPEG, PNG and BMP files that lie directly in the folders are read; a real and a fake image belong to the same
+    example where their names agree but for the ending.
+
+    Args:
+      real: folder.
+      fakes: ``NAME=FOLDER`` each.
+
+    Raises:
+      InputError: a folder or file cannot be used, or two algorithms have one name.
+    """
+    reals = _by_stem(Path(real))
+    algorithms = {}
+    for name, folder in _named(fakes, "--fake").items():
+        files = _by_stem(Path(folder))
+        headers = read_headers([*reals.values(), *files.values()])
+        sizes = [{(h.width, h.height) for h in part} for part in (headers[: len(reals)], headers[len(reals) :])]
+        if sizes[0] != sizes[1]:
+            print(
+                f"{name}: the real images ({_describe(sizes[0])}) and the fakes ({_describe(sizes[1])}) differ in "
+                "size; people may tell them by their sharpness: better give both at one size"
+            )
+        source = {"real": Path(real).resolve().name, "fake": Path(folder).resolve().name}
+        algorithms[name] = Algorithm(source, list(reals), list(files), _read(reals, files))
+    return algorithms
+
+
+def _read(reals: Mapping[str, Path], fakes: Mapping[str, Path]) -> _Images:
+    for kind, files in (("real", reals), ("fake", fakes)):
+        for stem, path in files.items():
+            with Image.open(path) as image:
+                yield kind, stem, np.asarray(image.convert("RGB"))
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in list_images(folder):
+        if path.stem in files:
+            raise InputError(f"{files[path.stem]} and {path} have the same stem; remove or rename one of them")
+        files[path.stem] = path
+    return files
+
+
+def _describe(sizes: set[tuple[int, int]]) -> str:
+    (width, height), *others = sorted(sizes)
+    return f"{width}x{height}" + (" and others" if others else "")
+
+
+def _named(arguments: Sequence[str], flag: str) -> dict[str, str]:
+    """Split ``NAME=PATH``; without a name the path's last part is it."""
+    named: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or "/" in name:  # a path may hold an equals sign itself
+            name, path = Path(argument).resolve().name, argument
+        if not name or not path:
+            raise InputError(f"{flag} {argument}: write NAME=FOLDER")
+        if name in named:
+            raise InputError(f"{flag}: {named[name]} and {path} are both called {name}; write NAME={path}")
+        named[name] = path
+    return named
