@@ -6,11 +6,13 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from p2p_jax.errors import InputError
 
@@ -226,6 +228,36 @@ def load(path: str) -> ConfigDict:
     if not hasattr(module, "get_config"):
         raise InputError(f"{file} has no function get_config() that returns the config")
     return module.get_config()
+
+
+def load_with_overrides(path: str, overrides: Sequence[str]) -> ConfigDict:
+    """Load a config file and change options of it, as the command line does.
+
+    Args:
+      path: of the file, or its name.
+      overrides: as in ``["--config.data.crop_size=64"]``.
+
+    Raises:
+      InputError: no such file, option or flag, or a value of the wrong type; an unknown option's nearest one is named.
+    """
+    argv = ["", f"--config={find(path)}", *overrides]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        left = values(argv)
+    except (AttributeError, KeyError) as error:
+        if "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise  # not an option, but a mistake in the config file
+        cause: Exception = error
+        while cause.args and isinstance(cause.args[0], Exception):  # ml_collections wraps one in the other
+            cause = cause.args[0]
+        reason = str(cause.args[0]).replace("\n", ". ")
+        raise InputError(f"the config file has no option {reason}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+    if len(left) > 1:
+        raise InputError(f"unknown argument {left[1]}")
+    return holder.value
 
 
 def to_json(config: ConfigDict) -> str:

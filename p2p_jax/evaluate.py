@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
     add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
     add("--segmenter", help="for fcn: directory made by python -m p2p_jax.train_segmenter, or 'module:name'")
-    add("--palette", help="for fcn and labels: cmp_facades, cityscapes or a JSON file; the segmenter's by default")
+    add("--palette", help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; recognised by default")
     add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, in place of colours")
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
     return parser

@@ -58,7 +58,7 @@ def test_trains_with_overrides_into_the_default_workdir(folder):
         ),
         (["--config=tiny.py", "--config.seed=many"], "error: flag --config.seed=many: "),
         (["--config=tiny.py", "--wrkdir=x"], "error: Unknown command line flag 'wrkdir'"),
-        ([], "--config is missing"),
+        ([], "the following arguments are required: --config"),
         (["--config", "tiny", "extra"], "unknown argument extra"),
     ],
 )

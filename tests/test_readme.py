@@ -58,18 +58,12 @@ def test_every_training_command_parses_to_a_valid_config(tmp_path):
     output = python(
         tmp_path,
         f"""
-        import shlex, sys
-        from absl import flags
-        from ml_collections import config_flags
+        import shlex
         from p2p_jax import main
-        from p2p_jax.config import complete, resolve
+        from p2p_jax.config import complete, load_with_overrides, resolve
         for command in {commands!r}:
-            sys.argv = main._with_found_config(["main", *shlex.split(command)])  # where overrides are looked for
-            values = flags.FlagValues()
-            parsed = config_flags.DEFINE_config_file("config", flag_values=values)
-            flags.DEFINE_string("workdir", None, "", flag_values=values)
-            values(sys.argv)
-            config = complete(parsed.value)
+            args, overrides = main._parser().parse_known_args(shlex.split(command))
+            config = complete(load_with_overrides(args.config, overrides))
             with config.unlocked():
                 config.data.num_train = 400
             resolve(config.objective)(config)

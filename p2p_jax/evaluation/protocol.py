@@ -5,10 +5,9 @@ import datetime
 import io
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,17 +17,15 @@ from p2p_jax import parallel
 from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import distribution, image_metrics, palettes, report, segmentation
-from p2p_jax.evaluation.ground_truth import GroundTruth
+from p2p_jax.evaluation import report, set_metrics
 from p2p_jax.evaluation.predictions import predict, sides
-from p2p_jax.inference import Translator, pictures
+from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.monitoring import to_uint8, write_atomically
+from p2p_jax.objectives.metrics import full_reference
 
-METRICS = ("image", "histogram", "fcn", "labels", "fid")
-"""What can be asked for: per-image metrics; colour histograms; labels to photographs judged by a segmenter; photographs
-to labels; FID and KID."""
 _PER_DEVICE = 8
+_compare = jax.jit(full_reference)
 
 
 def evaluate(
@@ -84,13 +81,17 @@ def evaluate(
     split = split or run.config.data.val_split
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, --split")
-    asked = _metrics_asked(metrics, segmenter)
     translator = Translator(run, direction=direction)
-    if "fid" in asked:
-        distribution.check(inception)
     opened = load_split(run.config, split)
-    forward = translator.direction == run.config.data.direction
-    judge = _make_judge(asked, opened, forward, segmenter, palette, label_ids)
+    asked, judge = set_metrics.prepare(
+        opened,
+        metrics=metrics,
+        forward=translator.direction == run.config.data.direction,
+        segmenter=segmenter,
+        palette=palette,
+        label_ids=label_ids,
+        inception=inception,
+    )
 
     rows, columns = _per_image(run, opened)
     results = _identity(run, translator, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
@@ -99,11 +100,11 @@ def evaluate(
         for i, prediction in enumerate(predict(translator, opened)):
             outputs.append(to_uint8(prediction.output))
             if prediction.target is not None:
-                compared = image_metrics.full_reference(prediction.output[None], prediction.target[None])
+                compared = _compare(prediction.output[None], prediction.target[None])
                 rows[i] |= {name: float(value[0]) for name, value in compared.items() if name not in rows[i]}
                 targets.append(to_uint8(prediction.target))
         targets = targets or list(_targets(translator, opened))
-        results["set_metrics"] = _of_sets(asked, outputs, targets, judge, inception)
+        results["set_metrics"] = set_metrics.of_sets(asked, outputs, targets, judge, inception)
     for name in [key for key in rows[0] if key != "name"]:
         values = np.array([row[name] for row in rows], np.float64)
         results["metrics"][name] = {"mean": values.mean(), "std": values.std(), "count": len(values)}
@@ -129,21 +130,6 @@ def write(output: Path, results: Mapping[str, Any], columns: Sequence[Mapping[st
     writer.writerows(results["images"])
     write_atomically(output / "images.csv", table.getvalue())
     report.write_report(output / "report.html", results, columns, history if history.exists() else None)
-
-
-def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> set[str]:
-    if metrics is not None:
-        for name in metrics:
-            if name not in METRICS:
-                raise InputError(f"--metrics {name}: choose from {', '.join(METRICS)}")
-        return set(metrics)
-    asked = {"image", "fcn"} if segmenter else {"image"}
-    try:
-        image_metrics.LabHistograms()
-    except InputError as error:
-        print(f"note: histogram is left out; {error}")
-        return asked
-    return asked | {"histogram"}
 
 
 def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
@@ -191,87 +177,6 @@ def _identity(run: Run, translator: Translator, split: str, opened: Split) -> di
         "versions": {"p2p_jax": p2p_jax.__version__, "jax": jax.__version__},
         "config": run.config.to_dict(),
     }
-
-
-class _Judge(NamedTuple):
-    """What the label metrics compare with: a segmenter and the labels of the inputs, or the labels of the targets."""
-
-    segmenter: Any
-    inputs: Any
-    targets: Any
-
-
-def _make_judge(
-    asked: set[str],
-    split: Split,
-    forward: bool,
-    segmenter: str | None,
-    palette: str | None,
-    label_ids: str | Path | None,
-) -> _Judge:
-    """Check and open what the label metrics need."""
-    if "fcn" in asked and segmenter is None:
-        raise InputError(
-            "fcn needs --segmenter: a directory made by python -m p2p_jax.train_segmenter, or 'module:name'"
-        )
-    found = segmentation.find_segmenter(segmenter) if segmenter and "fcn" in asked else None
-    colors = palettes.find_palette(palette) if palette else getattr(found, "palette", None)
-    ids = None if label_ids is None else Path(label_ids)
-    sides = {"fcn": 0 if forward else 1, "labels": 1 if forward else 0}
-    truths = {name: GroundTruth(split, side, colors, ids) if name in asked else None for name, side in sides.items()}
-    return _Judge(found, truths["fcn"], truths["labels"])
-
-
-def _of_sets(
-    asked: set[str],
-    outputs: list[np.ndarray],
-    targets: list[np.ndarray],
-    judge: "_Judge",
-    inception: str | Path | None,
-) -> dict[str, Any]:
-    """Return the metrics of all images together."""
-    found: dict[str, Any] = {}
-    if "histogram" in asked:
-        fakes, reals = image_metrics.LabHistograms(), image_metrics.LabHistograms()
-        for image in outputs:
-            fakes.add(image)
-        for image in targets:
-            reals.add(image)
-        found["histogram intersection"] = fakes.intersection(reals) | {"count": len(outputs)}
-    if "fcn" in asked:
-        palette, segmenter = judge.inputs.palette, judge.segmenter
-        scores = {
-            kind: segmentation.fcn_score(
-                (pictures.with_channels(image, 3) for image in images), judge.inputs, segmenter, len(palette.names)
-            )
-            for kind, images in (("fake", outputs), ("real", targets))
-        }
-        name = getattr(segmenter, "name", getattr(segmenter, "__name__", "segmenter"))
-        found[f"FCN score [{name}]"] = _told(scores["fake"], palette) | {
-            "real photographs": _told(scores["real"], palette),
-            "count": len(outputs),
-        }
-    if "labels" in asked:
-        palette = judge.targets.palette
-        score = segmentation.palette_score(outputs, judge.targets, palette)
-        found["labels, nearest palette colour"] = _told(score, palette) | {"count": len(outputs)}
-    if "fid" in asked:
-        with tempfile.TemporaryDirectory() as folder:
-            for kind, images in (("fakes", outputs), ("reals", targets)):
-                for i, image in enumerate(images):
-                    pictures.write(Path(folder) / kind / f"{i:06d}.png", pictures.with_channels(image, 3))
-            found["FID and KID"] = distribution.fid_kid(
-                Path(folder) / "fakes", Path(folder) / "reals", weights=None if inception is None else Path(inception)
-            )
-    return found
-
-
-def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, Any]:
-    told = scores._asdict()
-    per_class = {
-        name: dict(zip(palette.names, told.pop(name), strict=True)) for name in list(told) if "per_class" in name
-    }
-    return told | per_class
 
 
 def _plain(tree: Any) -> Any:

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from dm_pix import psnr, ssim
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete, complete_section
@@ -19,6 +18,7 @@ from p2p_jax.objectives.base import (
     run_training,
     translate_each,
 )
+from p2p_jax.objectives.metrics import full_reference
 
 LOSS = {
     "gan": "vanilla",  # "vanilla" (cross-entropy), "lsgan" (squared error) or "module:name" of a losses.GanLoss
@@ -138,12 +138,6 @@ def pix2pix(config: ConfigDict) -> Objective:
 
     def evaluate(state, batch, rng):
         real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]
-        target, output = (real_b + 1) / 2, (fake_b + 1) / 2
-        metrics = {
-            "l1": jnp.abs(target - output).mean((1, 2, 3)),
-            "psnr": jax.vmap(psnr)(output, target),
-            "ssim": jax.vmap(ssim)(output, target),
-        }
-        return metrics, {"input": batch["real_a"], "output": fake_b, "target": real_b}
+        return full_reference(fake_b, real_b), {"input": batch["real_a"], "output": fake_b, "target": real_b}
 
     return Objective(init, update, translate, evaluate)

@@ -1,0 +1,156 @@
+"""The ablation tables of the pix2pix paper: the grid of runs, and how trained and scored a run is."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from p2p_jax.checkpoint import find_step, read_config, refuse_other_config
+from p2p_jax.config import complete, resolve
+from p2p_jax.data import load_split
+from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.evaluation import set_metrics
+from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, rows
+from p2p_jax.evaluation.protocol import evaluate
+from p2p_jax.monitoring import write_atomically
+from p2p_jax.train import train
+
+# The whole method; every row takes something away from it.
+_WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}
+
+
+def ablate(
+    config: ConfigDict, output: str | Path, *, tables: Sequence[str] = TABLES, split: str | None = None, **scoring: Any
+) -> dict[str, Any]:
+    """Train and score the rows of ablation tables; ``table.md`` and ``table.json`` are kept up to date meanwhile.
+
+    Every row is an ordinary run in ``output/RUN``, with a report in its ``evaluation`` folder. Called again it goes on
+    where it stopped: finished runs are not trained again, and scores are computed again only for another checkpoint or
+    another `scoring`. A row that the config's image size cannot hold is left out, and one that diverges stays without a
+    score; the table says why.
+
+    Args:
+      config: the whole method, U-Net with L1+cGAN on pairs; its size, length, data and patch are yours to choose.
+      output: folder of the runs and of the tables; made if missing.
+      tables: some of ``TABLES``.
+      split: split to score on; the config's ``data.val_split`` by default.
+      **scoring: `metrics`, `segmenter`, `palette`, `label_ids` and `inception` as ``evaluate`` takes them.
+
+    Returns:
+      What ``table.json`` holds. A row's ``state`` is "scored", "left out", "diverged", "stopped" (by SIGTERM or Ctrl-C;
+      no other row was begun after it) or "to do".
+
+    Raises:
+      InputError: the config is not the whole method or no row can run, `output` holds runs of another config, or the
+        scoring lacks something; raised before training starts.
+    """
+    config, output = complete(config), Path(output)
+    for table in tables:
+        if table not in TABLES:
+            raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
+    split = split or config.data.val_split
+    if not split:
+        raise InputError("config.data.val_split is empty: name the split to score on, --split")
+    _check_whole(config)
+    # What evaluation would only find out when the first row is trained.
+    set_metrics.prepare(load_split(config, split), **scoring)
+    asked = {"split": split, **scoring}
+    grid = {table: rows(table, config) for table in tables}
+    runs = {row.run: row for table in grid.values() for row in table}
+    outcomes = {name: _prepare(config, row, output / name) for name, row in runs.items()}
+    possible = [name for name, outcome in outcomes.items() if outcome["state"] != "left out"]
+    if not possible:
+        raise InputError("no row can run: " + next(iter(outcomes.values()))["reason"])
+
+    for name in [name for name in runs if name not in possible]:
+        print(f"{name} is left out: {outcomes[name]['reason']}")
+    for i, name in enumerate(possible, start=1):
+        print(f"\n{name}, {i} of {len(possible)} runs", flush=True)
+        outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked)
+        jax.clear_caches()  # no later row uses this one's compiled programs
+        told = report(config, asked, grid, outcomes)
+        write_atomically(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
+        write_atomically(output / "table.md", markdown(told))
+        if outcomes[name]["state"] == "stopped":
+            break
+    return told
+
+
+def _check_whole(config: ConfigDict) -> None:
+    """Refuse a config that lacks a part which a row would take away, or whose objective knows no such part."""
+    for option, default in _WHOLE.items():
+        value = _value(config, option, default)
+        if not value:
+            raise InputError(
+                f"config.{option} is {value!r}; each row takes a part away from the whole method, so give all of it"
+            )
+    losses = {option: default for option, default in _WHOLE.items() if option.startswith("loss.")}
+    _trace(_changed(config, {option: _value(config, option, default) for option, default in losses.items()}))
+
+
+def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
+    """Return the outcome before training, "left out" if the row cannot run; refuse a folder that is another run's."""
+    try:
+        changed = _changed(config, row.changes)
+        _trace(changed)
+    except InputError as error:
+        return {"state": "left out", "reason": str(error)}
+    stored = read_config(workdir)
+    if stored is not None:
+        facts = {"num_train": stored.data.num_train, "fingerprint": stored.data.fingerprint}
+        refuse_other_config(workdir, stored, _changed(changed, {f"data.{key}": value for key, value in facts.items()}))
+    return {"state": "to do"}
+
+
+def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Bring a run to its end and score it; what was done before is not done again."""
+    try:
+        state = train(config, workdir)
+    except TrainingDivergedError as error:
+        return {"state": "diverged", "reason": str(error)}
+    step = int(state["step"])
+    del state  # its memory
+    if step < config.num_steps:
+        return {"state": "stopped", "reason": f"stopped at step {step:,}"}
+    return {"state": "scored", "results": _scored(workdir, asked)}
+
+
+def _scored(workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the run's results but for single images, from ``results.json`` if that is what was asked for."""
+    stored, path = read_config(workdir), workdir / "results.json"
+    assert stored is not None
+    identity = {"step": find_step(workdir, stored, "latest"), "config": stored.to_dict(), "asked": asked}
+    identity = json.loads(json.dumps(identity, default=str))
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found["identity"] == identity:
+            return found
+    folder = workdir / "evaluation" / f"{asked['split']}_{identity['step']}"
+    results = evaluate(workdir, output=folder, **asked)
+    found = {"identity": identity} | {key: results[key] for key in ("step", "num_images", "metrics", "set_metrics")}
+    write_atomically(path, json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+    values = config.to_dict()
+    for option, value in changes.items():
+        section, _, key = option.partition(".")
+        values[section] = {**values[section], key: value}
+    return complete(values)
+
+
+def _value(config: ConfigDict, option: str, default: Any) -> Any:
+    section, _, key = option.partition(".")
+    return config[section].get(key, default)
+
+
+def _trace(config: ConfigDict) -> None:
+    """Make the objective and trace its networks at the config's size, which finds whatever does not fit."""
+    data, side = config.data, config.data.crop_size
+    channels = {"real_a": data.channels_a, "real_b": data.channels_b}
+    batch = {name: jax.ShapeDtypeStruct((1, side, side, count), "float32") for name, count in channels.items()}
+    jax.eval_shape(resolve(config.objective)(config).init, jax.random.key(0), batch)

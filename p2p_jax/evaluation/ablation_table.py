@@ -1,0 +1,186 @@
+"""The ablation tables of the pix2pix paper: which rows they have, its numbers, and how ours stand beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+TABLES = ("losses", "generators", "patches")
+"""Tables 1, 2 and 3 of Isola et al. 2017."""
+
+Score = tuple[float, float, float]  # pixel accuracy, class accuracy, class IoU
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+      label: its name in the paper.
+      run: the folder of its run; rows of several tables that are the same experiment share it.
+      changes: option -> value, what sets it apart from the whole method.
+      paper: the published FCN score on Cityscapes, labels to photographs.
+      paper_labels: the published score of photographs to labels, if there is one.
+    """
+
+    label: str
+    run: str
+    changes: dict[str, Any]
+    paper: Score
+    paper_labels: Score | None = None
+
+
+_L1 = {"loss.lambda_gan": 0.0}
+_GAN = {"loss.lambda_l1": 0.0, "loss.conditional": False}
+_CGAN = {"loss.lambda_l1": 0.0}
+_L1_GAN = {"loss.conditional": False}
+_NO_SKIPS = {"generator.skips": False}
+_PATCHES = {1: (0.39, 0.15, 0.10), 16: (0.65, 0.21, 0.17), 70: (0.66, 0.23, 0.17), 286: (0.42, 0.16, 0.11)}
+
+_REAL: Score = (0.80, 0.26, 0.21)  # real photographs at 256x256
+_TITLES = {
+    "losses": ("Table 1: losses", ""),
+    "generators": ("Table 2: generators", "The paper trained these with batches of 10."),
+    "patches": ("Table 3: patch sizes of the discriminator", ""),
+}
+_TO_PHOTOS, _TO_LABELS = "labels to photographs", "photographs to labels"
+_SCORE = ("pixel_accuracy", "class_accuracy", "class_iou")
+_PER_IMAGE = {"l1": ".4f", "psnr": ".2f", "ssim": ".3f"}
+_LABELS = "labels, nearest palette colour"
+
+
+def rows(table: str, config: ConfigDict) -> list[Row]:
+    """Return the rows of a table.
+
+    Args:
+      table: one of ``TABLES``.
+      config: complete, the whole method (U-Net, L1+cGAN); its own patch is that of all rows but Table 3's others.
+    """
+    if table == "losses":
+        return [
+            Row("L1", "L1", _L1, (0.42, 0.15, 0.11), (0.86, 0.42, 0.35)),
+            Row("GAN", "GAN", _GAN, (0.22, 0.05, 0.01)),
+            Row("cGAN", "cGAN", _CGAN, (0.57, 0.22, 0.16), (0.74, 0.28, 0.22)),
+            Row("L1+GAN", "L1+GAN", _L1_GAN, (0.64, 0.20, 0.15)),
+            Row("L1+cGAN", "L1+cGAN", {}, (0.66, 0.23, 0.17), (0.83, 0.36, 0.29)),
+        ]
+    if table == "generators":
+        return [
+            Row("encoder-decoder (L1)", "encoder-decoder-L1", _NO_SKIPS | _L1, (0.35, 0.12, 0.08)),
+            Row("encoder-decoder (L1+cGAN)", "encoder-decoder-L1+cGAN", _NO_SKIPS, (0.29, 0.09, 0.05)),
+            Row("U-Net (L1)", "L1", _L1, (0.48, 0.18, 0.13)),
+            Row("U-Net (L1+cGAN)", "L1+cGAN", {}, (0.55, 0.20, 0.14)),
+        ]
+    own = config.discriminator.get("receptive_field", 70)
+    return [
+        Row(
+            f"{side}x{side}",
+            "L1+cGAN" if side == own else f"L1+cGAN-patch{side}",
+            {} if side == own else {"discriminator.receptive_field": side},
+            paper,
+        )
+        for side, paper in _PATCHES.items()
+    ]
+
+
+def report(
+    config: ConfigDict,
+    asked: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Row]],
+    outcomes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Put the outcomes of runs beside the paper's numbers.
+
+    Args:
+      config: the whole method.
+      asked: what the rows are scored on, see ``evaluate``.
+      grid: table -> its rows.
+      outcomes: run -> ``{"state"}``, with ``"reason"`` or, for "scored", ``"results"``.
+
+    Returns:
+      What ``table.json`` holds.
+    """
+    tables = []
+    for name, table in grid.items():
+        told: list[dict[str, Any]] = []
+        for row in table:
+            outcome = outcomes[row.run]
+            results = {k: v for k, v in outcome.get("results", {}).items() if k != "identity"}
+            paper = {_TO_PHOTOS: _named(row.paper), _TO_LABELS: _named(row.paper_labels)}
+            state = {key: outcome.get(key) for key in ("state", "reason")}
+            told.append(
+                {"label": row.label, "run": row.run, "changes": row.changes, **state, **results, "paper": paper}
+            )
+        tables.append({"name": name, "title": _TITLES[name][0], "note": _TITLES[name][1], "rows": told})
+    return {
+        "asked": dict(asked),
+        "config": config.to_dict(),
+        "paper, real photographs": _named(_REAL),
+        "tables": tables,
+    }
+
+
+def _named(score: Score | None) -> dict[str, float] | None:
+    return None if score is None else dict(zip(_SCORE, score, strict=True))
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return the tables of a report as Markdown."""
+    config, asked = report["config"], report["asked"]
+    task = _task(report)
+    parts = [
+        "# Ablation of pix2pix",
+        f"{config['data']['source']} at {config['data']['crop_size']}x{config['data']['crop_size']}, "
+        f"{config['num_steps']:,} steps in batches of {config['batch_size']}, seed {config['seed']}, "
+        f"scored on the split {asked['split']}. FCN scores and scores of labels are pixel accuracy / class accuracy / "
+        "class IoU, histogram intersections L / a / b.",
+        f"The last column is the paper's (Isola et al. 2017): Cityscapes, {task}, "
+        + ("other segmenter: " if task == _TO_PHOTOS else "")
+        + "not comparable in absolute terms, compare the order.",
+    ]
+    for table in report["tables"]:
+        parts += [f"## {table['title']}", _markdown_table(report, table["rows"], task)]
+        parts += [table["note"]] if table["note"] else []
+        reasons = [f"- {row['label']}: {row['state']}; {row['reason']}" for row in table["rows"] if row["reason"]]
+        parts += ["\n".join(reasons)] if reasons else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _task(report: Mapping[str, Any]) -> str:
+    """Return the task whose published numbers stand beside ours: what was scored, else labels to photographs."""
+    sets = {name for table in report["tables"] for row in table["rows"] for name in row.get("set_metrics", ())}
+    return _TO_LABELS if _LABELS in sets and not any(name.startswith("FCN") for name in sets) else _TO_PHOTOS
+
+
+def _markdown_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], task: str) -> str:
+    scored = [row for row in rows if row["state"] == "scored"]
+    sets = list(dict.fromkeys(name for row in scored for name in row["set_metrics"]))
+    lines = [
+        ["", "images", "steps", "MAE", "PSNR", "SSIM", *sets, "paper, FCN score" if task == _TO_PHOTOS else "paper"]
+    ]
+    for row in rows:
+        if row["state"] == "scored":
+            means = [_number(row["metrics"][name]["mean"], form) for name, form in _PER_IMAGE.items()]
+            of_sets = [_cell(row["set_metrics"][name]) for name in sets]
+            own = [str(row["num_images"]), f"{row['step']:,}", *means, *of_sets]
+        else:
+            own = [row["state"], *["–"] * (4 + len(sets))]
+        lines.append([row["label"], *own, _cell(row["paper"][task])])
+    if task == _TO_PHOTOS:
+        real = [_cell(scored[0]["set_metrics"][name].get("real photographs")) for name in sets]
+        lines.append(["real photographs", *["–"] * 5, *real, _cell(report["paper, real photographs"])])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(score: Mapping[str, Any] | None) -> str:
+    """Return the figures of a metric of a whole set: an FCN score, a histogram intersection, or FID and KID."""
+    if score is None:
+        return "–"
+    if "fid" in score:
+        return f"{score['fid']:.1f}, {score['kid_mean']:.4f}"
+    names = _SCORE if _SCORE[0] in score else ("L", "a", "b")
+    return " / ".join(_number(score[name], ".2f") for name in names if name in score)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"

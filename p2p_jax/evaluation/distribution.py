@@ -1,0 +1,158 @@
+"""FID and KID between two folders of images, computed by torch-fidelity with its Inception network."""
+
+import pickle
+import urllib.error
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from p2p_jax.errors import InputError
+
+FULL_RANK = 2048
+"""Features of the Inception network's last pooling, and so the images from which FID's covariances can be regular."""
+
+_SUBSETS, _LARGEST_SUBSET = 100, 1000
+_SEED = 2020  # of KID's subsets
+
+
+def check(weights: str | Path | None = None) -> None:
+    """Make sure that FID and KID can be computed here, downloading the weights if need be, before any long work.
+
+    Args:
+      weights: as for ``fid_kid``.
+
+    Raises:
+      InputError: torch-fidelity or the weights cannot be had.
+    """
+    torch_fidelity = _import_torch_fidelity()
+    import torch
+
+    path = None if weights is None else str(weights)
+    try:
+        if path is not None:
+            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run code found in the file
+        torch_fidelity.FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=path, verbose=False
+        )
+    except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        cause = str(error.reason if isinstance(error, urllib.error.URLError) else error).strip().partition("\n")[0]
+        if path is None:
+            raise InputError(
+                f"the Inception weights could not be downloaded ({cause}); fetch "
+                "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases on a machine with internet "
+                "and give it with --inception FILE"
+            ) from error
+        raise InputError(
+            f"--inception {path} does not hold the weights of FID's Inception network ({cause}); what is needed is "
+            "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases"
+        ) from error
+
+
+def fid_kid(fakes: Path, reals: Path, *, weights: str | Path | None = None) -> dict[str, Any]:
+    """Measure how far the distribution of generated images is from that of real ones.
+
+    FID (Heusel et al. 2017) is the Frechet distance between Gaussians fitted to the features of Inception v3 (the
+    network of 2015-12-05, last pooling). KID (Binkowski et al. 2018) is the unbiased squared maximum mean discrepancy
+    of the same features under the cubic kernel ``(x.y / 2048 + 1) ** 3``, over 100 subsets of at most 1,000 images,
+    which are the same at every call. Runs on a CUDA device where PyTorch finds one.
+
+    Args:
+      fakes: folder with the generated images, PNG files all of one size; subfolders are searched.
+      reals: folder with the real images, as many as you like, of the same size as the generated ones.
+      weights: the network's weights, torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` (the same as
+        pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth``); by default torch-fidelity downloads them once.
+
+    Returns:
+      ``{"fid", "kid_mean", "kid_std", "count_fake", "count_real"}`` and, where a set has fewer than 2,048 images,
+      ``"note"``: what that does to the figures.
+
+    Raises:
+      InputError: torch-fidelity or the weights cannot be had, or a folder holds fewer than 2 images or images of
+        different sizes.
+    """
+    torch_fidelity = _import_torch_fidelity()
+    counts = _count_images(fakes, reals)
+    check(weights)
+    import torch
+
+    subset = min(*counts, _LARGEST_SUBSET)
+    metrics = torch_fidelity.calculate_metrics(
+        input1=str(fakes),
+        input2=str(reals),
+        cuda=torch.cuda.is_available(),
+        fid=True,
+        kid=True,
+        kid_subsets=_SUBSETS,
+        kid_subset_size=subset,
+        kid_kernel="poly",
+        kid_kernel_poly_degree=3,
+        rng_seed=_SEED,
+        feature_extractor_weights_path=None if weights is None else str(weights),
+        samples_find_deep=True,
+        samples_find_ext="png",
+        samples_ext_lossy="",
+        save_cpu_ram=True,  # no reading processes: forking one that runs JAX can deadlock
+        verbose=False,
+    )
+    result = {
+        "fid": metrics[torch_fidelity.KEY_METRIC_FID],
+        "kid_mean": metrics[torch_fidelity.KEY_METRIC_KID_MEAN],
+        "kid_std": metrics[torch_fidelity.KEY_METRIC_KID_STD],
+        "count_fake": counts[0],
+        "count_real": counts[1],
+    }
+    return result | _note(counts, subset)
+
+
+def _import_torch_fidelity() -> ModuleType:
+    try:
+        import torch_fidelity
+    except ImportError as error:
+        raise InputError(
+            f"FID and KID need torch-fidelity, which cannot be imported ({error}): pip install 'p2p_jax[fid]'"
+        ) from error
+    except RuntimeError as error:  # how torchvision says that it was built for another PyTorch
+        raise InputError(
+            f"FID and KID need torch-fidelity, which fails to import ({error}): torch and torchvision must be builds "
+            "that belong together, both for CPU or both for one version of CUDA; install them anew"
+        ) from error
+    return torch_fidelity
+
+
+def _count_images(*folders: Path) -> tuple[int, ...]:
+    """Count the PNG files of each folder and check that all have one size, without decoding them."""
+    sizes: dict[tuple[int, int], Path] = {}
+    counts = []
+    for folder in folders:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+        if len(files) < 2:
+            raise InputError(f"{folder} holds {len(files)} PNG files; FID and KID need at least 2, better thousands")
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    sizes.setdefault(image.size, file)
+            except OSError as error:
+                raise InputError(f"{file} is no readable PNG file ({error}); write it anew or remove it") from error
+        counts.append(len(files))
+    if len(sizes) > 1:
+        (a, first), (b, second) = list(sizes.items())[:2]
+        raise InputError(
+            f"{first} has {a[0]}x{a[1]} pixels and {second} {b[0]}x{b[1]}; FID and KID tell sizes apart as they do "
+            "contents: write all images at one size"
+        )
+    return tuple(counts)
+
+
+def _note(counts: tuple[int, ...], subset: int) -> dict[str, str]:
+    """Return what small sets do to the figures, nothing where both are large enough."""
+    if min(counts) >= FULL_RANK:
+        return {}
+    note = (
+        f"fewer than {FULL_RANK:,} images ({counts[0]:,} generated, {counts[1]:,} real): the covariances behind FID "
+        "are singular and FID is biased upwards; compare KID, and FID only at the same numbers of images"
+    )
+    if subset == max(counts):
+        note += f"; each of KID's subsets is all {subset:,} images, so that kid_std is 0 and says nothing"
+    return {"note": note}

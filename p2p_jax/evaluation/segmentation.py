@@ -1,0 +1,222 @@
+"""The FCN score (Isola et al. 2017, section 4.1): do generated photographs show a segmenter what the labels say?
+
+Images are uint8 [H, W, 3]; labels are whole numbers [H, W], 0 ... K - 1 for classes, anything else for pixels that are
+not scored. Label maps are never resized: images are brought to their resolution.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from p2p_jax.config import resolve
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.fcn import load_fcn
+from p2p_jax.evaluation.palettes import Palette, nearest_labels
+
+
+class Segmenter(Protocol):
+    """Any function from images to labels; with an attribute `name`, scores are told under that."""
+
+    def __call__(self, images: np.ndarray, /) -> np.ndarray:
+        """Map uint8 [N, H, W, 3] to whole numbers [N, H, W]."""
+
+
+def find_segmenter(reference: str) -> Segmenter:
+    """Return the segmenter that a reference names.
+
+    Args:
+      reference: a directory made by ``python -m p2p_jax.train_segmenter``, or "module:name" of a callable.
+
+    Raises:
+      InputError: there is no such thing, or it cannot be called.
+    """
+    if Path(reference).is_dir():
+        return load_fcn(reference)
+    if ":" not in reference:
+        raise InputError(
+            f"there is no segmenter {reference}: name a directory made by python -m p2p_jax.train_segmenter, "
+            "or 'module:name'"
+        )
+    segmenter = resolve(reference)
+    if not callable(segmenter):
+        raise InputError(f"{reference!r} is no segmenter: it must be a function from images to labels")
+    return segmenter
+
+
+class Scores(NamedTuple):
+    """How well predicted labels agree with true ones, all in [0, 1].
+
+    Attributes:
+      pixel_accuracy: fraction of all pixels that are right.
+      class_accuracy: mean over the classes that occur in the truth.
+      class_iou: mean intersection over union of the classes that occur in truth or prediction.
+      per_class_accuracy: fraction of each class's pixels that are right; nan for a class that is not in the truth.
+      per_class_iou: nan for a class that is in neither.
+    """
+
+    pixel_accuracy: float
+    class_accuracy: float
+    class_iou: float
+    per_class_accuracy: tuple[float, ...]
+    per_class_iou: tuple[float, ...]
+
+
+def scores(confusion: np.ndarray) -> Scores:
+    """Return the three metrics of the papers from one confusion matrix.
+
+    With C the matrix, t its row sums and p its column sums: ``sum(diag C) / sum C``, ``mean(diag C / t)`` and
+    ``mean(diag C / (t + p - diag C))``.
+
+    Note:
+      The means leave out classes whose quotient is 0 / 0, as scikit-learn does; the authors' script counts these as 0.
+      On a set in which every class occurs, as on Cityscapes' validation split, the two are the same.
+
+    Args:
+      confusion: [K, K] whole numbers, rows are true classes.
+
+    Raises:
+      InputError: it counts no pixel.
+    """
+    if not confusion.sum():
+        raise InputError("no pixel has a true class, so there is nothing to score; is it the right palette?")
+    right, true, told = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore"):
+        accuracy, iou = right / true, right / (true + told - right)
+    return Scores(
+        pixel_accuracy=float(right.sum() / confusion.sum()),
+        class_accuracy=float(np.nanmean(accuracy)),
+        class_iou=float(np.nanmean(iou)),
+        per_class_accuracy=tuple(accuracy.tolist()),
+        per_class_iou=tuple(iou.tolist()),
+    )
+
+
+def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count how often each class was taken for each.
+
+    Args:
+      truth: [...] whole numbers; pixels outside 0 ... K - 1, such as 255 for void, are ignored.
+      predicted: the same shape; in 0 ... K - 1 wherever the truth is.
+      num_classes: K.
+
+    Returns:
+      [K, K] int64; the entry [i, j] counts pixels of class i that were told to be j.
+
+    Raises:
+      InputError: other shapes or types, or a prediction that is no class.
+    """
+    for name, labels in (("true", truth), ("predicted", predicted)):
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(f"{name} labels must be whole numbers, not {labels.dtype}")
+    if truth.shape != predicted.shape:
+        raise InputError(f"true and predicted labels must be of one shape, not {truth.shape} and {predicted.shape}")
+    scored = (truth >= 0) & (truth < num_classes)
+    true, told = truth[scored].astype(np.int64), predicted[scored].astype(np.int64)
+    if told.size and not 0 <= told.min() <= told.max() < num_classes:
+        raise InputError(
+            f"labels {told.min()} to {told.max()} were predicted, but the classes are 0 to {num_classes - 1}: "
+            "the segmenter was made for other classes"
+        )
+    return np.bincount(num_classes * true + told, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def fcn_score(
+    images: Iterable[np.ndarray],
+    truths: Iterable[np.ndarray],
+    segmenter: Segmenter,
+    num_classes: int,
+    batch_size: int = 8,
+) -> Scores:
+    """Let a segmenter label images, and compare with the truth; one confusion matrix is summed over all images.
+
+    Each image is brought to the resolution of its labels first, by Pillow's bilinear filter.
+
+    Args:
+      images: [H, W, 3] uint8 each, generated or real photographs of any size.
+      truths: [h, w] labels each, in the same order.
+      segmenter: what labels the images.
+      num_classes: K.
+      batch_size: most images that the segmenter gets at a time, all of one size.
+
+    Raises:
+      InputError: there are more images than labels or the reverse, none at all, or the segmenter's answer cannot be
+        used.
+    """
+    total = np.zeros((num_classes, num_classes), np.int64)
+    waiting: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def judge(group: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        batch, truth = (np.stack(arrays) for arrays in zip(*group, strict=True))
+        predicted = np.asarray(segmenter(batch))
+        if predicted.shape != truth.shape:
+            raise InputError(
+                f"the segmenter gave {list(predicted.shape)} for images {list(batch.shape)}; "
+                f"it must give a label for every pixel, {list(truth.shape)}"
+            )
+        return confusion_matrix(truth, predicted, num_classes)
+
+    for image, truth in _pairs(images, truths):
+        group = waiting.setdefault(truth.shape, [])
+        group.append((resized(image, truth.shape, Image.Resampling.BILINEAR), truth))
+        if len(group) == batch_size:
+            total += judge(waiting.pop(truth.shape))
+    for group in waiting.values():
+        total += judge(group)
+    return scores(total)
+
+
+def palette_score(images: Iterable[np.ndarray], truths: Iterable[np.ndarray], palette: Palette) -> Scores:
+    """Score label maps that a network has drawn: every pixel takes the class of the nearest colour.
+
+    Each image is brought to the resolution of its labels first, by the nearest pixel.
+
+    Args:
+      images: [H, W, 3] uint8 each.
+      truths: [h, w] labels each, in the same order.
+      palette: the colours.
+
+    Raises:
+      InputError: there are more images than labels or the reverse, or none at all.
+    """
+    count = len(palette.names)
+    total = np.zeros((count, count), np.int64)
+    for image, truth in _pairs(images, truths):
+        drawn = resized(image, truth.shape, Image.Resampling.NEAREST)
+        total += confusion_matrix(truth, nearest_labels(drawn, palette), count)
+    return scores(total)
+
+
+def resized(image: np.ndarray, size: tuple[int, ...], resample: Image.Resampling) -> np.ndarray:
+    """Return an image in another size.
+
+    Args:
+      image: [H, W, 3] uint8, or [H, W] uint8.
+      size: (height, width).
+      resample: Pillow's filter.
+    """
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
+
+
+def _pairs(images: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield images with their labels, both checked."""
+    end, empty, rest = object(), True, iter(truths)
+    for image in images:
+        truth = next(rest, end)
+        if truth is end:
+            raise InputError("there are more images than label maps")
+        assert isinstance(truth, np.ndarray)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"images must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        if truth.ndim != 2:
+            raise InputError(f"labels must be [H, W], not {list(truth.shape)}")
+        empty = False
+        yield image, truth
+    if next(rest, end) is not end:
+        raise InputError("there are more label maps than images")
+    if empty:
+        raise InputError("there is no image to score")
