@@ -1,6 +1,6 @@
 """Throughput of translation beside that of the bare network at the same batch size.
 
-    python -m benchmarks.translate [--size 256] [--batch 8] [--images 200] [--network unet|resnet] [--repeats 5]
+    python -m benchmarks.translate [--size 64] [--batch 8] [--images 1000] [--network unet|resnet] [--repeats 5]
 
 The bare network is the compiled generator on one batch that already lies on the device, as often as there are images.
 ``Translator`` gets the images as one uint8 array; the command's own path reads and writes a folder of PNGs or JPEGs.
@@ -55,6 +55,11 @@ def _bare(config, images):
     return run
 
 
+def _translate_folder(translator, jobs):
+    with tempfile.TemporaryDirectory() as folder:
+        files.translate_files(translator, [job._replace(target=Path(folder) / job.target.name) for job in jobs])
+
+
 def _timed(function, *args):
     started = time.perf_counter()
     function(*args)
@@ -64,9 +69,9 @@ def _timed(function, *args):
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--network", choices=["unet", "resnet"], default="unet")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -80,16 +85,14 @@ def main():
         translator = Translator.from_workdir(Path(folder) / "run", batch_size=args.batch)
         jobs = {}
         for kind in ("png", "jpg"):
-            jobs[kind] = [
-                files.Job(Path(folder) / f"{i}.{kind}", Path(folder) / kind / f"{i}.{kind}") for i in range(args.images)
-            ]
+            jobs[kind] = [files.Job(Path(folder) / f"{i}.{kind}", Path(f"{i}.{kind}")) for i in range(args.images)]
             for job, image in zip(jobs[kind], images, strict=True):
                 Image.fromarray(image).save(job.source)
         ways = {
             "bare network": lambda: bare(args.images),
             "Translator on an array": lambda: translator(images),
-            "folder of PNGs": lambda: files.translate_files(translator, jobs["png"], overwrite=True),
-            "folder of JPEGs": lambda: files.translate_files(translator, jobs["jpg"], overwrite=True),
+            "folder of PNGs": lambda: _translate_folder(translator, jobs["png"]),
+            "folder of JPEGs": lambda: _translate_folder(translator, jobs["jpg"]),
         }
         bare(args.batch)  # compiles
         translator(images[: args.batch])

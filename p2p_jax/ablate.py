@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--num_steps", type=int, help="steps of every run; the config's by default")
     add("--split", help="split to score on; the config's data.val_split by default")
-    add("--metrics", help="what to score by, with commas: image, histogram, fcn, labels, fid; see p2p_jax.evaluate")
+    add("--metrics", help="what to score by, with commas: histogram, fcn, labels, fid; see p2p_jax.evaluate")
     add("--segmenter", help="adds FCN scores: a folder from p2p_jax.train_segmenter, or module:name")
     add("--palette", help="colours of the label maps: pix2pix_facades, cmp_facades, cityscapes or a JSON file")
     add("--label_ids", help="folder of PNGs of class numbers that take the place of the colours")

@@ -141,7 +141,7 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
         if not quality:
             raise InputError(f"no checkpoint in {workdir} was evaluated, so none is the best; take latest or a step")
         return (min if config.best_mode == "min" else max)(quality, key=quality.__getitem__)
-    if str(checkpoint).isdigit() and int(checkpoint) in steps:
+    if str(checkpoint).isdecimal() and int(checkpoint) in steps:
         return int(checkpoint)
     raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
 

@@ -23,8 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", help="such as test; the split of validation by default")
     add(
         "--metrics",
-        help="some of image, histogram, fcn, labels, fid, with commas between; by default image, histogram where "
-        "scikit-image is installed, and fcn if there is a --segmenter",
+        help="of whole sets, with commas between: histogram, fcn, labels, fid; by default histogram where scikit-image "
+        "is installed, and fcn if there is a --segmenter",
     )
     add("--output", type=Path, help="folder for the results; RUN/evaluation/SPLIT_STEP by default")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
@@ -33,7 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
     add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
     add("--segmenter", help="for fcn: directory made by python -m p2p_jax.train_segmenter, or 'module:name'")
-    add("--palette", help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; recognised by default")
+    add(
+        "--palette",
+        help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; recognised by default",
+    )
     add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, in place of colours")
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
     return parser
@@ -53,8 +56,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         options["dropout"] = args.dropout == "on"
     if "output" not in options and (config := read_config(args.workdir)) is not None:
         step = find_step(args.workdir, config, args.checkpoint)
-        way = f"_{args.direction}" if args.direction else ""
-        options["output"] = args.workdir / "evaluation" / f"{args.split or config.data.val_split}_{step}{way}"
+        dropout = f"dropout_{args.dropout}" if args.dropout else None
+        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout]
+        options["output"] = args.workdir / "evaluation" / "_".join(str(part) for part in parts if part is not None)
     results = evaluate(options.pop("workdir"), **options)
     print(f"{args.workdir}: step {results['step']:,}, {results['num_images']:,} images of {results['split']}")
     for name, found in results["metrics"].items():

@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     make = commands.add_parser("make", help="build a study from runs or folders")
     make.add_argument("--output", required=True, help="directory of the study; made, must not exist")
     make.add_argument("--runs", nargs="+", default=[], metavar="[NAME=]RUN", help="workdirs of trained runs")
-    make.add_argument("--split", default="val", help="of the runs' data (%(default)s)")
+    make.add_argument("--split", help="of the runs' data; the one of validation by default")
+    make.add_argument("--data_dir", help="folder of the data set, if it is no longer where the runs' configs say")
     make.add_argument("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
     make.add_argument("--direction", help="AtoB or BtoA, for runs that know both ways (the run's own)")
     make.add_argument("--real", metavar="FOLDER", help="real images, instead of --runs")
@@ -88,7 +89,7 @@ def _make(args: argparse.Namespace) -> None:
     if bool(args.runs) == bool(args.real or args.fake) or bool(args.real) != bool(args.fake):
         raise InputError("give either --runs RUN ..., or --real FOLDER and --fake NAME=FOLDER")
     if args.runs:
-        algorithms = study.from_runs(args.runs, args.split, args.checkpoint, args.direction)
+        algorithms = study.from_runs(args.runs, args.split, args.checkpoint, args.direction, args.data_dir)
     else:
         algorithms = study.from_folders(args.real, args.fake)
     design = study.make(args.output, algorithms, protocol, args.seed)
@@ -108,6 +109,7 @@ def _serve(args: argparse.Namespace) -> None:
 
 def _analyse(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation.study import analyse
+    from p2p_jax.monitoring import write_atomically
 
     protocol, results, broken = analyse(
         args.study, draws=args.draws, seed=args.seed, include_incomplete=args.include_incomplete
@@ -125,7 +127,7 @@ def _analyse(args: argparse.Namespace) -> None:
             "include_incomplete": args.include_incomplete,
             "algorithms": {name: result._asdict() for name, result in results.items()},
         }
-        Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomically(Path(args.json), json.dumps(record, indent=1) + "\n")
 
 
 def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, include_incomplete: bool) -> list[str]:

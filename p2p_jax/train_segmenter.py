@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="directory to write")
     add("--overwrite", action="store_true", help="replace the segmenter that is in --output")
     add("--palette", help="cmp_facades, pix2pix_facades, cityscapes or a JSON file; told by the colours by default")
+    add("--label_ids", type=Path, help="folder of PNGs of class numbers, in place of colours; needs --palette")
     add("--labels", choices=["input", "output"], default="input", help="where the run has label maps (%(default)s)")
     add("--data_dir", help="folder of the data set, if it is no longer where the config says")
     add("--size", type=int, help="train at this square instead of the label maps' own resolution")
@@ -57,17 +58,20 @@ def _train(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation.palettes import find_palette
     from p2p_jax.monitoring import format_seconds
 
-    if args.size is not None and args.size < 1:
-        raise InputError(f"--size {args.size}: it must be at least 1")
+    for name in ("size", "num_steps", "batch_size", "base_width", "crop_size"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name} {value}: it must be at least 1")
     check_output(args.output, overwrite=args.overwrite)
     config = _config(args)
     data, side = config.data, ("input", "output").index(args.labels)
     train = load_split(config, data.train_split)
-    truth = GroundTruth(train, side, find_palette(args.palette) if args.palette else None)
+    if not train.paired:
+        raise InputError("a segmenter learns from photographs with their labels: it needs a paired data set")
+    truth = GroundTruth(train, side, find_palette(args.palette) if args.palette else None, args.label_ids)
     examples, validation = _examples(train, side, truth, args.size), []
     if data.val_split:
         held_out = load_split(config, data.val_split)
-        validation = _examples(held_out, side, GroundTruth(held_out, side, truth.palette), None)
+        validation = _examples(held_out, side, GroundTruth(held_out, side, truth.palette, args.label_ids), None)
     print(f"{len(examples):,} photographs of {data.train_split}; classes: {', '.join(truth.palette.names)}", flush=True)
     started = time.monotonic()
     kept = ("source", "direction", "crop_size", "train_split", "val_split", "fingerprint")

@@ -43,7 +43,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     numbers = text.lower().split("x")
-    if len(numbers) > 2 or not all(number.isdigit() and int(number) for number in numbers):
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):
         raise InputError(f"--size {text}: write one number, such as 256, or WIDTHxHEIGHT, such as 640x480")
     return int(numbers[-1]), int(numbers[0])
 
@@ -63,6 +63,8 @@ def _translate(args: argparse.Namespace) -> int:
         raise InputError(f"--batch_size {args.batch_size} must be at least 1")
     whole = {".npy": files.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
     one = whole.get(source.suffix.lower()) if source.is_file() else None
+    if one and (ending or args.keep_alpha):
+        raise InputError(f"--format and --keep_alpha are for image files; {source} is written in its own format")
     jobs = [] if one else files.plan(args.input, args.output, ending)
 
     translator = Translator.from_workdir(

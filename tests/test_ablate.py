@@ -141,7 +141,7 @@ class Bench:
         if split not in ("val", "test"):
             raise InputError(f"there is no {split}")
         images = (np.full((4, 4, 3), CMP_FACADES.colors[0], np.uint8),) * 2
-        return Split(names=(["0", "1"],) * 2, paired=True, batches=None, original=lambda index: images)
+        return Split(names=(["0", "1"],) * 2, paired=True, batches=None, original=lambda side, index: images[side])
 
     def evaluate(self, workdir, *, output, **asked):
         self.scored.append((workdir.name, asked))
@@ -177,9 +177,9 @@ def test_the_whole_grid_stands_beside_the_papers_numbers(tmp_path, monkeypatch):
         "FCN score [own]": score | {"real photographs": real},
     }
     config = config_16(data__crop_size=48, data__load_size=48, discriminator__receptive_field=70)
-    told = ablate(config, tmp_path, split="test", metrics=["image"])
+    told = ablate(config, tmp_path, split="test", metrics=["histogram"])
     assert len(bench.trained) == len(set(bench.trained)) == 9
-    assert bench.scored == [(name, {"split": "test", "metrics": ["image"]}) for name in bench.trained]
+    assert bench.scored == [(name, {"split": "test", "metrics": ["histogram"]}) for name in bench.trained]
     assert json.loads((tmp_path / "table.json").read_text()) == told
     paper = {
         table["name"]: {row["label"]: tuple(row["paper"]["labels to photographs"].values()) for row in table["rows"]}
@@ -227,14 +227,14 @@ def test_scores_are_kept_until_something_changes(tmp_path, monkeypatch):
         assert set(states(told).values()) == {"scored"}
         return len(bench.scored)
 
-    assert [scored(), scored(), scored(split="test"), scored(split="test"), scored(metrics=["image"])] == [
+    assert [scored(), scored(), scored(split="test"), scored(split="test"), scored(metrics=["histogram"])] == [
         4,
         0,
         4,
         0,
         4,
     ]
-    assert scored(config_16(num_steps=3), metrics=["image"]) == 4  # another checkpoint
+    assert scored(config_16(num_steps=3), metrics=["histogram"]) == 4  # another checkpoint
     assert json.loads((tmp_path / "L1" / "results.json").read_text())["step"] == 3
 
 
@@ -278,7 +278,7 @@ def test_runs_of_another_config_are_refused_before_training(tmp_path, monkeypatc
         (config_16(discriminator__receptive_field=70), {}, "needs images of at least 24x24 pixels, not 16x16"),
         (small_cyclegan_config(), {}, "config.loss.conditional; there are gan, .*objective reads no such"),
         (config_16(data__val_split=""), {}, "name the split to score on"),
-        (config_16(), {"metrics": ["imagination"]}, "--metrics imagination: choose from image"),
+        (config_16(), {"metrics": ["imagination"]}, "--metrics imagination: choose from histogram"),
         (config_16(), {"metrics": ["fcn"]}, "fcn needs --segmenter"),
         (config_16(), {"segmenter": "nowhere"}, "there is no segmenter nowhere"),
         (config_16(), {"tables": ["losses", "looses"]}, "no table looses; choose from losses, generators, patches"),
@@ -309,7 +309,18 @@ def tiny(tmp_path, monkeypatch):
 
 def test_command_trains_and_scores(tiny, capsys):
     """The whole way, with nothing replaced; the second time there is nothing to do."""
-    arguments = ["--config", "tiny", "--output", "out", "--table", "patches", "--num_steps", "2", "--metrics", "image"]
+    arguments = [
+        "--config",
+        "tiny",
+        "--output",
+        "out",
+        "--table",
+        "patches",
+        "--num_steps",
+        "2",
+        "--metrics",
+        "histogram",
+    ]
     for _ in range(2):
         with pytest.raises(SystemExit) as stopped:
             command.run([*arguments, "--config.seed=3"])

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import small_config
 from PIL import Image
+from test_data import write_pairs
 
+from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
+from p2p_jax.evaluation import evaluate, predict
 from p2p_jax.evaluation.distribution import fid_kid
+from p2p_jax.inference import pictures
+from p2p_jax.monitoring import to_uint8
 
 
 def write_folder(folder, count, highest, size=24):
@@ -165,3 +171,18 @@ def test_builds_that_do_not_fit_are_told_with_the_cause(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch_fidelity", raising=False)
     with pytest.raises(InputError, match=r"operator torchvision::nms does not exist.*builds that belong together"):
         fid_kid(tmp_path, tmp_path)
+
+
+def test_an_evaluation_measures_outputs_against_targets(weights, tmp_path):
+    write_pairs(tmp_path / "pairs" / "train", 3)
+    write_pairs(tmp_path / "pairs" / "val", 3, seed=1)
+    data = {"data__source": "side_by_side", "data__dir": str(tmp_path / "pairs")}
+    train(small_config(num_steps=1, **data), tmp_path / "run")
+    found = evaluate(tmp_path / "run", metrics=["fid"], inception=weights)["set_metrics"]["FID and KID"]
+    for i, prediction in enumerate(predict(Translator.from_workdir(tmp_path / "run"), "val")):
+        for kind, image in (("fakes", prediction.output), ("reals", prediction.target)):
+            pictures.write(tmp_path / kind / f"{i}.png", to_uint8(image))
+    expected = fid_kid(tmp_path / "fakes", tmp_path / "reals", weights=weights)
+    assert found["fid"] == pytest.approx(expected["fid"], rel=1e-6)
+    assert found["kid_mean"] == pytest.approx(expected["kid_mean"], rel=1e-6)
+    assert (found["count_fake"], found["count_real"]) == (3, 3) and "3 generated" in found["note"]

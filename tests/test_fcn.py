@@ -330,7 +330,7 @@ def test_command_refuses(tmp_path, monkeypatch):
 
     refuse("colours of the label maps are not known here", small_config(), "--labels", "output")
     refuse("away from every colour", small_config(), "--palette", "cityscapes")
-    refuse("need a paired data set", small_cyclegan_config())
+    refuse("needs a paired data set", small_cyclegan_config())
     refuse("--size 0", small_config(), "--size", "0")
     with pytest.raises(SystemExit, match="holds no run"):
         train_segmenter.run(["--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "fcn")])

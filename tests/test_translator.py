@@ -110,6 +110,27 @@ def test_one_compilation_per_shape_bucket(pix2pix_run):
     assert translator._compiled._cache_size() == 2  # 16x16 and 16x32
 
 
+def test_remainders_take_a_batch_that_is_compiled(pix2pix_run):
+    """One image alone does not cost a whole batch, and nothing waits without bound."""
+    translator = Translator.from_workdir(pix2pix_run, batch_size=4)
+    one = translator(noise(16, 16, 3))
+    assert translator._sizes == {((16, 16, 3), np.dtype(np.uint8)): {2}}  # one for each of two devices
+    five = translator(np.stack([noise(16, 16, 3)] * 5))
+    assert translator._sizes == {((16, 16, 3), np.dtype(np.uint8)): {2, 4}}
+    assert np.abs(five.astype(int) - one).max() <= 1
+    many = [(i, noise(16, 16 * (1 + i), 3)) for i in range(20)]
+    arrived = []
+
+    def watched():
+        for name, image in many:
+            arrived.append(name)
+            yield name, image
+
+    first = next(translator.stream(watched()))
+    assert first[0] == 0 and len(arrived) == 18  # more than four batches wait: the first bucket goes, one is under way
+    assert [image.shape for _, image in sorted(translator.stream(many))] == [image.shape for _, image in many]
+
+
 def test_checkpoints_by_name(pix2pix_run):
     config = read_config(pix2pix_run)
     metrics = {
@@ -231,12 +252,14 @@ def test_difference_between_tiles_and_whole_is_measured(tmp_path):
     assert difference["running"] < difference["batch"]
 
 
-@pytest.mark.parametrize(("length", "tile", "overlap"), [(64, 64, 16), (65, 64, 16), (1024, 256, 64), (100, 16, 0)])
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(64, 64, 16), (65, 64, 16), (1024, 256, 64), (100, 16, 0), (16, 16, 16)]
+)
 def test_tiles_cover_and_overlap(length, tile, overlap):
     found = tiling.starts(length, tile, overlap)
     assert (found[0], found[-1] + tile) == (0, length)
     assert all(b <= a + tile - overlap for a, b in zip(found, found[1:], strict=False))
-    assert len(found) == 1 + -(-(length - tile) // (tile - overlap))
+    assert len(found) == (1 if length == tile else 1 + -(-(length - tile) // (tile - overlap)))
 
 
 def test_blending_is_an_average_with_weights_that_add_up_to_one():

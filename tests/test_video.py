@@ -1,5 +1,6 @@
 """Videos, through PyAV: every frame translated, in its time, with the sound as it was."""
 
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -18,14 +19,14 @@ def run(pix2pix_run):
     return pix2pix_run
 
 
-def make_video(path, *, times, size=(50, 34), codec="libx264", rotation=0):
+def make_video(path, *, times, size=(50, 34)):
     """Write frames of smooth colour at given times in 1/50 s, with a tone beside them; returns the frames."""
     frames = [
         np.asarray(Image.fromarray(noise(3, 4, 3, seed=i)).resize(size, Image.Resampling.BICUBIC))
         for i in range(len(times))
     ]
     with av.open(str(path), "w") as made:
-        video = made.add_stream(codec, rate=25, options={"crf": "1"})
+        video = made.add_stream("libx264", rate=25, options={"crf": "1"})
         video.width, video.height = size
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, 50)
@@ -87,12 +88,47 @@ def test_odd_sides(run, tmp_path):
     assert [frame.shape for frame in frames] == [(17, 33, 3)] * 3
 
 
+def test_a_turned_video_is_translated_upright(run, tmp_path):
+    make_video(tmp_path / "in.mp4", times=[0, 2, 4])
+    stored = bytearray((tmp_path / "in.mp4").read_bytes())
+    matrix = stored.index(b"tkhd") + 4 + 40  # of the first track: how players turn what is stored
+    clockwise = [0, 1 << 16, 0, -(1 << 16), 0, 0, 34 << 16, 0, 1 << 30]
+    stored[matrix : matrix + 36] = struct.pack(">9i", *clockwise)
+    (tmp_path / "turned.mp4").write_bytes(stored)
+    assert command(run, tmp_path / "turned.mp4", tmp_path / "out.mp4") == 0
+    frames, _, _, _ = read_video(tmp_path / "out.mp4")
+    assert [frame.shape for frame in frames] == [(50, 34, 3)] * 3
+    lying, _, _, _ = read_video(tmp_path / "in.mp4")
+    expected = Translator.from_workdir(run)(np.rot90(lying[0], -1))
+    brightness = [image.astype(float) @ [0.299, 0.587, 0.114] for image in (frames[0], expected)]
+    assert np.abs(brightness[0] - brightness[1]).mean() < 6
+
+
+@pytest.mark.parametrize(("ending", "height"), [("mkv", 34), ("mp4", 720)])
+def test_times_and_colours_by_container_and_size(run, tmp_path, ending, height):
+    make_video(tmp_path / "in.mp4", times=[0, 2, 4, 6, 8, 10])
+    assert command(run, tmp_path / "in.mp4", tmp_path / f"out.{ending}", "--size", f"48x{height}") == 0
+    _, times, rate, _ = read_video(tmp_path / f"out.{ending}")
+    assert np.allclose(np.diff(times), 0.04, atol=1e-3) and rate == 25
+    with av.open(str(tmp_path / f"out.{ending}")) as made:
+        matrix = next(made.decode(video=0)).colorspace
+    assert int(matrix) == (1 if height >= 720 else 5)  # BT.709 or BT.601
+
+
+def test_sound_that_the_container_cannot_hold(run, tmp_path):
+    make_video(tmp_path / "in.mp4", times=[0, 2])
+    error = command(run, tmp_path / "in.mp4", tmp_path / "out.webm")
+    assert error.startswith("error: ") and "aac" in error and "an --output in .mp4 may do" in error
+    assert not list(tmp_path.glob("*out*"))
+
+
 def test_what_cannot_be_done(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     (tmp_path / "cut.mp4").write_bytes((tmp_path / "in.mp4").read_bytes()[:300])
     error = command(run, tmp_path / "cut.mp4", tmp_path / "out.mp4")
     assert error.startswith(f"error: {tmp_path / 'cut.mp4'} cannot be translated")
-    assert command(run, tmp_path / "in.mp4", tmp_path / "x.gif").startswith("error: --output")
+    for ending in ("gif", "avi"):
+        assert command(run, tmp_path / "in.mp4", tmp_path / f"x.{ending}").startswith("error: --output")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.mp4", "in.mp4"]
 
 

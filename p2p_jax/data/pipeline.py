@@ -102,14 +102,14 @@ class Split(NamedTuple):
       names: of the images of ``real_a`` and of ``real_b``, in order; the same list twice if `paired`.
       paired: whether ``real_b`` is what ``real_a`` should become.
       batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
-      original: ``index -> (real_a, real_b)`` of a paired example, uint8 [H, W, 1 or 3] as they were before they were
-        resized.
+      original: ``(side, index) -> image``, uint8 [H, W, 1 or 3] as it was before it was resized; side 0 is that of
+        ``real_a``.
     """
 
     names: tuple[list[str], list[str]]
     paired: bool
     batches: Callable[[int], Iterator[Batch]]
-    original: Callable[[int], tuple[np.ndarray, ...]]
+    original: Callable[[int, int], np.ndarray]
 
 
 def load_split(config: ConfigDict, split: str) -> Split:
@@ -126,10 +126,9 @@ def load_split(config: ConfigDict, split: str) -> Split:
     sides, paired = make_sides(source, data), not isinstance(source, Unpaired)
     names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in sides]
 
-    def original(index):
-        if not paired:
-            raise InputError(f"the images of {split} are not paired")
-        return tuple(image.numpy() for image in sides[0].source.read(tensorflow().constant(index, "int64")))
+    def original(side, index):
+        images = sides[0 if paired else side].source.read(tensorflow().constant(index, "int64"))
+        return images[side if paired else 0].numpy()
 
     return Split(
         names=(names[0], names[-1]),

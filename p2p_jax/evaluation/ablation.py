@@ -15,6 +15,7 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import set_metrics
 from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, rows
 from p2p_jax.evaluation.protocol import evaluate
+from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.monitoring import write_atomically
 from p2p_jax.train import train
 
@@ -123,6 +124,8 @@ def _scored(workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
     stored, path = read_config(workdir), workdir / "results.json"
     assert stored is not None
     identity = {"step": find_step(workdir, stored, "latest"), "config": stored.to_dict(), "asked": asked}
+    if asked.get("segmenter"):  # it may have been trained anew under the same name
+        identity["segmenter"] = getattr(find_segmenter(asked["segmenter"]), "digest", None)
     identity = json.loads(json.dumps(identity, default=str))
     if path.exists():
         found = json.loads(path.read_text())

@@ -20,6 +20,7 @@ from flax import serialization
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.palettes import Palette, palette_from_json
+from p2p_jax.inference.run import digest
 from p2p_jax.nets.layers import BatchNorm, Conv
 
 STRIDES = (1, 2, 4, 8)
@@ -91,6 +92,7 @@ class OwnSegmenter:
     Attributes:
       name: under which scores are told.
       palette: the colours of its classes.
+      digest: 12 hexadecimal digits that tell its weights.
       facts: see above; also what it was trained on, and how well it did.
     """
 
@@ -98,6 +100,7 @@ class OwnSegmenter:
         self.facts, self.variables = facts, variables
         self.palette: Palette = palette_from_json(facts["palette"])
         self.name = f"own FCN-8s, seed {facts['seed']}"
+        self.digest = digest(dict(enumerate(jax.tree.leaves(variables))))
         self._network = FCN(len(self.palette.names), **facts["architecture"])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

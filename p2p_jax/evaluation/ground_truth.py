@@ -15,7 +15,7 @@ _LOOKED_AT = 12  # label maps, to tell their palette
 
 
 class GroundTruth:
-    """The class of every pixel of one side of a paired split.
+    """The class of every pixel of one side of a split.
 
     Args:
       split: the data set.
@@ -29,8 +29,6 @@ class GroundTruth:
     """
 
     def __init__(self, split: Split, side: int, palette: palettes.Palette | None, ids: Path | None = None):
-        if not split.paired:
-            raise InputError("fcn and labels compare with the labels of the very image: they need a paired data set")
         self._split, self._side = split, side
         self._files = None if ids is None else [ids / f"{Path(name).stem}.png" for name in split.names[side]]
         missing = [path for path in self._files or [] if not path.is_file()]
@@ -52,7 +50,7 @@ class GroundTruth:
             yield _read_ids(self._files[i]) if self._files else palettes.true_labels(self._map(i), self.palette)
 
     def _map(self, index: int) -> np.ndarray:
-        return pictures.with_channels(self._split.original(index)[self._side], 3)
+        return pictures.with_channels(self._split.original(self._side, index), 3)
 
 
 def _read_ids(path: Path) -> np.ndarray:

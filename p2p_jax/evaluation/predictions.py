@@ -1,11 +1,15 @@
 """What a run makes of a split of its data set."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
+from p2p_jax.errors import InputError
 from p2p_jax.inference import Translator
 
 
@@ -47,6 +51,19 @@ def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
         for i, output in enumerate(translator(inputs)):
             yield Prediction(names[done + i], inputs[i], output, batch[wanted][i] if opened.paired else None)
         done += len(inputs)
+
+
+def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:
+    """Return a run's config with another folder of the data set, if one is given.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    if data_dir is not None:
+        config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
+    if config.data.dir and not Path(config.data.dir).is_dir():
+        raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with --data_dir")
+    return config
 
 
 def sides(translator: Translator, split: Split) -> tuple[str, str, list[str]]:

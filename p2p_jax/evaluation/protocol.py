@@ -14,11 +14,10 @@ import numpy as np
 
 import p2p_jax
 from p2p_jax import parallel
-from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
-from p2p_jax.evaluation.predictions import predict, sides
+from p2p_jax.evaluation.predictions import predict, sides, with_data_dir
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.monitoring import to_uint8, write_atomically
@@ -49,7 +48,7 @@ def evaluate(
     Args:
       workdir: the run's directory.
       split: such as "test"; by default the config's ``data.val_split``.
-      metrics: some of ``METRICS``; by default "image", "histogram" where scikit-image is installed, and "fcn" if a
+      metrics: some of ``METRICS``; by default "histogram" where scikit-image is installed, and "fcn" if a
         `segmenter` is given.
       checkpoint: "latest", "best" or a step.
       direction: "AtoB" or "BtoA", for the metrics of whole sets; see ``Translator.from_workdir``.
@@ -72,12 +71,10 @@ def evaluate(
     Raises:
       InputError: no such run, split or metric, or something a metric needs is missing.
     """
+    if output is not None and not Path(output).is_dir() and Path(output).exists():
+        raise InputError(f"--output {output} is a file; name a folder")
     run = open_run(workdir, checkpoint, norm, dropout)
-    if data_dir is not None:
-        data = run.config.data.to_dict() | {"dir": data_dir}
-        run = run._replace(config=complete(run.config.to_dict() | {"data": data}))
-    if run.config.data.dir and not Path(run.config.data.dir).is_dir():
-        raise InputError(f"there is no folder {run.config.data.dir} with the run's images: say where, with --data_dir")
+    run = run._replace(config=with_data_dir(run.config, data_dir))
     split = split or run.config.data.val_split
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, --split")
@@ -94,8 +91,8 @@ def evaluate(
     )
 
     rows, columns = _per_image(run, opened)
-    results = _identity(run, translator, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
-    if asked - {"image"} or (opened.paired and "l1" not in rows[0]):
+    results = _identity(run, translator, checkpoint, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
+    if asked or (opened.paired and "l1" not in rows[0]):
         outputs, targets = [], []
         for i, prediction in enumerate(predict(translator, opened)):
             outputs.append(to_uint8(prediction.output))
@@ -160,12 +157,14 @@ def _targets(translator: Translator, split: Split) -> Iterator[np.ndarray]:
         left = max(left - len(batch[wanted]), 0)
 
 
-def _identity(run: Run, translator: Translator, split: str, opened: Split) -> dict[str, Any]:
+def _identity(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:
     """Return what is evaluated."""
     sizes = [len(names) for names in opened.names]
     return {
         "run": run.workdir.absolute().name,
         "step": run.step,
+        "checkpoint": str(checkpoint),
+        "num_parameters": translator.num_parameters,
         "checkpoint_id": translator.checkpoint_id,
         "direction": translator.direction,
         "split": split,

@@ -57,7 +57,6 @@ _KNOWN = (
         "Mean absolute difference between an image and what the generator makes of it that leads into the image's own "
         "domain, pixel values in [0, 1]; 0 to 1.",
     ),
-    Metric(r"lpips", True, "Learned perceptual distance of output and target; 0 is equal."),
     Metric(
         r"histogram",
         False,
@@ -133,7 +132,6 @@ def identity(results: Mapping[str, Any]) -> str:
     dropout = {"True": "on", "False": "off"}.get(str(results.get("dropout")))
     created = str(results.get("created") or "").replace("T", " ").replace("+00:00", " UTC")
     norm = {"batch": "statistics of the translated image itself", "running": "running statistics of training"}
-    parameters = results.get("parameters") or {}
     facts = [
         ("Checkpoint", f"step {text_of(results.get('step'))}", results.get("checkpoint", "")),
         ("Checkpoint id", results.get("checkpoint_id"), ""),
@@ -146,7 +144,7 @@ def identity(results: Mapping[str, Any]) -> str:
         ("Normalisation", results.get("norm"), norm.get(str(results.get("norm")), "")),
         ("Dropout", dropout, ""),
         ("Objective", config.get("objective"), ""),
-        ("Parameters", ", ".join(f"{name} {text_of(n)}" for name, n in parameters.items()), ""),
+        ("Parameters", f"{count:,}" if (count := results.get("num_parameters")) else None, ""),
         ("Computed", created, ", ".join(f"{k} {v}" for k, v in results.get("versions", {}).items())),
     ]
     cells = (

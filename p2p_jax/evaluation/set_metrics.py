@@ -13,8 +13,8 @@ from p2p_jax.evaluation import distribution, histograms, palettes, segmentation
 from p2p_jax.evaluation.ground_truth import GroundTruth
 from p2p_jax.inference import pictures
 
-METRICS = ("image", "histogram", "fcn", "labels", "fid")
-"""What can be asked for: per-image metrics; colour histograms; labels to photographs judged by a segmenter; photographs
+METRICS = ("histogram", "fcn", "labels", "fid")
+"""What can be asked for of whole sets: colour histograms; labels to photographs judged by a segmenter; photographs
 to labels; FID and KID."""
 
 
@@ -24,6 +24,7 @@ class Judge(NamedTuple):
     segmenter: Any
     inputs: Any
     targets: Any
+    paired: bool
 
 
 def prepare(
@@ -60,12 +61,14 @@ def prepare(
         raise InputError(
             "fcn needs --segmenter: a directory made by python -m p2p_jax.train_segmenter, or 'module:name'"
         )
+    if "labels" in asked and not split.paired:
+        raise InputError("labels compares with the labels of the very photograph: it needs a paired data set")
     found = segmentation.find_segmenter(segmenter) if segmenter and "fcn" in asked else None
     colors = palettes.find_palette(palette) if palette else getattr(found, "palette", None)
     ids = None if label_ids is None else Path(label_ids)
     sides = {"fcn": 0 if forward else 1, "labels": 1 if forward else 0}
     truths = {name: GroundTruth(split, side, colors, ids) if name in asked else None for name, side in sides.items()}
-    return asked, Judge(found, truths["fcn"], truths["labels"])
+    return asked, Judge(found, truths["fcn"], truths["labels"], split.paired)
 
 
 def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> set[str]:
@@ -76,7 +79,7 @@ def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> set[
         if "histogram" in metrics:
             histograms.LabHistograms()  # needs an extra
         return set(metrics)
-    asked = {"image", "fcn"} if segmenter else {"image"}
+    asked = {"fcn"} if segmenter else set()
     try:
         histograms.LabHistograms()
     except InputError as error:
@@ -103,21 +106,21 @@ def of_sets(
         found["histogram intersection"] = fakes.intersection(reals) | {"count": len(outputs)}
     if "fcn" in asked:
         palette, segmenter = judge.inputs.palette, judge.segmenter
-        scores = {
-            kind: segmentation.fcn_score(
-                (pictures.with_channels(image, 3) for image in images), judge.inputs, segmenter, len(palette.names)
-            )
-            for kind, images in (("fake", outputs), ("real", targets))
-        }
+
+        def score(images):
+            photographs = (pictures.with_channels(image, 3) for image in images)
+            return _told(segmentation.fcn_score(photographs, judge.inputs, segmenter, len(palette.names)), palette)
+
         name = getattr(segmenter, "name", getattr(segmenter, "__name__", "segmenter"))
-        found[f"FCN score [{name}]"] = _told(scores["fake"], palette) | {
-            "real photographs": _told(scores["real"], palette),
-            "count": len(outputs),
-        }
+        # Which labels belong to a photograph of an unpaired set is not known.
+        ceiling = score(targets) if judge.paired else {"note": "unknown: without pairs no labels belong to them"}
+        found[f"FCN score [{name}]"] = score(outputs) | {"real photographs": ceiling, "count": len(outputs)}
+        if hasattr(segmenter, "digest"):
+            found[f"FCN score [{name}]"]["segmenter id"] = segmenter.digest
     if "labels" in asked:
         palette = judge.targets.palette
-        score = segmentation.palette_score(outputs, judge.targets, palette)
-        found["labels, nearest palette colour"] = _told(score, palette) | {"count": len(outputs)}
+        drawn = segmentation.palette_score(outputs, judge.targets, palette)
+        found["labels, nearest palette colour"] = _told(drawn, palette) | {"count": len(outputs)}
     if "fid" in asked:
         with tempfile.TemporaryDirectory() as folder:
             for kind, images in (("fakes", outputs), ("reals", targets)):

@@ -51,11 +51,12 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
         is_file = target.suffix and not target.is_dir()
         jobs = [Job(path, target if is_file else target / path.name)]
     elif path.is_dir():
-        found = [p for p in _files_below(path) if not p.is_relative_to(target) or target == path]
+        found = _outside(target, _files_below(path), path)
         jobs = [Job(p, target / p.relative_to(path)) for p in _images(found, str(path))]
     elif any(c in source for c in _WILD):
         fixed = Path(*_fixed_part(path))
         found = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
+        found = _outside(target, found, fixed)
         jobs = [Job(p, target / p.relative_to(fixed)) for p in _images(found, source)]
     else:
         raise InputError(f"--input {source}: there is no such file or folder")
@@ -63,6 +64,12 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
         jobs = [job._replace(target=job.target.with_suffix(ending)) for job in jobs]
     _check_targets(jobs)
     return jobs
+
+
+def _outside(target: Path, found: list[Path], source: Path) -> list[Path]:
+    """Leave out what an earlier call has made, where the output lies inside the input."""
+    made = target.resolve()
+    return found if made == source.resolve() else [p for p in found if not p.resolve().is_relative_to(made)]
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -216,7 +223,7 @@ def translate_stack(
 
     dtype = np.uint8 if images.dtype == np.uint8 else np.float32
     shape = (len(images), *(size or images.shape[1:3]), translator.channels_out)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures.make_folder(target)
     temporary = target.with_name(f".{target.stem}.part.npy")
     try:
         outputs = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)

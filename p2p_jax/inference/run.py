@@ -1,7 +1,7 @@
 """A run's directory, opened to be used: its config, its objective, and as much of its state as is needed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,7 @@ def open_run(
     return Run(workdir, config, objective or resolve(config.objective)(config), step)
 
 
-def digest(leaves: dict[str, jax.Array]) -> str:
+def digest(leaves: Mapping[Any, Any]) -> str:
     """Return 12 hexadecimal digits that tell weights apart."""
     found = hashlib.sha256()
     for leaf in leaves.values():

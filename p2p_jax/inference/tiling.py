@@ -13,7 +13,7 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
       tile: pixels of a tile.
       overlap: pixels that neighbours share at least, less than `tile`.
     """
-    count = -(-(length - overlap) // (tile - overlap))
+    count = 1 if length <= tile else -(-(length - overlap) // (tile - overlap))
     return [round(i * (length - tile) / max(count - 1, 1)) for i in range(count)]
 
 

@@ -16,10 +16,12 @@ from p2p_jax.errors import InputError
 from p2p_jax.inference import tiling
 from p2p_jax.inference.pictures import with_channels
 from p2p_jax.inference.run import Run, digest, open_run
+from p2p_jax.monitoring import to_uint8
 from p2p_jax.objectives import DEVICE_AXIS, Objective, make_network
 
 PyTree = Any
 _COARSEST = 64  # pixels to which sides may be rounded up beyond what the network needs, for fewer compilations
+_MOST_WAITING = 4  # batches of images of sizes of which there is no full batch yet
 _OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
 
 
@@ -35,6 +37,7 @@ class Translator:
       config: the run's config, with the switches in force under ``inference``.
       step: the step of the checkpoint.
       checkpoint_id: 12 hexadecimal digits that tell the weights in use.
+      num_parameters: how many they are.
       direction: "AtoB" or "BtoA".
       directions: those that the run was trained for.
       multiple: sides of the images that the network takes are multiples of it.
@@ -73,8 +76,10 @@ class Translator:
         self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         kept, rebuild = run.restore(lambda state, images, rng: self._translate(state, images), batch=batch[self._given])
         self.checkpoint_id = digest(kept)
+        self.num_parameters = sum(leaf.size for leaf in kept.values())
         self._kept = jax.device_put(kept, NamedSharding(self._mesh, PartitionSpec()))
         self._compiled = self._compile(rebuild)
+        self._sizes: dict[Hashable, set[int]] = {}  # of the batches that are compiled, by bucket
 
     @classmethod
     def from_workdir(
@@ -150,12 +155,12 @@ class Translator:
         Yields:
           Pairs of name and translation; images of one size leave in the order in which they came.
         """
-        waiting: dict[Hashable, list[tuple[Any, np.ndarray, tuple]]] = {}
+        waiting: dict[Hashable, list[tuple[Any, np.ndarray, tuple]]] = {}  # by bucket, the longest waiting one first
         under_way: deque[tuple[list, jax.Array]] = deque()
 
-        def start(key):
-            group = waiting.pop(key)
-            under_way.append((group, self._run(np.stack([image for _, image, _ in group]))))
+        def start(bucket, rows):
+            group = waiting.pop(bucket)
+            under_way.append((group, self._run(np.stack([image for _, image, _ in group]), rows)))
 
         def finish(most):
             while len(under_way) > most:
@@ -173,10 +178,14 @@ class Translator:
             bucket = (padded.shape, padded.dtype)
             waiting.setdefault(bucket, []).append((name, padded, image.shape[:2]))
             if len(waiting[bucket]) == self.batch_size:
-                start(bucket)
+                start(bucket, self.batch_size)
                 yield from finish(1)
-        for key in list(waiting):
-            start(key)
+            elif sum(map(len, waiting.values())) > _MOST_WAITING * self.batch_size:
+                start(next(iter(waiting)), self.batch_size)
+                yield from finish(1)
+        for rest in list(waiting):
+            start(rest, self._rows(rest, len(waiting[rest])))
+            yield from finish(1)
         yield from finish(0)
 
     def _checked(self, image: np.ndarray) -> np.ndarray:
@@ -200,13 +209,13 @@ class Translator:
         size = tuple(min(n, self.tile) for n in image.shape[:2])
         tiles, corners = tiling.cut(floats, size, self.overlap)
         whole = tiling.blend(self(tiles), corners, image.shape[:2], self.overlap)
-        return np.rint((whole + 1) * 127.5).astype(np.uint8) if image.dtype == np.uint8 else whole
+        return to_uint8(whole) if image.dtype == np.uint8 else whole
 
     def _translate(self, state: PyTree, images: Any) -> jax.Array:
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]
 
     def _compile(self, rebuild: Callable[[dict], PyTree]) -> Callable:
-        """Return ``(kept leaves, images [batch_size, H, W, C]) -> images`` of that dtype, over all local devices."""
+        """Return ``(kept leaves, images [B, H, W, C]) -> images`` of that dtype, over all local devices."""
 
         def run(kept, images):
             state = rebuild(kept)
@@ -220,10 +229,16 @@ class Translator:
             jax.shard_map(run, mesh=self._mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False)
         )
 
-    def _run(self, images: np.ndarray) -> jax.Array:
-        """Start the translation of at most `batch_size` images; rows beyond theirs repeat the last one."""
-        rows = np.minimum(np.arange(self.batch_size), len(images) - 1)
-        images = images if len(images) == self.batch_size else images[rows]
+    def _rows(self, bucket: Hashable, count: int) -> int:
+        """Return the size of a batch for a remainder: the smallest that is compiled and holds it, else its own."""
+        compiled = [rows for rows in self._sizes.get(bucket, ()) if rows >= count]
+        return min(compiled, default=-(-count // self._mesh.size) * self._mesh.size)
+
+    def _run(self, images: np.ndarray, rows: int) -> jax.Array:
+        """Start the translation of images in a batch of `rows`, in which the last one is repeated."""
+        self._sizes.setdefault((images.shape[1:], images.dtype), set()).add(rows)
+        if len(images) < rows:
+            images = images[np.minimum(np.arange(rows), len(images) - 1)]
         return self._compiled(self._kept, jax.device_put(images, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS))))
 
     def _find_sides(self) -> tuple[int, int]:
@@ -257,7 +272,7 @@ class Translator:
 
 
 def _warn_of_tiles(config: ConfigDict) -> None:
-    """Warn, once a place in the user's code, where a tile is normalised by statistics of its own."""
+    """Warn where a tile is normalised by statistics of its own."""
     norm = getattr(make_network(config.generator), "norm", None)
     if norm == "instance" or (norm == "batch" and config.inference.norm == "batch"):
         warnings.warn(

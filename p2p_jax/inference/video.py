@@ -13,6 +13,7 @@ from p2p_jax.inference import pictures
 from p2p_jax.inference.translator import Translator
 
 EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+_WRITTEN = EXTENSIONS[1:]  # AVI stores no times
 
 
 def _pyav() -> Any:
@@ -39,7 +40,7 @@ def translate_video(
     Args:
       translator: the trained run.
       source: a file that FFmpeg reads.
-      target: a file with an ending in ``EXTENSIONS``, or a folder, which receives the source's name.
+      target: a file that ends in .m4v, .mkv, .mov, .mp4 or .webm, or a folder, which receives the source's name.
       size: (height, width) of the frames; None keeps theirs.
       overwrite: replace the target if it exists.
       on_done: called after every frame.
@@ -53,11 +54,11 @@ def translate_video(
     av = _pyav()
     if target.is_dir() or not target.suffix:
         target = target / source.name
-    if target.suffix.lower() not in EXTENSIONS:
-        raise InputError(f"--output {target} has no ending of a video ({', '.join(EXTENSIONS)})")
+    if target.suffix.lower() not in _WRITTEN:
+        raise InputError(f"--output {target} has no ending of a video that can be written ({', '.join(_WRITTEN)})")
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; --overwrite replaces it")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures.make_folder(target)
     temporary = target.with_name(f".{target.stem}.part{target.suffix}")
     try:
         # The file's head, written before any sound is, tells the size of the frames.
@@ -69,8 +70,11 @@ def translate_video(
         with av.open(str(source)) as given, av.open(str(temporary), "w") as made:
             count = _translate(av, translator, given, made, sides, on_done)
         os.replace(temporary, target)
-    except av.FFmpegError as error:
-        raise InputError(f"{source} cannot be translated to {target} as a video ({error})") from error
+    except (av.FFmpegError, ValueError) as error:  # ValueError: a container that cannot hold the sound
+        if isinstance(error, InputError):
+            raise
+        hint = "" if source.suffix == target.suffix else f"; an --output in {source.suffix} may do"
+        raise InputError(f"{source} cannot be translated to {target} as a video ({error}){hint}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return count
@@ -83,6 +87,7 @@ def _translate(av, translator, given, made, sides, on_done) -> int:
     for time, output in translator.stream(_frames(given, made, pictured, sounds, sides, translator.channels_in)):
         image = np.repeat(output, 3, axis=-1) if output.shape[-1] == 1 else output
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format=drawn.pix_fmt, dst_colorspace=_matrix(sides))
         frame.pts, frame.time_base = time, pictured.time_base
         made.mux(drawn.encode(frame))
         count += 1
@@ -107,6 +112,11 @@ def _frames(given, made, pictured, sounds, sides, channels) -> Iterator[tuple[in
             yield frame.pts, pictures.resize(pictures.with_channels(_upright(frame), channels), sides)
 
 
+def _matrix(sides: tuple[int, int]) -> int:
+    """Return the code of the matrix that players expect at a size: BT.709 for high definition, else BT.601."""
+    return 1 if sides[0] >= 720 else 5
+
+
 def _add_video_stream(made, pictured, sides):
     codec = "libvpx-vp9" if made.format.name == "webm" else "libx264"
     rate = pictured.average_rate or pictured.guessed_rate or Fraction(25)
@@ -115,4 +125,5 @@ def _add_video_stream(made, pictured, sides):
     # Colour at half the resolution is what every player shows, but it needs even sides.
     stream.pix_fmt = "yuv420p" if sides[0] % 2 == 0 and sides[1] % 2 == 0 else "yuv444p"
     stream.codec_context.time_base = pictured.time_base
+    stream.codec_context.colorspace, stream.codec_context.color_range = _matrix(sides), 1
     return stream

@@ -52,7 +52,7 @@ def read(study: Path) -> Records:
             record = json.loads(line)
         except ValueError:
             record = None
-        if isinstance(record, dict):
+        if isinstance(record, dict) and "participant" in record:
             records.append(record)
         else:
             broken += 1

@@ -18,7 +18,11 @@ _Images = Iterator[tuple[str, str, np.ndarray]]
 
 
 def from_runs(
-    runs: Sequence[str], split: str = "val", checkpoint: str = "latest", direction: str | None = None
+    runs: Sequence[str],
+    split: str | None = None,
+    checkpoint: str = "latest",
+    direction: str | None = None,
+    data_dir: str | None = None,
 ) -> dict[str, Algorithm]:
     """Return one algorithm per run: its translations of a split, against the split's own images.
 
@@ -27,21 +31,26 @@ def from_runs(
 
     Args:
       runs: workdirs, each optionally as ``NAME=WORKDIR``; named after the last part of the path otherwise.
-      split: of the data set that the run was trained on.
+      split: of the data set that the run was trained on; by default the one it was validated on.
       checkpoint: "latest", "best" or a step.
       direction: of runs that know both ways; None takes the run's own.
+      data_dir: the folder of the data set, if it is no longer where the runs' configs say.
 
     Raises:
       InputError: a run cannot be used, or two have one name.
     """
     from p2p_jax.data import load_split  # TensorFlow, JAX and checkpoints: only where runs are asked for
-    from p2p_jax.evaluation.predictions import sides
+    from p2p_jax.evaluation.predictions import sides, with_data_dir
     from p2p_jax.inference import Translator
 
     algorithms = {}
     for name, workdir in _named(runs, "--runs").items():
         translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction)
-        opened = load_split(translator.config, split)
+        config = with_data_dir(translator.config, data_dir)
+        name_of_split = split or config.data.val_split
+        if not name_of_split:
+            raise InputError(f"{workdir} was trained without validation: name the split to show, --split")
+        opened = load_split(config, name_of_split)
         given, wanted, _ = sides(translator, opened)
         source = {
             "workdir": Path(workdir).resolve().name,
@@ -49,7 +58,7 @@ def from_runs(
             "step": int(translator.step),
             "checkpoint_id": translator.checkpoint_id,
             "direction": translator.direction,
-            "split": split,
+            "split": name_of_split,
         }
         real, fake = _examples(opened, wanted), _examples(opened, given)
         algorithms[name] = Algorithm(source, real, fake, _translations(translator, opened, real, fake))
