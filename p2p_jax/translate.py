@@ -73,7 +73,7 @@ def _translate(args: argparse.Namespace) -> int:
         args.direction,
         args.norm,
         None if args.dropout is None else args.dropout == "on",
-        batch_size=max(1, min(args.batch_size, len(jobs) or args.batch_size)),
+        batch_size=args.batch_size,
         tile=args.tile,
         overlap=args.overlap,
     )

@@ -73,10 +73,9 @@ def test_frames_times_and_sound(run, tmp_path):
 def test_a_changing_rate_is_kept(run, tmp_path):
     times = [0, 2, 4, 9, 10, 20]
     make_video(tmp_path / "in.mkv", times=times)
-    assert (
-        command(run, tmp_path / "in.mkv", tmp_path) == f"error: {tmp_path / 'in.mkv'} exists; --overwrite replaces it"
-    )
     assert command(run, tmp_path / "in.mkv", tmp_path / "to") == 0
+    made = tmp_path / "to" / "in.mkv"
+    assert command(run, tmp_path / "in.mkv", tmp_path / "to") == f"error: {made} exists; --overwrite replaces it"
     _, found, _, _ = read_video(tmp_path / "to" / "in.mkv")
     assert np.allclose(np.array(found) - found[0], np.array(times) / 50, atol=2e-3)
 
@@ -130,6 +129,14 @@ def test_what_cannot_be_done(run, tmp_path):
     for ending in ("gif", "avi"):
         assert command(run, tmp_path / "in.mp4", tmp_path / f"x.{ending}").startswith("error: --output")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.mp4", "in.mp4"]
+
+
+def test_a_video_is_not_replaced_by_its_own_translation(run, tmp_path):
+    make_video(tmp_path / "in.mp4", times=[0, 2])
+    before = (tmp_path / "in.mp4").read_bytes()
+    error = command(run, tmp_path / "in.mp4", tmp_path, "--overwrite")
+    assert "would be replaced by its own translation" in error
+    assert (tmp_path / "in.mp4").read_bytes() == before
 
 
 def test_without_pyav_one_error_names_the_extra(run, tmp_path, monkeypatch):

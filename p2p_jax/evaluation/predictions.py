@@ -11,6 +11,7 @@ from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.inference import Translator
+from p2p_jax.monitoring import to_uint8
 
 
 class Prediction(NamedTuple):
@@ -51,6 +52,15 @@ def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
         for i, output in enumerate(translator(inputs)):
             yield Prediction(names[done + i], inputs[i], output, batch[wanted][i] if opened.paired else None)
         done += len(inputs)
+
+
+def targets_of(translator: Translator, split: Split) -> Iterator[np.ndarray]:
+    """Yield every image of the domain that is translated into once, [H, W, C] uint8, in the order of the data set."""
+    _, wanted, _ = sides(translator, split)
+    left = len(split.names[int(wanted == "real_b")])
+    for batch in split.batches(translator.batch_size):
+        yield from to_uint8(batch[wanted][:left])  # beside a longer side this one starts again
+        left = max(left - len(batch[wanted]), 0)
 
 
 def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:

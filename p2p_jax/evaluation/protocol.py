@@ -5,7 +5,7 @@ import datetime
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from p2p_jax import parallel
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
-from p2p_jax.evaluation.predictions import predict, sides, with_data_dir
+from p2p_jax.evaluation.predictions import predict, targets_of, with_data_dir
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.monitoring import to_uint8, write_atomically
@@ -100,7 +100,7 @@ def evaluate(
                 compared = _compare(prediction.output[None], prediction.target[None])
                 rows[i] |= {name: float(value[0]) for name, value in compared.items() if name not in rows[i]}
                 targets.append(to_uint8(prediction.target))
-        targets = targets or list(_targets(translator, opened))
+        targets = targets or list(targets_of(translator, opened))
         results["set_metrics"] = set_metrics.of_sets(asked, outputs, targets, judge, inception)
     for name in [key for key in rows[0] if key != "name"]:
         values = np.array([row[name] for row in rows], np.float64)
@@ -146,15 +146,6 @@ def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[
             rows.append(name | {key: float(value[i]) for key, value in metrics.items()})
             columns.append({key: image[i] for key, image in images.items()})
     return rows, columns
-
-
-def _targets(translator: Translator, split: Split) -> Iterator[np.ndarray]:
-    """Yield every image of the domain of destination once, as uint8."""
-    _, wanted, _ = sides(translator, split)
-    left = len(split.names[int(wanted == "real_b")])
-    for batch in split.batches(_PER_DEVICE):
-        yield from to_uint8(batch[wanted][:left])
-        left = max(left - len(batch[wanted]), 0)
 
 
 def _identity(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:

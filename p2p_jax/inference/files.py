@@ -200,12 +200,10 @@ def translate_stack(
     Neither array is held in memory whole.
 
     Raises:
-      InputError: the file is no such array, or the target exists.
+      InputError: the file is no such array, or the target exists or is the file itself.
     """
     if target.suffix != ".npy":
         target = target / source.name
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; --overwrite replaces it")
     try:
         images = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -223,8 +221,7 @@ def translate_stack(
 
     dtype = np.uint8 if images.dtype == np.uint8 else np.float32
     shape = (len(images), *(size or images.shape[1:3]), translator.channels_out)
-    pictures.make_folder(target)
-    temporary = target.with_name(f".{target.stem}.part.npy")
+    temporary = pictures.claim(source, target, overwrite=overwrite)
     try:
         outputs = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
         for i, output in translator.stream(prepared()):

@@ -104,6 +104,24 @@ def make_folder(path: Path) -> None:
         raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
 
 
+def claim(source: Path, target: Path, *, overwrite: bool) -> Path:
+    """Check that a file may be written, and make its folder.
+
+    Returns:
+      The file to write first, beside the target, which it is to replace when it is whole.
+
+    Raises:
+      InputError: the target is the source itself, exists and is not to be replaced, or its folder cannot be made.
+    """
+    if target.exists():
+        if target.samefile(source):
+            raise InputError(f"{source} would be replaced by its own translation; choose another --output")
+        if not overwrite:
+            raise InputError(f"{target} exists; --overwrite replaces it")
+    make_folder(target)
+    return target.with_name(f".{target.stem}.part{target.suffix}")
+
+
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize [H, W, C] uint8 to `size` (height, width), bicubic and antialiased, as the data stream does."""
     if pixels.shape[:2] == size:

@@ -49,17 +49,14 @@ def translate_video(
       The number of frames.
 
     Raises:
-      InputError: PyAV is missing, the file cannot be read or written, or the target exists.
+      InputError: PyAV is missing, the file cannot be read or written, or the target exists or is the file itself.
     """
     av = _pyav()
     if target.is_dir() or not target.suffix:
         target = target / source.name
     if target.suffix.lower() not in _WRITTEN:
         raise InputError(f"--output {target} has no ending of a video that can be written ({', '.join(_WRITTEN)})")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; --overwrite replaces it")
-    pictures.make_folder(target)
-    temporary = target.with_name(f".{target.stem}.part{target.suffix}")
+    temporary = pictures.claim(source, target, overwrite=overwrite)
     try:
         # The file's head, written before any sound is, tells the size of the frames.
         with av.open(str(source)) as given:

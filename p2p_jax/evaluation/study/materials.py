@@ -72,15 +72,13 @@ def _examples(opened: "Split", side: str) -> list[str]:
 
 
 def _translations(translator: Any, opened: "Split", real: Sequence[str], fake: Sequence[str]) -> _Images:
-    from p2p_jax.evaluation.predictions import predict, sides
+    from p2p_jax.evaluation.predictions import predict, targets_of
     from p2p_jax.monitoring import to_uint8
 
     for name, prediction in zip(fake, predict(translator, opened), strict=True):
         yield "fake", name, to_uint8(prediction.output)
-    _, wanted, _ = sides(translator, opened)
-    images = (image for batch in opened.batches(translator.batch_size) for image in batch[wanted])
-    for name, image in zip(real, images, strict=False):  # beside a longer side the shorter one starts again
-        yield "real", name, to_uint8(image)
+    for name, image in zip(real, targets_of(translator, opened), strict=True):
+        yield "real", name, image
 
 
 def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
