@@ -55,7 +55,7 @@ def _train(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation.fcn import check_output
     from p2p_jax.evaluation.fcn_training import train_fcn
     from p2p_jax.evaluation.ground_truth import GroundTruth
-    from p2p_jax.evaluation.palettes import find_palette
+    from p2p_jax.images.palettes import find_palette
     from p2p_jax.monitoring import format_seconds
 
     for name in ("size", "num_steps", "batch_size", "base_width", "crop_size"):
@@ -101,7 +101,7 @@ def _examples(
     from PIL import Image
 
     from p2p_jax.evaluation.segmentation import resized
-    from p2p_jax.inference.pictures import with_channels
+    from p2p_jax.images.pictures import with_channels
     from p2p_jax.monitoring import to_uint8
 
     photographs = (

@@ -52,7 +52,8 @@ def _translate(args: argparse.Namespace) -> int:
     from absl import logging
     from tqdm import tqdm
 
-    from p2p_jax.inference import Translator, files, pictures, video
+    from p2p_jax.images import pictures
+    from p2p_jax.inference import Translator, files, video
 
     logging.set_verbosity(logging.ERROR)  # Orbax otherwise tells every step that it takes
     size, source = parse_size(args.size), Path(args.input)

@@ -20,7 +20,7 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import ablation
 from p2p_jax.evaluation.ablation import ablate
 from p2p_jax.evaluation.ablation_table import TABLES, markdown, rows
-from p2p_jax.evaluation.palettes import CMP_FACADES
+from p2p_jax.images.palettes import CMP_FACADES
 from p2p_jax.train import train
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import p2p_jax
 PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
     {"errors"},
-    {"config"},
+    {"config", "images"},
     {"nets", "data"},
     {"objectives"},
     {"parallel", "checkpoint", "monitoring"},

@@ -17,7 +17,7 @@ from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, predict
 from p2p_jax.evaluation.distribution import fid_kid
-from p2p_jax.inference import pictures
+from p2p_jax.images import pictures
 from p2p_jax.monitoring import to_uint8
 
 

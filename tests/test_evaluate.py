@@ -18,8 +18,8 @@ from p2p_jax.data import load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
-from p2p_jax.evaluation.palettes import CMP_FACADES, nearest_labels
-from p2p_jax.inference import pictures
+from p2p_jax.images import pictures
+from p2p_jax.images.palettes import CMP_FACADES, nearest_labels
 from p2p_jax.monitoring import to_uint8
 
 

@@ -18,8 +18,8 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import fcn_training
 from p2p_jax.evaluation.fcn import FCN, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
-from p2p_jax.evaluation.palettes import CMP_FACADES, VOID, nearest_labels
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
+from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
 
 TINY = {"num_steps": 2, "batch_size": 2, "base_width": 2}
 

@@ -11,9 +11,10 @@ from sklearn import metrics
 
 from p2p_jax.data.toy_facades import render
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import palettes, segmentation
-from p2p_jax.evaluation.palettes import CITYSCAPES, CMP_FACADES, PIX2PIX_FACADES, VOID, Palette
+from p2p_jax.evaluation import segmentation
 from p2p_jax.evaluation.segmentation import confusion_matrix, fcn_score, palette_score, scores
+from p2p_jax.images import palettes
+from p2p_jax.images.palettes import CITYSCAPES, CMP_FACADES, PIX2PIX_FACADES, VOID, Palette
 
 TWO = Palette(("dark", "light"), np.array([[0, 0, 0], [255, 255, 255]], np.uint8))
 

@@ -13,7 +13,8 @@ from test_translator import noise
 
 from p2p_jax import Translator, train, translate
 from p2p_jax.errors import InputError
-from p2p_jax.inference import files, pictures
+from p2p_jax.images import pictures
+from p2p_jax.inference import files
 
 ROOT = Path(__file__).parent.parent
 FACADES = Path(os.environ.get("P2P_JAX_TEST_DATA", "nowhere")) / "facades" / "val"

@@ -20,15 +20,9 @@ import numpy as np
 
 from p2p_jax.data.canvas import MODULES, SHADE, Canvas, Spans, grow
 from p2p_jax.errors import InputError
+from p2p_jax.images.palettes import CMP_FACADES
 
-CLASSES: tuple[str, ...] = (
-    "background", "facade", "window", "door", "cornice", "sill",
-    "balcony", "blind", "deco", "molding", "pillar", "shop",
-)  # fmt: skip
-PALETTE = np.array([
-    (0, 0, 170), (0, 0, 255), (0, 85, 255), (0, 170, 255), (0, 255, 255), (85, 255, 170),
-    (170, 255, 85), (255, 255, 0), (255, 170, 0), (255, 85, 0), (255, 0, 0), (170, 0, 0),
-], np.uint8)  # fmt: skip
+CLASSES, PALETTE = CMP_FACADES.names, CMP_FACADES.colors
 SPLIT_SIZES = {"train": 400, "val": 100, "test": 100}
 
 _GROUND = 60  # the module row on which every house stands

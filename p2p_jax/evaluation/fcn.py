@@ -19,7 +19,7 @@ import numpy as np
 from flax import serialization
 
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation.palettes import Palette, palette_from_json
+from p2p_jax.images.palettes import Palette, palette_from_json
 from p2p_jax.inference.run import digest
 from p2p_jax.nets.layers import BatchNorm, Conv
 

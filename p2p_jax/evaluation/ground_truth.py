@@ -8,8 +8,7 @@ from PIL import Image
 
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import palettes
-from p2p_jax.inference import pictures
+from p2p_jax.images import palettes, pictures
 
 _LOOKED_AT = 12  # label maps, to tell their palette
 

@@ -14,7 +14,7 @@ from PIL import Image
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.fcn import load_fcn
-from p2p_jax.evaluation.palettes import Palette, nearest_labels
+from p2p_jax.images.palettes import Palette, nearest_labels
 
 
 class Segmenter(Protocol):

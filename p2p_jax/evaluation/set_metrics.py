@@ -9,9 +9,9 @@ import numpy as np
 
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import distribution, histograms, palettes, segmentation
+from p2p_jax.evaluation import distribution, histograms, segmentation
 from p2p_jax.evaluation.ground_truth import GroundTruth
-from p2p_jax.inference import pictures
+from p2p_jax.images import palettes, pictures
 
 METRICS = ("histogram", "fcn", "labels", "fid")
 """What can be asked for of whole sets: colour histograms; labels to photographs judged by a segmenter; photographs

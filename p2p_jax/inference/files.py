@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.inference import pictures
+from p2p_jax.images import pictures
 from p2p_jax.inference.translator import Translator
 
 _THREADS = 4  # that read and write, while the network runs

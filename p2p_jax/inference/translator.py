@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.pictures import with_channels
 from p2p_jax.inference import tiling
-from p2p_jax.inference.pictures import with_channels
 from p2p_jax.inference.run import Run, digest, open_run
 from p2p_jax.monitoring import to_uint8
 from p2p_jax.objectives import DEVICE_AXIS, Objective, make_network

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.inference import pictures
+from p2p_jax.images import pictures
 from p2p_jax.inference.translator import Translator
 
 EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from p2p_jax.data.toy_facades import CLASSES, PALETTE
 from p2p_jax.errors import InputError
 
 VOID = 255
@@ -36,12 +35,21 @@ class Palette(NamedTuple):
         return named | ({"void": self.void.tolist()} if len(self.void) else {})
 
 
-CMP_FACADES = Palette(CLASSES, PALETTE)
+CMP_FACADES = Palette(
+    (
+        "background", "facade", "window", "door", "cornice", "sill",
+        "balcony", "blind", "deco", "molding", "pillar", "shop",
+    ),
+    np.array([
+        (0, 0, 170), (0, 0, 255), (0, 85, 255), (0, 170, 255), (0, 255, 255), (85, 255, 170),
+        (170, 255, 85), (255, 255, 0), (255, 170, 0), (255, 85, 0), (255, 0, 0), (170, 0, 0),
+    ], np.uint8),
+)  # fmt: skip
 """The CMP facades (Tylecek and Sara 2013) in their own colours, which the toy facades have too."""
 
 # Measured: the flat areas of the published JPEGs, within 2 levels.
 PIX2PIX_FACADES = Palette(
-    CLASSES,
+    CMP_FACADES.names,
     np.array([
         (0, 0, 222), (0, 48, 255), (0, 128, 255), (0, 207, 255), (32, 255, 224), (112, 255, 142),
         (192, 255, 63), (255, 240, 0), (255, 159, 0), (255, 80, 0), (255, 0, 0), (174, 0, 0),
