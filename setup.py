@@ -37,6 +37,7 @@ setup(
         ],
         "tb": ["tensorboardX>=2.6.2"],
         "eval": ["scikit-image>=0.24"],  # Lab colours
+        "images": ["tifffile>=2024.8", "imagecodecs>=2024.9", "scikit-image>=0.24"],  # TIFF; 16-bit PNG; Lab, Canny
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
         "video": ["av>=14"],
         "test": [

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Return the complete experiment; its options are explained in ``p2p_jax/config.py`` and ``p2p_jax/nets``."""
+    """Return the complete experiment; its options are explained in ``p2p_jax/options.py`` and ``p2p_jax/nets``."""
     return ConfigDict(
         dict(
             objective="p2p_jax:pix2pix",
@@ -41,14 +41,25 @@ def get_config() -> ConfigDict:
                 source="side_by_side",
                 dir="",
                 direction="BtoA",
+                preprocess="resize_and_crop",
                 load_size=286,
+                load_width=0,
                 crop_size=256,
+                crop_width=0,
                 flip=True,
+                kind_a="uint8",
                 channels_a=3,
+                range_a="",
+                palette_a="",
+                kind_b="uint8",
                 channels_b=3,
+                range_b="",
+                palette_b="",
                 train_split="train",
                 val_split="val",
             ),
+            augment=dict(vflip=False, quarter_turns=False, scale_jitter=0.0, photometric=0.0),
+            task=dict(),
             generator=dict(
                 network="p2p_jax.nets:UNet",
                 num_downs=8,

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Return the complete experiment; its options are explained in ``p2p_jax/config.py`` and the rooms it names."""
+    """Return the complete experiment; its options are explained in ``p2p_jax/options.py`` and the rooms it names."""
     return ConfigDict(
         dict(
             objective="p2p_jax:cyclegan",
@@ -42,14 +42,25 @@ def get_config() -> ConfigDict:
                 source="cycle_gan/horse2zebra",
                 dir="",
                 direction="AtoB",
+                preprocess="resize_and_crop",
                 load_size=286,
+                load_width=0,
                 crop_size=256,
+                crop_width=0,
                 flip=True,
+                kind_a="uint8",
                 channels_a=3,
+                range_a="",
+                palette_a="",
+                kind_b="uint8",
                 channels_b=3,
+                range_b="",
+                palette_b="",
                 train_split="train",
                 val_split="test",
             ),
+            augment=dict(vflip=False, quarter_turns=False, scale_jitter=0.0, photometric=0.0),
+            task=dict(),
             generator=dict(
                 network="p2p_jax.nets:ResNet",
                 num_blocks=9,

@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from p2p_jax.config import FREE_TO_CHANGE, differences, from_json
+from p2p_jax.config import differences, from_json
 from p2p_jax.errors import InputError
+from p2p_jax.options import FREE_TO_CHANGE
 
 PyTree = Any
 

@@ -1,4 +1,4 @@
-"""Configs: what may stand in one, loading, checking, comparing, and ``"module:name"`` references."""
+"""Configs: completing, loading, comparing, and ``"module:name"`` references. ``options.py`` says what stands in one."""
 
 import difflib
 import importlib
@@ -15,81 +15,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from p2p_jax.errors import InputError
-
-# Every option with the value that it has where a config is silent: pix2pix on a folder of side-by-side images as
-# published. Sections set to None are free: `generator`, `discriminator` and `optimizer` are checked against what they
-# name, `loss` by the objective (`LOSS` in objectives/pix2pix.py and objectives/cyclegan.py explains its options), and
-# `extra` belongs to objectives outside the library.
-DEFAULTS: dict[str, Any] = {
-    "objective": "p2p_jax:pix2pix",  # "module:function" from a config to an Objective
-    "seed": 0,  # of everything random: initialisation, dropout, data order, augmentation
-    "num_steps": 80_000,  # generator updates in all
-    "batch_size": 1,  # images per step over all devices together
-    "dtype": "float32",  # of the computation; "bfloat16" on accelerators
-    "param_dtype": "float32",  # of parameters and optimizer state
-    "sync_batch_norm": False,  # average batch-norm statistics over devices instead of per device
-    "log_every": 100,  # steps between rows of metrics.csv
-    "sample_every": 2_000,  # steps between sample grids
-    "eval_every": 4_000,  # steps between evaluations on the whole validation split
-    "checkpoint_every": 4_000,  # steps between checkpoints
-    "keep_checkpoints": 2,  # latest checkpoints kept, besides the best one
-    "best_metric": "l1",  # evaluation metric by which the best checkpoint is chosen
-    "best_mode": "min",  # "min" or "max"
-    "num_samples": 4,  # validation images in a sample grid
-    "data": {
-        # In pairs: toy_facades | side_by_side | folders | pix2pix/NAME. Without: toy_unpaired | unpaired |
-        # cycle_gan/NAME. Of your own: "module:name".
-        "source": "side_by_side",
-        "dir": "",  # folder with the images; "" where the source needs none
-        "direction": "AtoB",  # "BtoA" swaps the two images, or sides
-        "load_size": 286,  # images are resized to this square, then cropped
-        "crop_size": 256,  # side of the images that the networks see
-        "flip": True,  # mirror at random
-        "channels_a": 3,  # of the input (after `direction`): 1 or 3
-        "channels_b": 3,  # of the output (after `direction`): 1 or 3
-        "train_split": "train",
-        "val_split": "val",  # "" trains without validation
-        "num_train": 0,  # training pairs, or images of the longer side, an epoch; 0: counted at the start
-        "fingerprint": "",  # of the images; "": computed at the start
-    },
-    "generator": None,
-    "discriminator": None,
-    "loss": None,
-    "optimizer": None,
-    "schedule": {
-        "kind": "constant",  # or "linear_decay"
-        "unit": "epochs",  # of the next two: "epochs" or "steps"
-        "constant_for": 100,
-        "decay_over": 100,
-    },
-    "inference": {
-        "norm": "batch",  # statistics of the translated image itself, or "running" ones
-        "dropout": True,  # the paper's noise z, kept at test time
-    },
-    "extra": None,
-}
-_SECTION_DEFAULTS: dict[str, dict[str, Any]] = {
-    "generator": {"network": "p2p_jax.nets:UNet"},
-    "discriminator": {"network": "p2p_jax.nets:PatchGAN"},
-    "loss": {},
-    "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
-    "extra": {},
-}
-
-# May change between two runs of one workdir: they alter how long and how often, not what is computed at a step, or
-# where the data (recognised by its fingerprint) lies.
-FREE_TO_CHANGE = frozenset(
-    [
-        "num_steps",
-        "log_every",
-        "sample_every",
-        "eval_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "num_samples",
-        "data.dir",
-    ]
-)
+from p2p_jax.images import palettes
+from p2p_jax.options import DEFAULTS, SECTION_DEFAULTS, check
 
 
 def resolve(reference: str) -> Any:
@@ -128,18 +55,20 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     merged: dict[str, Any] = {}
     _reject_unknown(given, DEFAULTS, "")
     for key, default in DEFAULTS.items():
-        if key in _SECTION_DEFAULTS:
+        if key in SECTION_DEFAULTS:
             # A section that names another network or optimizer does not inherit the arguments of ours.
             section = dict(given.get(key) or {})
-            same = all(section.get(k, v) == v for k, v in _SECTION_DEFAULTS[key].items() if ":" in str(v))
-            merged[key] = {**_SECTION_DEFAULTS[key], **section} if same else section
+            same = all(section.get(k, v) == v for k, v in SECTION_DEFAULTS[key].items() if ":" in str(v))
+            merged[key] = {**SECTION_DEFAULTS[key], **section} if same else section
         elif isinstance(default, dict):
             _reject_unknown(given.get(key, {}), default, key + ".")
             merged[key] = {**default, **given.get(key, {})}
         else:
             merged[key] = given.get(key, default)
+    for key in ("palette_a", "palette_b"):
+        merged["data"][key] = palettes.self_contained(merged["data"][key])
     result = ConfigDict(merged)
-    _check_values(result)
+    check(result)
     return result.lock()
 
 
@@ -164,32 +93,6 @@ def _reject_unknown(
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
             raise InputError(f"unknown option config.{prefix}{key}; {hint} ({note})")
-
-
-def _check_values(config: ConfigDict) -> None:
-    counts = [key for key, default in DEFAULTS.items() if type(default) is int and key != "seed"]
-    for key in [*counts, "data.load_size", "data.crop_size"]:
-        value = config.data[key[5:]] if key.startswith("data.") else config[key]
-        if type(value) is not int or value < 1:
-            raise InputError(f"config.{key} is {value!r}; it must be a whole number of at least 1")
-    data = config.data
-    if data.direction not in ("AtoB", "BtoA"):
-        raise InputError(f"config.data.direction is {data.direction!r}; choose AtoB or BtoA")
-    if data.crop_size > data.load_size:
-        raise InputError(
-            f"config.data.crop_size is {data.crop_size} and load_size {data.load_size}; "
-            "the crop must fit into the loaded image"
-        )
-    for key in ("channels_a", "channels_b"):
-        if data[key] not in (1, 3):
-            raise InputError(f"config.data.{key} is {data[key]}; choose 1 (grayscale) or 3 (RGB)")
-    if config.best_mode not in ("min", "max"):
-        raise InputError(f"config.best_mode is {config.best_mode!r}; choose min or max")
-    if config.inference.norm not in ("batch", "running"):
-        raise InputError(f"config.inference.norm is {config.inference.norm!r}; choose batch or running")
-    for key in ("dtype", "param_dtype"):
-        if config[key] not in ("float32", "bfloat16", "float64"):
-            raise InputError(f"config.{key} is {config[key]!r}; choose float32, bfloat16 or float64")
 
 
 def find(path: str) -> Path:

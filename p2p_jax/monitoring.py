@@ -17,6 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
+from p2p_jax.images.domains import Domain, of_config
+
 
 class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
@@ -28,7 +30,7 @@ class Log:
       columns: names of all metrics, fixed for the life of the file.
       step: the step that training continues from. Rows after it, left by a run that went on after its last
         checkpoint, are removed: they are about to be written again.
-      config: reads ``num_steps`` and ``batch_size``.
+      config: reads ``num_steps``, ``batch_size`` and what the images are, in ``data``.
     """
 
     def __init__(self, workdir: Path, columns: Sequence[str], step: int, config: ConfigDict):
@@ -86,10 +88,10 @@ class Log:
             print(f"step {step:,}  validation over {count} images:  {values}", flush=True)
 
     def samples(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Write ``samples/step_STEP.png``; see ``make_grid`` for `images`."""
+        """Write ``samples/step_STEP.png``; see ``pictures`` for `images`."""
         if not self._writes:
             return
-        grid = make_grid(images)
+        grid = make_grid(pictures(images, of_config(self._config.data)))
         Image.fromarray(grid).save(self._workdir / "samples" / f"step_{step:07d}.png")
         if self._tensorboard:
             self._tensorboard.add_image("samples", grid, step, dataformats="HWC")
@@ -149,11 +151,35 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def pictures(columns: Mapping[str, np.ndarray], domains: tuple[Domain, Domain]) -> dict[str, np.ndarray]:
+    """Turn the images of a grid's columns into pictures to look at; see ``Domain.picture``.
+
+    Args:
+      columns: name -> [N, H, W, C] in [-1, 1].
+      domains: a and b. A column is of the one that alone has its number of channels; if both have it, "input" and names
+        that end in " A" are of a and all others of b; if neither, its first channels are shown. An ab of Lab is shown
+        with the first L in its row.
+
+    Returns:
+      name -> [N, H, W, 1 or 3] uint8.
+    """
+    kinds = {name: _domain_of(name, images.shape[-1], domains) for name, images in columns.items()}
+    lightness = next((np.asarray(columns[name]) for name, domain in kinds.items() if domain.kind == "lab_l"), None)
+    return {name: domain.picture(columns[name], lightness) for name, domain in kinds.items()}
+
+
+def _domain_of(name: str, channels: int, domains: tuple[Domain, Domain]) -> Domain:
+    fitting = [domain for domain in domains if domain.channels == channels]
+    if not fitting:
+        return Domain("float", channels)
+    return fitting[0 if name == "input" or name.endswith(" A") else -1]
+
+
 def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
     """Lay images out in named columns, one row per example.
 
     Args:
-      columns: name -> [N, H, W, 1 or 3] in [-1, 1]; N, H and W are the same for all.
+      columns: name -> [N, H, W, 1 or 3] uint8; N, H and W are the same for all.
       gap: white pixels between the images.
 
     Returns:
@@ -168,7 +194,7 @@ def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
     for i, (name, images) in enumerate(columns.items()):
         left = i * (width + gap)
         draw.text((left + 2, 2), name, fill="black", font=font)
-        for row, image in enumerate(to_uint8(images)):
+        for row, image in enumerate(images):
             image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
             sheet.paste(Image.fromarray(image), (left, title + row * (height + gap)))
     return np.asarray(sheet)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax import parallel
 from p2p_jax.objectives import Objective
+from p2p_jax.options import image_shapes
 
 
 def check_objective(objective: Objective, config: ConfigDict) -> None:
@@ -22,11 +23,10 @@ def check_objective(objective: Objective, config: ConfigDict) -> None:
     Raises:
       AssertionError: a promise is broken; says which.
     """
-    noise, side = np.random.RandomState(0), config.data.crop_size
-    channels = {"real_a": config.data.channels_a, "real_b": config.data.channels_b}
+    noise = np.random.RandomState(0)
     batch = {
-        name: noise.uniform(-1, 1, (config.batch_size, side, side, c)).astype(np.float32)
-        for name, c in channels.items()
+        name: noise.uniform(-1, 1, (config.batch_size, *shape)).astype(np.float32)
+        for name, shape in image_shapes(config.data).items()
     }
     rng = jax.random.key(0)
     state = jax.device_get(jax.jit(objective.init)(rng, batch))  # on the host, where no step takes its memory

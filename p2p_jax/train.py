@@ -16,7 +16,9 @@ from p2p_jax.checkpoint import Checkpoints, read_config, refuse_other_config
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.data import Data, load
 from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
+from p2p_jax.options import image_shapes
 
 PyTree = Any
 _EVALUATED_PER_DEVICE = 8  # validation images at a time
@@ -31,7 +33,7 @@ def train(
     """Train, or go on with the training that `workdir` holds, until ``config.num_steps``.
 
     Args:
-      config: the experiment; missing options take the defaults of ``p2p_jax.config``. It is not changed.
+      config: the experiment; missing options take the defaults of ``p2p_jax.options``. It is not changed.
       workdir: the run's directory. It receives ``config.json``, ``metrics.csv``, ``samples/``, ``checkpoints/``,
         ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
       objective: what is trained; by default what ``config.objective`` names.
@@ -128,13 +130,13 @@ def _open(
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
     stored, checkpoints, step = read_config(workdir), None, 0
     if stored is not None:
-        config = _with_data_facts(config, stored.data.num_train, stored.data.fingerprint)
+        config = _with_data_facts(config, stored.data.num_train, stored.data.fingerprint, _open_facts(config, stored))
         refuse_other_config(workdir, stored, config)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
         step = checkpoints.latest_step() or 0
     if step < config.num_steps:
         data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
-        config = _with_data_facts(config, data.num_train, data.fingerprint)
+        config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
         changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
         for key, (old, new) in changed.items():
             print(f"config.{key} is now {new!r} (it was {old!r})")
@@ -159,21 +161,30 @@ def _open(
     return _Run(config, workdir, objective, data, checkpoints, state, step)
 
 
-def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str) -> ConfigDict:
-    """Return a copy that says how many training examples there are and what they are recognised by."""
+def _open_facts(config: ConfigDict, stored: ConfigDict) -> dict[str, str]:
+    """Return the facts that the first start of a run found in the images, where the config leaves them open."""
+    facts = {}
+    for side, domain in zip("ab", of_config(config.data), strict=True):
+        if not domain.is_measured:
+            facts[f"range_{side}"] = stored.data[f"range_{side}"]
+        if domain.is_labels and domain.palette is None:
+            facts[f"palette_{side}"] = stored.data[f"palette_{side}"]
+    return facts
+
+
+def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str, found: Mapping[str, str]) -> ConfigDict:
+    """Return a copy that says how many training examples there are, what they are recognised by, and what was found."""
     if config.data.num_train not in (0, num_train):
         raise InputError(
             f"config.data.num_train is {config.data.num_train}, but there are {num_train} training examples"
         )
-    facts = {"num_train": num_train, "fingerprint": fingerprint}
+    facts = {"num_train": num_train, "fingerprint": fingerprint, **found}
     return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
 
 
 def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
     """Return a batch of one gray example: its shapes and dtypes are what a state is made from."""
-    side = config.data.crop_size
-    channels = {"real_a": config.data.channels_a, "real_b": config.data.channels_b}
-    return {name: np.zeros((1, side, side, c), np.float32) for name, c in channels.items()}
+    return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
 
 
 def _metric_names(run: _Run, rng: jax.Array) -> list[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from p2p_jax.data import Split
     from p2p_jax.evaluation.ground_truth import GroundTruth
+    from p2p_jax.images.domains import Domain
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +56,7 @@ def _train(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation.fcn import check_output
     from p2p_jax.evaluation.fcn_training import train_fcn
     from p2p_jax.evaluation.ground_truth import GroundTruth
+    from p2p_jax.images.domains import of_config
     from p2p_jax.images.palettes import find_palette
     from p2p_jax.monitoring import format_seconds
 
@@ -67,11 +69,14 @@ def _train(args: argparse.Namespace) -> None:
     train = load_split(config, data.train_split)
     if not train.paired:
         raise InputError("a segmenter learns from photographs with their labels: it needs a paired data set")
-    truth = GroundTruth(train, side, find_palette(args.palette) if args.palette else None, args.label_ids)
-    examples, validation = _examples(train, side, truth, args.size), []
+    domains = of_config(data)
+    palette = find_palette(args.palette) if args.palette else None
+    truth = GroundTruth(train, side, palette, args.label_ids, domains[side])
+    examples, validation = _examples(train, domains, side, truth, args.size), []
     if data.val_split:
         held_out = load_split(config, data.val_split)
-        validation = _examples(held_out, side, GroundTruth(held_out, side, truth.palette, args.label_ids), None)
+        held_out_truth = GroundTruth(held_out, side, truth.palette, args.label_ids, domains[side])
+        validation = _examples(held_out, domains, side, held_out_truth, None)
     print(f"{len(examples):,} photographs of {data.train_split}; classes: {', '.join(truth.palette.names)}", flush=True)
     started = time.monotonic()
     kept = ("source", "direction", "crop_size", "train_split", "val_split", "fingerprint")
@@ -94,7 +99,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _examples(
-    split: "Split", side: int, truth: "GroundTruth", size: int | None
+    split: "Split", domains: "tuple[Domain, Domain]", side: int, truth: "GroundTruth", size: int | None
 ) -> "list[tuple[np.ndarray, np.ndarray]]":
     """Return every photograph in the size that the run sees, with its labels, in their own size or a square."""
     import numpy as np
@@ -102,10 +107,11 @@ def _examples(
 
     from p2p_jax.evaluation.segmentation import resized
     from p2p_jax.images.pictures import with_channels
-    from p2p_jax.monitoring import to_uint8
 
     photographs = (
-        with_channels(to_uint8(photo), 3) for batch in split.batches(8) for photo in batch[("real_b", "real_a")[side]]
+        with_channels(domains[1 - side].picture(photo), 3)
+        for batch in split.batches(8)
+        for photo in batch[("real_b", "real_a")[side]]
     )
     maps = (labels.astype(np.uint8) for labels in truth)
     if size is not None:

@@ -10,13 +10,16 @@ import p2p_jax
 PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
     {"errors"},
-    {"config", "images"},
+    {"images"},
+    {"options"},
+    {"config"},
     {"nets", "data"},
     {"objectives"},
     {"parallel", "checkpoint", "monitoring"},
     {"inference", "train"},
     {"evaluation"},
-    {"testing", "main", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter", "ablate"},
+    {"testing", "main", "inspect_data", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter"}
+    | {"ablate"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -12,8 +12,9 @@ from conftest import memory_data, random_batch, small_config, small_cyclegan_con
 from ml_collections import ConfigDict
 
 from p2p_jax import config as config_lib
-from p2p_jax.config import DEFAULTS, complete, differences, find, from_json, load, resolve, to_json
+from p2p_jax.config import complete, differences, find, from_json, load, resolve, to_json
 from p2p_jax.errors import InputError
+from p2p_jax.options import DEFAULTS
 from p2p_jax.train import train
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).parent.parent / "configs").glob("*.py") if p.stem != "__init__")
@@ -22,6 +23,7 @@ GIVEN_BY_OBJECTIVE = {"out_channels", "dtype", "param_dtype", "axis_name", "pare
 
 def test_all_published_experiments_are_there():
     pix2pix = {"quickstart", "facades", "maps", "edges2shoes", "edges2handbags", "cityscapes", "night2day"}
+    pix2pix |= {"colorization", "edges_to_photos", "inpainting", "super_resolution", "denoising", "bands"}
     cyclegan = {"quickstart_cyclegan", "horse2zebra", "apple2orange", "summer2winter", "maps_unpaired"}
     cyclegan |= {"facades_unpaired", "iphone2dslr"} | {f"{x}2photo" for x in ("monet", "cezanne", "ukiyoe", "vangogh")}
     for names, objective in ((pix2pix, "p2p_jax:pix2pix"), (cyclegan, "p2p_jax:cyclegan")):
@@ -80,7 +82,7 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     monkeypatch.setattr(ConfigDict, "__getitem__", recording_get)
     monkeypatch.setattr(ConfigDict, "to_dict", without_record(ConfigDict.to_dict))
     complete_unrecorded = without_record(config_lib.complete)
-    for module in ("config", "train", "objectives.pix2pix", "objectives.cyclegan"):
+    for module in ("config", "train", "data.pipeline", "objectives.pix2pix", "objectives.cyclegan"):
         module = f"p2p_jax.{module}"
         monkeypatch.setattr(sys.modules[module], "complete", complete_unrecorded)
     train(config, tmp_path)
@@ -113,7 +115,21 @@ def test_another_optimizer_does_not_inherit_arguments_of_adam():
         ({"data": {"crop_size": 64.0}}, "config.data.crop_size is 64.0"),
         ({"data": {"direction": "BtoC"}}, "choose AtoB or BtoA"),
         ({"data": {"crop_size": 300}}, "crop must fit"),
-        ({"data": {"channels_a": 4}}, "choose 1 .* or 3"),
+        ({"data": {"channels_a": 0}}, "channels_a is 0; it must be a whole number"),
+        ({"data": {"kind_a": "uint32"}}, "kind_a is 'uint32'; choose uint8, uint16, int16, float, labels"),
+        ({"data": {"kind_b": "lab_ab"}}, "channels_b is 3; it must be 2, as lab_ab need"),
+        ({"data": {"kind_a": "labels", "palette_a": "cityscapes"}}, "channels_a is 3; it must be 19"),
+        ({"data": {"palette_a": "cityscapes"}}, "palette_a is for labels; config.data.kind_a is uint8"),
+        ({"data": {"range_a": "0-255"}}, "write LOW:HIGH, such as 0:4095"),
+        ({"data": {"range_a": "5:5"}}, "5 is not less than 5"),
+        ({"data": {"range_a": "0:1,0:2"}}, "has 2 ranges for 3 channels"),
+        ({"data": {"kind_a": "lab_l", "channels_a": 1, "range_a": "0:1"}}, "lab_l have a range of their own"),
+        ({"data": {"preprocess": "resize"}}, "choose resize_and_crop, crop, scale_width_and_crop, scale_width, none"),
+        ({"data": {"crop_width": 300}}, "crop must fit"),
+        ({"data": {"crop_width": -1}}, "0 for a square"),
+        ({"data": {"crop_width": 128}, "augment": {"quarter_turns": True}}, "needs square crops"),
+        ({"augment": {"scale_jitter": 1.0}}, r"must be in \[0, 1\)"),
+        ({"augment": {"photometric": 0.1}, "data": {"kind_a": "labels"}}, "changes numbers"),
         ({"best_mode": "low"}, "choose min or max"),
         ({"inference": {"norm": "none"}}, "choose batch or running"),
         ({"dtype": "half"}, "choose float32, bfloat16 or float64"),
@@ -219,3 +235,12 @@ def test_own_objective_from_a_file_outside_the_library(tmp_path, monkeypatch):
         assert float(cells[column]) == pytest.approx(2 * float(cells[l1]))
     assert int(jax.device_get(state["step"])) == 2
     assert random_batch(config)["real_a"].shape == (4, 16, 16, 3)
+
+
+def test_a_palette_file_is_kept_in_the_config_itself(tmp_path):
+    file = tmp_path / "palette.json"
+    file.write_text('{"wall": [255, 0, 0], "door": [0, 16, 255]}')
+    config = complete({"data": {"kind_a": "labels", "channels_a": 2, "palette_a": str(file)}})
+    assert config.data.palette_a == "#ff0000,#0010ff"
+    file.unlink()
+    assert from_json(to_json(config)).data.palette_a == "#ff0000,#0010ff"

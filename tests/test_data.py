@@ -248,8 +248,8 @@ FAULTS = {
     ),
     "empty folder": (lambda d: [p.unlink() for p in (d / "train").iterdir()], r"no image in .*train .*it is empty"),
     "other files": (
-        lambda d: [p.rename(p.with_suffix(".tiff")) for p in (d / "train").iterdir()],
-        r"no image in .*it holds 5 \.tiff",
+        lambda d: [p.rename(p.with_suffix(".gif")) for p in (d / "train").iterdir()],
+        r"no image in .*it holds 5 \.gif",
     ),
     "no split": (
         lambda d: (d / "val").rename(d / "test"),
@@ -311,7 +311,7 @@ def test_two_folders_with_one_stem_twice(tmp_path):
     [
         (
             {"data__source": "side_by_sid"},
-            "choose toy_facades, toy_unpaired, side_by_side, folders, unpaired, pix2pix/",
+            "choose toy_facades, toy_unpaired, side_by_side, side_by_side/BA, folders, suffixes, csv, photos, unpaired",
         ),
         ({"data__dir": ""}, "--config.data.dir=FOLDER"),
         ({"data__dir": "no/such/folder"}, "there is no folder no/such/folder"),
@@ -327,8 +327,8 @@ def test_wrong_sources_are_named(folder, changes, message):
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ((1, 4, 4, 3), np.float32, "float32"),
-        ((1, 4, 4, 2), np.uint8, r"\(1, 4, 4, 2\)"),
+        ((1, 4, 4, 3), np.float64, "float64"),
+        ((1, 4, 4), np.uint8, r"\(1, 4, 4\)"),
         ((0, 4, 4, 3), np.uint8, "at least one image"),
         ((1, 4, 5, 3), np.uint8, "of one N, H, W"),
     ],

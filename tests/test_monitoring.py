@@ -6,8 +6,11 @@ import signal
 import numpy as np
 import pytest
 from conftest import small_config
+from PIL import Image
 
-from p2p_jax.monitoring import Log, format_seconds, make_grid, stop_requests, to_uint8
+from p2p_jax.images import lab
+from p2p_jax.images.domains import Domain
+from p2p_jax.monitoring import Log, format_seconds, make_grid, pictures, stop_requests, to_uint8
 
 
 def test_rows_after_the_resumed_step_are_removed_and_cut_ones_too(tmp_path):
@@ -32,13 +35,55 @@ def test_to_uint8_rounds_and_clips():
 
 
 def test_grid_places_columns_and_repeats_gray():
-    red = np.zeros((2, 8, 8, 3), np.float32) + np.array([1, -1, -1], np.float32)
-    gray = np.zeros((2, 8, 8, 1), np.float32)
+    red = np.zeros((2, 8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
+    gray = np.full((2, 8, 8, 1), 128, np.uint8)
     grid = make_grid({"input": red, "output": gray})
     assert grid.shape == (16 + 2 * 8 + 4, 2 * 8 + 4, 3)
     np.testing.assert_array_equal(grid[16:24, :8], np.broadcast_to([255, 0, 0], (8, 8, 3)))
     np.testing.assert_array_equal(grid[28:, 12:], np.full((8, 8, 3), 128))
     assert (grid[16:, 8:12] == 255).all()
+
+
+def test_pictures_of_columns_of_several_kinds():
+    four_bands, labels = Domain("uint16", 4, (0.0,) * 4, (10.0,) * 4), Domain("labels", 2)
+    one_hot = labels.encode(np.array([0, 1], np.uint8).reshape(2, 1, 1, 1))
+    bands = np.zeros((2, 1, 1, 4), np.float32) + np.array([-1, 0, 1, 1], np.float32)
+    shown = pictures({"input": bands, "output": one_hot, "heat": bands[..., :1]}, (four_bands, labels))
+    assert list(shown) == ["input", "output", "heat"]
+    assert shown["input"].tolist() == [[[[0, 128, 255]]]] * 2
+    assert shown["output"].tolist() == [[[[0]]], [[[255]]]]
+    assert shown["heat"].tolist() == [[[[0]]]] * 2  # of neither kind
+    assert make_grid(shown).shape == (16 + 2 + 4, 3 + 8, 3)
+
+
+def test_columns_of_equal_channels_are_told_apart_by_their_names():
+    a, b = Domain("label_colors", 3, (0.0,) * 3, (255.0,) * 3), Domain("labels", 3)
+    image = np.zeros((1, 1, 1, 3), np.float32)
+    names = ["input", "output", "target", "real A", "fake B", "rec A", "real B", "fake A", "rec B"]
+    shown = pictures(dict.fromkeys(names, image), (a, b))
+    of_a = [name for name in names if shown[name].shape[-1] == 3]
+    assert of_a == ["input", "real A", "rec A", "fake A"]
+
+
+def test_colours_are_shown_with_the_lightness_of_their_row():
+    photo = np.random.RandomState(0).randint(60, 200, (2, 8, 8, 3)).astype(np.uint8)
+    domains = Domain("lab_l", 1, (0.0,), (100.0,)), Domain("lab_ab", 2, (-110.0,) * 2, (110.0,) * 2)
+    lightness, colour = (domain.encode(domain.values(photo)) for domain in domains)
+    shown = pictures({"input": lightness, "output": 0 * colour, "target": colour}, domains)
+    assert np.abs(shown["target"].astype(int) - photo).max() <= 1
+    np.testing.assert_allclose(lab.from_rgb(shown["output"])[..., 0], (lightness[..., 0] + 1) * 50, atol=0.3)
+    assert np.ptp(shown["output"], axis=-1).max() == 0  # gray
+    assert shown["input"].shape == (2, 8, 8, 1)
+
+
+def test_the_log_shows_what_the_config_describes(tmp_path):
+    config = small_config(data__kind_b="labels", data__channels_b=2, data__palette_b="#ff0000,#00ff00")
+    log = Log(tmp_path, ["train/a"], 0, config)
+    labels = np.array([1, -1], np.float32) * np.ones((1, 8, 8, 1), np.float32)
+    log.samples(3, {"input": np.zeros((1, 8, 8, 3), np.float32), "output": labels})
+    log.close()
+    grid = np.asarray(Image.open(tmp_path / "samples" / "step_0000003.png"))
+    assert (grid[16:, :8] == 128).all() and (grid[16:, 12:] == [255, 0, 0]).all()
 
 
 @pytest.mark.parametrize(

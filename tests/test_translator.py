@@ -114,9 +114,9 @@ def test_remainders_take_a_batch_that_is_compiled(pix2pix_run):
     """One image alone does not cost a whole batch, and nothing waits without bound."""
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
     one = translator(noise(16, 16, 3))
-    assert translator._sizes == {((16, 16, 3), np.dtype(np.uint8)): {2}}  # one for each of two devices
+    assert translator._batch_sizes == {((16, 16, 3), np.dtype(np.uint8), False): {2}}  # one for each of two devices
     five = translator(np.stack([noise(16, 16, 3)] * 5))
-    assert translator._sizes == {((16, 16, 3), np.dtype(np.uint8)): {2, 4}}
+    assert translator._batch_sizes == {((16, 16, 3), np.dtype(np.uint8), False): {2, 4}}
     assert np.abs(five.astype(int) - one).max() <= 1
     many = [(i, noise(16, 16 * (1 + i), 3)) for i in range(20)]
     arrived = []

@@ -1,10 +1,18 @@
 """TensorFlow, imported on first use: it takes seconds, and many accelerator machines have none."""
 
+import atexit
+import contextlib
 import functools
 import os
+import weakref
+from collections.abc import Generator
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from p2p_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @functools.cache
@@ -25,3 +33,32 @@ def tensorflow() -> ModuleType:
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     return tf
+
+
+def iterate(dataset: "tf.data.Dataset") -> Generator[Any, None, None]:
+    """Iterate over a dataset as NumPy arrays, read ahead of time.
+
+    Raises:
+      tf.errors.OpError: an element cannot be read.
+    """
+    elements = _iterate(dataset)
+    _open.add(elements)
+    return elements
+
+
+def _iterate(dataset: "tf.data.Dataset") -> Generator[Any, None, None]:
+    yield from dataset.prefetch(tensorflow().data.AUTOTUNE).as_numpy_iterator()
+
+
+_open: weakref.WeakSet[Generator] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is still being read: as Python ends, it ends TensorFlow's threads that run functions of Python.
+
+    TensorFlow would wait for these functions for ever.
+    """
+    for elements in list(_open):
+        with contextlib.suppress(ValueError):  # it is running, in another thread
+            elements.close()

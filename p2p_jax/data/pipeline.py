@@ -1,21 +1,26 @@
 """The stream of batches: a pure function of the seed and the step.
 
-Images leave it as float32 [B, H, W, C] in [-1, 1], H = W = ``crop_size``.
+Images leave it as float32 [B, H, W, C] in [-1, 1], of the size of the crop.
 """
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.data.backend import tensorflow
-from p2p_jax.data.files import describe_duplicates
+from p2p_jax.config import complete
+from p2p_jax.data import inspection
+from p2p_jax.data.backend import iterate, tensorflow
+from p2p_jax.data.facts import find_facts
 from p2p_jax.data.sides import Side, make_sides
 from p2p_jax.data.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_config, of_files
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,6 +40,8 @@ class Data(NamedTuple):
         Unpaired sides are shuffled, cropped and mirrored each by itself, and each is passed over again and again.
       validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
         the last batch may be smaller. Beside the longer of two unpaired sides the shorter one starts again.
+      facts: options of ``config.data`` that were found in the images, such as {"range_a": "0.0:1.0"}; a run's stored
+        config has them.
     """
 
     num_train: int
@@ -42,57 +49,66 @@ class Data(NamedTuple):
     fingerprint: str
     train: Callable[[int], Iterator[Batch]]
     validation: Callable[[int], Iterator[Batch]]
+    facts: Mapping[str, str] = MappingProxyType({})
 
 
-def load(config: ConfigDict, *, process_index: int = 0, process_count: int = 1) -> Data:
+def load(
+    config: ConfigDict,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    train: Source | Unpaired | None = None,
+    val: Source | Unpaired | None = None,
+) -> Data:
     """Open the data set of a config and print what was found.
 
     Args:
-      config: reads ``data``, ``seed`` and ``batch_size``.
+      config: reads ``data``, ``augment``, ``task``, ``seed`` and ``batch_size``.
       process_index: this process among those that share every batch.
       process_count: their number.
+      train: what to train on in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
+      val: what to validate on; with `train` given and this not, there is no validation.
 
     Raises:
       InputError: the files cannot be used; names the first one and the mend.
     """
     data = config.data
-    train = make_source(data, data.train_split)
-    val = make_source(data, data.val_split) if data.val_split else None
+    if train is None:
+        train = make_source(data, data.train_split)
+        val = make_source(data, data.val_split) if data.val_split else None
     if config.batch_size % process_count:
         raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
-    held_out = _parts(val, data.val_split) if val else {}
     counts = f"{_count(train)} in {data.train_split}"
     counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
     print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
-    _note_duplicates(_parts(train, data.train_split), held_out)
-    train_sides, val_sides = make_sides(train, data), make_sides(val, data) if val else []
+    _print_notes({data.train_split: train} | ({data.val_split: val} if val else {}), data)
+    facts = find_facts(make_sides(train, config, of_config(data)), config)
+    config = complete({**config.to_dict(), "data": {**data.to_dict(), **facts}})
+    domains = of_config(config.data)
+    train_sides, val_sides = make_sides(train, config, domains), make_sides(val, config, domains) if val else []
     return Data(
         num_train=_length(train_sides),
         num_val=_length(val_sides),
         fingerprint=f"{train.fingerprint}-{val.fingerprint}" if val else train.fingerprint,
         train=lambda first_step: _train_batches(train_sides, config, first_step, process_index, process_count),
         validation=lambda batch_size: (
-            _validation_batches(val_sides, data, batch_size, process_index, process_count) if val else iter(())
+            _validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
         ),
+        facts=facts,
     )
 
 
-def _parts(source: Source | Unpaired, split: str) -> dict[str, Source]:
-    return {f"{split}A": source.a, f"{split}B": source.b} if isinstance(source, Unpaired) else {split: source}
-
-
 def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
-    parts = _parts(source, "").values()
+    parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
     noun = " pairs" if len(parts) == 1 else " unpaired images"
     return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
 
 
-def _note_duplicates(train: dict[str, Source], held_out: dict[str, Source]) -> None:
-    """Print which files stand more than once, where the examples are files."""
-    folders = {label: [Path(name) for name in part.names] for label, part in (train | held_out).items()}
-    if all(path.is_file() for paths in folders.values() for path in paths):
-        for note in describe_duplicates(folders, held_out.keys() - train.keys()):
-            print(f"note: {note}")
+def _print_notes(sources: Mapping[str, Source | Unpaired], data: ConfigDict) -> None:
+    """Print what is odd in the files of a data set, where its examples are files."""
+    found = {split: source.layout for split, source in sources.items() if source.layout}
+    for note in inspection.quick(found, of_files(data), data):
+        print(f"note: {note}")
 
 
 class Split(NamedTuple):
@@ -102,8 +118,7 @@ class Split(NamedTuple):
       names: of the images of ``real_a`` and of ``real_b``, in order; the same list twice if `paired`.
       paired: whether ``real_b`` is what ``real_a`` should become.
       batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
-      original: ``(side, index) -> image``, uint8 [H, W, 1 or 3] as it was before it was resized; side 0 is that of
-        ``real_a``.
+      original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
     """
 
     names: tuple[list[str], list[str]]
@@ -122,18 +137,18 @@ def load_split(config: ConfigDict, split: str) -> Split:
     Raises:
       InputError: there is no such split, or a file cannot be used.
     """
-    source, data = make_source(config.data, split), config.data
-    sides, paired = make_sides(source, data), not isinstance(source, Unpaired)
+    source = make_source(config.data, split)
+    sides, paired = make_sides(source, config, of_config(config.data)), not isinstance(source, Unpaired)
     names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in sides]
 
     def original(side, index):
         images = sides[0 if paired else side].source.read(tensorflow().constant(index, "int64"))
-        return images[side if paired else 0].numpy()
+        return images[min(side, len(images) - 1) if paired else 0].numpy()
 
     return Split(
         names=(names[0], names[-1]),
         paired=paired,
-        batches=lambda batch_size: _validation_batches(sides, data, batch_size, 0, 1),
+        batches=lambda batch_size: _validation_batches(sides, config, batch_size, 0, 1),
         original=original,
     )
 
@@ -146,7 +161,7 @@ def _train_batches(
     sides: list[Side], config: ConfigDict, first_step: int, process_index: int, process_count: int
 ) -> Iterator[Batch]:
     tf = tensorflow()
-    data, batch_size = config.data, config.batch_size
+    batch_size = config.batch_size
     share = batch_size // process_count
 
     def positions(step):
@@ -160,14 +175,14 @@ def _train_batches(
     ds = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max // batch_size - 1)
     ds = ds.flat_map(lambda step: tf.data.Dataset.from_tensor_slices(positions(step)))
     ds = ds.map(
-        lambda position: _example([side.augmented(position, config) for side in sides], data),
+        lambda position: _example(side.augmented(position, config) for side in sides),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return _iterate(ds.batch(share, drop_remainder=True), data, examples)
+    return _name_faults(iterate(ds.batch(share, drop_remainder=True)), examples)
 
 
 def _validation_batches(
-    sides: list[Side], data: ConfigDict, batch_size: int, process_index: int, process_count: int
+    sides: list[Side], config: ConfigDict, batch_size: int, process_index: int, process_count: int
 ) -> Iterator[Batch]:
     tf = tensorflow()
     places = range(process_index, _length(sides), process_count)
@@ -180,50 +195,45 @@ def _validation_batches(
 
     ds = tf.data.Dataset.range(places.start, places.stop, places.step)
     ds = ds.map(
-        lambda place: _example([side.read(index, data.crop_size) for side, index in indices(place)], data),
+        lambda place: _example(side.validated(index, config) for side, index in indices(place)),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return _iterate(ds.batch(batch_size), data, examples)
+    return _name_faults(iterate(ds.batch(batch_size)), examples)
 
 
-def _example(images: "list[tf.Tensor]", data: ConfigDict) -> "dict[str, tf.Tensor]":
-    """Scale what the sides have read to [-1, 1] and part A from B."""
-    tf = tensorflow()
-    images = [tf.ensure_shape(image, [data.crop_size, data.crop_size, None]) / 127.5 - 1 for image in images]
-    if len(images) == 1:
-        images = tf.split(images[0], [data.channels_a, data.channels_b], axis=-1)
-    return {"real_a": images[0], "real_b": images[1]}
+def _example(images: "Iterable[list[tf.Tensor]]") -> "dict[str, tf.Tensor]":
+    real_a, real_b = itertools.chain.from_iterable(images)
+    return {"real_a": real_a, "real_b": real_b}
 
 
-def _iterate(
-    ds: "tf.data.Dataset", data: ConfigDict, examples: Callable[[int], Iterable[tuple[Side, int]]]
+def _name_faults(
+    batches: Generator[Batch, None, None], examples: Callable[[int], Iterable[tuple[Side, int]]]
 ) -> Iterator[Batch]:
-    """Iterate over a batched data set as numpy arrays; an example that cannot be read is named.
+    """Pass batches on; an example that cannot be read is named.
 
     Args:
-      ds: yields batches.
-      data: how they are read.
+      batches: what is read.
       examples: the sides and indices that the n-th batch reads.
     """
     tf = tensorflow()
-    batches = ds.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-    for n in itertools.count():
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except tf.errors.OpError as error:
-            raise InputError(_explain(examples(n), data, error)) from error
-        yield batch
+    with contextlib.closing(batches):
+        for n in itertools.count():
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except tf.errors.OpError as error:
+                raise InputError(_explain(examples(n), error)) from error
+            yield batch
 
 
-def _explain(examples: Iterable[tuple[Side, int]], data: ConfigDict, error: Exception) -> str:
+def _explain(examples: Iterable[tuple[Side, int]], error: Exception) -> str:
     """Find the example whose reading fails; TensorFlow's own message does not name the file."""
     tf = tensorflow()
     for side, index in examples:
         try:
-            side.read(tf.constant(index, tf.int64), data.load_size)
+            side.raw(tf.constant(index, tf.int64))
         except (tf.errors.OpError, ValueError) as cause:
-            name = side.source.names[index]
-            return f"{name} cannot be read ({getattr(cause, 'message', cause)}); replace or remove it"
-    return f"the data stream failed: {error}"
+            message = getattr(cause, "message", str(cause)).split("\n")[0]
+            return f"{side.source.names[index]} cannot be read ({message}); replace or remove it"
+    return f"the data stream failed: {getattr(error, 'message', error)}"

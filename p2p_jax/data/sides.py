@@ -1,31 +1,45 @@
 """How the images of a source are read for the stream: those that belong together are treated alike."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config import resolve
+from p2p_jax.data import geometry
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.data.sources import Source, Unpaired
 from p2p_jax.errors import InputError
+from p2p_jax.images import tasks
+from p2p_jax.images.domains import NUMBERS, Domain
+from p2p_jax.options import crop_shape
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 class Side(NamedTuple):
-    """A source as the stream reads it: what it reads together is one image of many channels, so treated alike.
+    """A source as the stream reads it: what it reads together is cropped and turned together.
 
     A paired data set has one side, an unpaired one two, which know nothing of each other.
 
     Attributes:
       number: 0, or 1 for the B of an unpaired source; its random numbers are its own.
-      source: what is read.
-      channels: of each image that belongs to one example.
+      source: what is read, in the order of `domains`.
+      domains: of each image that belongs to one example.
+      make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, which alone is read.
     """
 
     number: int
     source: Source
-    channels: tuple[int, ...]
+    domains: tuple[Domain, ...]
+    make_input: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+
+    @property
+    def read_domains(self) -> tuple[Domain, ...]:
+        """The domains of what is read."""
+        return self.domains[-1:] if self.make_input else self.domains
 
     def seed(self, seed: int, n: "int | tf.Tensor") -> "tf.Tensor":
         """Return the seed [2] of the n-th draw: side 0 counts upwards from 0, side 1 downwards from -1."""
@@ -37,51 +51,135 @@ class Side(NamedTuple):
         passes, place = position // count, position % count
         return tensorflow().random.experimental.index_shuffle(place, self.seed(seed, passes), count - 1)
 
-    def read(self, index: "tf.Tensor", size: int) -> "tf.Tensor":
-        """Read an example as [size, size, sum of channels] of whole numbers in [0, 255]."""
-        tf = tensorflow()
-        images = zip(self.source.read(index), self.channels, strict=True)
-        image = tf.concat([_with_channels(x, channels) for x, channels in images], axis=-1)
-        # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
-        image = tf.cond(
-            tf.reduce_all(tf.shape(image)[:2] == size),
-            lambda: tf.cast(image, tf.float32),
-            lambda: tf.clip_by_value(tf.round(tf.image.resize(image, [size, size], "bicubic", antialias=True)), 0, 255),
-        )
-        return tf.ensure_shape(image, [size, size, sum(self.channels)])
+    def raw(self, index: "tf.Tensor") -> "list[tf.Tensor]":
+        """Read the images of an example, [H, W, raw_channels] of ``raw_dtype``."""
+        images = self.source.read(index)[-len(self.read_domains) :]
+        return [_to_raw(x, domain) for x, domain in zip(images, self.read_domains, strict=True)]
 
-    def augmented(self, position: "tf.Tensor", config: ConfigDict) -> "tf.Tensor":
-        """Read the example of a place in the stream, cropped and mirrored at random."""
-        tf, data = tensorflow(), config.data
-        image = self.read(self.index_of(position, config.seed), data.load_size)
-        y, x, mirror = tf.unstack(tf.random.stateless_uniform([3], self.seed(config.seed, position)))
-        room = data.load_size - data.crop_size + 1
-        top, left = tf.cast(y * room, tf.int32), tf.cast(x * room, tf.int32)
-        image = image[top : top + data.crop_size, left : left + data.crop_size]
-        return tf.cond(mirror < 0.5, lambda: image[:, ::-1], lambda: image) if data.flip else image
+    def validated(self, index: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
+        """Read an example for validation: nothing is random. Returns normalized images."""
+        image = geometry.fit(self.raw(index), self.read_domains, config.data)
+        return self._normalized(image, config, self.seed(config.seed, index))
+
+    def augmented(self, position: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
+        """Read the example of a place in the stream, cropped, mirrored and so on at random, normalized."""
+        tf, strength = tensorflow(), config.augment.photometric
+        seed = self.seed(config.seed, position)
+        raw = self.raw(self.index_of(position, config.seed))
+        image = geometry.augment(raw, self.read_domains, config, seed)
+        images = self._normalized(image, config, seed)
+        if strength and not self.number:
+            draw = tf.random.stateless_uniform([2], _fold_in(seed, 2), -strength, strength)
+            images[0] = tf.clip_by_value(images[0] * (1 + draw[0]) + draw[1], -1, 1)
+        return images
+
+    def _normalized(self, image: "tf.Tensor", config: ConfigDict, seed: "tf.Tensor") -> "list[tf.Tensor]":
+        """Part a stack of raw images of the size of the crop and map each to [-1, 1]; make the input, if it is made."""
+        tf, shape = tensorflow(), crop_shape(config.data)
+        raw = tf.split(image, [domain.raw_channels for domain in self.read_domains], axis=-1)
+        images = [_encode(x, domain) for x, domain in zip(raw, self.read_domains, strict=True)]
+        if self.make_input:
+            images = [_make_input(raw[-1], self, seed), *images]
+        return [tf.ensure_shape(x, [*shape, d.channels]) for x, d in zip(images, self.domains, strict=True)]
 
 
-def make_sides(source: Source | Unpaired, data: ConfigDict) -> list[Side]:
-    """Return the sides in the order in which a batch has them: real_a, then real_b."""
-    channels = (data.channels_a, data.channels_b)
-    order = -1 if data.direction == "BtoA" else 1
+def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
+    """Return the sides in the order in which a batch has them: real_a, then real_b.
+
+    Args:
+      source: what is read.
+      config: reads ``data.direction``, ``data.source`` and ``task``.
+      domains: of real_a and real_b, with their ranges.
+
+    Raises:
+      InputError: the source or the task does not fit the rest.
+    """
+    order = -1 if config.data.direction == "BtoA" else 1
+    made = config.task.get("input") or config.data.source == "photos"
     if isinstance(source, Unpaired):
-        sides = [Side(n, source[n], (c,)) for n, c in zip((0, 1)[::order], channels, strict=True)]
+        if made:
+            raise InputError("config.task.input makes pairs; config.data.source has none: use photos")
+        sides = [Side(n, source[n], (domain,)) for n, domain in zip((0, 1)[::order], domains, strict=True)]
+    elif made:
+        if order == -1:
+            raise InputError("the input is made of the photographs, which are B: set config.data.direction=AtoB")
+        sides = [Side(0, source, domains, _task(config))]
     else:
-        sides = [Side(0, source._replace(read=lambda index: source.read(index)[::order]), channels)]
+        sides = [Side(0, source._replace(read=lambda index: source.read(index)[::order]), domains)]
     for side in sides:
         _check_read(side)
     return sides
 
 
+def _task(config: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """Return what makes the input; without a function named it is the photograph itself."""
+    options = dict(config.task)
+    name = options.pop("input", "")
+    return tasks.bind(resolve(name), options) if name else lambda photograph, rng: photograph
+
+
 def _check_read(side: Side) -> None:
-    """Refuse a source, one from outside the library at that, that reads too many images or too few."""
+    """Refuse a source, one from outside the library at that, that reads too many images or too few, or other ones."""
     images = tensorflow().data.Dataset.range(1).map(side.source.read).element_spec  # traced, not run
-    if not isinstance(images, tuple) or len(images) != len(side.channels):
+    if not isinstance(images, tuple) or len(images) not in {len(side.domains), len(side.read_domains)}:
         raise InputError(
             f"the source of {side.source.names[0]} has a read that returns {images}; it must be a tuple of two images "
             "in a Source of pairs, and of one in either side of an Unpaired one"
         )
+    for image, domain in zip(images[-len(side.read_domains) :], side.read_domains, strict=True):
+        channels = image.shape[-1] or domain.raw_channels
+        dtype = domain.raw_dtype if domain.kind == "labels" else image.dtype.as_numpy_dtype
+        if fault := domain.fault(np.dtype(dtype), channels, has_palette=False):
+            raise InputError(f"the source of {side.source.names[0]} {fault}")
+
+
+def _to_raw(image: "tf.Tensor", domain: Domain) -> "tf.Tensor":
+    """Convert what a source reads to a raw image of its domain."""
+    tf = tensorflow()
+    if domain.is_labels:
+        raw = tf.numpy_function(domain.raw, [image], tf.as_dtype(domain.raw_dtype), stateful=False)
+        return tf.ensure_shape(raw, [None, None, domain.raw_channels])
+    image = tf.cast(image, tf.as_dtype(domain.raw_dtype))
+    if domain.raw_channels in (1, 3) and domain.raw_dtype == np.uint8:
+        return _with_channels(image, domain.raw_channels)
+    return tf.ensure_shape(image, [None, None, domain.raw_channels])
+
+
+def _encode(raw: "tf.Tensor", domain: Domain) -> "tf.Tensor":
+    """Map a raw image, as float32, to [-1, 1]: as ``Domain.encode``, in TensorFlow where it is simple."""
+    tf = tensorflow()
+    if domain.kind == "labels":
+        return tf.one_hot(tf.cast(raw[..., 0], tf.int32), domain.channels, 1.0, -1.0)
+    if domain.kind in (*NUMBERS, "label_colors"):
+        low, half = (x[0] if (x == x[0]).all() else x for x in domain.line)  # scalars are much faster
+        scaled = (raw - low if np.any(low) else raw) / half - 1
+        # Of 8 bits, the most common by far, no value can lie beyond the whole range.
+        return scaled if domain.is_bytes else tf.clip_by_value(scaled, -1, 1)
+
+    def encode(raw):
+        return domain.encode(domain.values(raw.astype(domain.raw_dtype)))
+
+    return tf.numpy_function(encode, [raw], tf.float32, stateful=False)
+
+
+def _make_input(photograph: "tf.Tensor", side: Side, seed: "tf.Tensor") -> "tf.Tensor":
+    """Make a normalized input of a raw photograph, with random numbers of its own."""
+    tf = tensorflow()
+    source, target = side.domains[-1], side.domains[0]
+    make: Callable = side.make_input or (lambda photograph, rng: photograph)
+
+    def run(photograph, seed):
+        made = make(photograph.astype(source.raw_dtype), np.random.default_rng(seed.astype(np.uint64)))
+        made = made[..., None] if made.ndim == 2 else made
+        if fault := target.fault(made.dtype, made.shape[-1], has_palette=False):
+            raise InputError(f"what config.task.input makes {fault}")
+        return target.encode(target.values(target.raw(made)))
+
+    return tf.numpy_function(run, [photograph, _fold_in(seed, 3)], tf.float32, stateful=False)
+
+
+def _fold_in(seed: "tf.Tensor", number: int) -> "tf.Tensor":
+    return tensorflow().random.experimental.stateless_fold_in(seed, number)
 
 
 def _with_channels(image: "tf.Tensor", channels: int) -> "tf.Tensor":

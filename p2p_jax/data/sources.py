@@ -1,10 +1,11 @@
 """Where images come from. A source is a function ``(data section of the config, split) -> Source or Unpaired``.
 
-Images are uint8 [H, W, 1 or 3]; A stands left in a side-by-side file, before ``direction`` is applied.
+Images are [H, W, C] as they are stored (``p2p_jax.images.domains`` calls what becomes of them raw); A stands left in a
+side-by-side file, before ``direction`` is applied.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,12 +13,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
-from p2p_jax.data import archives, cycle_gan_sets, files, toy_facades, toy_night
+from p2p_jax.data import checks, cycle_gan_sets, layouts, toy_facades, toy_night
 from p2p_jax.data.backend import tensorflow
+from p2p_jax.data.layouts import Layout
 from p2p_jax.errors import InputError
+from p2p_jax.images import domains, formats
+from p2p_jax.images.domains import Domain
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+_ALIKE = (".bmp", ".jpeg", ".jpg", ".png")  # what TensorFlow decodes to the same pixels, being quicker
 
 
 class Source(NamedTuple):
@@ -26,13 +32,16 @@ class Source(NamedTuple):
     Attributes:
       names: one name per example (a path, where it has one), for messages and to recognise the data set on a resume.
       read: ``index -> images`` in TensorFlow operations: scalar int64 to the tuple of the images that belong together,
-        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each uint8 [H, W, 1 or 3], of one height and width.
+        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C] of one height and width, of the dtype
+        of its domain; uint8 images of 1 channel do for 3, and of 3 for 1.
       mark: tells apart data that have the same names; "" where the files' sizes do.
+      layout: the files, where the examples are files.
     """
 
     names: Sequence[str]
     read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]"
     mark: str = ""
+    layout: Layout | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +58,11 @@ class Unpaired(NamedTuple):
     b: Source
 
     @property
+    def layout(self) -> Layout | None:
+        """The files, where the examples are files."""
+        return self.a.layout
+
+    @property
     def fingerprint(self) -> str:
         """The fingerprints of both sides."""
         return f"{self.a.fingerprint}+{self.b.fingerprint}"
@@ -61,124 +75,124 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
       InputError: unknown source, or its files cannot be used.
     """
     kind, _, name = data.source.partition("/")
-    if kind == "pix2pix" and name:
-        # The user's own copy, where there is one, saves the download.
-        return read_side_by_side(Path(data.dir) if data.dir else archives.fetch(name), split)
-    if kind == "cycle_gan" and name:
-        return unpaired(data, split) if data.dir else _cycle_gan(name, split)
+    if kind == "cycle_gan" and name and not data.dir:
+        return _cycle_gan(name, split)
+    if layouts.is_file_source(data.source):
+        return _from_layout(layouts.find(data, split), data)
     if ":" in data.source:
         return resolve(data.source)(data, split)
-    if data.source not in _SOURCES:
+    if data.source not in _DRAWN:
         raise InputError(
-            f"config.data.source is {data.source!r}; choose {', '.join(_SOURCES)}, "
+            f"config.data.source is {data.source!r}; choose {', '.join([*_DRAWN, *layouts.SOURCES])}, "
             "pix2pix/NAME, cycle_gan/NAME or 'module:name'"
         )
-    return _SOURCES[data.source](data, split)
+    return _DRAWN[data.source](data, split)
 
 
 def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None) -> Source:
-    """Make a source of images in memory.
+    """Make a source of pairs of images in memory; ``load`` takes it as ``train`` or ``val``.
 
     Args:
-      a: [N, H, W, 1 or 3] uint8.
-      b: the same, of the same N, H and W.
+      a: [N, H, W, C] of the dtype of the config's ``kind_a`` (float32 for "float"; class numbers with C = 1 for
+        "labels"), in its units; before ``direction`` is applied.
+      b: the same for ``kind_b``, of the same N, H and W.
       names: one per example; numbers if omitted.
+
+    Raises:
+      InputError: an array is no such images, or they do not fit together.
     """
     if a.shape[:3] != b.shape[:3]:
         raise InputError(f"arrays of pairs must be of one N, H, W; they are {a.shape} and {b.shape}")
-    return _in_memory(names or [str(i) for i in range(len(a))], a, b)
+    return _in_memory(names or [str(i) for i in range(len(a))], a, b)._replace(mark=_mark(a, b))
 
 
 def unpaired_from_arrays(a: np.ndarray, b: np.ndarray) -> Unpaired:
-    """Make an unpaired source of images in memory.
+    """Make an unpaired source of images in memory; see ``from_arrays``.
 
     Args:
-      a: [N, H, W, 1 or 3] uint8.
-      b: the same; its N, H, W and number of channels may be others.
+      a: [N, H, W, C].
+      b: the same; its N, H, W and C may be others.
     """
-    return Unpaired(*(_in_memory([f"{side}{i}" for i in range(len(x))], x) for side, x in (("A", a), ("B", b))))
+    sides = (("A", a), ("B", b))
+    return Unpaired(*(_in_memory([f"{s}{i}" for i in range(len(x))], x)._replace(mark=_mark(x)) for s, x in sides))
 
 
 def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
     for x in arrays:
-        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] not in (1, 3) or not len(x):
+        if x.dtype.name not in ("uint8", "uint16", "int16", "float32") or x.ndim != 4 or not x.size:
             raise InputError(
-                f"arrays must be uint8 [N, H, W, 1 or 3] of at least one image; one is {x.dtype} {x.shape}"
+                "arrays must be uint8, uint16, int16 or float32 [N, H, W, C] of at least one image; "
+                f"one is {x.dtype} {x.shape}"
             )
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise InputError("an array holds numbers that are not finite (NaN or infinite)")
     tf = tensorflow()
     tensors = [tf.constant(x) for x in arrays]
     return Source(names, lambda index: tuple(tf.gather(tensor, index) for tensor in tensors))
 
 
-def side_by_side(data: ConfigDict, split: str) -> Source:
-    """Read ``dir/split/*``, each file holding A in its left half and B in its right half."""
-    return read_side_by_side(_required_dir(data), split)
+def _mark(*arrays: np.ndarray) -> str:
+    """Return eight digits that tell arrays apart."""
+    checksum = 0
+    for x in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(x).data, checksum)
+    return f"{checksum:08x}"
 
 
-def read_side_by_side(root: Path, split: str) -> Source:
-    """Read side-by-side files from ``root/split``.
+def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
+    """Make a source of files, after a look at every one of them."""
+    kinds = domains.of_files(data)
+    headers = checks.require(layout, kinds, data)
+    sides = [_reader(paths, [kind], headers) for paths, kind in zip((layout.a, layout.b), kinds, strict=True)]
+    if not layout.paired:
+        return Unpaired(
+            *(Source(_names(x), y, layout=layout) for x, y in zip((layout.a, layout.b), sides, strict=True))
+        )
+    names, (read_a, read_b) = _names(layout.a), sides
+    if data.source == "photos":
+        return Source(names, read_b, layout=layout)
+    if not layout.halves:
+        return Source(names, lambda index: (*read_a(index), *read_b(index)), layout=layout)
+    return Source(names, _reader(layout.a, kinds, headers, halves=layout.halves), layout=layout)
 
-    Raises:
-      InputError: no such folder, no image, an unreadable one, or one whose width is odd.
-    """
-    paths = files.list_images(_split_folder(root, split))
-    for path, header in zip(paths, files.read_headers(paths), strict=True):
-        if header.width % 2:
-            raise InputError(
-                f"{path} is {header.width} pixels wide: it cannot be halved into A and B of one size; "
-                "for A and B in two folders use --config.data.source=folders"
-            )
 
+def _names(paths: Sequence[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def _reader(
+    paths: Sequence[Path], kinds: Sequence[Domain], headers: Mapping[Path, formats.Header], halves: str = ""
+) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
+    """Return ``index -> (image, ...)``: of a file one image, or its two halves in the order A, B."""
     tf = tensorflow()
-    names = tf.constant([str(path) for path in paths])
+    names = tf.constant(_names(paths))
+    order = -1 if halves == "BA" else 1
 
-    def read(index):
+    def cut(image, width):
+        return (image[:, : width // 2], image[:, width // 2 :])[::order] if halves else (image,)
+
+    def read(path):
+        stored = formats.read(Path(path.decode()))
+        parts = cut(stored.pixels, stored.pixels.shape[1])
+        return [kind.raw(part, stored.palette) for kind, part in zip(kinds, parts, strict=True)]
+
+    def with_library(index):
+        images = tf.numpy_function(read, [names[index]], [tf.as_dtype(kind.raw_dtype) for kind in kinds])
+        return tuple(tf.ensure_shape(x, [None, None, k.raw_channels]) for x, k in zip(images, kinds, strict=True))
+
+    def with_tensorflow(index):
         image = _decode(tf.io.read_file(names[index]))
-        half = tf.shape(image)[1] // 2
-        return image[:, :half], image[:, half:]
+        return cut(image, tf.shape(image)[1])
 
-    return Source([str(path) for path in paths], read)
-
-
-def folders(data: ConfigDict, split: str) -> Source:
-    """Read two parallel folders whose files match by stem.
-
-    They are ``dir/split/A`` and ``dir/split/B``, or ``dir/A/split`` and ``dir/B/split``, or ``dir/splitA`` and
-    ``dir/splitB``.
-
-    Raises:
-      InputError: no such folders, a file without a partner, unreadable, or of another size than its partner.
-    """
-    folder_a, folder_b = _two_folders(_required_dir(data), split)
-    pairs = files.match_stems(files.list_images(folder_a), files.list_images(folder_b))
-    headers = files.read_headers(path for pair in pairs for path in pair)
-    for (path_a, path_b), a, b in zip(pairs, headers[::2], headers[1::2], strict=True):
-        if (a.width, a.height) != (b.width, b.height):
-            raise InputError(
-                f"{path_a} is {a.width}x{a.height} pixels but its partner {path_b} is {b.width}x{b.height}; "
-                "the two images of a pair must have one size"
-            )
-
-    return _from_files(*zip(*pairs, strict=True))
+    alike = all(_is_alike(path, headers[path], kind) for path in paths for kind in kinds)
+    return with_tensorflow if alike else with_library
 
 
-def unpaired(data: ConfigDict, split: str) -> Unpaired:
-    """Read two folders, laid out as for ``folders``, whose files are no partners: any names, numbers and sizes.
-
-    Raises:
-      InputError: no such folders, one without an image, or an unreadable image.
-    """
-    sides = [files.list_images(folder) for folder in _two_folders(_required_dir(data), split)]
-    files.read_headers(path for side in sides for path in side)
-    return Unpaired(*map(_from_files, sides))
-
-
-def _from_files(*columns: Sequence[Path]) -> Source:
-    """Make a source whose examples are one file of each column."""
-    tf = tensorflow()
-    names = [[str(path) for path in column] for column in columns]
-    tensors = [tf.constant(column) for column in names]
-    return Source(names[0], lambda index: tuple(_decode(tf.io.read_file(tensor[index])) for tensor in tensors))
+def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:
+    """Tell whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
+    indices = kind.kind == "labels" and header.mode in ("1", "P")
+    modes = header.mode in ("1", "L", "P", "RGB") and header.dtype == np.uint8
+    return path.suffix.lower() in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
 
 
 def _cycle_gan(name: str, split: str) -> Unpaired:
@@ -202,31 +216,28 @@ def toy(data: ConfigDict, split: str) -> Source:
     """Draw the built-in toy facades, photograph left (A) and label map right (B), at the size they are used at."""
     images = _toy_facades(data, split)
     photos, labels = np.stack([image.photo for image in images]), np.stack([image.labels for image in images])
-    return from_arrays(photos, labels, [f"{split}-{i}" for i in range(len(images))])
+    return _in_memory([f"{split}-{i}" for i in range(len(images))], photos, labels)
 
 
 def toy_unpaired(data: ConfigDict, split: str) -> Unpaired:
     """Draw one half of the toy facades by day (A) and the other half, other houses, at night (B)."""
     images = _toy_facades(data, split)
     half = len(images) // 2
-    return unpaired_from_arrays(
-        np.stack([image.photo for image in images[:half]]), np.stack([toy_night.at_night(x) for x in images[half:]])
-    )
+    days = np.stack([image.photo for image in images[:half]])
+    nights = np.stack([toy_night.at_night(image) for image in images[half:]])
+    return Unpaired(*(_in_memory([f"{s}{i}" for i in range(len(x))], x) for s, x in (("A", days), ("B", nights))))
 
 
 def _toy_facades(data: ConfigDict, split: str) -> list[toy_facades.ToyFacade]:
-    size = data.load_size if split == data.train_split else data.crop_size
+    size = data.load_size if split == data.train_split and "crop" in data.preprocess else data.crop_size
     if split not in toy_facades.SPLIT_SIZES:
         raise InputError(f"toy_facades has the splits {', '.join(toy_facades.SPLIT_SIZES)}, not {split!r}")
     return [toy_facades.render(i, split, size) for i in range(toy_facades.SPLIT_SIZES[split])]
 
 
-_SOURCES: "dict[str, Callable[[ConfigDict, str], Source | Unpaired]]" = {
+_DRAWN: "dict[str, Callable[[ConfigDict, str], Source | Unpaired]]" = {
     "toy_facades": toy,
     "toy_unpaired": toy_unpaired,
-    "side_by_side": side_by_side,
-    "folders": folders,
-    "unpaired": unpaired,
 }
 
 
@@ -243,40 +254,3 @@ def _decode(contents: "tf.Tensor", channels: int = 0) -> "tf.Tensor":
     )
     image.set_shape([None, None, None])
     return image
-
-
-def _required_dir(data: ConfigDict) -> Path:
-    if not data.dir:
-        raise InputError(f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER")
-    if not Path(data.dir).is_dir():
-        raise InputError(f"config.data.dir: there is no folder {data.dir}")
-    return Path(data.dir)
-
-
-def _split_folder(root: Path, split: str) -> Path:
-    folder = root / split
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}" + _other_splits(root, split))
-    return folder
-
-
-def _two_folders(root: Path, split: str) -> tuple[Path, Path]:
-    layouts = [
-        (root / split / "A", root / split / "B"),
-        (root / "A" / split, root / "B" / split),
-        (root / f"{split}A", root / f"{split}B"),
-    ]
-    for folders in layouts:
-        if all(folder.is_dir() for folder in folders):
-            return folders
-    wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
-    raise InputError(f"{root} has no pair of folders {wanted}" + _other_splits(root, split))
-
-
-def _other_splits(root: Path, split: str) -> str:
-    found = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    mend = f"; {root} holds {', '.join(found)}" if found else f"; {root} holds no folder"
-    return (
-        mend + ": rename a folder, or name the split with --config.data.train_split or --config.data.val_split "
-        "(--config.data.val_split= trains without validation)"
-    )

@@ -16,7 +16,9 @@ from p2p_jax.evaluation import set_metrics
 from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, rows
 from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
+from p2p_jax.images.domains import of_config
 from p2p_jax.monitoring import write_atomically
+from p2p_jax.options import image_shapes
 from p2p_jax.train import train
 
 # The whole method; every row takes something away from it.
@@ -57,7 +59,7 @@ def ablate(
         raise InputError("config.data.val_split is empty: name the split to score on, --split")
     _check_whole(config)
     # What evaluation would only find out when the first row is trained.
-    set_metrics.prepare(load_split(config, split), **scoring)
+    set_metrics.prepare(load_split(config, split), of_config(config.data), **scoring)
     asked = {"split": split, **scoring}
     grid = {table: rows(table, config) for table in tables}
     runs = {row.run: row for table in grid.values() for row in table}
@@ -153,7 +155,6 @@ def _value(config: ConfigDict, option: str, default: Any) -> Any:
 
 def _trace(config: ConfigDict) -> None:
     """Make the objective and trace its networks at the config's size, which finds whatever does not fit."""
-    data, side = config.data, config.data.crop_size
-    channels = {"real_a": data.channels_a, "real_b": data.channels_b}
-    batch = {name: jax.ShapeDtypeStruct((1, side, side, count), "float32") for name, count in channels.items()}
+    shapes = image_shapes(config.data)
+    batch = {name: jax.ShapeDtypeStruct((1, *shape), "float32") for name, shape in shapes.items()}
     jax.eval_shape(resolve(config.objective)(config).init, jax.random.key(0), batch)

@@ -9,6 +9,7 @@ from PIL import Image
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError
 from p2p_jax.images import palettes, pictures
+from p2p_jax.images.domains import Domain
 
 _LOOKED_AT = 12  # label maps, to tell their palette
 
@@ -22,17 +23,31 @@ class GroundTruth:
       palette: their colours; None: recognised among ``palettes.BUILT_IN``.
       ids: a folder of single-channel PNGs of class numbers, one for each image and of its stem, which take the place of
         the colours.
+      domain: of that side. Labels are taken as the classes that they are; `palette` is then by default theirs.
 
     Raises:
-      InputError: the palette is not known or not theirs, or the folder lacks a file.
+      InputError: the palette is not known or not theirs, the folder lacks a file, or the side is none of labels.
     """
 
-    def __init__(self, split: Split, side: int, palette: palettes.Palette | None, ids: Path | None = None):
+    def __init__(
+        self,
+        split: Split,
+        side: int,
+        palette: palettes.Palette | None,
+        ids: Path | None = None,
+        domain: Domain | None = None,
+    ):
         self._split, self._side = split, side
+        self._classes = domain if domain is not None and domain.kind == "labels" else None
+        if domain is not None and domain.kind not in ("uint8", "labels", "label_colors") and ids is None:
+            raise InputError(f"label metrics need label maps; these images are {domain.kind}")
         self._files = None if ids is None else [ids / f"{Path(name).stem}.png" for name in split.names[side]]
         missing = [path for path in self._files or [] if not path.is_file()]
         if missing:
             raise InputError(f"--label_ids: there is no file {missing[0]}; every image of the split needs one")
+        if self._classes is not None:
+            self.palette = _palette_of(self._classes, palette)
+            return
         some = [] if ids else [self._map(i) for i in range(min(_LOOKED_AT, len(split.names[side])))]
         if palette is None:
             name = palettes.recognise(some) if some else None
@@ -46,10 +61,25 @@ class GroundTruth:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield [H, W] int32 of every example in order."""
         for i in range(len(self._split.names[self._side])):
-            yield _read_ids(self._files[i]) if self._files else palettes.true_labels(self._map(i), self.palette)
+            if self._files:
+                yield _read_ids(self._files[i])
+            elif self._classes is not None:
+                yield self._classes.raw(self._split.original(self._side, i))[..., 0].astype(np.int32)
+            else:
+                yield palettes.true_labels(self._map(i), self.palette)
 
     def _map(self, index: int) -> np.ndarray:
         return pictures.with_channels(self._split.original(self._side, index), 3)
+
+
+def _palette_of(domain: Domain, palette: palettes.Palette | None) -> palettes.Palette:
+    """Return the palette by which classes are named, and drawn in pictures."""
+    own = domain.palette
+    if own is None:
+        raise InputError("the colours of the classes are not known: the run needs config.data.palette_a or palette_b")
+    if palette is not None and not np.array_equal(palette.colors, own.colors):
+        raise InputError("the palette, or that of the segmenter, is not the one of the run's own labels")
+    return palette or own
 
 
 def _read_ids(path: Path) -> np.ndarray:

@@ -11,7 +11,6 @@ from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.inference import Translator
-from p2p_jax.monitoring import to_uint8
 
 
 class Prediction(NamedTuple):
@@ -19,9 +18,9 @@ class Prediction(NamedTuple):
 
     Attributes:
       name: of the input, as the data set has it.
-      input: [H, W, C] float32 in [-1, 1], as the network sees it: of the run's ``crop_size``.
-      output: the same size; the translation.
-      target: the same size; what the output should be. None in an unpaired data set.
+      input: [H, W, C] float32 in [-1, 1], as the network sees it: of the run's ``crop_size`` and ``crop_width``.
+      output: the same size, in [-1, 1]; the translation.
+      target: the same size, in [-1, 1]; what the output should be. None in an unpaired data set.
     """
 
     name: str
@@ -49,18 +48,33 @@ def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
         inputs = batch[given][: len(names) - done]  # beside a longer side this one starts again
         if not len(inputs):
             return
-        for i, output in enumerate(translator(inputs)):
+        for i, output in enumerate(translator(inputs, normalized=True)):
             yield Prediction(names[done + i], inputs[i], output, batch[wanted][i] if opened.paired else None)
         done += len(inputs)
 
 
 def targets_of(translator: Translator, split: Split) -> Iterator[np.ndarray]:
-    """Yield every image of the domain that is translated into once, [H, W, C] uint8, in the order of the data set."""
-    _, wanted, _ = sides(translator, split)
+    """Yield a picture of every image of the domain that is translated into once, in the order of the data set.
+
+    Pictures are [H, W, 1 or 3] uint8; of ab in an unpaired data set, where its L is not known, with a medium one.
+    """
+    given, wanted, _ = sides(translator, split)
     left = len(split.names[int(wanted == "real_b")])
     for batch in split.batches(translator.batch_size):
-        yield from to_uint8(batch[wanted][:left])  # beside a longer side this one starts again
+        images, inputs = batch[wanted][:left], batch[given][:left]  # beside a longer side this one starts again
+        yield from as_picture(translator, images, inputs if split.paired else None)
         left = max(left - len(batch[wanted]), 0)
+
+
+def as_picture(translator: Translator, images: np.ndarray, inputs: np.ndarray | None) -> np.ndarray:
+    """Turn outputs or targets into pictures [..., H, W, 1 or 3] uint8, of ab with the L of the inputs.
+
+    Args:
+      translator: whose domains they are of.
+      images: [..., H, W, C] float32 in [-1, 1].
+      inputs: that belong to them, the same; None if there are none.
+    """
+    return translator.domain_out.picture(images, inputs if translator.domain_in.kind == "lab_l" else None)
 
 
 def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:

@@ -17,14 +17,16 @@ from p2p_jax import parallel
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
-from p2p_jax.evaluation.predictions import predict, targets_of, with_data_dir
+from p2p_jax.evaluation.predictions import as_picture, predict, targets_of, with_data_dir
+from p2p_jax.images.domains import of_config
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
-from p2p_jax.monitoring import to_uint8, write_atomically
+from p2p_jax.monitoring import pictures, write_atomically
 from p2p_jax.objectives.metrics import full_reference
 
 _PER_DEVICE = 8
 _compare = jax.jit(full_reference)
+_IN_UNITS = ("uint16", "int16", "float")  # kinds whose errors are also told in their own units
 
 
 def evaluate(
@@ -66,7 +68,8 @@ def evaluate(
 
     Returns:
       What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric),
-      ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated.
+      ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated. In pairs whose
+      outputs are uint16, int16 or floats there is also ``mae_units``, the mean absolute error in their own units.
 
     Raises:
       InputError: no such run, split or metric, or something a metric needs is missing.
@@ -82,6 +85,7 @@ def evaluate(
     opened = load_split(run.config, split)
     asked, judge = set_metrics.prepare(
         opened,
+        of_config(run.config.data),
         metrics=metrics,
         forward=translator.direction == run.config.data.direction,
         segmenter=segmenter,
@@ -92,14 +96,17 @@ def evaluate(
 
     rows, columns = _per_image(run, opened)
     results = _identity(run, translator, checkpoint, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
-    if asked or (opened.paired and "l1" not in rows[0]):
+    in_units = opened.paired and translator.domain_out.kind in _IN_UNITS and translator.domain_out.is_measured
+    if asked or in_units or (opened.paired and "l1" not in rows[0]):
         outputs, targets = [], []
         for i, prediction in enumerate(predict(translator, opened)):
-            outputs.append(to_uint8(prediction.output))
+            outputs.append(as_picture(translator, prediction.output, prediction.input))
             if prediction.target is not None:
                 compared = _compare(prediction.output[None], prediction.target[None])
                 rows[i] |= {name: float(value[0]) for name, value in compared.items() if name not in rows[i]}
-                targets.append(to_uint8(prediction.target))
+                if in_units:
+                    rows[i]["mae_units"] = _error_in_units(translator, prediction.output, prediction.target)
+                targets.append(as_picture(translator, prediction.target, prediction.input))
         targets = targets or list(targets_of(translator, opened))
         results["set_metrics"] = set_metrics.of_sets(asked, outputs, targets, judge, inception)
     for name in [key for key in rows[0] if key != "name"]:
@@ -129,17 +136,23 @@ def write(output: Path, results: Mapping[str, Any], columns: Sequence[Mapping[st
     report.write_report(output / "report.html", results, columns, history if history.exists() else None)
 
 
+def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:
+    values = (translator.domain_out.decode(x).astype(np.float64) for x in (output, target))
+    return float(np.abs(np.subtract(*values)).mean())
+
+
 def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
     """Return the objective's own metrics and columns of images, computed as in validation during training."""
     kept, rebuild = run.restore(run.objective.evaluate)
     own = parallel.compile_evaluate(
         lambda kept, batch, rng: run.objective.evaluate(rebuild(kept), batch, rng), _PER_DEVICE
     )
+    domains = of_config(run.config.data)
     rows: list[dict[str, Any]] = []
     columns: list[dict[str, np.ndarray]] = []
     for batch in split.batches(_PER_DEVICE * jax.local_device_count()):
         metrics, images = own(kept, batch, run.rng)
-        images = {name: to_uint8(image) for name, image in images.items()}
+        images = pictures(images, domains)
         for i in range(len(batch["real_a"])):
             a, b = (names[len(rows) % len(names)] for names in split.names)
             name = {"name": a if split.paired else f"{a} | {b}"}

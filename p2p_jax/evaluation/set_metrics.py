@@ -12,6 +12,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import distribution, histograms, segmentation
 from p2p_jax.evaluation.ground_truth import GroundTruth
 from p2p_jax.images import palettes, pictures
+from p2p_jax.images.domains import Domain
 
 METRICS = ("histogram", "fcn", "labels", "fid")
 """What can be asked for of whole sets: colour histograms; labels to photographs judged by a segmenter; photographs
@@ -29,6 +30,7 @@ class Judge(NamedTuple):
 
 def prepare(
     split: Split,
+    domains: tuple[Domain, Domain],
     *,
     metrics: Sequence[str] | None = None,
     forward: bool = True,
@@ -41,6 +43,7 @@ def prepare(
 
     Args:
       split: what is evaluated on.
+      domains: of ``real_a`` and ``real_b``.
       metrics: see ``evaluate``; so are the others.
       forward: translate ``real_a`` to ``real_b``, and not the other way.
       segmenter: for "fcn".
@@ -67,7 +70,10 @@ def prepare(
     colors = palettes.find_palette(palette) if palette else getattr(found, "palette", None)
     ids = None if label_ids is None else Path(label_ids)
     sides = {"fcn": 0 if forward else 1, "labels": 1 if forward else 0}
-    truths = {name: GroundTruth(split, side, colors, ids) if name in asked else None for name, side in sides.items()}
+    truths = {
+        name: GroundTruth(split, side, colors, ids, domains[side]) if name in asked else None
+        for name, side in sides.items()
+    }
     return asked, Judge(found, truths["fcn"], truths["labels"], split.paired)
 
 
@@ -95,7 +101,15 @@ def of_sets(
     judge: Judge,
     inception: str | Path | None,
 ) -> dict[str, Any]:
-    """Return the metrics of all images together."""
+    """Return the metrics of all images together.
+
+    Args:
+      asked: names of metrics.
+      outputs: pictures, [H, W, 1 or 3] uint8.
+      targets: pictures of the other domain.
+      judge: as ``prepare`` returns it.
+      inception: for "fid".
+    """
     found: dict[str, Any] = {}
     if "histogram" in asked:
         fakes, reals = histograms.LabHistograms(), histograms.LabHistograms()

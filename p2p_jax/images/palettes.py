@@ -85,14 +85,17 @@ def find_palette(reference: str) -> Palette:
     """Return a palette by its name in ``BUILT_IN``, or from a JSON file.
 
     Args:
-      reference: the name, or the path of a file ``{"wall": [255, 0, 0], "door": [0, 255, 0], ...}`` with one colour per
-        class, whose order numbers the classes; ``"void": [[0, 0, 0], ...]`` lists the colours that are no class.
+      reference: the name; colours "#rrggbb,#rrggbb,..."; or the path of a file ``{"wall": [255, 0, 0], "door": [0, 255,
+        0], ...}`` with one colour per class, whose order numbers the classes; ``"void": [[0, 0, 0], ...]`` lists the
+        colours that are no class.
 
     Raises:
       InputError: no such palette, or the file cannot be used.
     """
     if reference in BUILT_IN:
         return BUILT_IN[reference]
+    if reference.startswith("#"):
+        return _from_hex(reference)
     try:
         return palette_from_json(json.loads(Path(reference).read_text()))
     except FileNotFoundError:
@@ -102,6 +105,30 @@ def find_palette(reference: str) -> Palette:
         ) from None
     except (OSError, ValueError) as error:  # InputError and JSON's own error are ValueErrors
         raise InputError(f"the palette {reference} cannot be used: {error}") from error
+
+
+def self_contained(reference: str) -> str:
+    """Return a reference to the same palette that needs no file.
+
+    Raises:
+      InputError: no such palette, or the file cannot be used.
+    """
+    if not reference or reference in BUILT_IN or reference.startswith("#"):
+        return reference
+    return to_hex(find_palette(reference).colors)
+
+
+def to_hex(colors: np.ndarray) -> str:
+    """Write colours [K, 3] uint8 as "#rrggbb,#rrggbb,..."."""
+    return ",".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors.tolist())
+
+
+def _from_hex(text: str) -> Palette:
+    try:
+        colors = [list(bytes.fromhex(part.strip().removeprefix("#"))) for part in text.split(",")]
+        return palette_from_json({f"class {i}": color for i, color in enumerate(colors)})
+    except ValueError as error:
+        raise InputError(f"the palette {text!r} cannot be used: {error}") from error
 
 
 def palette_from_json(named: Any) -> Palette:

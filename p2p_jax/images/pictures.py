@@ -6,6 +6,7 @@ transform, and sizes are changed by an antialiased bicubic filter that rounds on
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from p2p_jax.errors import InputError
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OPAQUE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 _TRANSPARENT = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
     ".jpeg": {"quality": 95, "subsampling": 0},
     ".png": {"compress_level": 3},  # a third of the time of Pillow's own choice, for files a tenth larger
     ".webp": {"quality": 95},
 }
+"""What Pillow is told when it writes a file, by its ending."""
 
 
 class Picture(NamedTuple):
@@ -81,12 +83,23 @@ def write(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None) -> No
     image, ending = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), path.suffix.lower()
     if alpha is not None and ending not in (".bmp", ".jpeg", ".jpg"):
         image.putalpha(Image.fromarray(alpha))
+    with in_one_step(path) as temporary:
+        image.save(temporary, **SAVE_OPTIONS.get(ending, {}))
+
+
+@contextlib.contextmanager
+def in_one_step(path: Path) -> Iterator[Path]:
+    """Give a file to write, which takes the place of `path` when it is whole; the folder is made if missing.
+
+    Raises:
+      InputError: the file cannot be written; names it.
+    """
     make_folder(path)
-    temporary = path.with_name(f".{path.name}.part{ending}")
+    temporary = path.with_name(f".{path.name}.part{path.suffix.lower()}")
     try:
-        image.save(temporary, **_SAVE_OPTIONS.get(ending, {}))
+        yield temporary
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:  # ValueError: the format has no room for so many pixels
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: the format has no room for so many pixels
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise InputError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error})") from error
@@ -122,15 +135,34 @@ def claim(source: Path, target: Path, *, overwrite: bool) -> Path:
     return target.with_name(f".{target.stem}.part{target.suffix}")
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize [H, W, C] uint8 to `size` (height, width), bicubic and antialiased, as the data stream does."""
+def resize(pixels: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
+    """Resize an image, bicubic and antialiased as the data stream does.
+
+    Args:
+      pixels: [H, W, C] of floats or of whole numbers of at most 16 bits. They are computed with in float32; whole ones
+        are rounded once, at the end, and kept in the range of their dtype.
+      size: height and width wanted.
+      nearest: take the nearest pixel instead, for classes, which cannot be mixed; changes no value.
+
+    Returns:
+      [*size, C] of the same dtype.
+    """
     if pixels.shape[:2] == size:
         return pixels
+    if nearest:
+        rows, columns = (
+            (2 * np.arange(n) + 1) * have // (2 * n) for n, have in zip(size, pixels.shape[:2], strict=True)
+        )
+        return pixels[rows[:, None], columns]
     planes = [
         Image.fromarray(plane.astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC)
         for plane in np.moveaxis(pixels, -1, 0)
     ]
-    return np.clip(np.rint(np.stack([np.asarray(plane) for plane in planes], axis=-1)), 0, 255).astype(np.uint8)
+    resized = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    if pixels.dtype.kind == "f":
+        return resized.astype(pixels.dtype)
+    limits = np.iinfo(pixels.dtype)
+    return np.clip(np.rint(resized), limits.min, limits.max).astype(pixels.dtype)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -1,18 +1,18 @@
-"""Image files, folders of them and stacks in ``.npy`` files, translated."""
+"""Image files and folders of them, translated."""
 
 import glob
-import os
+import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from p2p_jax.errors import InputError
-from p2p_jax.images import pictures
+from p2p_jax.images import formats
+from p2p_jax.inference import values
 from p2p_jax.inference.translator import Translator
+from p2p_jax.inference.values import Size, Task
 
 _THREADS = 4  # that read and write, while the network runs
 _WILD = "*?["
@@ -46,8 +46,8 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
     """
     path = Path(source)
     if path.is_file():
-        if path.suffix.lower() not in pictures.EXTENSIONS:
-            raise InputError(f"--input {path} is no image ({', '.join(pictures.EXTENSIONS)})")
+        if path.suffix.lower() not in formats.EXTENSIONS:
+            raise InputError(f"--input {path} is no image ({', '.join(formats.EXTENSIONS)})")
         is_file = target.suffix and not target.is_dir()
         jobs = [Job(path, target if is_file else target / path.name)]
     elif path.is_dir():
@@ -78,12 +78,12 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _images(found: list[Path], source: str) -> list[Path]:
-    images = [p for p in found if p.suffix.lower() in pictures.EXTENSIONS]
-    others = Counter(p.suffix.lower() or p.name for p in found if p.suffix.lower() not in pictures.EXTENSIONS)
+    images = [p for p in found if p.suffix.lower() in formats.EXTENSIONS]
+    others = Counter(p.suffix.lower() or p.name for p in found if p.suffix.lower() not in formats.EXTENSIONS)
     left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     if not images:
         holds = f": it holds {left_out}" if left_out else ""
-        raise InputError(f"--input {source}: no image ({', '.join(pictures.EXTENSIONS)}) there{holds}")
+        raise InputError(f"--input {source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
     if left_out:
         print(f"{source}: {len(images)} images; not images, left out: {left_out}")
     return images
@@ -99,8 +99,8 @@ def _fixed_part(pattern: Path) -> Iterator[str]:
 def _check_targets(jobs: list[Job]) -> None:
     seen: dict[Path, Path] = {}
     for source, target in jobs:
-        if target.suffix.lower() not in pictures.EXTENSIONS:
-            raise InputError(f"{target} has no ending of an image ({', '.join(pictures.EXTENSIONS)})")
+        if target.suffix.lower() not in formats.EXTENSIONS:
+            raise InputError(f"{target} has no ending of an image ({', '.join(formats.EXTENSIONS)})")
         if target in seen:
             raise InputError(f"{seen[target]} and {source} would both be written to {target}; rename one of them")
         seen[target] = source
@@ -108,26 +108,62 @@ def _check_targets(jobs: list[Job]) -> None:
             raise InputError(f"{source} would be replaced by its own translation; choose another --output")
 
 
+def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) -> list[Job]:
+    """Give those files another ending whose format does not keep what the run makes: .png if it does, else .tif.
+
+    Args:
+      jobs: as ``plan`` gives them.
+      translator: the run.
+      chosen: the endings are the user's own, and are not to be changed.
+
+    Raises:
+      InputError: a chosen one does not fit, or two files would be written to one.
+    """
+    domains = translator.domain_in, translator.domain_out
+    fitting = [ending for ending in formats.EXTENSIONS if values.is_fit(ending, *domains)]
+    other = ".png" if ".png" in fitting else ".tif"
+    fitted, changed = [], Counter[str]()
+    dtype, channels = values.stored_form(*domains)
+    what = f"{'labels' if domains[1].is_labels else dtype} of {channels} channel{'s' * (channels > 1)}"
+    for job in jobs:
+        ending = job.target.suffix.lower()
+        if ending not in fitting:
+            if chosen:
+                raise InputError(f"{ending} does not keep {what}, which this run makes: choose {', '.join(fitting)}")
+            changed[ending] += 1
+            job = job._replace(target=job.target.with_suffix(other))
+        fitted.append(job)
+    for ending, count in sorted(changed.items()):
+        print(f"{ending} does not keep {what}: {count} of the files written are {other}")
+    _check_targets(fitted)
+    return fitted
+
+
 def translate_files(
     translator: Translator,
     jobs: Iterable[Job],
     *,
-    size: tuple[int, int] | None = None,
+    size: Size = None,
+    task: Task | None = None,
     keep_alpha: bool = False,
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
 ) -> Outcome:
     """Translate image files; one that cannot be read or written is reported and does not stop the others.
 
+    What is written has the depth of the run's output; see ``values.write``.
+
     Args:
       translator: the trained run.
-      jobs: what to read and write.
-      size: (height, width) to which images are resized before; None keeps theirs.
+      jobs: what to read and write; see ``fit_endings``.
+      size: (height, width) to which images are resized before, or a factor; None keeps theirs.
+      task: the files are photographs, of which this makes the run's inputs.
       keep_alpha: give a translation the transparency of its source, where the format can.
       overwrite: replace files that exist; otherwise they are left as they are.
       on_done: called after every job.
     """
     existing, failures, done = 0, [], 0
+    domains = translator.domain_in, translator.domain_out
     pending = []
     for job in jobs:
         if job.target.exists() and not overwrite:
@@ -137,22 +173,22 @@ def translate_files(
             pending.append(job)
 
     def read(job):
-        picture = pictures.read(job.source)
-        pixels = pictures.with_channels(picture.pixels, translator.channels_in)  # before resizing, as in training
-        alpha = picture.alpha if keep_alpha else None
-        if size is None:
-            return pixels, alpha
-        return pictures.resize(pixels, size), None if alpha is None else pictures.resize(alpha[..., None], size)[..., 0]
+        given = values.read(job.source, domains[0], size=size, task=task)
+        return given if keep_alpha else given._replace(alpha=None)
 
     def images(pool):
+        moved = False
         for job, result in _in_order(pool, read, pending, ahead=2 * translator.batch_size):
             try:
-                pixels, alpha = result.result()
+                given = result.result()
             except InputError as error:
                 failures.append(f"{error}; it was skipped")
                 on_done()
                 continue
-            yield (job, alpha), pixels
+            if given.is_moved and not moved:
+                moved = True
+                warnings.warn("--size changes where pixels lie: georeferences are left out", stacklevel=2)
+            yield (job, given), given.values
 
     def finish(writes, most):
         count = 0
@@ -167,8 +203,8 @@ def translate_files(
 
     writes: deque[Future] = deque()
     with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
-        for (job, alpha), output in translator.stream(images(readers)):
-            writes.append(writers.submit(pictures.write, job.target, output, alpha))
+        for (job, given), output in translator.stream(images(readers)):
+            writes.append(writers.submit(values.write, job.target, output, given, *domains))
             done += finish(writes, most=4 * translator.batch_size)
         done += finish(writes, most=0)
     return Outcome(done, existing, failures)
@@ -184,51 +220,3 @@ def _in_order(
         if len(running) > ahead:
             yield running.popleft()
     yield from running
-
-
-def translate_stack(
-    translator: Translator,
-    source: Path,
-    target: Path,
-    *,
-    size: tuple[int, int] | None = None,
-    overwrite: bool = False,
-    on_done: Callable[[], Any] = lambda: None,
-) -> int:
-    """Translate ``.npy``, [N, H, W, C] or [N, H, W], uint8 or floats in [-1, 1]; returns N.
-
-    Neither array is held in memory whole.
-
-    Raises:
-      InputError: the file is no such array, or the target exists or is the file itself.
-    """
-    if target.suffix != ".npy":
-        target = target / source.name
-    try:
-        images = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source} cannot be read as an array ({error})") from error
-    images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or not images.size:
-        raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
-    if size is not None and images.dtype != np.uint8:
-        raise InputError(f"--size resizes images of 8 bits; {source} holds {images.dtype}")
-
-    def prepared() -> Iterator[tuple[Hashable, np.ndarray]]:
-        for i, image in enumerate(images):
-            image = pictures.with_channels(image, translator.channels_in)
-            yield i, image if size is None else pictures.resize(image, size)
-
-    dtype = np.uint8 if images.dtype == np.uint8 else np.float32
-    shape = (len(images), *(size or images.shape[1:3]), translator.channels_out)
-    temporary = pictures.claim(source, target, overwrite=overwrite)
-    try:
-        outputs = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        for i, output in translator.stream(prepared()):
-            outputs[i] = output
-            on_done()
-        outputs.flush()
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return len(images)

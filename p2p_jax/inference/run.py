@@ -1,6 +1,7 @@
 """A run's directory, opened to be used: its config, its objective, and as much of its state as is needed."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from ml_collections import ConfigDict
 from p2p_jax.checkpoint import find_step, read_config, restore_part
 from p2p_jax.config import complete, resolve
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective
+from p2p_jax.objectives import Objective, make_network
+from p2p_jax.options import image_shapes
 
 PyTree = Any
 
@@ -42,9 +44,8 @@ class Run(NamedTuple):
     @property
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch of one example."""
-        data, side = self.config.data, self.config.data.crop_size
-        channels = {"real_a": data.channels_a, "real_b": data.channels_b}
-        return {name: jax.ShapeDtypeStruct((1, side, side, c), jnp.float32) for name, c in channels.items()}
+        shapes = image_shapes(self.config.data)
+        return {name: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for name, shape in shapes.items()}
 
     @property
     def shapes(self) -> PyTree:
@@ -110,3 +111,15 @@ def digest(leaves: Mapping[Any, Any]) -> str:
     for leaf in leaves.values():
         found.update(np.ascontiguousarray(leaf).tobytes())
     return found.hexdigest()[:12]
+
+
+def warn_of_tiles(config: ConfigDict) -> None:
+    """Warn where a tile is normalised by statistics of its own."""
+    norm = getattr(make_network(config.generator), "norm", None)
+    if norm == "instance" or (norm == "batch" and config.inference.norm == "batch"):
+        warnings.warn(
+            "tiles are normalised by their own statistics, not by those of the whole image, so that tones may differ "
+            "from one to the next; larger tiles and more overlap soften it"
+            + ("" if norm == "instance" else ", and --norm running avoids it"),
+            stacklevel=4,
+        )

@@ -1,36 +1,45 @@
 """A trained run as a function on arrays of any size."""
 
-import warnings
+import functools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_config
 from p2p_jax.images.pictures import with_channels
-from p2p_jax.inference import tiling
-from p2p_jax.inference.run import Run, digest, open_run
-from p2p_jax.monitoring import to_uint8
-from p2p_jax.objectives import DEVICE_AXIS, Objective, make_network
+from p2p_jax.inference import tiling, values
+from p2p_jax.inference.run import Run, digest, open_run, warn_of_tiles
+from p2p_jax.inference.sizes import find_sizes
+from p2p_jax.objectives import DEVICE_AXIS, Objective
+from p2p_jax.options import crop_shape
 
 PyTree = Any
-_COARSEST = 64  # pixels to which sides may be rounded up beyond what the network needs, for fewer compilations
 _MOST_WAITING = 4  # batches of images of sizes of which there is no full batch yet
 _OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
+
+
+class _Bucket(NamedTuple):
+    """What images have in common that can be translated in one batch."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    normalized: bool
 
 
 class Translator:
     """A trained run as a function on images, under the switches with which it was trained.
 
-    Every image is translated alone, whatever else is in its batch, and with the same noise each time: the one that the
-    run's validation and sample grids have. Sides are padded by reflection to what the network takes, at the right and
-    at the bottom, and cut back.
+    Images are values of the domains that the run's config describes, in their own units and dtypes. Every image is
+    translated alone, whatever else is in its batch, and with the same noise each time: the one that the run's
+    validation and sample grids have. Sides are padded by reflection to what the network takes, at the right and at the
+    bottom, and cut back.
 
     Attributes:
       run: the run, opened.
@@ -42,8 +51,10 @@ class Translator:
       directions: those that the run was trained for.
       multiple: sides of the images that the network takes are multiples of it.
       bucket: sides are padded to multiples of it, each size of which is compiled once.
-      channels_in: channels of the images that the network takes.
-      channels_out: channels of the images that it gives.
+      domain_in: what the images that are given are.
+      domain_out: what their translations are.
+      channels_in: channels of the normalized images that the network takes.
+      channels_out: channels of those that it gives.
     """
 
     def __init__(
@@ -66,10 +77,10 @@ class Translator:
             raise InputError(f"--direction {direction}: this run was trained for {' and '.join(self.directions)} alone")
         self._given, self._fake = ways[self.direction]
         self.channels_in, self.channels_out = batch[self._given].shape[-1], fakes[self._fake].shape[-1]
-        self.multiple, self._smallest = self._find_sides()
-        self.bucket = max(
-            m for m in (self.multiple, 8, 16, 32, _COARSEST) if m % self.multiple == 0 and data.crop_size % m == 0
-        )
+        domains = of_config(data)
+        self.domain_in, self.domain_out = domains if self._given == "real_a" else domains[::-1]
+        self._sizes = find_sizes(self._takes, crop_shape(data))
+        self.multiple, self.bucket = self._sizes.multiple, self._sizes.bucket
         self._set_tiles(tile, overlap)
 
         self._mesh = Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,))
@@ -79,7 +90,7 @@ class Translator:
         self.num_parameters = sum(leaf.size for leaf in kept.values())
         self._kept = jax.device_put(kept, NamedSharding(self._mesh, PartitionSpec()))
         self._compiled = self._compile(rebuild)
-        self._sizes: dict[Hashable, set[int]] = {}  # of the batches that are compiled, by bucket
+        self._batch_sizes: dict[_Bucket, set[int]] = {}  # of the batches that are compiled
 
     @classmethod
     def from_workdir(
@@ -117,65 +128,72 @@ class Translator:
         return cls(run, direction=direction, batch_size=batch_size, tile=tile, overlap=overlap)
 
     @overload
-    def __call__(self, images: np.ndarray) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray, *, normalized: bool = False) -> np.ndarray: ...
 
     @overload
-    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+    def __call__(self, images: Sequence[np.ndarray], *, normalized: bool = False) -> list[np.ndarray]: ...
 
-    def __call__(self, images):
+    def __call__(self, images, *, normalized=False):
         """Translate images.
 
         Args:
-          images: [N, H, W, C] of one size, or one [H, W, C], or a sequence of such with sizes of their own; uint8, or
-            floats in [-1, 1]. H and W are at least 1; C is the network's, or 1 (repeated) for 3, or 3 (luma) for 1.
+          images: [N, H, W, C] of one size, or one [H, W, C], or a sequence of such with sizes of their own: values of
+            ``domain_in``, of its dtype and ``value_channels``. H and W are at least 1. Numbers beyond the range are cut
+            off. Also taken are uint8 pictures of 1 channel (repeated) for 3, or 3 (luma) for 1; for Lab, pictures; for
+            labels with a palette, their colours. Floats in [-1, 1] for a domain of uint8 with the range 0:255 are
+            normalized ones.
+          normalized: images are floats in [-1, 1], [..., channels_in], whatever the domain, and so are the results.
 
         Returns:
-          The same kind as `images`, each of the size that it had: uint8 for uint8, rounded to the nearest, and float32
-          for floats.
+          As many images, each of the size that it had: values of ``domain_out``, of its dtype and ``value_channels``,
+          rounded to the nearest; for normalized images normalized ones, float32 [..., channels_out].
 
         Raises:
-          InputError: another dtype, shape or range.
+          InputError: another dtype, shape or range, or numbers that are not finite.
         """
         if isinstance(images, np.ndarray) and images.ndim == 4:
-            found = dict(self.stream(enumerate(images)))
+            found = dict(self.stream(enumerate(images), normalized))
             if not found:
                 raise InputError("there is no image to translate: the array is empty")
             return np.stack([found[i] for i in range(len(images))])
         if isinstance(images, np.ndarray):
-            return next(self.stream([(0, images)]))[1]
-        found = dict(self.stream(enumerate(images)))
+            return next(self.stream([(0, images)], normalized))[1]
+        found = dict(self.stream(enumerate(images), normalized))
         return [found[i] for i in range(len(found))]
 
-    def stream(self, images: Iterable[tuple[Hashable, np.ndarray]]) -> Iterator[tuple[Any, np.ndarray]]:
+    def stream(
+        self, images: Iterable[tuple[Hashable, np.ndarray]], normalized: bool = False
+    ) -> Iterator[tuple[Any, np.ndarray]]:
         """Translate images as they come, several at a time, while earlier results are fetched.
 
         Args:
           images: pairs of a name and an image [H, W, C], as ``__call__`` takes them.
+          normalized: as for ``__call__``.
 
         Yields:
           Pairs of name and translation; images of one size leave in the order in which they came.
         """
-        waiting: dict[Hashable, list[tuple[Any, np.ndarray, tuple]]] = {}  # by bucket, the longest waiting one first
-        under_way: deque[tuple[list, jax.Array]] = deque()
+        waiting: dict[_Bucket, list[tuple[Any, np.ndarray, tuple]]] = {}  # the longest waiting one first
+        under_way: deque[tuple[_Bucket, list, jax.Array]] = deque()
 
         def start(bucket, rows):
             group = waiting.pop(bucket)
-            under_way.append((group, self._run(np.stack([image for _, image, _ in group]), rows)))
+            under_way.append((bucket, group, self._run(bucket, np.stack([image for _, image, _ in group]), rows)))
 
         def finish(most):
             while len(under_way) > most:
-                group, outputs = under_way.popleft()
+                bucket, group, outputs = under_way.popleft()
                 for (name, _, (height, width)), output in zip(group, np.asarray(outputs), strict=False):
-                    yield name, output[:height, :width]
+                    yield name, self._decoded(output[:height, :width], bucket.normalized)
 
-        for name, image in images:
-            image = self._checked(image)
+        for name, given in images:
+            image, keep = self._encoded(given, normalized)
             if self.tile and max(image.shape[:2]) > self.tile:
                 yield from finish(0)
-                yield name, self._in_tiles(image)
+                yield name, self._in_tiles(image, keep)
                 continue
-            padded = self._padded(image)
-            bucket = (padded.shape, padded.dtype)
+            padded = self._sizes.pad(image)
+            bucket = _Bucket(padded.shape, padded.dtype, keep)
             waiting.setdefault(bucket, []).append((name, padded, image.shape[:2]))
             if len(waiting[bucket]) == self.batch_size:
                 start(bucket, self.batch_size)
@@ -188,75 +206,79 @@ class Translator:
             yield from finish(1)
         yield from finish(0)
 
-    def _checked(self, image: np.ndarray) -> np.ndarray:
+    def _encoded(self, image: np.ndarray, normalized: bool) -> tuple[np.ndarray, bool]:
+        """Check an image; return what goes to the device, bytes or normalized, and whether the result stays so."""
         if image.ndim != 3 or not image.size:
             raise InputError(f"an image must be [H, W, C] with at least one pixel, not {image.shape}")
-        if image.dtype != np.uint8:
+        if normalized or (self.domain_in.is_bytes and image.dtype != np.uint8):
             if not np.issubdtype(image.dtype, np.floating) or not np.abs(image).max() <= 1:
-                raise InputError(f"images must be uint8, or floats in [-1, 1]; one is {image.dtype} with other values")
-            image = image.astype(np.float32)
-        return with_channels(image, self.channels_in)
+                expected = "floats in [-1, 1]" if normalized else "uint8, or floats in [-1, 1]"
+                raise InputError(f"images must be {expected}; one is {image.dtype} with other values")
+            if self.domain_in.kind == "uint8":
+                image = with_channels(image, self.channels_in)
+            if image.shape[-1] != self.channels_in:
+                raise InputError(f"images have {image.shape[-1]} channels, but the network takes {self.channels_in}")
+            return image.astype(np.float32), True
+        if not (self.domain_in.is_measured and self.domain_out.is_measured):
+            raise InputError("the ranges of this run's images are not known: set config.data.range_a and range_b")
+        return values.encode(image, self.domain_in), False
 
-    def _padded(self, image: np.ndarray) -> np.ndarray:
-        sides = [max(-(-n // self.bucket) * self.bucket, self._smallest) for n in image.shape[:2]]
-        extra = [(0, side - n) for side, n in zip(sides, image.shape[:2], strict=True)]
-        return np.pad(image, [*extra, (0, 0)], mode="reflect") if any(e != (0, 0) for e in extra) else image
+    def _decoded(self, output: np.ndarray, normalized: bool) -> np.ndarray:
+        """Return the values that a network's output stands for; bytes are rounded on the device."""
+        return output if normalized or self.domain_out.is_bytes else self.domain_out.decode(output)
 
-    def _in_tiles(self, image: np.ndarray) -> np.ndarray:
+    def _in_tiles(self, image: np.ndarray, normalized: bool) -> np.ndarray:
         """Translate an image larger than a tile; a side that is shorter than a tile is covered whole."""
-        _warn_of_tiles(self.config)
+        warn_of_tiles(self.config)
         floats = image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else image
         size = tuple(min(n, self.tile) for n in image.shape[:2])
         tiles, corners = tiling.cut(floats, size, self.overlap)
-        whole = tiling.blend(self(tiles), corners, image.shape[:2], self.overlap)
-        return to_uint8(whole) if image.dtype == np.uint8 else whole
+        whole = tiling.blend(self(tiles, normalized=True), corners, image.shape[:2], self.overlap)
+        return whole if normalized else self.domain_out.decode(whole)
 
     def _translate(self, state: PyTree, images: Any) -> jax.Array:
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]
 
     def _compile(self, rebuild: Callable[[dict], PyTree]) -> Callable:
-        """Return ``(kept leaves, images [B, H, W, C]) -> images`` of that dtype, over all local devices."""
+        """Return ``(kept leaves, images [B, H, W, C], to_bytes) -> images``, over all local devices."""
 
-        def run(kept, images):
-            state = rebuild(kept)
-            if images.dtype != jnp.uint8:
-                return self._translate(state, images)
-            fakes = self._translate(state, images.astype(jnp.float32) / 127.5 - 1)
+        def run(kept, images, to_bytes):
+            if images.dtype == jnp.uint8:
+                images = images.astype(jnp.float32) / 127.5 - 1
+            fakes = self._translate(rebuild(kept), images)
+            if not to_bytes:
+                return fakes
             return jnp.rint((jnp.clip(fakes.astype(jnp.float32), -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
-        split = PartitionSpec(DEVICE_AXIS)
-        return jax.jit(
-            jax.shard_map(run, mesh=self._mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False)
-        )
+        def over_devices(kept, images, to_bytes):
+            split, function = PartitionSpec(DEVICE_AXIS), functools.partial(run, to_bytes=to_bytes)
+            return jax.shard_map(
+                function, mesh=self._mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
+            )(kept, images)
 
-    def _rows(self, bucket: Hashable, count: int) -> int:
+        return jax.jit(over_devices, static_argnums=2)
+
+    def _rows(self, bucket: _Bucket, count: int) -> int:
         """Return the size of a batch for a remainder: the smallest that is compiled and holds it, else its own."""
-        compiled = [rows for rows in self._sizes.get(bucket, ()) if rows >= count]
+        compiled = [rows for rows in self._batch_sizes.get(bucket, ()) if rows >= count]
         return min(compiled, default=-(-count // self._mesh.size) * self._mesh.size)
 
-    def _run(self, images: np.ndarray, rows: int) -> jax.Array:
+    def _run(self, bucket: _Bucket, images: np.ndarray, rows: int) -> jax.Array:
         """Start the translation of images in a batch of `rows`, in which the last one is repeated."""
-        self._sizes.setdefault((images.shape[1:], images.dtype), set()).add(rows)
+        self._batch_sizes.setdefault(bucket, set()).add(rows)
         if len(images) < rows:
             images = images[np.minimum(np.arange(rows), len(images) - 1)]
-        return self._compiled(self._kept, jax.device_put(images, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS))))
+        images = jax.device_put(images, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS)))
+        return self._compiled(self._kept, images, self.domain_out.is_bytes and not bucket.normalized)
 
-    def _find_sides(self) -> tuple[int, int]:
-        """Return of which power of two sides must be multiples, and the shortest side, by asking the network."""
-        crop, shapes = self.config.data.crop_size, self.run.shapes
-
-        def takes(side):
-            images = jax.ShapeDtypeStruct((1, side, side, self.channels_in), jnp.float32)
-            try:
-                fakes = jax.eval_shape(self._translate, shapes, images)
-            except (TypeError, ValueError):
-                return False
-            return fakes.shape == (1, side, side, self.channels_out)
-
-        powers = [2**i for i in range(12)]
-        multiple = next((m for m in powers if takes(crop + m)), crop)
-        smallest = next(m for m in range(multiple, crop + multiple, multiple) if m == crop or takes(m))
-        return multiple, smallest
+    def _takes(self, height: int, width: int) -> bool:
+        """Tell whether the network gives an image of the size that it is given."""
+        images = jax.ShapeDtypeStruct((1, height, width, self.channels_in), jnp.float32)
+        try:
+            fakes = jax.eval_shape(self._translate, self.run.shapes, images)
+        except (TypeError, ValueError):
+            return False
+        return fakes.shape == (1, height, width, self.channels_out)
 
     def _set_tiles(self, tile: int | None, overlap: int | None) -> None:
         self.tile, self.overlap = tile, 0
@@ -265,19 +287,7 @@ class Translator:
                 raise InputError("--overlap is for tiles: give --tile too")
             return
         self.overlap = tile // 4 if overlap is None else overlap
-        if tile % self.multiple or tile < self._smallest:
+        if tile % self.multiple or tile < self._sizes.smallest:
             raise InputError(f"--tile {tile} must be a multiple of {self.multiple}, which the network works in")
         if not 0 <= self.overlap < tile:
             raise InputError(f"--overlap {overlap} must be at least 0 and less than --tile {tile}")
-
-
-def _warn_of_tiles(config: ConfigDict) -> None:
-    """Warn where a tile is normalised by statistics of its own."""
-    norm = getattr(make_network(config.generator), "norm", None)
-    if norm == "instance" or (norm == "batch" and config.inference.norm == "batch"):
-        warnings.warn(
-            "tiles are normalised by their own statistics, not by those of the whole image, so that tones may differ "
-            "from one to the next; larger tiles and more overlap soften it"
-            + ("" if norm == "instance" else ", and --norm running avoids it"),
-            stacklevel=4,
-        )

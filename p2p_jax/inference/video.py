@@ -10,6 +10,7 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
+from p2p_jax.inference import values
 from p2p_jax.inference.translator import Translator
 
 EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -29,7 +30,7 @@ def translate_video(
     source: Path,
     target: Path,
     *,
-    size: tuple[int, int] | None = None,
+    size: values.Size = None,
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
 ) -> int:
@@ -41,7 +42,7 @@ def translate_video(
       translator: the trained run.
       source: a file that FFmpeg reads.
       target: a file that ends in .m4v, .mkv, .mov, .mp4 or .webm, or a folder, which receives the source's name.
-      size: (height, width) of the frames; None keeps theirs.
+      size: (height, width) of the frames, or a factor; None keeps theirs.
       overwrite: replace the target if it exists.
       on_done: called after every frame.
 
@@ -49,8 +50,10 @@ def translate_video(
       The number of frames.
 
     Raises:
-      InputError: PyAV is missing, the file cannot be read or written, or the target exists or is the file itself.
+      InputError: the run is not of pictures of 8 bits, PyAV is missing, the file cannot be read or written, or the
+        target exists or is the file itself.
     """
+    _check_pictures(translator)
     av = _pyav()
     if target.is_dir() or not target.suffix:
         target = target / source.name
@@ -63,7 +66,7 @@ def translate_video(
             first = next(given.decode(video=0), None) if given.streams.video else None
         if first is None:
             raise InputError(f"{source} holds no frame that can be decoded")
-        sides = size or _upright(first).shape[:2]
+        sides = values.sides(_upright(first).shape, size)
         with av.open(str(source)) as given, av.open(str(temporary), "w") as made:
             count = _translate(av, translator, given, made, sides, on_done)
         os.replace(temporary, target)
@@ -77,16 +80,27 @@ def translate_video(
     return count
 
 
+def _check_pictures(translator: Translator) -> None:
+    """Refuse a run that does not make pictures of pictures: frames are nothing else."""
+    domains = translator.domain_in, translator.domain_out
+    written = values.stored_form(*domains)
+    if not values.is_picture(domains[0]) or written not in ((np.uint8, 1), (np.uint8, 3)) or domains[1].is_labels:
+        told = " to ".join(f"{domain.kind} of {domain.channels} channels" for domain in domains)
+        raise InputError(f"videos are pictures of 8 bits, gray or RGB; this run translates {told}")
+
+
 def _translate(av, translator, given, made, sides, on_done) -> int:
     pictured, count = given.streams.video[0], 0
     drawn = _add_video_stream(made, pictured, sides)
     sounds = {stream: made.add_stream_from_template(stream) for stream in given.streams.audio}
-    for time, output in translator.stream(_frames(given, made, pictured, sounds, sides, translator.channels_in)):
+    domains = translator.domain_in, translator.domain_out
+    for (time, frame), output in translator.stream(_frames(given, made, pictured, sounds, sides, domains[0])):
+        output = values.recombined(output, frame, *domains)
         image = np.repeat(output, 3, axis=-1) if output.shape[-1] == 1 else output
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(format=drawn.pix_fmt, dst_colorspace=_matrix(sides))
-        frame.pts, frame.time_base = time, pictured.time_base
-        made.mux(drawn.encode(frame))
+        shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        shown = shown.reformat(format=drawn.pix_fmt, dst_colorspace=_matrix(sides))
+        shown.pts, shown.time_base = time, pictured.time_base
+        made.mux(drawn.encode(shown))
         count += 1
         on_done()
     made.mux(drawn.encode())
@@ -97,8 +111,8 @@ def _upright(frame) -> np.ndarray:
     return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
-def _frames(given, made, pictured, sounds, sides, channels) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield upright frames with their times, and pass sound on as it comes between them."""
+def _frames(given, made, pictured, sounds, sides, domain) -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray]]:
+    """Yield upright frames as values of a domain, named by time and values; pass sound on as it comes between them."""
     for packet in given.demux([pictured, *sounds]):
         if packet.stream in sounds:
             if packet.dts is not None:  # not the empty one that ends a stream
@@ -106,7 +120,9 @@ def _frames(given, made, pictured, sounds, sides, channels) -> Iterator[tuple[in
                 made.mux(packet)
             continue
         for frame in packet.decode():
-            yield frame.pts, pictures.resize(pictures.with_channels(_upright(frame), channels), sides)
+            raw = pictures.with_channels(_upright(frame), domain.raw_channels)
+            image = domain.values(pictures.resize(raw, sides))
+            yield (frame.pts, image), image
 
 
 def _matrix(sides: tuple[int, int]) -> int:

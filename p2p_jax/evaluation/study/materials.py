@@ -1,15 +1,16 @@
 """Where the images of a study come from: trained runs, or folders."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from p2p_jax.data.files import list_images, read_headers
+from p2p_jax.data.files import list_images
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study.design import Algorithm
+from p2p_jax.images import pictures
 
 if TYPE_CHECKING:
     from p2p_jax.data import Split
@@ -72,11 +73,10 @@ def _examples(opened: "Split", side: str) -> list[str]:
 
 
 def _translations(translator: Any, opened: "Split", real: Sequence[str], fake: Sequence[str]) -> _Images:
-    from p2p_jax.evaluation.predictions import predict, targets_of
-    from p2p_jax.monitoring import to_uint8
+    from p2p_jax.evaluation.predictions import as_picture, predict, targets_of
 
     for name, prediction in zip(fake, predict(translator, opened), strict=True):
-        yield "fake", name, to_uint8(prediction.output)
+        yield "fake", name, as_picture(translator, prediction.output, prediction.input)
     for name, image in zip(real, targets_of(translator, opened), strict=True):
         yield "real", name, image
 
@@ -84,7 +84,7 @@ def _translations(translator: Any, opened: "Split", real: Sequence[str], fake: S
 def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
     """Return one algorithm per folder of fakes, all against one folder of real images.
 
-    JPEG, PNG and BMP files that lie directly in the folders are read; a real and a fake image belong to the same
+    Files of pictures that lie directly in the folders are read; a real and a fake image belong to the same
     example where their names agree but for the ending.
 
     Args:
@@ -98,8 +98,7 @@ def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
     algorithms = {}
     for name, folder in _named(fakes, "--fake").items():
         files = _by_stem(Path(folder))
-        headers = read_headers([*reals.values(), *files.values()])
-        sizes = [{(h.width, h.height) for h in part} for part in (headers[: len(reals)], headers[len(reals) :])]
+        sizes = [_sizes(part.values()) for part in (reals, files)]
         if sizes[0] != sizes[1]:
             print(
                 f"{name}: the real images ({_describe(sizes[0])}) and the fakes ({_describe(sizes[1])}) differ in "
@@ -110,11 +109,20 @@ def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
     return algorithms
 
 
+def _sizes(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """Return the widths and heights that images have; each is read whole, so that no damaged one is met later."""
+    with ThreadPoolExecutor() as pool:
+        return {(image.shape[1], image.shape[0]) for image in pool.map(_picture, paths)}
+
+
+def _picture(path: Path) -> np.ndarray:
+    return pictures.with_channels(pictures.read(path).pixels, 3)
+
+
 def _read(reals: Mapping[str, Path], fakes: Mapping[str, Path]) -> _Images:
     for kind, files in (("real", reals), ("fake", fakes)):
         for stem, path in files.items():
-            with Image.open(path) as image:
-                yield kind, stem, np.asarray(image.convert("RGB"))
+            yield kind, stem, _picture(path)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

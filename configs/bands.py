@@ -1,0 +1,84 @@
+"""Many bands of 16 bits to one of physical values, such as satellite bands to elevation: a start for data of your own.
+
+    python -m p2p_jax.main --config configs/bands.py --workdir runs/bands --config.data.dir=FOLDER
+
+Data: TIFF (or .npy) files that match by name in FOLDER/train/A, FOLDER/train/B, FOLDER/val/A and FOLDER/val/B: A has
+four bands of uint16, B one of floats, whose range is measured in the training files. ``python -m p2p_jax.inspect_data
+--config configs/bands.py --config.data.dir=FOLDER`` looks at them first and proposes ranges. Needs ``pip install -e
+'.[images]'``. Hardware: a GPU with 4 GB. Time: 80,000 steps are 2 h at 11 images/s. Expected: what is to be had
+depends on the data; PSNR is relative to the measured range.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Return the complete experiment; its options are explained in ``p2p_jax/options.py`` and ``p2p_jax/nets``."""
+    return ConfigDict(
+        dict(
+            objective="p2p_jax:pix2pix",
+            seed=0,
+            num_steps=80_000,
+            batch_size=1,
+            dtype="float32",
+            param_dtype="float32",
+            sync_batch_norm=False,
+            log_every=100,
+            sample_every=2000,
+            eval_every=4000,
+            checkpoint_every=4000,
+            keep_checkpoints=2,
+            best_metric="l1",
+            best_mode="min",
+            num_samples=4,
+            data=dict(
+                source="folders",
+                dir="",
+                direction="AtoB",
+                preprocess="crop",
+                load_size=286,
+                load_width=0,
+                crop_size=256,
+                crop_width=0,
+                flip=True,
+                kind_a="uint16",
+                channels_a=4,
+                range_a="",
+                palette_a="",
+                kind_b="float",
+                channels_b=1,
+                range_b="",
+                palette_b="",
+                train_split="train",
+                val_split="val",
+            ),
+            augment=dict(vflip=False, quarter_turns=False, scale_jitter=0.0, photometric=0.0),
+            task=dict(),
+            generator=dict(
+                network="p2p_jax.nets:UNet",
+                num_downs=8,
+                base_width=64,
+                skips=True,
+                norm="batch",
+                bottleneck_norm=False,
+                dropout_rate=0.5,
+                dropout_layout="paper",
+                upsampling="transposed",
+                init_type="normal",
+                init_gain=0.02,
+            ),
+            discriminator=dict(
+                network="p2p_jax.nets:PatchGAN",
+                receptive_field=70,
+                base_width=64,
+                norm="batch",
+                init_type="normal",
+                init_gain=0.02,
+            ),
+            loss=dict(gan="vanilla", lambda_gan=1.0, lambda_l1=100.0, conditional=True),
+            optimizer=dict(factory="optax:adam", learning_rate=0.0002, b1=0.5, b2=0.999, eps=1e-8),
+            schedule=dict(kind="constant", unit="epochs", constant_for=100, decay_over=100),
+            inference=dict(norm="batch", dropout=True),
+            extra=dict(),
+        )
+    )

@@ -1,0 +1,72 @@
+"""What a config leaves to be found in the training images: ranges of values, colours of labels."""
+
+import re
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.data.backend import iterate, tensorflow
+from p2p_jax.data.sides import Side
+from p2p_jax.errors import InputError
+from p2p_jax.images import domains, formats, palettes
+
+OPTIONS = ("range_a", "range_b", "palette_a", "palette_b")
+"""The options of ``config.data`` that may be found."""
+_MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
+
+
+def find_facts(sides: list[Side], config: ConfigDict) -> dict[str, str]:
+    """Return the values of those of ``OPTIONS`` that the config leaves open and the images tell.
+
+    Args:
+      sides: of the training split.
+      config: reads ``data``.
+
+    Raises:
+      InputError: an image holds numbers that are not finite, or cannot be read.
+    """
+    facts = {}
+    places = [(side, i) for side in sides for i in range(len(side.read_domains))]
+    for name, (side, place) in zip("ab"[-len(places) :], places, strict=True):
+        domain = side.read_domains[place]
+        if not domain.is_measured:
+            low, high = _measure(side, place)
+            facts[f"range_{name}"] = domains.format_range(low, high)
+            print(f"data: values of {name} in the training images: {facts[f'range_{name}']}")
+        if domain.is_labels and domain.palette is None and (colors := _stored_palette(side, name, config)):
+            facts[f"palette_{name}"] = colors
+    return facts
+
+
+def _measure(side: Side, place: int) -> tuple[list[float], list[float]]:
+    """Return the lowest and the highest value of every channel."""
+    tf, count = tensorflow(), len(side.source.names)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _MEASURED_AT_MOST)).astype(np.int64))
+
+    def extremes(index):
+        image = tf.cast(side.raw(index)[place], tf.float32)
+        return tf.stack([tf.reduce_min(image, (0, 1)), tf.reduce_max(image, (0, 1))])
+
+    ds = tf.data.Dataset.from_tensor_slices(chosen).map(extremes, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        found = np.stack(list(iterate(ds)))
+    except tf.errors.OpError as error:
+        raise InputError(f"a training image cannot be read ({error.message.splitlines()[0]})") from error
+    if len(bad := np.flatnonzero(~np.isfinite(found).all((1, 2)))):
+        name = side.source.names[chosen[bad[0]]]
+        raise InputError(f"{name} holds numbers that are not finite (NaN or infinite); replace them or remove it")
+    low, high = found[:, 0].min(0), found[:, 1].max(0)
+    return low.tolist(), np.where(high > low, high, low + 1).tolist()
+
+
+def _stored_palette(side: Side, name: str, config: ConfigDict) -> str:
+    """Return the colours that the first file of a side has in itself, "" if it has none that name the classes."""
+    layout = side.source.layout
+    if layout is None:
+        return ""
+    files = layout.a if (name == "a") == (config.data.direction == "AtoB") else layout.b
+    stored = formats.read(files[0]).palette
+    if stored is None or (config.data[f"kind_{name}"] == "labels" and len(stored) < config.data[f"channels_{name}"]):
+        return ""
+    colors = palettes.to_hex(stored[: config.data[f"channels_{name}"]] if stored is not None else stored)
+    return colors if len(set(re.findall("#[0-9a-f]+", colors))) == colors.count("#") else ""

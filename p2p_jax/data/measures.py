@@ -1,0 +1,148 @@
+"""What the images of a data set hold, measured image by image. No TensorFlow."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from p2p_jax.images.domains import Domain
+from p2p_jax.images.formats import Stored
+from p2p_jax.images.palettes import VOID
+
+BINS = 24
+_SAMPLE = 256  # pixels of an image that stand for all of them in histograms
+
+
+class Look(NamedTuple):
+    """What one image holds.
+
+    Attributes:
+      name: of its file, or of its example.
+      size: width and height.
+      low: [C], the lowest value of every channel of the raw image.
+      high: [C], the highest.
+      mean: [C].
+      beyond: share of the values that lie outside the declared range, or are no class.
+      sample: [N, C] float32, pixels drawn at random.
+      features: [F], simple properties of what is stored by which two kinds of images are told apart.
+    """
+
+    name: str
+    size: tuple[int, int]
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    beyond: float
+    sample: np.ndarray
+    features: np.ndarray
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all pixels are the same."""
+        return bool((self.low == self.high).all())
+
+
+def look(stored: Stored, domain: Domain, name: str) -> Look:
+    """Measure an image in which ``domain.fault`` finds nothing."""
+    raw = domain.raw(stored.pixels, stored.palette)
+    pixels = raw.reshape(-1, raw.shape[-1])
+    chosen = np.random.default_rng(0).integers(len(pixels), size=min(_SAMPLE, len(pixels)))
+    return Look(
+        name=name,
+        size=(raw.shape[1], raw.shape[0]),
+        low=pixels.min(0),
+        high=pixels.max(0),
+        mean=pixels.mean(0, dtype=np.float64),
+        beyond=_share_beyond(pixels, domain),
+        sample=pixels[chosen].astype(np.float32),
+        features=_features(stored),
+    )
+
+
+def describe(dtype: np.dtype, channels: int, palette: bool) -> str:
+    """Say how an image is stored."""
+    return f"{channels} channel{'s' * (channels > 1)} of {dtype}{', indices of a palette' if palette else ''}"
+
+
+def _share_beyond(pixels: np.ndarray, domain: Domain) -> float:
+    if domain.kind == "labels":
+        return float(((pixels >= domain.channels) & (pixels != VOID)).mean())
+    if domain.raw_dtype == np.uint8 and domain.kind != "uint8" or not domain.low:
+        return 0.0
+    low, high = np.array([domain.low, domain.high], np.float32)
+    return float(((pixels < low) | (pixels > high)).mean())
+
+
+def _features(stored: Stored) -> np.ndarray:
+    """Return [5]: the share of pixels like their right neighbour, mean, spread, saturation, and size of the steps.
+
+    Label maps and drawings differ from photographs in the first, day from night in the second, and so on.
+    """
+    pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels[..., 0]]
+    pixels = pixels.astype(np.float32)
+    scale = float(pixels.max() - pixels.min()) or 1.0
+    steps = np.abs(np.diff(pixels, axis=1)).max(-1) / scale
+    return np.array(
+        [
+            (steps <= 0.012).mean() if steps.size else 1.0,  # 3 of 255 levels, for what JPEG does to flat areas
+            pixels.mean(),
+            pixels.std(),
+            (pixels.max(-1) - pixels.min(-1)).mean(),
+            steps.mean() if steps.size else 0.0,
+        ]
+    )
+
+
+def summarise(looks: Sequence[Look], domain: Domain) -> dict[str, Any]:
+    """Describe the values of the images of a side, in numbers that JSON knows.
+
+    Returns:
+      "channels": per channel min, max, mean and a "histogram" of counts from the low end of "range" to the high end,
+      which are the declared values or else the lowest and the highest; "percentiles": the 0.1th and 99.9th of all;
+      "beyond": the share of values outside the declared range, or of pixels that are no class.
+    """
+    sample = np.concatenate([one.sample for one in looks])
+    low, high, mean = (np.stack([getattr(one, name) for one in looks]) for name in ("low", "high", "mean"))
+    declared = domain.low and domain.kind not in ("lab_l", "lab_ab")
+    ends = (min(domain.low), max(domain.high)) if declared else (float(low.min()), float(high.max()))
+    if domain.kind == "labels":
+        ends = (0.0, float(domain.channels))
+    return {
+        "range": list(ends),
+        "percentiles": np.percentile(sample, [0.1, 99.9]).tolist(),
+        "beyond": float(np.mean([one.beyond for one in looks])),
+        "channels": [
+            {
+                "min": float(low[:, i].min()),
+                "max": float(high[:, i].max()),
+                "mean": float(mean[:, i].mean()),
+                "histogram": np.histogram(np.clip(sample[:, i], *ends), BINS, ends)[0].tolist(),
+            }
+            for i in range(sample.shape[1])
+        ],
+    }
+
+
+def flatness(looks: Sequence[Look]) -> float:
+    """Return the share of pixels like their right neighbour in the typical image."""
+    return float(np.median([one.features[0] for one in looks]))
+
+
+def find_swapped(a: Sequence[Look], b: Sequence[Look]) -> list[int]:
+    """Return the pairs whose A looks like the B of the others, and whose B looks like their A.
+
+    Every feature is judged by its distance from the median of A and of B, in units of the typical distance there. The
+    features by which few images of A could be taken for one of B decide, all of them; without one nothing is found.
+    """
+    if len(a) < 4:
+        return []
+    values = np.stack([[one.features for one in side] for side in (a, b)])  # [2, N, F]
+    center = np.median(values, axis=1, keepdims=True)
+    spread = np.median(np.abs(values - center), axis=1, keepdims=True)
+    spread = np.maximum(spread, 0.01 * np.abs(center).max(0) + 1e-6)  # of images that are all alike it is nothing
+    telling = (np.abs(center[0] - center[1]) > 3 * (spread[0] + spread[1]))[0]
+    if not telling.any():
+        return []
+    straight = (np.abs(values - center) / spread).sum(0)[:, telling]  # [N, F]
+    swapped = (np.abs(values - center[::-1]) / spread[::-1]).sum(0)[:, telling]
+    return np.flatnonzero((swapped < straight / 2).all(1)).tolist()

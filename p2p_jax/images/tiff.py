@@ -1,0 +1,156 @@
+"""TIFF files of any depth and number of bands (tifffile, and imagecodecs for most compressions)."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tifffile
+
+Tags = tuple[tuple[int, int, int, Any], ...]
+"""``(code, type, count, value)`` of the tags of a TIFF that are kept."""
+_GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)  # scale, tie points, transformation, and GeoTIFF's three
+_RESOLUTION = (282, 283, 296)  # along x, along y, and its unit
+_NO_UNIT = 1
+_ORIENTATION = 274
+_REDUCED_OR_MASK = 0b101  # of the new subfile type
+_WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5  # of the photometric interpretation
+
+
+def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, bool, str, bool]:
+    """Return the fields of ``p2p_jax.images.formats.Header``.
+
+    Raises:
+      InputError: the file holds several images or none, or tifffile is not installed. What is damaged raises whatever
+        tifffile does.
+    """
+    with _tifffile().TiffFile(file, name=path.name) as tif:
+        series = _image(path, tif)
+        page, (height, width, channels) = series.keyframe, _shape(series)
+        dtype = np.dtype(np.uint8) if series.dtype.kind == "b" else series.dtype.newbyteorder("=")
+        mode = "CMYK" if page.photometric == _CMYK and channels == 4 else ""
+        upright = page.tags.valueof(_ORIENTATION, 1) <= 1
+        return width, height, channels, dtype, _palette(page) is not None, mode, upright
+
+
+def read(path: Path, file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, Tags]:
+    """Return the fields of ``p2p_jax.images.formats.Stored``; where 0 is white, whole numbers are turned round.
+
+    Raises:
+      InputError: as ``read_header``.
+    """
+    with _tifffile().TiffFile(file, name=path.name) as tif:
+        series = _image(path, tif)
+        axes, page = _axes(series), series.keyframe
+        pixels = series.asarray(maxworkers=1).reshape([size for _, size in axes])  # in parallel are files, not strips
+        pixels = pixels.transpose(sorted(range(len(axes)), key=lambda i: _place(axes[i]))).reshape(_shape(series))
+        if pixels.dtype.kind == "b":
+            pixels = pixels * np.uint8(255)
+        if page.photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
+            pixels = ~pixels
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="), "C", copy=False)
+        return pixels, _palette(page), _kept_tags(page)
+
+
+def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags) -> None:
+    """Write one page, deflated, whose bands are the samples of a pixel.
+
+    Note:
+      Three or four channels of uint8 or uint16 are called red, green, blue, and one more that is not explained, for
+      programs that know no bands to show a picture.
+
+    Args:
+      path: of the file.
+      pixels: [H, W, C] of numbers.
+      palette: [K, 3] uint8 or None.
+      tags: as ``read`` gives them.
+    """
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    channels = pixels.shape[-1]
+    if palette is not None:
+        colors = np.zeros((3, 256), np.uint16)
+        colors[:, : len(palette)] = palette.T.astype(np.uint16) * 257
+        options = {"photometric": "palette", "colormap": colors}
+    elif pixels.dtype in (np.uint8, np.uint16) and channels in (3, 4):
+        options = {"photometric": "rgb", "extrasamples": ["unspecified"] * (channels - 3)}
+    if channels > 1:
+        options["planarconfig"] = "contig"
+    known = {code: value for code, _, _, value in tags}
+    if all(code in known for code in _RESOLUTION):
+        options["resolution"], options["resolutionunit"] = (known[282], known[283]), known[296]
+    _tifffile().imwrite(
+        path,
+        pixels if channels > 1 else pixels[..., 0],
+        compression="zlib",
+        predictor=palette is None and pixels.dtype.kind in "iu" and pixels.dtype.itemsize < 8,  # no other has one
+        metadata=None,
+        extratags=[(*tag, True) for tag in tags if tag[0] in _GEOREFERENCE],
+        **options,
+    )
+
+
+def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
+    """Return the one image of a file, which holds every byte of it."""
+    images = [series for series in tif.series if not series.keyframe.subfiletype & _REDUCED_OR_MASK]
+    if len(images) != 1:
+        raise InputError(f"{path} holds {len(images)} images; save each as a file of its own")
+    series = images[0]
+    letters = "".join(letter for letter, _ in sorted(_axes(series), key=_place))
+    if letters not in ("YX", "YXC", "YXS", "YXQ"):  # channels, samples, and what no one has named
+        size = " x ".join(map(str, series.shape))
+        raise InputError(
+            f"{path} holds {size} numbers with the axes {series.axes}; an image is YX, or has bands (YXS, SYX, CYX): "
+            "save each as a file of its own, or as bands"
+        )
+    if series.dtype is None or series.dtype.kind not in "bfiu":
+        raise InputError(f"{path} holds {series.dtype}; an image is of whole numbers or floats")
+    parts = [part for page in series.pages if page for part in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    missing = max(offset + count for offset, count in parts) - tif.filehandle.size
+    if missing > 0:
+        raise ValueError(f"{missing} bytes are missing at its end")
+    return series
+
+
+def _axes(series: "tifffile.TiffPageSeries") -> list[tuple[str, int]]:
+    """Return letter and size of those axes that are not trivial."""
+    return [axis for axis in zip(series.axes, series.shape, strict=True) if axis[1] > 1 or axis[0] in "YX"]
+
+
+def _place(axis: tuple[str, int]) -> int:
+    return {"Y": 0, "X": 1}.get(axis[0], 2)
+
+
+def _shape(series: "tifffile.TiffPageSeries") -> tuple[int, ...]:
+    return (*(size for _, size in sorted(_axes(series), key=_place)), 1)[:3]
+
+
+def _palette(page: "tifffile.TiffPage") -> np.ndarray | None:
+    """Return the colours of a paletted page."""
+    if page.photometric != _PALETTE or page.colormap is None or page.dtype != np.uint8:
+        return None
+    colors = page.colormap.T
+    return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)  # some write 8 bits into its 16
+
+
+def _kept_tags(page: "tifffile.TiffPage") -> Tags:
+    codes: tuple[int, ...] = _GEOREFERENCE
+    if page.tags.valueof(_RESOLUTION[-1], _NO_UNIT) != _NO_UNIT:
+        codes += _RESOLUTION
+    found = [page.tags[code] for code in codes if code in page.tags]
+    return tuple((tag.code, int(tag.dtype), tag.count, _plain(tag.value)) for tag in found)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, int) else value  # tifffile's enumerations are of its own classes
+
+
+def _tifffile() -> ModuleType:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError("TIFF needs tifffile: pip install 'p2p_jax[images]'") from error
+    return tifffile

@@ -1,0 +1,45 @@
+"""Sizes of images that a network takes, found by asking it, and the padding of all others (numpy alone)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+_COARSEST = 64  # pixels to which sides may be rounded up beyond what the network needs, for fewer compilations
+
+
+class Sizes(NamedTuple):
+    """The sizes that a network takes.
+
+    Attributes:
+      multiple: sides are multiples of it; of a network of one size alone its height.
+      bucket: sides are padded to multiples of it.
+      steps: to whose multiples height and width are padded: the bucket for both, or the one size.
+      smallest: the shortest side.
+    """
+
+    multiple: int
+    bucket: int
+    steps: tuple[int, int]
+    smallest: int
+
+    def pad(self, image: np.ndarray) -> np.ndarray:
+        """Pad an image [H, W, C] by reflection, at the right and at the bottom, to a size that is taken."""
+        needed = [max(-(-n // step) * step, self.smallest) for n, step in zip(image.shape, self.steps, strict=False)]
+        extra = [(0, side - n) for side, n in zip(needed, image.shape, strict=False)]
+        return np.pad(image, [*extra, (0, 0)], mode="reflect") if any(e != (0, 0) for e in extra) else image
+
+
+def find_sizes(takes: Callable[[int, int], bool], crop: tuple[int, int]) -> Sizes:
+    """Return the sizes that a network takes.
+
+    Args:
+      takes: (height, width) -> whether the network gives an image of the same size.
+      crop: height and width of the images that it was trained on.
+    """
+    multiple = next((m for m in (2**i for i in range(12)) if takes(crop[0] + m, crop[1] + m)), 0)
+    if not multiple:
+        return Sizes(crop[0], crop[0], crop, 1)
+    bucket = max(m for m in (multiple, 8, 16, 32, _COARSEST) if m % multiple == 0 and not any(n % m for n in crop))
+    smallest = next((m for m in range(multiple, max(crop), multiple) if takes(m, m)), max(crop))
+    return Sizes(multiple, bucket, (bucket, bucket), smallest)

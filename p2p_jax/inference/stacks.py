@@ -1,0 +1,66 @@
+"""Many images of one size in one ``.npy`` file, translated."""
+
+import os
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.images import pictures
+from p2p_jax.inference.translator import Translator
+from p2p_jax.inference.values import Size, sides
+
+
+def translate_stack(
+    translator: Translator,
+    source: Path,
+    target: Path,
+    *,
+    size: Size = None,
+    overwrite: bool = False,
+    on_done: Callable[[], Any] = lambda: None,
+) -> int:
+    """Translate ``.npy``, [N, H, W, C] or [N, H, W], images as ``Translator`` takes and gives them; returns N.
+
+    Neither array is held in memory whole.
+
+    Raises:
+      InputError: the file is no such array, or the target exists or is the file itself.
+    """
+    if target.suffix != ".npy":
+        target = target / source.name
+    try:
+        images = np.load(source, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} cannot be read as an array ({error})") from error
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or not images.size:
+        raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
+    domain = translator.domain_in
+    if size is not None and domain.is_bytes and images.dtype != np.uint8:
+        raise InputError(f"--size resizes images of 8 bits; {source} holds {images.dtype}")
+    wanted = sides(images.shape[1:], size)
+
+    def prepared() -> Iterator[tuple[Hashable, np.ndarray]]:
+        for i, image in enumerate(images):
+            if domain.kind == "uint8":
+                image = pictures.with_channels(image, domain.channels)  # before resizing, as in training
+            yield i, pictures.resize(image, wanted, nearest=domain.is_labels)
+
+    temporary = pictures.claim(source, target, overwrite=overwrite)
+    try:
+        outputs = None
+        for i, output in translator.stream(prepared()):
+            if outputs is None:
+                shape = (len(images), *output.shape)
+                outputs = np.lib.format.open_memmap(temporary, mode="w+", dtype=output.dtype, shape=shape)
+            outputs[i] = output
+            on_done()
+        assert outputs is not None  # there is one image at least
+        outputs.flush()
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(images)

@@ -1,0 +1,214 @@
+"""Between values and networks, and between image files and values: one image at a time, whatever its domain."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.config import resolve
+from p2p_jax.errors import InputError
+from p2p_jax.images import formats, lab, pictures, tasks
+from p2p_jax.images.domains import Domain, of_config
+from p2p_jax.images.pictures import with_channels
+
+Size = tuple[int, int] | float | None
+"""To which images are resized before they are translated: (height, width), by a factor, or not at all."""
+_LAB = {"lab_l", "lab_ab"}
+_TIFF = (".tif", ".tiff")
+
+
+def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
+    """Return what of a domain's image goes to the device: its bytes, or else normalized images.
+
+    Args:
+      image: [H, W, C]; see ``Translator.__call__``.
+      domain: with its range.
+
+    Raises:
+      InputError: it is no image of the domain.
+    """
+    if domain.kind == "uint8":
+        image = with_channels(image, domain.channels)
+    elif image.dtype == np.uint8 and (
+        domain.kind in _LAB or (domain.kind == "labels" and domain.palette is not None and image.shape[-1] == 3)
+    ):
+        image = domain.values(domain.raw(image))
+    elif image.dtype.kind == domain.dtype.kind == "f":
+        image = image.astype(np.float32)
+    domain.check(image)
+    return image if domain.is_bytes else domain.encode(image)
+
+
+class Task(NamedTuple):
+    """How a run's inputs are made of photographs.
+
+    Attributes:
+      photographs: what they are; the domain of B.
+      make: raw photograph -> image [H, W, C].
+    """
+
+    photographs: Domain
+    make: Callable[[np.ndarray], np.ndarray]
+
+
+def find_task(config: ConfigDict) -> Task:
+    """Return how the inputs of a run were made; what is random about it is the same for every image.
+
+    Raises:
+      InputError: they were not made, or the options do not fit.
+    """
+    options = dict(config.task)
+    if not (name := options.pop("input", "")):
+        raise InputError("--task: this run has no config.task.input, which makes inputs; leave --task out")
+    make = tasks.bind(resolve(name), options)
+    return Task(of_config(config.data)[1], lambda photo: make(photo, np.random.default_rng(config.seed)))
+
+
+class Given(NamedTuple):
+    """An image file, read to be translated.
+
+    Attributes:
+      values: [H, W, C] of the domain that is translated.
+      alpha: [H, W] uint8 opacity of a picture that has one.
+      tags: of a TIFF, see ``formats.Stored``; none if the size is no longer the file's.
+      is_moved: whether tags had to go.
+    """
+
+    values: np.ndarray
+    alpha: np.ndarray | None = None
+    tags: tuple[Any, ...] = ()
+    is_moved: bool = False
+
+
+def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = None) -> Given:
+    """Read an image file as values of a domain, resized as training does.
+
+    Args:
+      path: ends in one of ``formats.EXTENSIONS``.
+      domain: what is translated.
+      size: wanted.
+      task: the file is a photograph, of which this makes the image.
+
+    Raises:
+      InputError: it cannot be read or is no image of the domain; names it.
+    """
+    stored_as = task.photographs if task else domain
+    raw, alpha, tags = _read_raw(path, stored_as)
+    wanted = sides(raw.shape[:2], size)
+    is_moved = bool(tags) and wanted != raw.shape[:2]
+    raw = pictures.resize(raw, wanted, nearest=stored_as.is_labels)
+    if alpha is not None:
+        alpha = pictures.resize(alpha[..., None], wanted)[..., 0]
+    if task:
+        raw = task.make(raw)
+        raw = raw[..., None] if raw.ndim == 2 else raw
+        if fault := domain.fault(raw.dtype, raw.shape[-1], has_palette=False):
+            raise InputError(f"{path}: what config.task.input makes of it {fault}")
+        raw = domain.raw(raw)
+    values = domain.values(raw)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
+    return Given(values, alpha, () if is_moved else tags, is_moved)
+
+
+def sides(shape: tuple[int, ...], size: Size) -> tuple[int, int]:
+    """Return height and width that an image of a shape [H, W, ...] is to have."""
+    if isinstance(size, tuple):
+        return size
+    factor = 1.0 if size is None else size
+    return max(round(shape[0] * factor), 1), max(round(shape[1] * factor), 1)
+
+
+def is_picture(domain: Domain) -> bool:
+    """Tell whether raw images of a domain are pictures of 8 bits, gray or RGB, to be read as these are."""
+    return domain.kind in _LAB or (domain.kind == "uint8" and domain.channels in (1, 3))
+
+
+def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
+    """Return a raw image, its opacity and its tags."""
+    if is_picture(domain) and path.suffix.lower() in pictures.EXTENSIONS:
+        pixels, alpha, tags = _read_picture(path)
+        return with_channels(pixels, domain.raw_channels), alpha, tags
+    header = formats.read_header(path)
+    if not header.upright:
+        raise InputError(f"{path} is stored turned (EXIF orientation); save it upright")
+    if header.mode == "CMYK":
+        raise InputError(f"{path} has 4 channels (mode CMYK); convert it to grayscale or RGB with 8 bits")
+    stored = formats.read(path)
+    if fault := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
+        raise InputError(f"{path} {fault}")
+    return domain.raw(stored.pixels, stored.palette), None, stored.tags
+
+
+def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
+    """Return a picture as ``pictures.read`` does, and the tags of a TIFF where they can be had."""
+    tags: tuple[Any, ...] = ()
+    if path.suffix.lower() in _TIFF:
+        try:
+            header, stored = formats.read_header(path), formats.read(path)
+        except InputError:  # no tifffile here, or several pages, of which a picture is the first
+            return *pictures.read(path), tags
+        if header.upright:  # else where it lies on the earth would have to be turned too
+            tags = stored.tags
+            if stored.pixels.dtype == np.uint8 and stored.pixels.shape[-1] in (1, 3) and stored.palette is None:
+                return stored.pixels, None, tags
+    return *pictures.read(path), tags
+
+
+def recombined(output: np.ndarray, given: np.ndarray, domain_in: Domain, domain_out: Domain) -> np.ndarray:
+    """Return what is stored of a translation: values, but of Lab the picture wherever there is one.
+
+    Args:
+      output: [..., H, W, C] values of `domain_out`.
+      given: values of `domain_in`, of which it is the translation. Between L and ab both make one picture, which keeps
+        L; an L alone is a gray one, an ab alone stays what it is.
+      domain_in: of what was translated.
+      domain_out: of the translation.
+
+    Returns:
+      [..., H, W, C] of the dtype and the channels that ``stored_form`` says.
+    """
+    kinds = domain_in.kind, domain_out.kind
+    if kinds == ("lab_l", "lab_ab"):
+        return lab.to_rgb(np.concatenate([given, output], axis=-1))
+    if kinds == ("lab_ab", "lab_l"):
+        return lab.to_rgb(np.concatenate([output, given], axis=-1))
+    if domain_out.kind == "lab_l":
+        gray = np.zeros_like(output)
+        return lab.to_rgb(np.concatenate([output, gray, gray], axis=-1))[..., :1]
+    return output
+
+
+def stored_form(domain_in: Domain, domain_out: Domain) -> tuple[np.dtype, int]:
+    """Return dtype and channels of what ``recombined`` returns."""
+    if {domain_in.kind, domain_out.kind} == _LAB:
+        return np.dtype(np.uint8), 3
+    return (np.dtype(np.uint8), 1) if domain_out.kind == "lab_l" else (domain_out.dtype, domain_out.value_channels)
+
+
+def is_fit(ending: str, domain_in: Domain, domain_out: Domain) -> bool:
+    """Tell whether translations keep their depth in a format; labels, which cannot be mixed, also their values."""
+    lossless_enough = formats.is_lossless(ending) or not domain_out.is_labels
+    return lossless_enough and formats.holds(ending, *stored_form(domain_in, domain_out))
+
+
+def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domain_out: Domain) -> None:
+    """Write a translation in its own depth; see ``recombined`` for the arguments.
+
+    Labels of known colours get these as a palette where the format has one. Opacity, if `given` has one, goes into
+    pictures; into others, and where the format knows none, it does not. A TIFF gets the tags.
+
+    Raises:
+      InputError: the format does not hold it, or the file cannot be written; names it.
+    """
+    pixels, ending = recombined(output, given.values, domain_in, domain_out), path.suffix.lower()
+    palette = None
+    if domain_out.kind == "labels" and domain_out.palette is not None and ending in formats.WITH_PALETTE:
+        palette = domain_out.palette.colors
+    is_plain = palette is None and pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3)
+    if is_plain and ending in pictures.EXTENSIONS and (ending not in _TIFF or not given.tags):
+        pictures.write(path, pixels, given.alpha)
+    else:
+        formats.write(path, pixels, palette=palette, tags=given.tags)
