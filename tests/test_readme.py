@@ -76,7 +76,7 @@ def test_every_training_command_parses_to_a_valid_config(tmp_path):
 
 def test_every_other_command_exists():
     modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
-    used = {"translate", "evaluate", "train_segmenter", "ablate", "study"}
+    used = {"inspect_data", "translate", "evaluate", "train_segmenter", "ablate", "study"}
     assert modules == {f"p2p_jax.{name}" for name in {"main", "prepare_cityscapes", *used}}
     for module in modules:
         result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
@@ -111,14 +111,17 @@ def test_commands_on_a_run_run_as_printed(tmp_path, monkeypatch, pix2pix_run):
 
 
 def test_python_snippets(tmp_path):
-    using, training = [b["text"] for b in BLOCKS if b["language"] == "python" and b["mark"] is None]
+    using, training, arrays = [b["text"] for b in BLOCKS if b["language"] == "python" and b["mark"] is None]
     shortened = training.replace("config.num_steps = 40", "config.num_steps = config.log_every = 1")
     of_that_run = using.replace("runs/quickstart", "runs/from_python")
     assert shortened != training and of_that_run != using
     show = "print('step', int(state['step']), objective._fields, generator.num_downs)"
-    output = python(tmp_path, "\n".join([shortened, show, of_that_run, "print(translated.shape, translated.dtype)"]))
+    shape = "print(translated.shape, translated.dtype)"
+    own = "own = p2p_jax.Translator.from_workdir('runs/from_arrays'); print('from arrays:', own(a).dtype, own(a).shape)"
+    output = python(tmp_path, "\n".join([shortened, show, of_that_run, shape, arrays, own]))
     assert "step 1 ('init', 'update', 'translate', 'evaluate') 8" in output
     assert "(2, 64, 64, 3) uint8" in output
+    assert "from arrays: float32 (8, 64, 64, 1)" in output
 
 
 def test_own_objective_runs_and_changes_the_result(tmp_path):
