@@ -8,6 +8,7 @@ figure to trust is the ratio: the median over rounds of this one's throughput di
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,19 @@ class _Worker:
             if not line:
                 raise SystemExit(f"{checkout}: the stream cannot be opened")
 
+        self.process.send_signal(signal.SIGSTOP)  # what it would read ahead is not the other's time
+
     def run(self) -> float:
         """Return pairs a second over one round."""
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        speed = float(self.process.stdout.readline())
+        self.process.send_signal(signal.SIGSTOP)
+        return speed
 
     def end(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait()
 

@@ -66,7 +66,8 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
         else:
             merged[key] = given.get(key, default)
     for key in ("palette_a", "palette_b"):
-        merged["data"][key] = palettes.self_contained(merged["data"][key])
+        if isinstance(merged["data"][key], str):
+            merged["data"][key] = palettes.self_contained(merged["data"][key])
     result = ConfigDict(merged)
     check(result)
     return result.lock()

@@ -34,8 +34,8 @@ DEFAULTS: dict[str, Any] = {
         "source": "side_by_side",
         "dir": "",  # folder with the images; "" where the source needs none
         "direction": "AtoB",  # "BtoA" swaps the two images, or sides
-        # "resize_and_crop", "crop" (out of images of their own size), "scale_width_and_crop" (which keeps the aspect),
-        # "scale_width" (to crop_width, no crop) or "none" (images have the size of the crop).
+        # "resize_and_crop", "crop" (out of images of their own size), "scale_width_and_crop" (keeps the aspect, unless
+        # an image is too flat), "scale_width" (to crop_width, no crop) or "none" (images are of the size of the crop).
         "preprocess": "resize_and_crop",
         "load_size": 286,  # images are resized to this height, then cropped
         "load_width": 0,  # and to this width; 0: the same
@@ -129,6 +129,14 @@ def check(config: ConfigDict) -> None:
     jitter = config.augment.scale_jitter, config.augment.photometric
     if not all(isinstance(value, int | float) and 0 <= value < 1 for value in jitter):
         raise InputError(f"config.augment.scale_jitter and photometric are {jitter}; they must be in [0, 1)")
+    if config.augment.scale_jitter and "crop" not in config.data.preprocess:
+        raise InputError(
+            f"config.augment.scale_jitter needs a crop, and config.data.preprocess={config.data.preprocess} has none"
+        )
+    if config.task and "input" not in config.task:
+        raise InputError(
+            f"config.task has {', '.join(config.task)} but no input, which names the function that takes it"
+        )
     if config.augment.quarter_turns and len(set(crop_shape(config.data))) > 1:
         raise InputError("config.augment.quarter_turns needs square crops: set config.data.crop_width=0")
     if config.augment.photometric and domains.of_config(config.data)[0].kind not in (*domains.NUMBERS, "lab_l"):

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from p2p_jax import config as config_lib
 from p2p_jax.config import complete, differences, find, from_json, load, resolve, to_json
 from p2p_jax.errors import InputError
+from p2p_jax.images.palettes import find_palette
 from p2p_jax.options import DEFAULTS
 from p2p_jax.train import train
 
@@ -121,6 +122,9 @@ def test_another_optimizer_does_not_inherit_arguments_of_adam():
         ({"data": {"kind_a": "labels", "palette_a": "cityscapes"}}, "channels_a is 3; it must be 19"),
         ({"data": {"palette_a": "cityscapes"}}, "palette_a is for labels; config.data.kind_a is uint8"),
         ({"data": {"range_a": "0-255"}}, "write LOW:HIGH, such as 0:4095"),
+        ({"data": {"range_a": (0, 4095)}}, r"range_a is \(0, 4095\); it must be text, such as '0:4095'"),
+        ({"augment": {"scale_jitter": 0.1}, "data": {"preprocess": "none"}}, "scale_jitter needs a crop"),
+        ({"task": {"sigma": 2.0}}, "config.task has sigma but no input"),
         ({"data": {"range_a": "5:5"}}, "5 is not less than 5"),
         ({"data": {"range_a": "0:1,0:2"}}, "has 2 ranges for 3 channels"),
         ({"data": {"kind_a": "lab_l", "channels_a": 1, "range_a": "0:1"}}, "lab_l have a range of their own"),
@@ -239,8 +243,9 @@ def test_own_objective_from_a_file_outside_the_library(tmp_path, monkeypatch):
 
 def test_a_palette_file_is_kept_in_the_config_itself(tmp_path):
     file = tmp_path / "palette.json"
-    file.write_text('{"wall": [255, 0, 0], "door": [0, 16, 255]}')
+    file.write_text('{"wall": [255, 0, 0], "door": [0, 16, 255], "void": [[0, 0, 0]]}')
     config = complete({"data": {"kind_a": "labels", "channels_a": 2, "palette_a": str(file)}})
-    assert config.data.palette_a == "#ff0000,#0010ff"
     file.unlink()
-    assert from_json(to_json(config)).data.palette_a == "#ff0000,#0010ff"
+    palette = find_palette(from_json(to_json(config)).data.palette_a)
+    assert (palette.names, palette.void.tolist()) == (("wall", "door"), [[0, 0, 0]])
+    assert palette.colors.tolist() == [[255, 0, 0], [0, 16, 255]]

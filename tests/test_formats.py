@@ -471,3 +471,22 @@ def test_resize_of_labels_takes_the_nearest():
     for size in ((10, 36), (31, 7), (40, 48)):
         expected = tf.image.resize(x, size, "nearest").numpy()
         np.testing.assert_array_equal(pictures.resize(x, size, nearest=True), expected)
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(2, b"\x1b"), (4, b"\x01\x2f")])
+def test_small_gray_pngs_keep_their_numbers(tmp_path, bits, packed):
+    """Pillow stretches 2 and 4 bits to 255, which would make other classes of labels."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(b"\0" + packed)), chunk(b"IEND", b"")]
+    path = tmp_path / "small.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    stored, most = formats.read(path), 2**bits - 1
+    assert stored.pixels[0, :, 0].tolist() == ([0, 1, 2, 3] if bits == 2 else [0, 1, 2, 15])
+    assert formats.read_header(path).palette
+    shades = stored.palette[stored.pixels[..., 0]]
+    np.testing.assert_array_equal(shades[..., 0], np.asarray(Image.open(path)))
+    assert stored.palette[-1].tolist() == [255, 255, 255] and len(stored.palette) == most + 1

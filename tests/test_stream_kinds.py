@@ -11,7 +11,9 @@ from PIL import Image
 
 from p2p_jax.data import from_arrays, load, unpaired_from_arrays
 from p2p_jax.errors import InputError
+from p2p_jax.images import formats
 from p2p_jax.images.domains import of_config
+from p2p_jax.images.palettes import to_hex
 
 RNG = np.random.RandomState(0)
 # What values there are of each kind: an array [6, 16, 16, C], and the options that describe it.
@@ -75,7 +77,7 @@ def test_ranges_are_measured_in_the_training_images_of_each_channel(capsys):
     values = np.stack([np.linspace(-3, 9, 256), np.linspace(0.5, 0.75, 256)], axis=-1).reshape(1, 16, 16, 2)
     data = stream(config_of(kind_b="float", channels_b=2), PHOTOS[:1], values.astype(np.float32))
     assert data.facts == {"range_b": "-3.0:9.0,0.5:0.75"}
-    assert "values of b in the training images: -3.0:9.0,0.5:0.75" in capsys.readouterr().out
+    assert "values of b in 1 training images: -3.0:9.0,0.5:0.75" in capsys.readouterr().out
     batch = next(data.train(0))["real_b"]
     np.testing.assert_allclose(batch.min((0, 1, 2)), -1, atol=1e-6)
     np.testing.assert_allclose(batch.max((0, 1, 2)), 1, atol=1e-6)
@@ -257,7 +259,7 @@ def test_tasks_that_do_not_fit_are_named():
     with pytest.raises(InputError, match="has none: use photos"):
         load(config_of(**task), train=unpaired_from_arrays(PHOTOS, PHOTOS))
     with pytest.raises(InputError, match="has 1 channels, but this side takes 4"):
-        next(load(config_of(channels_a=4, task__input="p2p_jax.images.tasks:canny_edges"), train=source).train(0))
+        load(config_of(channels_a=4, task__input="p2p_jax.images.tasks:canny_edges"), train=source)
 
 
 def test_arrays_of_another_kind_than_the_config_says():
@@ -265,6 +267,79 @@ def test_arrays_of_another_kind_than_the_config_says():
         load(config_of(), train=from_arrays(KINDS["uint16"][0], PHOTOS))
     with pytest.raises(InputError, match="has 4 channels, but this side takes 3"):
         load(config_of(), train=from_arrays(KINDS["uint8"][0], PHOTOS))
+
+
+def test_photometric_changes_meet_the_input_of_unpaired_images_whatever_the_direction():
+    a, b = np.full((2, 16, 16, 3), 50, np.uint8), np.full((2, 16, 16, 3), 150, np.uint8)
+    config = config_of(direction="BtoA", augment__photometric=0.3)
+    batch = next(load(config, train=unpaired_from_arrays(a, b)).train(0))
+    np.testing.assert_array_equal(values_of(batch["real_b"]), 50)
+    assert len(np.unique(values_of(batch["real_a"]))) == 4
+
+
+def test_faults_of_a_task_are_told_before_training():
+    source = from_arrays(PHOTOS, PHOTOS)
+    with pytest.raises(InputError, match="config.task.sigma"):
+        load(config_of(task__input="p2p_jax.images.tasks:gaussian_noise", task__sigma=-1.0), train=source)
+    with pytest.raises(InputError, match="give their range, config.data.range_a"):
+        options = {"kind_a": "float", "task__input": "p2p_jax.images.tasks:centre_hole"}
+        load(config_of(**options), train=source)
+
+
+def test_arrays_too_small_for_the_crop_and_names_of_others_are_refused():
+    with pytest.raises(InputError, match="has an image of 16x16 pixels, smaller than the crop of 32x32"):
+        load(config_of(preprocess="crop", crop_size=32, load_size=32), train=from_arrays(PHOTOS, PHOTOS))
+    with pytest.raises(InputError, match="there are 1 names for 6 pairs"):
+        from_arrays(PHOTOS, PHOTOS, ["one"])
+    with pytest.raises(InputError, match="labels are one channel of whole numbers"):
+        floats = np.zeros((6, 16, 16, 1), np.float32)
+        load(config_of(kind_a="labels", channels_a=4), train=from_arrays(floats, PHOTOS))
+
+
+COLORS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], np.uint8)
+
+
+def write_labels(folder, classes):
+    """Write paletted label maps of 6 colours beside photographs."""
+    for split in ("train", "val"):
+        for i, (labels, photo) in enumerate(zip(classes, PHOTOS, strict=True)):
+            formats.write(folder / split / "A" / f"{i}.png", labels[..., None], palette=COLORS)
+            formats.write(folder / split / "B" / f"{i}.png", photo)
+
+
+def test_all_the_colours_of_files_with_a_palette_are_found(tmp_path):
+    classes = RNG.randint(0, 6, (6, 16, 16)).astype(np.uint8)
+    write_labels(tmp_path, classes)
+    config = config_of(source="folders", dir=str(tmp_path), kind_a="label_colors")
+    data = load(config)
+    assert data.facts == {"palette_a": to_hex(COLORS)}
+    np.testing.assert_array_equal(values_of(in_order(data, config)["real_a"]), COLORS[classes])
+
+
+def test_void_colours_are_no_class(tmp_path):
+    (tmp_path / "palette.json").write_text('{"red": [255, 0, 0], "green": [0, 255, 0], "void": [[0, 0, 0]]}')
+    colors = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)
+    classes = RNG.randint(0, 3, (6, 16, 16))
+    source = from_arrays(colors[classes], PHOTOS)
+    config = config_of(kind_a="labels", channels_a=2, palette_a=str(tmp_path / "palette.json"))
+    found = in_order(load(config, train=source, val=source), config)["real_a"]
+    expected = np.array([(-1, -1), (1, -1), (-1, 1)], np.float32)[classes]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_masks_of_0_and_255_are_two_classes():
+    domain = of_config(config_of(kind_a="labels", channels_a=2).data)[0]
+    np.testing.assert_array_equal(domain.raw(np.array([[[0], [255]], [[1], [7]]], np.uint8))[..., 0], [[0, 1], [1, 7]])
+
+
+def test_other_partners_in_a_csv_are_other_data(tmp_path):
+    for name in ("a", "b", "longer"):
+        formats.write(tmp_path / f"{name}.png", PHOTOS[0])
+    fingerprints = []
+    for partner in ("b", "longer"):
+        (tmp_path / "train.csv").write_text(f"a,b\na.png,{partner}.png\n\n")  # a blank line is none
+        fingerprints.append(load(config_of(source="csv", dir=str(tmp_path), val_split="")).fingerprint)
+    assert fingerprints[0] != fingerprints[1]
 
 
 def test_a_program_ends_while_functions_of_python_read_ahead():

@@ -454,3 +454,16 @@ def test_labels_are_compared_as_classes(tmp_path):
     assert (tmp_path / "told" / "report.html").is_file()
     grid = np.asarray(Image.open(run / "samples" / "step_0000001.png"))
     assert set(map(tuple, grid[16:32, 20:36].reshape(-1, 3).tolist())) == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
+
+
+def test_sixteen_bits_are_not_cut_to_eight(hole_run, tmp_path, capsys):
+    formats.write(tmp_path / "in" / "deep.png", np.full((16, 16, 3), 40_000, np.uint16))
+    assert command(hole_run, tmp_path / "in", tmp_path / "out") == 1
+    assert "deep.png has 16 bits (uint16), but this side is declared uint8" in capsys.readouterr().err
+
+
+def test_an_array_with_channels_is_one_image(bands_run, tmp_path):
+    image = bands(16, 24)
+    np.save(tmp_path / "one.npy", image)
+    assert command(bands_run, tmp_path / "one.npy", tmp_path / "out") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "one.npy")[0], Translator.from_workdir(bands_run)(image))

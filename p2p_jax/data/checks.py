@@ -128,7 +128,7 @@ def _size_faults(layout: Layout, headers: Mapping[Path, Header], data: ConfigDic
                 f"is {header.width} pixels wide: it cannot be halved into A and B of one size; "
                 "for A and B in two folders use --config.data.source=folders",
             )
-        elif fault := _crop_fault(header.height, header.width // (2 if layout.halves else 1), data):
+        elif fault := crop_fault(header.height, header.width // (2 if layout.halves else 1), data):
             yield path, fault
 
 
@@ -136,7 +136,7 @@ def _size(header: Header) -> tuple[int, int]:
     return header.width, header.height
 
 
-def _crop_fault(height: int, width: int, data: ConfigDict) -> str | None:
+def crop_fault(height: int, width: int, data: ConfigDict) -> str | None:
     """Return why no crop can be cut from an image; where images are resized to a size, each can be."""
     crop_height, crop_width = crop_shape(data)
     crop = f"{crop_width}x{crop_height} (config.data.crop_size and crop_width)"

@@ -80,17 +80,23 @@ def of_source(source: Source | Unpaired) -> list[Example]:
     if isinstance(source, Unpaired):
         parts = enumerate((source.a, source.b))
         return [_drawn(part, index, side) for side, part in parts for index in range(len(part.names))]
-    return [_drawn(source, index) for index in range(len(source.names))]
+    number = len(tensorflow().data.Dataset.range(1).map(source.read).element_spec)
+    return [_drawn(source, index, number=number) for index in range(len(source.names))]
 
 
-def _drawn(source: Source, index: int, side: int | None = None) -> Example:
+def _drawn(source: Source, index: int, side: int | None = None, number: int = 1) -> Example:
+    tf, name = tensorflow(), source.names[index]
+
     def read() -> list[Stored]:
-        return [Stored(np.asarray(image)) for image in source.read(tensorflow().constant(index, "int64"))]
+        try:
+            return [Stored(np.asarray(image)) for image in source.read(tf.constant(index, "int64"))]
+        except (tf.errors.OpError, ValueError) as error:
+            message = getattr(error, "message", str(error)).splitlines()[0]
+            raise InputError(f"{name} cannot be read ({message}); replace or remove it") from error
 
-    name = source.names[index]
-    if side is None:
+    if side is None and number == 2:
         return Example(name, (f"{name}, A", f"{name}, B"), (0, 1), read)
-    return Example(name, (name,), (side,), read)
+    return Example(name, (name,), (1 if side is None else side,), read)  # of photographs there is B alone
 
 
 def evenly(items: Sequence[_T], at_most: int) -> list[_T]:

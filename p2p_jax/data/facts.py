@@ -1,7 +1,5 @@
 """What a config leaves to be found in the training images: ranges of values, colours of labels."""
 
-import re
-
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -32,14 +30,15 @@ def find_facts(sides: list[Side], config: ConfigDict) -> dict[str, str]:
         if not domain.is_measured:
             low, high = _measure(side, place)
             facts[f"range_{name}"] = domains.format_range(low, high)
-            print(f"data: values of {name} in the training images: {facts[f'range_{name}']}")
+            count = min(len(side.source.names), _MEASURED_AT_MOST)
+            print(f"data: values of {name} in {count:,} training images: {facts[f'range_{name}']}")
         if domain.is_labels and domain.palette is None and (colors := _stored_palette(side, name, config)):
             facts[f"palette_{name}"] = colors
     return facts
 
 
 def _measure(side: Side, place: int) -> tuple[list[float], list[float]]:
-    """Return the lowest and the highest value of every channel."""
+    """Return the lowest and the highest value of every channel, in ``_MEASURED_AT_MOST`` images."""
     tf, count = tensorflow(), len(side.source.names)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MEASURED_AT_MOST)).astype(np.int64))
 
@@ -66,7 +65,11 @@ def _stored_palette(side: Side, name: str, config: ConfigDict) -> str:
         return ""
     files = layout.a if (name == "a") == (config.data.direction == "AtoB") else layout.b
     stored = formats.read(files[0]).palette
-    if stored is None or (config.data[f"kind_{name}"] == "labels" and len(stored) < config.data[f"channels_{name}"]):
+    if stored is None:
         return ""
-    colors = palettes.to_hex(stored[: config.data[f"channels_{name}"]] if stored is not None else stored)
-    return colors if len(set(re.findall("#[0-9a-f]+", colors))) == colors.count("#") else ""
+    if config.data[f"kind_{name}"] == "labels":  # one colour a class; more are of numbers that are none
+        stored = stored[: config.data[f"channels_{name}"]]
+        if len(stored) < config.data[f"channels_{name}"]:
+            return ""
+    is_palette = len(stored) <= palettes.VOID and len(np.unique(stored, axis=0)) == len(stored)
+    return palettes.to_hex(stored) if is_palette else ""

@@ -53,21 +53,24 @@ def inspect(config: ConfigDict) -> Inspection:
     found: dict[str, Layout] = {}
     from_files = layouts.is_file_source(data.source) and bool(data.dir or not data.source.startswith("cycle_gan/"))
     for split in _splits(data, from_files):
+        before = len(report.errors)
         try:
             if from_files:
                 found[split] = layouts.find(data, split, lenient=True)
                 facts, to_see = _of_files(found[split], domains, data, report)
             else:
                 facts, to_see = _of_source(data, split)
+            seen = examples.look_at(to_see, domains)
+            report.errors.extend(seen.faults)
+            _doubt(split, seen, domains, report, paired=facts["paired"])
+            report.facts["splits"][split] = _numbers(seen, domains) | facts
+            if split == data.train_split:
+                report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
         except InputError as error:
             report.errors.append(str(error))
-            continue
-        seen = examples.look_at(to_see, domains)
-        report.errors.extend(seen.faults)
-        _doubt(split, seen, domains, report, paired=facts["paired"])
-        report.facts["splits"][split] = _numbers(seen, domains) | facts
-        if split == data.train_split:
-            report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
+        if split not in (data.train_split, data.val_split):  # training does without it
+            report.warnings.extend(report.errors[before:])
+            del report.errors[before:]
     _compare_splits(found, report)
     for sentences in report[:3]:
         sentences[:] = dict.fromkeys(sentences)

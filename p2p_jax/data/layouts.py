@@ -130,7 +130,7 @@ def _read_csv(path: Path) -> Layout:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
-            lines = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
+            lines = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a CSV file in UTF-8 ({error})") from error
     if missing := [name for name in ("a", "b") if name not in header]:

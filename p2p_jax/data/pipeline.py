@@ -17,7 +17,7 @@ from p2p_jax.config import complete
 from p2p_jax.data import inspection
 from p2p_jax.data.backend import iterate, tensorflow
 from p2p_jax.data.facts import find_facts
-from p2p_jax.data.sides import Side, make_sides
+from p2p_jax.data.sides import Side, make_sides, try_task
 from p2p_jax.data.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config, of_files
@@ -85,7 +85,13 @@ def load(
     facts = find_facts(make_sides(train, config, of_config(data)), config)
     config = complete({**config.to_dict(), "data": {**data.to_dict(), **facts}})
     domains = of_config(config.data)
+    for name, domain in zip("ab", domains, strict=True):
+        if not domain.is_measured:
+            raise InputError(
+                f"the values of {name} are made, not read: give their range, config.data.range_{name}=LOW:HIGH"
+            )
     train_sides, val_sides = make_sides(train, config, domains), make_sides(val, config, domains) if val else []
+    try_task(train_sides[0], config)
     return Data(
         num_train=_length(train_sides),
         num_val=_length(val_sides),

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
-from p2p_jax.data import geometry
+from p2p_jax.data import checks, geometry
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.data.sources import Source, Unpaired
 from p2p_jax.errors import InputError
@@ -28,12 +28,14 @@ class Side(NamedTuple):
       number: 0, or 1 for the B of an unpaired source; its random numbers are its own.
       source: what is read, in the order of `domains`.
       domains: of each image that belongs to one example.
+      has_input: whether the first of its images is ``real_a``.
       make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, which alone is read.
     """
 
     number: int
     source: Source
     domains: tuple[Domain, ...]
+    has_input: bool = True
     make_input: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     @property
@@ -68,7 +70,7 @@ class Side(NamedTuple):
         raw = self.raw(self.index_of(position, config.seed))
         image = geometry.augment(raw, self.read_domains, config, seed)
         images = self._normalized(image, config, seed)
-        if strength and not self.number:
+        if strength and self.has_input:
             draw = tf.random.stateless_uniform([2], _fold_in(seed, 2), -strength, strength)
             images[0] = tf.clip_by_value(images[0] * (1 + draw[0]) + draw[1], -1, 1)
         return images
@@ -99,16 +101,35 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     if isinstance(source, Unpaired):
         if made:
             raise InputError("config.task.input makes pairs; config.data.source has none: use photos")
-        sides = [Side(n, source[n], (domain,)) for n, domain in zip((0, 1)[::order], domains, strict=True)]
+        numbers = zip((0, 1)[::order], domains, (True, False), strict=True)
+        sides = [Side(n, source[n], (domain,), has_input) for n, domain, has_input in numbers]
     elif made:
         if order == -1:
             raise InputError("the input is made of the photographs, which are B: set config.data.direction=AtoB")
-        sides = [Side(0, source, domains, _task(config))]
+        sides = [Side(0, source, domains, make_input=_task(config))]
     else:
         sides = [Side(0, source._replace(read=lambda index: source.read(index)[::order]), domains)]
     for side in sides:
-        _check_read(side)
+        _check_read(side, config.data)
     return sides
+
+
+def try_task(side: Side, config: ConfigDict) -> None:
+    """Make the input of the first example, so that what is wrong with the task is told before training, and clearly.
+
+    Raises:
+      InputError: the function, its options or what it makes cannot be used.
+    """
+    if side.make_input is None:
+        return
+    tf = tensorflow()
+    image = geometry.fit(side.raw(tf.constant(0, tf.int64)), side.read_domains, config.data).numpy()
+    try:
+        _run_task(image, side, np.zeros(2, np.int64))
+    except (TypeError, ValueError) as error:  # InputError is one
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"config.task.input={config.task.input} cannot be run with its options: {error}") from error
 
 
 def _task(config: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
@@ -118,7 +139,7 @@ def _task(config: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.
     return tasks.bind(resolve(name), options) if name else lambda photograph, rng: photograph
 
 
-def _check_read(side: Side) -> None:
+def _check_read(side: Side, data: ConfigDict) -> None:
     """Refuse a source, one from outside the library at that, that reads too many images or too few, or other ones."""
     images = tensorflow().data.Dataset.range(1).map(side.source.read).element_spec  # traced, not run
     if not isinstance(images, tuple) or len(images) not in {len(side.domains), len(side.read_domains)}:
@@ -127,9 +148,11 @@ def _check_read(side: Side) -> None:
             "in a Source of pairs, and of one in either side of an Unpaired one"
         )
     for image, domain in zip(images[-len(side.read_domains) :], side.read_domains, strict=True):
-        channels = image.shape[-1] or domain.raw_channels
-        dtype = domain.raw_dtype if domain.kind == "labels" else image.dtype.as_numpy_dtype
-        if fault := domain.fault(np.dtype(dtype), channels, has_palette=False):
+        height, width, channels = image.shape
+        fault = domain.fault(np.dtype(image.dtype.as_numpy_dtype), channels or domain.raw_channels, has_palette=False)
+        if fault is None and height and width:
+            fault = checks.crop_fault(height, width, data)
+        if fault:
             raise InputError(f"the source of {side.source.names[0]} {fault}")
 
 
@@ -165,17 +188,19 @@ def _encode(raw: "tf.Tensor", domain: Domain) -> "tf.Tensor":
 def _make_input(photograph: "tf.Tensor", side: Side, seed: "tf.Tensor") -> "tf.Tensor":
     """Make a normalized input of a raw photograph, with random numbers of its own."""
     tf = tensorflow()
+    return tf.numpy_function(
+        lambda image, key: _run_task(image, side, key), [photograph, _fold_in(seed, 3)], tf.float32, stateful=False
+    )
+
+
+def _run_task(photograph: np.ndarray, side: Side, seed: np.ndarray) -> np.ndarray:
     source, target = side.domains[-1], side.domains[0]
-    make: Callable = side.make_input or (lambda photograph, rng: photograph)
-
-    def run(photograph, seed):
-        made = make(photograph.astype(source.raw_dtype), np.random.default_rng(seed.astype(np.uint64)))
-        made = made[..., None] if made.ndim == 2 else made
-        if fault := target.fault(made.dtype, made.shape[-1], has_palette=False):
-            raise InputError(f"what config.task.input makes {fault}")
-        return target.encode(target.values(target.raw(made)))
-
-    return tf.numpy_function(run, [photograph, _fold_in(seed, 3)], tf.float32, stateful=False)
+    assert side.make_input is not None
+    made = side.make_input(photograph.astype(source.raw_dtype), np.random.default_rng(seed.astype(np.uint64)))
+    made = made[..., None] if made.ndim == 2 else made
+    if fault := target.fault(made.dtype, made.shape[-1], has_palette=False):
+        raise InputError(f"what config.task.input makes {fault}")
+    return target.encode(target.values(target.raw(made)))
 
 
 def _fold_in(seed: "tf.Tensor", number: int) -> "tf.Tensor":

@@ -23,7 +23,7 @@ from p2p_jax.images.domains import Domain
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_ALIKE = (".bmp", ".jpeg", ".jpg", ".png")  # what TensorFlow decodes to the same pixels, being quicker
+_ALIKE = (".jpeg", ".jpg", ".png")  # what TensorFlow decodes to the same pixels, being quicker
 
 
 class Source(NamedTuple):
@@ -93,9 +93,9 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
     """Make a source of pairs of images in memory; ``load`` takes it as ``train`` or ``val``.
 
     Args:
-      a: [N, H, W, C] of the dtype of the config's ``kind_a`` (float32 for "float"; class numbers with C = 1 for
-        "labels"), in its units; before ``direction`` is applied.
-      b: the same for ``kind_b``, of the same N, H and W.
+      a: [N, H, W, C] in the units and of the dtype of the config's ``kind_a`` (float32 for "float"; class numbers with
+        C = 1 for "labels"). Under the direction BtoA it becomes the output, and ``kind_b`` describes it.
+      b: the same of the other side, of the same N, H and W.
       names: one per example; numbers if omitted.
 
     Raises:
@@ -103,6 +103,8 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
     """
     if a.shape[:3] != b.shape[:3]:
         raise InputError(f"arrays of pairs must be of one N, H, W; they are {a.shape} and {b.shape}")
+    if names is not None and len(names) != len(a):
+        raise InputError(f"there are {len(names)} names for {len(a)} pairs of images")
     return _in_memory(names or [str(i) for i in range(len(a))], a, b)._replace(mark=_mark(a, b))
 
 
@@ -152,7 +154,9 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
     if data.source == "photos":
         return Source(names, read_b, layout=layout)
     if not layout.halves:
-        return Source(names, lambda index: (*read_a(index), *read_b(index)), layout=layout)
+        # In folders names tell the partners; in a CSV they need not.
+        mark = f"|{Source(_names(layout.b), read_b).fingerprint}" if data.source == "csv" else ""
+        return Source(names, lambda index: (*read_a(index), *read_b(index)), mark, layout)
     return Source(names, _reader(layout.a, kinds, headers, halves=layout.halves), layout=layout)
 
 
@@ -172,12 +176,13 @@ def _reader(
         return (image[:, : width // 2], image[:, width // 2 :])[::order] if halves else (image,)
 
     def read(path):
-        stored = formats.read(Path(path.decode()))
+        stored = formats.read(Path(np.asarray(path).item().decode()))  # bytes, or an array of them where it is eager
         parts = cut(stored.pixels, stored.pixels.shape[1])
         return [kind.raw(part, stored.palette) for kind, part in zip(kinds, parts, strict=True)]
 
     def with_library(index):
         images = tf.numpy_function(read, [names[index]], [tf.as_dtype(kind.raw_dtype) for kind in kinds])
+        images = images if isinstance(images, list | tuple) else [images]  # one, where it is eager
         return tuple(tf.ensure_shape(x, [None, None, k.raw_channels]) for x, k in zip(images, kinds, strict=True))
 
     def with_tensorflow(index):

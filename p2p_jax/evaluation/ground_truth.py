@@ -20,7 +20,7 @@ class GroundTruth:
     Args:
       split: the data set.
       side: of the label maps: 0 for ``real_a``, 1 for ``real_b``.
-      palette: their colours; None: recognised among ``palettes.BUILT_IN``.
+      palette: their colours; None: those of the domain, else recognised among ``palettes.BUILT_IN``.
       ids: a folder of single-channel PNGs of class numbers, one for each image and of its stem, which take the place of
         the colours.
       domain: of that side. Labels are taken as the classes that they are; `palette` is then by default theirs.
@@ -48,6 +48,7 @@ class GroundTruth:
         if self._classes is not None:
             self.palette = _palette_of(self._classes, palette)
             return
+        palette = palette or (domain.palette if domain is not None else None)
         some = [] if ids else [self._map(i) for i in range(min(_LOOKED_AT, len(split.names[side])))]
         if palette is None:
             name = palettes.recognise(some) if some else None

@@ -121,13 +121,14 @@ class Domain(NamedTuple):
 
         Returns:
           [H, W, raw_channels] of ``raw_dtype``; gray is repeated and colour becomes ITU-R 601 luma where they must.
-          Where labels are of two classes, a mask of 0 and 255 is one of 0 and 1; a number beyond 8 bits is no class.
+          Of two classes without a void colour, 255 is the second, so that masks of 0 and 255 are labels; a number
+          beyond 8 bits is no class.
         """
         if self.kind == "labels":
             if pixels.shape[-1] == 3 and self.palette is not None:
                 return true_labels(pixels, self.palette)[..., None].astype(np.uint8)
-            if self.channels == 2 and np.isin(pixels, (0, 255)).all():
-                return (pixels > 0).astype(np.uint8)  # a mask, as programs for drawing save it
+            if self.channels == 2 and (self.palette is None or not len(self.palette.void)):
+                pixels = np.where(pixels == 255, 1, pixels)  # a mask, as programs for drawing save it
             return np.where((pixels < 0) | (pixels > VOID), VOID, pixels).astype(np.uint8)
         if self.kind == "float":
             return pixels.astype(np.float32)
@@ -242,6 +243,12 @@ def of_files(data: ConfigDict) -> tuple[Domain, Domain]:
 
 
 def _domain(data: ConfigDict, side: str) -> Domain:
+    for key in ("kind", "range", "palette"):
+        if not isinstance(data[f"{key}_{side}"], str):
+            raise InputError(
+                f"config.data.{key}_{side} is {data[f'{key}_{side}']!r}; it must be text, such as "
+                f"{dict(kind='uint8', range='0:4095', palette='#ff0000,#0000ff')[key]!r}"
+            )
     kind, channels = data[f"kind_{side}"], data[f"channels_{side}"]
     palette = find_palette(data[f"palette_{side}"]) if data[f"palette_{side}"] else None
     if kind not in KINDS:

@@ -12,10 +12,9 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
-from PIL.PngImagePlugin import PngImageFile
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import pictures, tiff
+from p2p_jax.images import pictures, png, tiff
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".tif", ".tiff", ".webp")
 WITH_PALETTE = (".bmp", ".png", ".tif", ".tiff")
@@ -59,7 +58,8 @@ class Stored(NamedTuple):
     """The content of an image file.
 
     Attributes:
-      pixels: [H, W, C] as they are stored, in the byte order of the machine; single bits are uint8, 0 and 255.
+      pixels: [H, W, C] as they are stored, in the byte order of the machine; single bits are uint8, 0 and 255, and a
+        PNG of 4 or 16 grays is one of indices of these.
       palette: [K, 3] uint8, RGB, if `pixels` are indices of it.
       tags: where a TIFF lies on the earth, and its resolution, for ``write``; see ``p2p_jax.images.tiff``.
     """
@@ -197,40 +197,26 @@ def _check_format(path: Path, start: bytes) -> None:
         raise InputError(f"{path} is a {found} file whatever its name says; {mend}")
 
 
-def _deep_channels(image: Image.Image) -> int:
-    """Return how many channels a PNG of 16 bits has, of which Pillow gives 8 where there is colour; else 0."""
-    raw_mode = str(image.tile[0][3]) if isinstance(image, PngImageFile) else ""
-    return {"I;16B": 1, "LA;16B": 2, "RGB;16B": 3, "RGBA;16B": 4}.get(raw_mode, 0)
-
-
 def _pillow_header(path: Path, file: IO[bytes]) -> Header:
     with Image.open(file) as image:
         # PNG's own getexif decodes the image first, to look behind it.
-        exif = image.getexif() if image.format != "PNG" or _has_exif(file) else {}
+        exif = image.getexif() if image.format != "PNG" or png.has_exif(file) else {}
         upright = exif.get(ExifTags.Base.Orientation, 1) <= 1
-        if channels := _deep_channels(image):
+        if channels := png.deep_channels(image):
             return Header(*image.size, channels, np.dtype(np.uint16), upright=upright)
-        palette = image.mode == "P"
-        return Header(*image.size, len(image.getbands()), np.dtype(np.uint8), palette, image.mode, upright)
-
-
-def _has_exif(file: IO[bytes]) -> bool:
-    """Tell whether a PNG has an eXIf chunk or one of text, before or after the pixels, by a walk along its chunks."""
-    back, found = file.tell(), False
-    file.seek(8)
-    while not found and len(head := file.read(8)) == 8:
-        found = head[4:] in (b"eXIf", b"zTXt", b"tEXt", b"iTXt")  # ImageMagick keeps EXIF in text
-        file.seek(int.from_bytes(head[:4]) + 4, 1)
-    file.seek(back)
-    return found
+        mode = "P" if png.few_grays(image) else image.mode
+        return Header(*image.size, len(image.getbands()), np.dtype(np.uint8), mode == "P", mode, upright)
 
 
 def _read_pillow(path: Path, file: IO[bytes]) -> Stored:
     with Image.open(file) as image:
-        if channels := _deep_channels(image):
+        if channels := png.deep_channels(image):
             file.seek(0)
             pixels = _with_channels(_imagecodecs().png_decode(file.read()))
             return Stored(np.ascontiguousarray(pixels[..., :channels]))  # it makes opacity of a transparent colour
+        if grays := png.few_grays(image):
+            ramp = np.linspace(0, 255, grays).astype(np.uint8)
+            return Stored(np.asarray(image)[..., None] // ramp[1], np.repeat(ramp[:, None], 3, axis=1))
         image.load()
         if image.mode == "1":
             return Stored(np.asarray(image, np.uint8)[..., None] * np.uint8(255))

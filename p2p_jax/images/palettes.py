@@ -97,7 +97,7 @@ def find_palette(reference: str) -> Palette:
     if reference.startswith("#"):
         return _from_hex(reference)
     try:
-        return palette_from_json(json.loads(Path(reference).read_text()))
+        return palette_from_json(json.loads(reference if reference.startswith("{") else Path(reference).read_text()))
     except FileNotFoundError:
         raise InputError(
             f"there is no palette {reference!r}: choose {', '.join(BUILT_IN)} or name a JSON file "
@@ -113,9 +113,9 @@ def self_contained(reference: str) -> str:
     Raises:
       InputError: no such palette, or the file cannot be used.
     """
-    if not reference or reference in BUILT_IN or reference.startswith("#"):
+    if not reference or reference in BUILT_IN or reference.startswith(("#", "{")):
         return reference
-    return to_hex(find_palette(reference).colors)
+    return json.dumps(find_palette(reference).to_json())
 
 
 def to_hex(colors: np.ndarray) -> str:

@@ -22,7 +22,7 @@ def translate_stack(
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
 ) -> int:
-    """Translate ``.npy``, [N, H, W, C] or [N, H, W], images as ``Translator`` takes and gives them; returns N.
+    """Translate ``.npy``, [N, H, W, C], [N, H, W] or [H, W, C], as ``Translator`` takes and gives them; returns N.
 
     Neither array is held in memory whole.
 
@@ -35,7 +35,9 @@ def translate_stack(
         images = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{source} cannot be read as an array ({error})") from error
-    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim == 3:  # many of one channel, or one whose channels come last
+        one = images.shape[-1] == translator.domain_in.value_channels
+        images = images[None] if one else images[..., None]
     if images.ndim != 4 or not images.size:
         raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
     domain = translator.domain_in

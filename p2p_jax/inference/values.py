@@ -35,6 +35,8 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
         domain.kind in _LAB or (domain.kind == "labels" and domain.palette is not None and image.shape[-1] == 3)
     ):
         image = domain.values(domain.raw(image))
+    elif domain.is_labels and image.dtype == np.uint8 and image.shape[-1] == domain.value_channels:
+        image = domain.raw(image)
     elif image.dtype.kind == domain.dtype.kind == "f":
         image = image.astype(np.float32)
     domain.check(image)
@@ -129,6 +131,8 @@ def is_picture(domain: Domain) -> bool:
 def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
     """Return a raw image, its opacity and its tags."""
     if is_picture(domain) and path.suffix.lower() in pictures.EXTENSIONS:
+        if (dtype := _stored_dtype(path)) != np.uint8:
+            raise InputError(f"{path} {domain.fault(dtype, domain.raw_channels, has_palette=False)}")
         pixels, alpha, tags = _read_picture(path)
         return with_channels(pixels, domain.raw_channels), alpha, tags
     header = formats.read_header(path)
@@ -140,6 +144,14 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     if fault := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
         raise InputError(f"{path} {fault}")
     return domain.raw(stored.pixels, stored.palette), None, stored.tags
+
+
+def _stored_dtype(path: Path) -> np.dtype:
+    """Return the depth of a picture, of which Pillow would silently keep 8 bits; its faults are found by reading it."""
+    try:
+        return formats.read_header(path).dtype
+    except InputError:
+        return np.dtype(np.uint8)
 
 
 def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
