@@ -459,7 +459,7 @@ def test_labels_are_compared_as_classes(tmp_path):
 def test_sixteen_bits_are_not_cut_to_eight(hole_run, tmp_path, capsys):
     formats.write(tmp_path / "in" / "deep.png", np.full((16, 16, 3), 40_000, np.uint16))
     assert command(hole_run, tmp_path / "in", tmp_path / "out") == 1
-    assert "deep.png has 16 bits (uint16), but this side is declared uint8" in capsys.readouterr().err
+    assert "deep.png has 16 bits (uint16); this run takes 8 bits" in capsys.readouterr().err
 
 
 def test_an_array_with_channels_is_one_image(bands_run, tmp_path):

@@ -132,7 +132,7 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     """Return a raw image, its opacity and its tags."""
     if is_picture(domain) and path.suffix.lower() in pictures.EXTENSIONS:
         if (dtype := _stored_dtype(path)) != np.uint8:
-            raise InputError(f"{path} {domain.fault(dtype, domain.raw_channels, has_palette=False)}")
+            raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
         pixels, alpha, tags = _read_picture(path)
         return with_channels(pixels, domain.raw_channels), alpha, tags
     header = formats.read_header(path)
