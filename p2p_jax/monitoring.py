@@ -200,11 +200,6 @@ def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Map [-1, 1] to whole numbers in [0, 255], rounding to the nearest."""
-    return np.rint((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Replace a text file in one step, so that a kill leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,11 @@ def random_batch(config, seed=0, size=None):
     }
 
 
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Map [-1, 1] to whole numbers in [0, 255], rounding to the nearest."""
+    return np.rint((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 def memory_data(config, num_train=8, num_val=3):
     """Return a data set of noise in memory: a function of the seed and the step, without TensorFlow."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import small_config, to_uint8
 from PIL import Image
 from test_data import write_pairs
 
@@ -18,7 +18,6 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, predict
 from p2p_jax.evaluation.distribution import fid_kid
 from p2p_jax.images import pictures
-from p2p_jax.monitoring import to_uint8
 
 
 def write_folder(folder, count, highest, size=24):

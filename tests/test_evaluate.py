@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import small_config, small_cyclegan_config
+from conftest import small_config, small_cyclegan_config, to_uint8
 from PIL import Image
 from test_train import rows_of
 from test_translate import command as translate
@@ -20,7 +20,6 @@ from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
 from p2p_jax.images import pictures
 from p2p_jax.images.palettes import CMP_FACADES, nearest_labels
-from p2p_jax.monitoring import to_uint8
 
 
 @pytest.fixture(scope="module")

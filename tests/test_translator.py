@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, small_config
+from conftest import memory_data, small_config, to_uint8
 from PIL import Image
 
 from p2p_jax import Translator, train
 from p2p_jax.checkpoint import read_config
 from p2p_jax.errors import InputError
 from p2p_jax.inference import tiling
-from p2p_jax.monitoring import to_uint8
 
 
 def noise(*shape, seed=0):

@@ -8,13 +8,11 @@ from p2p_jax.data.sides import Side
 from p2p_jax.errors import InputError
 from p2p_jax.images import domains, formats, palettes
 
-OPTIONS = ("range_a", "range_b", "palette_a", "palette_b")
-"""The options of ``config.data`` that may be found."""
 _MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
 
 
 def find_facts(sides: list[Side], config: ConfigDict) -> dict[str, str]:
-    """Return the values of those of ``OPTIONS`` that the config leaves open and the images tell.
+    """Return those of ``range_a``, ``range_b``, ``palette_a`` and ``palette_b`` that a config leaves open.
 
     Args:
       sides: of the training split.

@@ -196,11 +196,8 @@ def _make_input(photograph: "tf.Tensor", side: Side, seed: "tf.Tensor") -> "tf.T
 def _run_task(photograph: np.ndarray, side: Side, seed: np.ndarray) -> np.ndarray:
     source, target = side.domains[-1], side.domains[0]
     assert side.make_input is not None
-    made = side.make_input(photograph.astype(source.raw_dtype), np.random.default_rng(seed.astype(np.uint64)))
-    made = made[..., None] if made.ndim == 2 else made
-    if fault := target.fault(made.dtype, made.shape[-1], has_palette=False):
-        raise InputError(f"what config.task.input makes {fault}")
-    return target.encode(target.values(target.raw(made)))
+    rng = np.random.default_rng(seed.astype(np.uint64))
+    return target.encode(tasks.make_values(side.make_input, photograph.astype(source.raw_dtype), rng, target))
 
 
 def _fold_in(seed: "tf.Tensor", number: int) -> "tf.Tensor":

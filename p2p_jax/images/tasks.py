@@ -14,6 +14,7 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import hed, pictures
+from p2p_jax.images.domains import Domain
 
 Task = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -44,6 +45,25 @@ def bind(function: Callable[..., np.ndarray], options: Mapping[str, Any]) -> Tas
         if parameter.default is parameter.empty and option not in options:
             raise InputError(f"config.task.{option} is missing: {maker} needs it")
     return lambda image, rng: function(image, rng, **options)
+
+
+def make_values(task: Task, photograph: np.ndarray, rng: np.random.Generator, domain: Domain) -> np.ndarray:
+    """Make an input of a photograph, as values of its domain.
+
+    Args:
+      task: what makes it.
+      photograph: [H, W, C], raw.
+      rng: of the task.
+      domain: of the input.
+
+    Raises:
+      InputError: what is made is no image of the domain.
+    """
+    made = task(photograph, rng)
+    made = made[..., None] if made.ndim == 2 else made
+    if fault := domain.fault(made.dtype, made.shape[-1], has_palette=False):
+        raise InputError(f"what config.task.input makes {fault}")
+    return domain.values(domain.raw(made))
 
 
 def canny_edges(

@@ -48,11 +48,13 @@ class Task(NamedTuple):
 
     Attributes:
       photographs: what they are; the domain of B.
-      make: raw photograph -> image [H, W, C].
+      make: what makes them.
+      rng: makes its source of chance, the same for every image.
     """
 
     photographs: Domain
-    make: Callable[[np.ndarray], np.ndarray]
+    make: tasks.Task
+    rng: Callable[[], np.random.Generator]
 
 
 def find_task(config: ConfigDict) -> Task:
@@ -64,8 +66,8 @@ def find_task(config: ConfigDict) -> Task:
     options = dict(config.task)
     if not (name := options.pop("input", "")):
         raise InputError("--task: this run has no config.task.input, which makes inputs; leave --task out")
-    make = tasks.bind(resolve(name), options)
-    return Task(of_config(config.data)[1], lambda photo: make(photo, np.random.default_rng(config.seed)))
+    make, seed = tasks.bind(resolve(name), options), config.seed
+    return Task(of_config(config.data)[1], make, lambda: np.random.default_rng(seed))
 
 
 class Given(NamedTuple):
@@ -103,13 +105,7 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
     raw = pictures.resize(raw, wanted, nearest=stored_as.is_labels)
     if alpha is not None:
         alpha = pictures.resize(alpha[..., None], wanted)[..., 0]
-    if task:
-        raw = task.make(raw)
-        raw = raw[..., None] if raw.ndim == 2 else raw
-        if fault := domain.fault(raw.dtype, raw.shape[-1], has_palette=False):
-            raise InputError(f"{path}: what config.task.input makes of it {fault}")
-        raw = domain.raw(raw)
-    values = domain.values(raw)
+    values = tasks.make_values(task.make, raw, task.rng(), domain) if task else domain.values(raw)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
     return Given(values, alpha, () if is_moved else tags, is_moved)
