@@ -116,10 +116,11 @@ def digest(leaves: Mapping[Any, Any]) -> str:
 def warn_of_tiles(config: ConfigDict) -> None:
     """Warn where a tile is normalised by statistics of its own."""
     norm = getattr(make_network(config.generator), "norm", None)
-    if norm == "instance" or (norm == "batch" and config.inference.norm == "batch"):
+    per_image = norm in ("instance", "instance_affine")
+    if per_image or (norm == "batch" and config.inference.norm == "batch"):
         warnings.warn(
             "tiles are normalised by their own statistics, not by those of the whole image, so that tones may differ "
             "from one to the next; larger tiles and more overlap soften it"
-            + ("" if norm == "instance" else ", and --norm running avoids it"),
+            + ("" if per_image else ", and --norm running avoids it"),
             stacklevel=4,
         )

@@ -17,7 +17,7 @@ from jax import lax
 from p2p_jax.errors import InputError
 from p2p_jax.nets.convolution import conv, conv_transpose
 
-NORMS = ("batch", "instance", "none")
+NORMS = ("batch", "instance", "instance_affine", "none")
 PADDINGS = ("zero", "reflect")
 UPSAMPLINGS = ("transposed", "resize")
 
@@ -158,22 +158,33 @@ class BatchNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation (Ulyanov et al. 2016): no parameters, no running statistics, biased variance, eps 1e-5."""
+    """Instance normalisation (Ulyanov et al. 2016): no running statistics, biased variance, eps 1e-5.
 
+    Without parameters, as CycleGAN has it, unless `affine` gives every channel a scale and a bias.
+    """
+
+    affine: bool = False
     epsilon: float = 1e-5
     dtype: Any = None
+    param_dtype: Any = jnp.float32
 
+    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise [B, H, W, C]."""
         values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         mean = values.mean((1, 2), keepdims=True)
         centred = values - mean
         var = jnp.square(centred).mean((1, 2), keepdims=True)
-        return (centred * lax.rsqrt(var + self.epsilon)).astype(self.dtype or x.dtype)
+        normalised = centred * lax.rsqrt(var + self.epsilon)
+        if self.affine:
+            scale = self.param("scale", _around_one, x.shape[-1:], self.param_dtype)
+            bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], self.param_dtype)
+            return _affine(normalised, scale, bias, self.dtype or x.dtype)
+        return normalised.astype(self.dtype or x.dtype)
 
 
 def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draw batch-norm scales from N(1, 0.02)."""
+    """Draw scales of norms from N(1, 0.02)."""
     return 1 + 0.02 * jax.random.normal(rng, shape, dtype)
 
 
@@ -194,8 +205,8 @@ def make_norm(
             dtype=dtype,
             param_dtype=param_dtype,
         )
-    if kind == "instance":
-        return partial(InstanceNorm, dtype=dtype)
+    if kind in ("instance", "instance_affine"):
+        return partial(InstanceNorm, affine=kind == "instance_affine", dtype=dtype, param_dtype=param_dtype)
     if kind == "none":
         return lambda name: lambda x: x
     raise InputError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")

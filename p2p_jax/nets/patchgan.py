@@ -20,13 +20,19 @@ class PatchGAN(nn.Module):
     Attributes:
       receptive_field: side of the patch in pixels: 1, 16, 34, 70, 142 or 286.
       base_width: channels of the first layer.
-      norm: "batch", "instance" or "none"; the convolution before a batch norm has no bias.
+      norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
+      use_bias: whether the convolutions before a norm have biases, and the PixelGAN's last. None: unless the norm is
+        "batch", as published.
+      padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, whose
+        maps of logits are larger.
       init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.
     """
 
     receptive_field: int = 70
     base_width: int = 64
     norm: str = "batch"
+    use_bias: bool | None = None
+    padding: int = 1
     init_type: str = "normal"
     init_gain: float = 0.02
     dtype: Any = None
@@ -42,7 +48,8 @@ class PatchGAN(nn.Module):
           train: normalise by the batch's own statistics; False uses the running ones.
 
         Returns:
-          [B, h, w, 1] logits, at least float32; at 256x256 h = w = 126, 62, 30, 14, 6 for fields 16 to 286.
+          [B, h, w, 1] logits, at least float32; at 256x256 h = w = 126, 62, 30, 14, 6 for fields 16 to 286 (with
+          the padding of 1).
 
         Raises:
           ValueError: unknown receptive field, or an image too small to hold one patch's layers.
@@ -58,7 +65,12 @@ class PatchGAN(nn.Module):
                 f"{smallest}x{smallest} pixels, not {x.shape[1]}x{x.shape[2]}; choose a smaller receptive_field"
             )
         conv = partial(
-            Conv, init_type=self.init_type, init_gain=self.init_gain, dtype=self.dtype, param_dtype=self.param_dtype
+            Conv,
+            padding=self.padding,
+            init_type=self.init_type,
+            init_gain=self.init_gain,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
         )
         norm = make_norm(
             self.norm,
@@ -67,7 +79,7 @@ class PatchGAN(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        bias_before_norm = self.norm != "batch"
+        bias_before_norm = self.norm != "batch" if self.use_bias is None else self.use_bias
         if num_strided == 0:
             pointwise = partial(conv, kernel_size=1, stride=1, padding=0)
             x = leaky_relu(pointwise(features=self.base_width, name="conv_1")(x))

@@ -21,8 +21,9 @@ class ResNet(nn.Module):
       out_channels: channels of the generated image.
       num_blocks: residual blocks; the paper has 6 at 128x128 and 9 from 256x256 on.
       base_width: channels of the first layer; they double with each of the two downsamplings.
-      norm: "instance", "batch" or "none". With batch norm only the last convolution has a bias, with the others every
-        one has.
+      norm: "instance", "instance_affine" (with a scale and a bias per channel), "batch" or "none".
+      use_bias: whether the convolutions have biases; the last one always has. None: unless the norm is "batch", as
+        published.
       padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed ones, which are
         always padded with zeros.
       dropout_rate: probability of zeroing an activation between the two convolutions of a block; 0 in the paper.
@@ -39,6 +40,7 @@ class ResNet(nn.Module):
     num_blocks: int = 9
     base_width: int = 64
     norm: str = "instance"
+    use_bias: bool | None = None
     padding: str = "reflect"
     dropout_rate: float = 0.0
     upsampling: str = "transposed"
@@ -73,7 +75,7 @@ class ResNet(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        use_bias = self.norm != "batch"
+        use_bias = self.norm != "batch" if self.use_bias is None else self.use_bias
         conv = partial(Conv, use_bias=use_bias, **settings)
         padded = partial(conv, stride=1, pad_with=self.padding)
         up = make_upsampling(self.upsampling, kernel_size=3, pad_with=self.padding, use_bias=use_bias, **settings)

@@ -25,8 +25,9 @@ class UNet(nn.Module):
       num_downs: encoder layers; image sides must be multiples of ``2 ** num_downs``.
       base_width: channels of the first encoder layer.
       skips: concatenate encoder outputs to decoder outputs.
-      norm: "batch", "instance" or "none". With batch norm only the last convolution has a bias, with the others
-        every one has.
+      norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
+      use_bias: whether the convolutions have biases; the last one always has. None: unless the norm is "batch", as
+        published.
       bottleneck_norm: normalise the innermost encoder layer too, as the paper's text printed before its erratum. At
         batch size 1 on a 1x1 map batch norm returns exactly zero there.
       dropout_rate: probability of zeroing an activation.
@@ -44,6 +45,7 @@ class UNet(nn.Module):
     base_width: int = 64
     skips: bool = True
     norm: str = "batch"
+    use_bias: bool | None = None
     bottleneck_norm: bool = False
     dropout_rate: float = 0.5
     dropout_layout: str = "paper"
@@ -78,7 +80,7 @@ class UNet(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        use_bias = self.norm != "batch"
+        use_bias = self.norm != "batch" if self.use_bias is None else self.use_bias
         conv = partial(Conv, use_bias=use_bias, **settings)
         up = make_upsampling(self.upsampling, kernel_size=4, **settings)
         norm = make_norm(

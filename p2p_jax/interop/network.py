@@ -1,0 +1,96 @@
+"""A network out of a foreign file, in the terms of this library."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import make_network
+
+_SMALLEST = 64  # a side on which every network but a very deep U-Net can be traced
+
+
+class ForeignNetwork(NamedTuple):
+    """A network read from a file of another program.
+
+    Attributes:
+      section: of a config, which describes it: "network" and attributes of that Flax module.
+      in_channels: of the images that it takes.
+      out_channels: of those that it gives; 1 for discriminators.
+      variables: ``{"params": ..., "batch_stats": ...}`` in float32, as that module has them.
+      step: updates done; 0 if the file does not say.
+    """
+
+    section: dict[str, Any]
+    in_channels: int
+    out_channels: int
+    variables: dict[str, Any]
+    step: int = 0
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in ``variables["params"]``."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    @property
+    def is_discriminator(self) -> bool:
+        """Whether it judges images, and does not make them."""
+        return self.section["network"].endswith(":PatchGAN")
+
+
+def describe(network: ForeignNetwork) -> str:
+    """Return what a network is, in one line."""
+    name = network.section["network"].partition(":")[2]
+    facts = [f"{key}={value}" for key, value in network.section.items() if key != "network"]
+    channels = f"{network.in_channels} to {network.out_channels} channels"
+    return f"{name}({', '.join(facts)}), {channels}, {network.num_parameters:,} parameters"
+
+
+def expected_shapes(section: Mapping[str, Any], in_channels: int, out_channels: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every variable of the network that a section describes, ``{"params/LAYER/LEAF": shape}``."""
+    network = make_network(section, out_channels=out_channels)
+    side = max(_SMALLEST, 2 ** section.get("num_downs", 0), 3 * 2**6)
+    side = math.lcm(side, 2 ** section.get("num_downs", 0))
+    images = jax.ShapeDtypeStruct((1, side, side, in_channels), jnp.float32)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)
+    return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
+
+
+def check_variables(network: ForeignNetwork, names: Mapping[str, str], source: str) -> None:
+    """Compare the variables with those of the network that the section describes.
+
+    Args:
+      network: to be checked.
+      names: what the variable "params/LAYER/LEAF" or "batch_stats/LAYER/LEAF" is called in the file.
+      source: the file, for messages.
+
+    Raises:
+      InputError: a variable is missing, is one too many or has another shape; names it and the file.
+    """
+    expected = expected_shapes(network.section, network.in_channels, network.out_channels)
+    found = flatten_dict(network.variables, sep="/")
+    kind = describe(network).partition(",")[0].partition("(")[0]
+    for name in sorted(expected.keys() | found.keys()):
+        known = names.get(name, name)
+        if name not in found:
+            raise InputError(f"{source}: {known} is missing, which a {kind} of {_size(network)} has; is it complete?")
+        if name not in expected:
+            raise InputError(f"{source}: {known} is not a part of a {kind} of {_size(network)}: another architecture")
+        if np.shape(found[name]) != expected[name]:
+            raise InputError(
+                f"{source}: {known} has the shape {np.shape(found[name])} (in the order of Flax), where a {kind} of "
+                f"{_size(network)} has {expected[name]}: another architecture"
+            )
+        if not np.isfinite(found[name]).all():
+            raise InputError(f"{source}: {known} holds numbers that are not finite: the training that made it diverged")
+
+
+def _size(network: ForeignNetwork) -> str:
+    section = network.section
+    depth = {key: section[key] for key in ("num_downs", "num_blocks", "receptive_field") if key in section}
+    return ", ".join(f"{key}={value}" for key, value in (depth | {"base_width": section["base_width"]}).items())

@@ -1,0 +1,98 @@
+"""The modules of the PyTorch release's networks, in all its years, and which of our layers each one is."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from p2p_jax.nets import RECEPTIVE_FIELDS
+
+
+class Module(NamedTuple):
+    """A module of the release.
+
+    Attributes:
+      name: there, such as "model.model.0".
+      layer: ours, such as "down_1" or "block_1/conv_1".
+      is_norm: a normalisation, which is in the names only where it has weights or statistics.
+      after_concat: its input is a concatenation of a skip and of what comes from below.
+    """
+
+    name: str
+    layer: str
+    is_norm: bool = False
+    after_concat: bool = False
+
+
+def unet(num_downs: int) -> Iterator[Module]:
+    """List the modules of a U-Net: blocks inside each other, each with its down- and its upsampling layers."""
+
+    def block(level):
+        if level == 1:
+            return "model.model."
+        return "model.model.1" + ".model.3" * (level - 2) + ".model."
+
+    yield Module(block(1) + "0", "down_1")
+    for level in range(2, num_downs + 1):
+        yield Module(block(level) + "1", f"down_{level}")
+        if level < num_downs:
+            yield Module(block(level) + "2", f"down_{level}_norm", is_norm=True)
+    for level in range(num_downs, 1, -1):
+        innermost = level == num_downs
+        yield Module(block(level) + ("3" if innermost else "5"), f"up_{level}", after_concat=not innermost)
+        yield Module(block(level) + ("4" if innermost else "6"), f"up_{level}_norm", is_norm=True)
+    yield Module(block(1) + "3", "up_1", after_concat=True)
+
+
+def resnet(num_blocks: int, *, padded: bool, dropout: bool) -> Iterator[Module]:
+    """List the modules of a ResNet, one after the other.
+
+    Args:
+      num_blocks: residual blocks.
+      padded: there is a module for the padding before every convolution that keeps the sides.
+      dropout: there is a dropout between the two convolutions of a block.
+    """
+    pad, place = int(padded), int(padded)
+
+    def with_norm(layer):
+        nonlocal place
+        yield Module(f"model.{place}", layer)
+        yield Module(f"model.{place + 1}", f"{layer}_norm", is_norm=True)
+        place += 3  # a ReLU follows
+
+    for layer in ("stem", "down_1", "down_2"):
+        yield from with_norm(layer)
+    for i in range(1, num_blocks + 1):
+        first, second = pad, 2 * pad + 3 + dropout
+        for j, inside in enumerate((first, second), start=1):
+            name = f"model.{place}.conv_block."
+            yield Module(f"{name}{inside}", f"block_{i}/conv_{j}")
+            yield Module(f"{name}{inside + 1}", f"block_{i}/conv_{j}_norm", is_norm=True)
+        place += 1
+    for layer in ("up_2", "up_1"):
+        yield from with_norm(layer)
+    yield Module(f"model.{place + pad}", "output")
+
+
+def patchgan(num_layers: int) -> Iterator[Module]:
+    """List the modules of a PatchGAN with that many convolutions of stride 2; 0 is the PixelGAN."""
+    if num_layers == 0:
+        yield Module("net.0", "conv_1")
+        yield Module("net.2", "conv_2")
+        yield Module("net.3", "conv_2_norm", is_norm=True)
+        yield Module("net.5", "logits")
+        return
+    yield Module("model.0", "conv_1")
+    for i in range(1, num_layers + 1):
+        yield Module(f"model.{3 * i - 1}", f"conv_{i + 1}")
+        yield Module(f"model.{3 * i}", f"conv_{i + 1}_norm", is_norm=True)
+    yield Module(f"model.{3 * num_layers + 2}", "logits")
+
+
+def modules_of(section: Mapping[str, Any]) -> list[Module]:
+    """List the modules of the network that a config section describes, all of whose attributes are given."""
+    kind = section["network"].partition(":")[2]
+    if kind == "UNet":
+        return list(unet(section["num_downs"]))
+    if kind == "ResNet":
+        dropout = section["dropout_rate"] > 0
+        return list(resnet(section["num_blocks"], padded=section["padding"] == "reflect", dropout=dropout))
+    return list(patchgan(RECEPTIVE_FIELDS[section["receptive_field"]]))

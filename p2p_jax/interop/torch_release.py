@@ -1,0 +1,169 @@
+"""A trained run as files that the PyTorch release of pix2pix and CycleGAN loads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+
+from p2p_jax.checkpoint import restore_part
+from p2p_jax.errors import InputError
+from p2p_jax.inference.run import Run
+from p2p_jax.interop import torch_files
+from p2p_jax.interop.torch_layouts import SKIP_UP, write_network
+from p2p_jax.nets import PatchGAN, ResNet, UNet
+from p2p_jax.objectives import make_network
+
+# The release calls the discriminator of the images that G_A makes D_A: it judges domain B.
+FILES = {
+    "generator": "latest_net_G.pth",
+    "discriminator": "latest_net_D.pth",
+    "gen_ab": "latest_net_G_A.pth",
+    "gen_ba": "latest_net_G_B.pth",
+    "disc_b": "latest_net_D_A.pth",
+    "disc_a": "latest_net_D_B.pth",
+}
+"""What the release's files are called, by the players of our objectives."""
+_KINDS = {UNet: "p2p_jax.nets:UNet", ResNet: "p2p_jax.nets:ResNet", PatchGAN: "p2p_jax.nets:PatchGAN"}
+
+
+class Written(NamedTuple):
+    """A file of the release.
+
+    Attributes:
+      path: of the file.
+      options: with which the release makes the network that it fits, as on its command line.
+      notes: what is to be known about it, each a sentence.
+    """
+
+    path: Path
+    options: str
+    notes: tuple[str, ...]
+
+
+def write_torch(run: Run, output: str | Path, direction: str | None = None, *, concat: str = SKIP_UP) -> list[Written]:
+    """Write networks of a run as state dicts.
+
+    Args:
+      run: opened; a run of `pix2pix` or `cyclegan` with networks of this library.
+      output: a file, FILE.pth, for the generator, or a directory for all networks under the release's names.
+      direction: "AtoB" or "BtoA": which generator a file is for; by default the run's own.
+      concat: order of the skips, see ``torch_layouts.CONCATS``; the release before 2017-09-22 wants "up_skip".
+
+    Raises:
+      InputError: PyTorch is not installed, or the release has no such network.
+    """
+    torch_files.import_torch()
+    output, players = Path(output), [name for name in FILES if name in run.shapes["params"]]
+    if output.suffix == ".pth":
+        own = direction in (None, run.config.data.direction)
+        wanted = ("generator", "gen_ab") if own else ("gen_ba",)
+        players = [name for name in players if name in wanted]
+        if not players:
+            raise InputError(f"--direction {direction}: this run was trained for {run.config.data.direction} alone")
+        paths = [output]
+    else:
+        paths = [output / FILES[name] for name in players]
+    if not players:
+        raise InputError(f"the run of {run.config.objective} has none of the players {', '.join(FILES)}")
+    networks = {name: _network(run, name) for name in players}  # before anything is written: they may be refused
+    variables = _restore(run)
+    written = []
+    for name, path in zip(players, paths, strict=True):
+        network = networks[name]
+        section = {key: getattr(network, key) for key in network.__dataclass_fields__ if key not in ("parent", "name")}
+        section["network"] = _KINDS[type(network)]
+        # Batch norm counts batches: a discriminator sees three in a step.
+        step = run.step * (3 if isinstance(network, PatchGAN) else 1)
+        torch_files.write(path, write_network(section, variables[name], step, concat=concat))
+        written.append(Written(path, _options(network), _notes(network, concat)))
+    return written
+
+
+def _network(run: Run, player: str) -> Any:
+    """Return a player's Flax module.
+
+    Raises:
+      InputError: the release has no such network.
+    """
+    section, channels = run.config.generator, run.config.data.channels_b
+    if player.startswith("disc"):
+        section = run.config.discriminator
+    elif player == "gen_ba":
+        channels = run.config.data.channels_a
+    network = make_network(section, out_channels=channels)
+    fault = _fault(network)
+    if fault:
+        raise InputError(f"{player}: the PyTorch release has no network {fault}; export it as ONNX or StableHLO")
+    return network
+
+
+def _fault(network: nn.Module) -> str:
+    if type(network) not in _KINDS:
+        return f"like {type(network).__name__}"
+    if isinstance(network, UNet) and not network.skips:
+        return "without skips (skips=False)"
+    if isinstance(network, UNet) and network.bottleneck_norm:
+        return "with a norm in the bottleneck (bottleneck_norm=True)"
+    if isinstance(network, UNet | ResNet) and network.upsampling != "transposed":
+        return f"with upsampling={network.upsampling}"
+    return ""
+
+
+def _options(network: Any) -> str:
+    norm = network.norm.removesuffix("_affine")
+    if isinstance(network, PatchGAN):
+        layers = {1: "pixel", 70: "basic"}.get(network.receptive_field, "n_layers")
+        count = {16: 1, 34: 2, 142: 4, 286: 5}.get(network.receptive_field)
+        depth = f" --n_layers_D {count}" if count else ""
+        return f"--netD {layers}{depth} --norm {norm} --ndf {network.base_width}"
+    if isinstance(network, ResNet):
+        kind, dropout = f"resnet_{network.num_blocks}blocks", network.dropout_rate > 0
+    else:
+        kind, dropout = f"unet_{2**network.num_downs}", network.dropout_rate > 0
+    return f"--netG {kind} --norm {norm} --ngf {network.base_width}" + ("" if dropout else " --no_dropout")
+
+
+def _notes(network: Any, concat: str) -> tuple[str, ...]:
+    notes = []
+    if isinstance(network, UNet):
+        if network.num_downs not in (7, 8):
+            notes.append(f"the release offers U-Nets with 7 and 8 downs only: add one with {network.num_downs}")
+        if network.dropout_layout == "paper" and network.dropout_rate:
+            notes.append("the release has its dropout one decoder layer further out; with --eval it is off")
+        if concat != SKIP_UP:
+            notes.append("the skips are in the order that the release had before 2017-09-22")
+    if isinstance(network, ResNet) and network.num_blocks not in (6, 9):
+        notes.append(f"the release offers ResNets with 6 and 9 blocks only: add one with {network.num_blocks}")
+    if isinstance(network, ResNet) and network.padding == "zero":
+        notes.append("only the release of July 2017 pads every convolution with zeros")
+    if network.norm == "instance_affine":
+        notes.append("its instance norm has weights: InstanceNorm2d(affine=True), as before 2017-07-02")
+    biased = network.norm != "batch" if network.use_bias is None else network.use_bias
+    if biased != network.norm.startswith("instance"):
+        which = "have" if biased else "have no"
+        notes.append(f"its convolutions before norms {which} biases, other than today's release makes them")
+    if isinstance(network, PatchGAN) and network.padding != 1:
+        notes.append(f"its convolutions are padded by {network.padding}, as before 2017-09-23")
+    return tuple(notes)
+
+
+def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """Return the weights and statistics of every player, flat."""
+    kept = ("params", "batch_stats")
+    template = {
+        key: part if key in kept else jax.tree.map(lambda _: ocp.PLACEHOLDER, part) for key, part in run.shapes.items()
+    }
+    state: Mapping[str, Any] = restore_part(run.workdir, run.step, template)
+    return {
+        name: {
+            f"{key}/{leaf}": np.asarray(value, np.float32)
+            for key in kept
+            for leaf, value in flatten_dict(state[key].get(name, {}), sep="/").items()
+        }
+        for name in state["params"]
+    }

@@ -1,0 +1,316 @@
+"""Files of the PyTorch release become runs, runs become files of the PyTorch release, and nothing is lost between."""
+
+import json
+import os
+import pickle
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import small_config, small_cyclegan_config, to_uint8
+from PIL import Image
+
+from p2p_jax import Translator, convert, evaluate, translate
+from p2p_jax.checkpoint import read_config
+from p2p_jax.errors import InputError
+from p2p_jax.inference.run import open_run
+from p2p_jax.interop import write_torch
+
+torch = pytest.importorskip("torch")
+import torch_release as release  # noqa: E402, it needs PyTorch
+
+SIDE = 32
+
+
+def save(folder, name, network, seed=0, **container):
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(release.randomise(network, seed).state_dict(), folder / name, **container)
+    return network
+
+
+def run_convert(*arguments, size=SIDE):
+    convert.run([*map(str, arguments), "--crop_size", str(size)])
+
+
+def apply(network, images):
+    """Return what a network of PyTorch makes of [B, H, W, C], in training mode as the release translates."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    with torch.no_grad():
+        outputs = [network(torch.from_numpy(image[None]).permute(0, 3, 1, 2)) for image in images]
+    return torch.cat(outputs).permute(0, 2, 3, 1).numpy()
+
+
+def noise(channels=3, side=SIDE, count=2):
+    return np.random.RandomState(1).uniform(-1, 1, (count, side, side, channels)).astype(np.float32)
+
+
+def assert_close(here, there):
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-4 * np.abs(there).max())
+
+
+@pytest.mark.parametrize("container", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
+def test_a_generator_becomes_a_run(tmp_path, capsys, container):
+    network = save(tmp_path, "latest_net_G.pth", release.UNet(3, 3, 5, 4), **container)
+    run_convert("--input", tmp_path / "latest_net_G.pth", "--workdir", tmp_path / "run")
+    told = capsys.readouterr().out
+    assert "UNet(num_downs=5, dropout_layout=pytorch, base_width=4, norm=batch), 3 to 3 channels" in told
+    assert "--concat up_skip" in told and "--discriminator_padding" not in told
+
+    config = read_config(tmp_path / "run")
+    assert config.loss.to_dict() == {"lambda_gan": 0.0} and config.data.crop_size == SIDE
+    assert config.inference.to_dict() == {"norm": "batch", "dropout": True}
+    assert_close(Translator.from_workdir(tmp_path / "run", dropout=False)(noise()), apply(network, noise()))
+    running = Translator.from_workdir(tmp_path / "run", dropout=False, norm="running")(noise())
+    with torch.no_grad():
+        there = network.eval()(torch.from_numpy(noise()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(running - there).max() > 0.01  # `apply` has moved the twin's statistics since it was saved
+    save(tmp_path, "same.pth", network)
+    with torch.no_grad():
+        there = network.eval()(torch.from_numpy(noise()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    assert_close(running, there)
+    facts = json.loads((tmp_path / "run" / "converted_from.json").read_text())
+    assert facts["files"]["generator"]["path"] == "latest_net_G.pth" and facts["options"]["concat"] == "skip_up"
+
+
+def test_translate_and_evaluate_take_a_converted_run(tmp_path):
+    network = save(tmp_path, "latest_net_G.pth", release.ResNet(3, 3, 6, 4))
+    save(tmp_path, "latest_net_D.pth", release.PatchGAN(6, 1, 4))
+    run_convert("--input", tmp_path, "--workdir", tmp_path / "run")  # the folder: both networks
+    pixels = to_uint8(noise(count=3))
+    (tmp_path / "photos" / "val").mkdir(parents=True)
+    for i, image in enumerate(pixels):
+        whole = np.concatenate([image, 255 - image], axis=1)
+        Image.fromarray(whole).save(tmp_path / "photos" / "val" / f"{i}.png")
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+
+    with pytest.raises(SystemExit) as end:
+        translate.run(
+            ["--workdir", str(tmp_path / "run"), "--input", str(tmp_path / "?.png"), "--output", str(tmp_path / "out")]
+        )
+    assert end.value.code == 0
+    expected = to_uint8(apply(network, pixels.astype(np.float32) / 127.5 - 1))
+    translated = np.stack([np.asarray(Image.open(tmp_path / "out" / f"{i}.png")) for i in range(3)])
+    assert np.abs(translated.astype(int) - expected).max() <= 1
+
+    evaluate.run(["--workdir", str(tmp_path / "run"), "--data_dir", str(tmp_path / "photos"), "--metrics", "histogram"])
+    results = json.loads((tmp_path / "run" / "evaluation" / "val_0" / "results.json").read_text())
+    l1 = np.abs(translated / 255 - (255 - pixels) / 255).mean()
+    assert results["num_images"] == 3 and results["metrics"]["l1"]["mean"] == pytest.approx(l1, rel=0.02)
+
+
+def test_a_pair_becomes_a_cyclegan_and_comes_back(tmp_path, capsys):
+    folder, networks = tmp_path / "horse2zebra", {}
+    for i, (name, channels) in enumerate([("A", (3, 1)), ("B", (1, 3))]):
+        networks[f"G_{name}"] = save(folder, f"latest_net_G_{name}.pth", release.ResNet(*channels, 6, 4), seed=i)
+        judge = release.PatchGAN(channels[1], 2, 4, "instance")  # D_A judges what G_A makes
+        networks[f"D_{name}"] = save(folder, f"latest_net_D_{name}.pth", judge, seed=10 + i)
+    run_convert("--input", folder, "--workdir", tmp_path / "run")
+    assert "gen_ab ResNet(num_blocks=6" in capsys.readouterr().out
+    config = read_config(tmp_path / "run")
+    assert config.objective == "p2p_jax:cyclegan" and config.inference.dropout is False
+    assert (config.data.channels_a, config.data.channels_b, config.data.source) == (3, 1, "unpaired")
+    there = Translator.from_workdir(tmp_path / "run")(noise(3))
+    assert_close(there, apply(networks["G_A"], noise(3)))
+    back = Translator.from_workdir(tmp_path / "run", direction="BtoA")(noise(1))
+    assert_close(back, apply(networks["G_B"], noise(1)))
+
+    written = write_torch(open_run(tmp_path / "run"), tmp_path / "back")
+    assert sorted(w.path.name for w in written) == sorted(p.name for p in folder.iterdir())
+    options = {w.path.name: w.options for w in written}
+    assert options["latest_net_G_A.pth"] == "--netG resnet_6blocks --norm instance --ngf 4 --no_dropout"
+    assert options["latest_net_D_B.pth"] == "--netD n_layers --n_layers_D 2 --norm instance --ndf 4"
+    for name, network in networks.items():
+        before = torch.load(folder / f"latest_net_{name}.pth", weights_only=True)
+        after = torch.load(tmp_path / "back" / f"latest_net_{name}.pth", weights_only=True)
+        assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
+        network.load_state_dict(after)  # strict
+    (one,) = write_torch(open_run(tmp_path / "run"), tmp_path / "one.pth", "BtoA")
+    assert one.path.name == "one.pth" and one.notes == ()
+    loaded = torch.load(one.path, weights_only=True)
+    assert all(torch.equal(loaded[key], value) for key, value in networks["G_B"].state_dict().items())
+
+
+def test_a_trained_run_leaves_for_the_release(pix2pix_run, cyclegan_run, tmp_path):
+    """What the release's networks make of the files equals what the run makes."""
+    config = small_config()
+    generator, judge = write_torch(open_run(pix2pix_run), tmp_path / "files")
+    assert (
+        generator.options == "--netG unet_8 --norm batch --ngf 4" and "U-Nets with 7 and 8 downs" in generator.notes[0]
+    )
+    network = release.UNet(3, 3, config.generator.num_downs, config.generator.base_width)
+    network.load_state_dict(torch.load(generator.path, weights_only=True))
+    assert int(network.state_dict()["model.model.1.model.2.num_batches_tracked"]) == 4
+    images = noise(side=16)
+    assert_close(Translator.from_workdir(pix2pix_run, dropout=False)(images), apply(network, images))
+    discriminator = release.PatchGAN(6, 1, 4)
+    discriminator.load_state_dict(torch.load(judge.path, weights_only=True))
+    assert int(discriminator.state_dict()["model.3.num_batches_tracked"]) == 12  # three batches a step
+
+    (path,) = [w.path for w in write_torch(open_run(cyclegan_run), tmp_path / "ab.pth")]
+    network = release.ResNet(3, 3, 1, small_cyclegan_config().generator.base_width)
+    network.load_state_dict(torch.load(path, weights_only=True))
+    assert_close(Translator.from_workdir(cyclegan_run)(images), apply(network, images))
+
+
+def test_what_the_release_does_not_have_is_not_written(tmp_path, pix2pix_run):
+    run = open_run(pix2pix_run)
+    for option, value, message in [
+        ("skips", False, "without skips"),
+        ("bottleneck_norm", True, "norm in the bottleneck"),
+        ("upsampling", "resize", "upsampling=resize"),
+    ]:
+        other = run._replace(config=small_config(**{f"generator__{option}": value}))
+        with pytest.raises(InputError, match=message):
+            write_torch(other, tmp_path / "files")
+    with pytest.raises(InputError, match="trained for BtoA alone"):
+        write_torch(run, tmp_path / "G.pth", "AtoB")
+    assert not (tmp_path / "files").exists() and not (tmp_path / "G.pth").exists()
+
+
+class Bomb:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def make_bomb(folder, legacy):
+    torch.save({"weight": Bomb(folder / "exploded")}, folder / "G.pth", _use_new_zipfile_serialization=not legacy)
+
+
+def cut(folder, share, **container):
+    save(folder, "G.pth", release.UNet(3, 3, 5, 4), **container)
+    content = (folder / "G.pth").read_bytes()
+    (folder / "G.pth").write_bytes(content[: int(len(content) * share)])
+
+
+LEGACY = {"_use_new_zipfile_serialization": False}
+DAMAGED = "is damaged, or no file of weights"
+FAULTS = {
+    "cut": (lambda d: cut(d, 0.5), DAMAGED),
+    "nearly whole": (lambda d: cut(d, 0.999), DAMAGED),
+    "empty": (lambda d: cut(d, 0.0), DAMAGED),
+    "legacy cut": (lambda d: cut(d, 0.5, **LEGACY), DAMAGED),
+    "legacy nearly whole": (lambda d: cut(d, 0.9999, **LEGACY), DAMAGED),
+    "a page": (lambda d: (d / "G.pth").write_text("<!DOCTYPE html><html>not found</html>"), DAMAGED),
+    "bomb": (lambda d: make_bomb(d, legacy=False), r"holds more than weights \(it asks for posix.system\)"),
+    "legacy bomb": (lambda d: make_bomb(d, legacy=True), r"holds more than weights \(it asks for posix.system\)"),
+    "plain bomb": (
+        lambda d: (d / "G.pth").write_bytes(pickle.dumps(Bomb(d / "exploded"), protocol=2)),
+        "more than weights",
+    ),
+    "whole module": (lambda d: torch.save(release.UNet(3, 3, 5, 4), d / "G.pth"), "torch_release.UNet"),
+    "no weights": (lambda d: torch.save({"epoch": 3}, d / "G.pth"), "holds a dict of epoch, not a state dict"),
+    "a list": (lambda d: torch.save([torch.zeros(3)], d / "G.pth"), "holds a list, not a state dict"),
+    "other architecture": (
+        lambda d: torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)).state_dict(), d / "G.pth"),
+        "none of the networks of the PyTorch release",
+    ),
+    "discriminator": (
+        lambda d: save(d, "G.pth", release.PatchGAN(6, 3, 4)),
+        "is a discriminator; name it after --disc",
+    ),
+    "missing": (lambda d: None, "G.pth is no file"),
+    "too shallow": (
+        lambda d: torch.save({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, d / "G.pth"),
+        "a U-Net without inner layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_file_that_cannot_be_used_leaves_nothing_behind(tmp_path, name):
+    make, message = FAULTS[name]
+    make(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match=message) as error:
+        run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run")
+    assert str(error.value).startswith("error: ") and str(tmp_path / "G.pth") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_files_that_do_not_fit_together_leave_nothing_behind(tmp_path):
+    save(tmp_path, "G.pth", release.UNet(3, 3, 5, 4))
+    save(tmp_path, "G1.pth", release.UNet(1, 3, 5, 4))
+    save(tmp_path, "R.pth", release.ResNet(3, 3, 6, 4))
+    save(tmp_path, "D4.pth", release.PatchGAN(4, 3, 4))
+    save(tmp_path, "D3.pth", release.PatchGAN(3, 3, 4))
+    save(tmp_path, "D3n2.pth", release.PatchGAN(3, 2, 4))
+    files = {path.stem: path for path in tmp_path.iterdir()}
+    before = sorted(tmp_path.iterdir())
+    for inputs, judges, message in [
+        (["G"], ["D4"], "D4.pth takes 4 channels, but beside .*G.pth a discriminator takes 3 or 6"),
+        (["G"], ["G"], "G.pth is a generator; name it after --input"),
+        (["G", "R"], [], "no pair"),
+        (["G", "G1"], [], "no pair"),
+        (["G", "G"], ["D3"], "2 generators and 1 discriminators"),
+        (["G", "G"], ["D3", "D3n2"], "another architecture than the other discriminator"),
+    ]:
+        arguments = ["--input", *(files[name] for name in inputs), "--workdir", tmp_path / "run"]
+        if judges:
+            arguments += ["--discriminator", *(files[name] for name in judges)]
+        with pytest.raises(SystemExit, match=message):
+            run_convert(*arguments)
+        assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="exists and is not empty"):
+        run_convert("--input", files["G"], "--workdir", tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(SystemExit, match="holds no latest_net_G.pth"):
+        run_convert("--input", tmp_path, "--workdir", tmp_path / "run")
+
+
+def test_an_unconditional_discriminator_is_told_by_its_channels(tmp_path):
+    save(tmp_path, "latest_net_G.pth", release.UNet(3, 3, 5, 4))
+    save(tmp_path, "latest_net_D.pth", release.PatchGAN(3, 1, 4))
+    run_convert("--input", tmp_path, "--workdir", tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    assert run.config.loss.to_dict() == {"conditional": False}
+    assert run.shapes["params"]["discriminator"]["conv_1"]["kernel"].shape == (4, 4, 3, 4)
+
+
+def test_options_for_what_cannot_be_seen(tmp_path):
+    network = save(tmp_path, "G.pth", release.UNet(3, 3, 5, 4, order="up_skip", bias=True))
+    judge = save(tmp_path, "D.pth", release.PatchGAN(6, 2, 4, padding=2))
+    arguments = ["--input", tmp_path / "G.pth", "--discriminator", tmp_path / "D.pth", "--workdir", tmp_path / "run"]
+    run_convert(*arguments, "--concat", "up_skip", "--discriminator_padding", "2", "--dropout", "off")
+    config = read_config(tmp_path / "run")
+    assert config.discriminator.padding == 2 and config.generator.use_bias is True and not config.inference.dropout
+    assert_close(Translator.from_workdir(tmp_path / "run")(noise()), apply(network, noise()))
+    written = write_torch(open_run(tmp_path / "run"), tmp_path / "back", concat="up_skip")
+    for path, twin in zip([w.path for w in written], (network, judge), strict=True):
+        tensors = torch.load(path, weights_only=True)
+        original = torch.load(tmp_path / f"{path.stem[-1]}.pth", weights_only=True)
+        assert list(tensors) == list(original) and all(torch.equal(tensors[key], original[key]) for key in tensors)
+        twin.load_state_dict(tensors)
+
+
+def test_half_precision_is_read(tmp_path):
+    network = release.randomise(release.ResNet(3, 3, 6, 4), 0)
+    for i, dtype in enumerate([torch.float16, torch.bfloat16, torch.float64]):
+        tensors = {name: value.to(dtype) for name, value in network.state_dict().items()}
+        torch.save(tensors, tmp_path / "G.pth")
+        run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / f"run{i}")
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+        assert_close(Translator.from_workdir(tmp_path / f"run{i}")(noise()), apply(network, noise()))
+        assert open_run(tmp_path / f"run{i}").shapes["params"]["generator"]["stem"]["kernel"].dtype == jnp.float32
+
+
+def test_colorization_takes_photographs(tmp_path, capsys):
+    pytest.importorskip("skimage")
+    save(tmp_path, "G.pth", release.UNet(1, 2, 5, 4))
+    run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run")
+    assert "colorization in CIE Lab" in capsys.readouterr().out
+    translator = Translator.from_workdir(tmp_path / "run")
+    assert (translator.domain_in.kind, translator.domain_out.kind) == ("lab_l", "lab_ab")
+    assert translator(to_uint8(noise())).shape == (2, SIDE, SIDE, 2)

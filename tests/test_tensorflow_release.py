@@ -1,0 +1,445 @@
+"""Checkpoints and .pict files of the TensorFlow release, against its networks in TensorFlow's own operations."""
+
+import json
+import re
+import shutil
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+from p2p_jax.data.backend import tensorflow
+from p2p_jax.errors import InputError
+from p2p_jax.interop.tensorflow_files import is_checkpoint, read_checkpoint, read_pict
+from p2p_jax.interop.tensorflow_release import recognise
+from p2p_jax.objectives import make_network
+
+pytest.importorskip("tensorflow")
+WIDTH = 4
+NAMES = {  # of the kernels of convolutions and of transposed ones, of the scale and the offset of a norm
+    "later": ("conv2d/kernel", "conv2d_transpose/kernel", "batch_normalization/gamma", "batch_normalization/beta"),
+    "earlier": ("conv/filter", "deconv/filter", "batchnorm/scale", "batchnorm/offset"),
+}
+BIASES = {"conv2d/kernel": "conv2d/bias", "conv2d_transpose/kernel": "conv2d_transpose/bias"}
+
+
+def unet_scopes(depth, channels=(3, 3), width=WIDTH):
+    """Return {scope: (is transposed, channels in, channels out, has a norm)} of the release's U-Net."""
+    widths = [width * min(2**i, 8) for i in range(depth)]
+    scopes = {}
+    for i in range(1, depth + 1):
+        scopes[f"generator/encoder_{i}"] = (False, channels[0] if i == 1 else widths[i - 2], widths[i - 1], i > 1)
+    for i in range(depth, 0, -1):
+        inputs = widths[i - 1] * (1 if i == depth else 2)
+        scopes[f"generator/decoder_{i}"] = (True, inputs, channels[1] if i == 1 else widths[i - 2], i > 1)
+    return scopes
+
+
+def discriminator_scopes(channels=6, width=WIDTH):
+    widths = [channels, width, 2 * width, 4 * width, 8 * width, 1]
+    return {f"discriminator/layer_{i}": (False, widths[i - 1], widths[i], 1 < i < 5) for i in range(1, 6)}
+
+
+def random_weights(scopes, generation, seed=0):
+    """Return {name: float32 array} of layers, as a generation of the release has them."""
+    random = np.random.RandomState(seed)
+    conv, transposed, scale, offset = NAMES[generation]
+    weights = {}
+    for scope, (is_transposed, inputs, outputs, has_norm) in scopes.items():
+        kernel = transposed if is_transposed else conv
+        shape = (outputs, inputs) if is_transposed else (inputs, outputs)
+        weights[f"{scope}/{kernel}"] = random.standard_normal((4, 4, *shape)) / np.sqrt(4 * inputs)
+        if kernel in BIASES:
+            weights[f"{scope}/{BIASES[kernel]}"] = random.standard_normal(outputs)
+        if has_norm:
+            weights[f"{scope}/{scale}"] = 1 + 0.5 * random.standard_normal(outputs)
+            weights[f"{scope}/{offset}"] = 0.5 * random.standard_normal(outputs)
+            if generation == "later":
+                weights[f"{scope}/batch_normalization/moving_mean"] = np.zeros(outputs)
+                weights[f"{scope}/batch_normalization/moving_variance"] = np.ones(outputs)
+    return {name: value.astype(np.float32) for name, value in weights.items()}
+
+
+def layer(tf, weights, scope, x, generation, stride=2):
+    """Apply a layer of the release, without its activation."""
+    conv, transposed, scale, offset = NAMES[generation]
+    if (kernel := weights.get(f"{scope}/{conv}")) is not None:
+        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        x, bias = tf.nn.conv2d(padded, kernel, stride, "VALID"), BIASES.get(conv)
+    else:
+        kernel = weights[f"{scope}/{transposed}"]
+        shape = [x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[2]]
+        x, bias = tf.nn.conv2d_transpose(x, kernel, shape, 2, "SAME"), BIASES.get(transposed)
+    if bias:
+        x = x + weights[f"{scope}/{bias}"]
+    if f"{scope}/{scale}" in weights:
+        mean, variance = tf.nn.moments(x, [0, 1, 2])
+        x = tf.nn.batch_normalization(
+            x, mean, variance, weights[f"{scope}/{offset}"], weights[f"{scope}/{scale}"], 1e-5
+        )
+    return x
+
+
+def run_unet(weights, images, generation):
+    tf = tensorflow()
+    depth = len({name.split("/")[1] for name in weights if "encoder" in name})
+    skips = [layer(tf, weights, "generator/encoder_1", tf.constant(images), generation)]
+    for i in range(2, depth + 1):
+        skips.append(layer(tf, weights, f"generator/encoder_{i}", tf.nn.leaky_relu(skips[-1], 0.2), generation))
+    x = skips.pop()
+    for i in range(depth, 0, -1):
+        x = layer(tf, weights, f"generator/decoder_{i}", tf.nn.relu(x), generation)
+        if i > 1:
+            x = tf.concat([x, skips.pop()], 3)
+    return tf.tanh(x).numpy()
+
+
+def run_discriminator(weights, inputs, targets, generation):
+    """Return logits; the release takes their sigmoid."""
+    tf = tensorflow()
+    x = tf.concat([inputs, targets], 3)
+    for i in range(1, 6):
+        x = layer(tf, weights, f"discriminator/layer_{i}", x, generation, stride=2 if i < 4 else 1)
+        x = x if i == 5 else tf.nn.leaky_relu(x, 0.2)
+    return x.numpy()
+
+
+def write_checkpoint(folder, weights, step=200):
+    """Save weights as the release does: with Adam's slots, the averages of losses, and a file that names the latest."""
+    tf1 = tensorflow().compat.v1
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        variables = {name: tf1.get_variable(name, initializer=value) for name, value in weights.items()}
+        loss = tf1.add_n([tf1.reduce_sum(variable**2) for variable in variables.values()], name="generator_loss/add")
+        trained = [variable for name, variable in variables.items() if "moving" not in name]
+        with tf1.name_scope("generator_train"):
+            tf1.train.AdamOptimizer(2e-4, 0.5).minimize(loss, var_list=trained)
+        tf1.train.ExponentialMovingAverage(0.99).apply([loss])
+        number = tf1.train.get_or_create_global_step()
+        session.run(tf1.global_variables_initializer())
+        session.run(number.assign(step))
+        folder.mkdir(exist_ok=True)
+        tf1.train.Saver(max_to_keep=1).save(session, str(folder / "model"), global_step=number)
+    return folder / f"model-{step}"
+
+
+def write_pict(path, weights):
+    """Write weights, rounded to 256 values, by the release's rules; returns what they were rounded to."""
+    levels = np.linspace(-3, 3, 256).astype("<f4")
+    names = sorted(weights)
+    codes = {name: np.abs(weights[name][..., None] - levels).argmin(-1).astype(np.uint8) for name in names}
+    shapes = json.dumps([{"name": name, "shape": weights[name].shape} for name in names]).encode()
+    write_chunks(path, shapes, levels.tobytes(), b"".join(codes[name].tobytes() for name in names))
+    return {name: levels[codes[name]] for name in names}
+
+
+def write_chunks(path, *chunks):
+    path.write_bytes(b"".join(struct.pack(">I", len(chunk)) + chunk for chunk in chunks))
+
+
+def apply(network, *inputs):
+    """Run a network that was read, with the batch's statistics and without dropout."""
+    module = make_network(network.section, out_channels=network.out_channels)
+    dropout = {} if network.is_discriminator else {"dropout": False}
+    x = np.concatenate(inputs, -1)
+    return np.asarray(
+        jax.jit(lambda variables, x: module.apply(variables, x, train=True, **dropout))(network.variables, x)
+    )
+
+
+def random_images(size, seed, channels=3):
+    return np.random.RandomState(seed).uniform(-1, 1, (2, size, size, channels)).astype(np.float32)
+
+
+def assert_close(actual, expected):
+    assert expected.std() > 0.05  # neither saturated nor flat
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def generation(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def weights(generation):
+    return random_weights(unet_scopes(8) | discriminator_scopes(), generation)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, generation, weights):
+    """A folder as the release leaves it; read it only."""
+    folder = tmp_path_factory.mktemp(generation)
+    write_checkpoint(folder, weights)
+    return folder
+
+
+def test_a_checkpoint_gives_what_the_release_gives(checkpoint, weights, generation):
+    networks = recognise(read_checkpoint(checkpoint), "facades")
+    bias = {"use_bias": True} if generation == "later" else {}
+    network, discriminator = networks["generator"], networks["discriminator"]
+    assert network.section == bias | {
+        "network": "p2p_jax.nets:UNet",
+        "num_downs": 8,
+        "base_width": WIDTH,
+        "norm": "batch",
+        "bottleneck_norm": True,
+        "dropout_layout": "paper",
+    }
+    assert discriminator.section == bias | {
+        "network": "p2p_jax.nets:PatchGAN",
+        "receptive_field": 70,
+        "base_width": WIDTH,
+        "norm": "batch",
+    }
+    assert [(n.in_channels, n.out_channels, n.step) for n in networks.values()] == [(3, 3, 200), (6, 1, 200)]
+    images, targets = random_images(256, 1), random_images(256, 2)
+    assert_close(apply(network, images), run_unet(weights, images, generation))
+    logits = run_discriminator(weights, images, targets, generation)
+    assert logits.shape == (2, 30, 30, 1)
+    assert_close(apply(discriminator, images, targets), logits)
+
+
+def test_weights_of_a_checkpoint_are_taken_bit_by_bit(checkpoint, weights, generation):
+    tensors = read_checkpoint(checkpoint)
+    assert {name for name in tensors if name.startswith(("generator/", "discriminator/"))} == weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_array_equal(tensors[name], value, strict=True)
+    networks = recognise(tensors, "facades")
+    conv, transposed, scale, offset = NAMES[generation]
+    params = networks["generator"].variables["params"]
+    np.testing.assert_array_equal(params["down_8"]["kernel"], weights[f"generator/encoder_8/{conv}"], strict=True)
+    np.testing.assert_array_equal(params["down_8_norm"]["scale"], weights[f"generator/encoder_8/{scale}"], strict=True)
+    np.testing.assert_array_equal(params["up_8"]["kernel"], weights[f"generator/decoder_8/{transposed}"], strict=True)
+    np.testing.assert_array_equal(params["up_2_norm"]["bias"], weights[f"generator/decoder_2/{offset}"], strict=True)
+    theirs = weights[f"generator/decoder_2/{transposed}"]
+    skip, up = np.split(params["up_2"]["kernel"], 2, axis=3)
+    np.testing.assert_array_equal(np.concatenate([up, skip], 3), theirs, strict=True)
+    bias = weights.get("generator/decoder_1/conv2d_transpose/bias", np.zeros(3, np.float32))
+    np.testing.assert_array_equal(params["up_1"]["bias"], bias, strict=True)
+    assert ("bias" in params["down_1"]) is (generation == "later")
+    for network in networks.values():
+        taken = sum(v.size for n, v in weights.items() if "moving" not in n and n.startswith(network_scope(network)))
+        added = {"later": 0, "earlier": WIDTH + 1 if network.is_discriminator else 3}[generation]
+        assert network.num_parameters == taken + added
+        stats = network.variables["batch_stats"]
+        assert all((norm["mean"] == 0).all() and (norm["var"] == 1).all() for norm in stats.values())
+        assert len(stats) == (3 if network.is_discriminator else 14)
+
+
+def network_scope(network):
+    return "discriminator/" if network.is_discriminator else "generator/"
+
+
+def test_every_way_to_name_a_checkpoint_leads_to_it(checkpoint, tmp_path):
+    files = sorted(path.name for path in checkpoint.iterdir())
+    assert files == ["checkpoint", *(f"model-200.{e}" for e in ("data-00000-of-00001", "index", "meta"))]
+    expected = read_checkpoint(checkpoint)
+    for name in ("model-200", *files):
+        assert is_checkpoint(checkpoint / name)
+        assert read_checkpoint(checkpoint / name).keys() == expected.keys()
+    copy = shutil.copytree(checkpoint, tmp_path / "a copy")
+    for latest in ("/elsewhere/facades/model-200", r"C:\\facades\\model-200"):
+        all_paths = f'model_checkpoint_path: "{latest}"\nall_model_checkpoint_paths: "/elsewhere/model-100"\n'
+        (copy / "checkpoint").write_text(all_paths)
+        assert is_checkpoint(copy) and read_checkpoint(copy).keys() == expected.keys()
+    (copy / "checkpoint").unlink()
+    (copy / "model-200.meta").unlink()
+    assert is_checkpoint(copy) and read_checkpoint(copy).keys() == expected.keys()
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    (tmp_path / "checkpoints" / "4000").mkdir(parents=True)  # as in a run of this library
+    for name in ("config.json", "latest_net_G.pth", "facades.pict", "checkpoints/4000/_CHECKPOINT_METADATA"):
+        (tmp_path / name).touch()
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "checkpoint", *tmp_path.rglob("*")):
+        assert not is_checkpoint(path)
+
+
+def test_depth_width_and_channels_are_inferred_and_the_outermost_scope_may_be_left_out(tmp_path, generation):
+    weights = random_weights(unet_scopes(4, channels=(1, 2), width=6), generation)
+    rounded = write_pict(tmp_path / "colour.pict", weights)
+    tensors = read_pict(tmp_path / "colour.pict")
+    assert tensors.keys() == weights.keys()
+    for name in tensors:
+        np.testing.assert_array_equal(tensors[name], rounded[name], strict=True)
+    networks = recognise(tensors, "colour.pict")
+    assert networks.keys() == {"generator"}
+    network = networks["generator"]
+    assert (network.in_channels, network.out_channels, network.step) == (1, 2, 0)
+    assert (network.section["num_downs"], network.section["base_width"]) == (4, 6)
+    images = random_images(32, 3, channels=1)
+    assert_close(apply(network, images), run_unet(rounded, images, generation))
+    bare = recognise({name.removeprefix("generator/"): value for name, value in tensors.items()}, "bare.pict")
+    jax.tree.map(np.testing.assert_array_equal, bare["generator"].variables, network.variables)
+
+
+def small_tensors(generation="later"):
+    return random_weights(unet_scopes(3) | discriminator_scopes(), generation)
+
+
+def test_a_bottleneck_without_norm_is_seen():
+    tensors = {name: v for name, v in small_tensors("earlier").items() if "encoder_3/batchnorm" not in name}
+    network = recognise(tensors, "no_norm")["generator"]
+    assert network.section["bottleneck_norm"] is False
+    images = random_images(16, 4)
+    assert_close(apply(network, images), run_unet(tensors, images, "earlier"))
+
+
+def without(*patterns):
+    return lambda tensors: {n: v for n, v in tensors.items() if not any(re.search(p, n) for p in patterns)}
+
+
+def reshaped(name, shape):
+    return lambda tensors: tensors | {name: np.zeros(shape, np.float32)}
+
+
+WRONG = {
+    "a layer is missing": (
+        without("encoder_2/"),
+        r"bad lacks generator/encoder_2/batch_normalization/beta, .*complete",
+    ),
+    "a bias is missing": (without("decoder_1/.*bias"), "bad lacks generator/decoder_1/conv2d_transpose/bias; is it"),
+    "the innermost layers are missing": (
+        without("coder_3/"),
+        r"bad: generator/decoder_2/conv2d_transpose/kernel .*\(4, 4, 4, 16\).*\(4, 4, 4, 8\)",
+    ),
+    "a layer of the discriminator is missing": (
+        without("layer_3/"),
+        "bad lacks discriminator/layer_3/.*, and holds discriminator/layer_4/.*: another architecture",
+    ),
+    "no generator": (without("generator"), "bad holds no generator of the TensorFlow release .* but discriminator/"),
+    "nothing": (lambda tensors: {}, "bad holds no generator .* but nothing"),
+    "another program's": (
+        lambda tensors: {"layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": np.zeros(3)},
+        "no generator of the TensorFlow release .* but layer_with_weights-0/kernel",
+    ),
+    "wrong channels": (
+        reshaped("generator/encoder_2/conv2d/kernel", (4, 4, 5, 8)),
+        r"bad: generator/encoder_2/conv2d/kernel .*\(4, 4, 5, 8\).*\(4, 4, 4, 8\)",
+    ),
+    "no kernel": (
+        reshaped("generator/encoder_1/conv2d/kernel", (3, 4)),
+        r"encoder_1/conv2d/kernel .*\(3, 4\).* kernel",
+    ),
+    "something more": (
+        reshaped("generator/encoder_2/dense/kernel", (8, 8)),
+        "bad holds generator/encoder_2/dense/kernel, which the release's network has not",
+    ),
+    "separable convolutions": (
+        reshaped("generator/encoder_2/separable_conv2d/depthwise_kernel", (4, 4, 4, 1)),
+        "bad was trained with --separable_conv",
+    ),
+    "a number that is no layer": (
+        reshaped("generator/encoder_999999999999/conv2d/kernel", (4, 4, 4, 8)),
+        "lacks generator/.*, and holds generator/encoder_999999999999/",
+    ),
+    "several discriminators' logits": (
+        reshaped("discriminator/layer_5/conv2d/kernel", (4, 4, 32, 2)),
+        r"discriminator/layer_5/conv2d/kernel .*\(4, 4, 32, 2\).*\(4, 4, 32, 1\)",
+    ),
+    "one layer": (without("coder_[23]/"), "a generator with 1 encoder layers; the release's U-Net has 8"),
+    "two layers of a discriminator": (without("layer_[345]/"), "a discriminator with 2 layers; the release's has 5"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_another_architecture_is_named(case):
+    change, message = WRONG[case]
+    with pytest.raises(InputError, match=message):
+        recognise(change(small_tensors()), "bad")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A small checkpoint to be damaged."""
+    write_checkpoint(tmp_path / "run", random_weights(unet_scopes(2), "earlier"), step=7)
+    return tmp_path / "run"
+
+
+def test_a_damaged_checkpoint_is_named(damaged):
+    data, index = damaged / "model-7.data-00000-of-00001", damaged / "model-7.index"
+    contents = {path: path.read_bytes() for path in (data, index)}
+    for path, content in contents.items():
+        for size in (0, 100, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:size])
+            with pytest.raises(InputError, match=re.escape(str(path))):
+                read_checkpoint(damaged)
+        flipped = bytearray(content)
+        flipped[len(content) // 3] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            read_checkpoint(damaged)
+        path.unlink()
+        assert is_checkpoint(damaged) and is_checkpoint(damaged / "model-7")
+        with pytest.raises(InputError, match=re.escape(f"{path} is missing")):
+            read_checkpoint(damaged / "model-7")
+        path.write_bytes(content)
+    assert recognise(read_checkpoint(damaged), "whole")["generator"].step == 7
+
+
+def test_a_missing_shard_is_named(damaged):
+    data = damaged / "model-7.data-00000-of-00001"
+    data.rename(damaged / "model-7.data-00000-of-00003")
+    with pytest.raises(InputError, match="model-7.data-00001-of-00003 is missing"):
+        read_checkpoint(damaged)
+
+
+def test_a_folder_that_leaves_the_checkpoint_open(damaged, tmp_path):
+    (damaged / "checkpoint").write_text('model_checkpoint_path: "model-8"\n')
+    with pytest.raises(InputError, match="model-8.index is missing"):
+        read_checkpoint(damaged)
+    (damaged / "checkpoint").write_bytes(bytes(range(256)))
+    shutil.copy(damaged / "model-7.index", damaged / "model-9.index")
+    with pytest.raises(InputError, match="run has no file called checkpoint .* several checkpoints: model-7, model-9"):
+        read_checkpoint(damaged)
+    with pytest.raises(InputError, match="no checkpoint; name one"):
+        read_checkpoint(tmp_path)
+    renamed = damaged.rename(tmp_path / "run [1]")
+    with pytest.raises(InputError, match=r"move it where no name has"):
+        read_checkpoint(renamed / "model-7")
+
+
+LEVELS = np.zeros(256, "<f4").tobytes()
+ENTRY = {"name": "a", "shape": [2, 3]}
+BAD_PICTS = {
+    "no JSON": ([b"\xff\x00", LEVELS, bytes(6)], "JSON"),
+    "no list": ([b'{"name": "a"}', LEVELS, bytes(6)], "names and shapes"),
+    "an empty list": ([b"[]", LEVELS, b""], "names and shapes"),
+    "deep": ([b"[" * 100_000, LEVELS, bytes(6)], "JSON"),
+    "no name": ([json.dumps([{"shape": [2]}]).encode(), LEVELS, bytes(2)], "names and shapes"),
+    "a negative size": (
+        [json.dumps([{"name": "a", "shape": [-2, -3]}]).encode(), LEVELS, bytes(6)],
+        "names and shapes",
+    ),
+    "a wrong size": ([json.dumps([{"name": "a", "shape": "23"}]).encode(), LEVELS, bytes(6)], "names and shapes"),
+    "a name twice": ([json.dumps([ENTRY, ENTRY]).encode(), LEVELS, bytes(12)], "several weights"),
+    "too few values": ([json.dumps([ENTRY]).encode(), LEVELS[4:], bytes(6)], "1020 bytes of values"),
+    "too few codes": ([json.dumps([ENTRY]).encode(), LEVELS, bytes(5)], "codes for 5 weights, and shapes for 6"),
+    "a size beyond all": (
+        [json.dumps([{"name": "a", "shape": [10**9] * 4}]).encode(), LEVELS, bytes(6)],
+        "codes for 6 weights",
+    ),
+    "a chunk more": ([json.dumps([ENTRY]).encode(), LEVELS, bytes(6), b"more"], "goes on for 8 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTS)
+def test_a_wrong_pict_file_is_named(case, tmp_path):
+    chunks, message = BAD_PICTS[case]
+    write_chunks(tmp_path / "bad.pict", *chunks)
+    with pytest.raises(InputError, match=f"bad.pict .*{message}"):
+        read_pict(tmp_path / "bad.pict")
+
+
+def test_a_pict_file_that_is_cut_short_is_named(tmp_path):
+    path = tmp_path / "cut.pict"
+    write_chunks(path, json.dumps([ENTRY]).encode(), LEVELS, bytes(range(6)))
+    content = path.read_bytes()
+    np.testing.assert_array_equal(read_pict(path)["a"], np.zeros((2, 3), np.float32), strict=True)
+    for size in (0, 3, 4, 20, 40, 800, len(content) - 7, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match="cut.pict ends within its (names|values|codes)"):
+            read_pict(path)
+    with pytest.raises(InputError, match="missing.pict cannot be read"):
+        read_pict(tmp_path / "missing.pict")

@@ -1,0 +1,159 @@
+"""Twins of the PyTorch release's networks, with its names of modules and with the layouts of its earlier years."""
+
+import torch
+from torch import nn
+
+
+def norm_layer(kind, channels):
+    """Return "batch", "instance", "instance_affine" or "none"."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "none":
+        return nn.Identity()
+    return nn.InstanceNorm2d(channels, affine=kind == "instance_affine")
+
+
+class UNetLevel(nn.Module):
+    """One level of the U-Net with everything below it."""
+
+    def __init__(
+        self, outer, inner, child, *, channels=None, place="middle", norm="batch", bias=False, order="skip_up"
+    ):
+        super().__init__()
+        self.outermost, self.order = place == "outermost", order
+        down = nn.Conv2d(channels or outer, inner, 4, 2, 1, bias=bias)
+        below = inner if place == "innermost" else 2 * inner
+        if self.outermost:
+            up = nn.ConvTranspose2d(below, outer, 4, 2, 1)
+            layers = [down, child, nn.ReLU(), up, nn.Tanh()]
+        else:
+            up = nn.ConvTranspose2d(below, outer, 4, 2, 1, bias=bias)
+            layers = [nn.LeakyReLU(0.2), down]
+            layers += [] if place == "innermost" else [norm_layer(norm, inner), child]
+            layers += [nn.ReLU(), up, norm_layer(norm, outer)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x):
+        """Apply to [B, C, H, W]."""
+        y = self.model(x)
+        if self.outermost:
+            return y
+        return torch.cat([x, y] if self.order == "skip_up" else [y, x], 1)
+
+
+class UNet(nn.Module):
+    """The U-Net generator, without dropout."""
+
+    def __init__(self, in_channels, out_channels, num_downs, width, norm="batch", bias=None, order="skip_up"):
+        super().__init__()
+        bias = norm.startswith("instance") if bias is None else bias
+        settings = {"norm": norm, "bias": bias, "order": order}
+        widths = [width * min(2**i, 8) for i in range(num_downs)]
+        level = UNetLevel(widths[-2], widths[-1], None, place="innermost", **settings)
+        for i in range(num_downs - 2, 0, -1):
+            level = UNetLevel(widths[i - 1], widths[i], level, **settings)
+        self.model = UNetLevel(out_channels, width, level, channels=in_channels, place="outermost", **settings)
+
+    def forward(self, x):
+        """Translate [B, C, H, W]."""
+        return self.model(x)
+
+
+class Residual(nn.Module):
+    """A residual block."""
+
+    def __init__(self, width, norm, bias, padded, dropout):
+        super().__init__()
+        conv = [nn.Conv2d(width, width, 3, padding=int(not padded), bias=bias), norm_layer(norm, width)]
+        again = [nn.Conv2d(width, width, 3, padding=int(not padded), bias=bias), norm_layer(norm, width)]
+        pad, noise = [nn.ReflectionPad2d(1)] * padded, [nn.Dropout(0.5)] * dropout
+        self.conv_block = nn.Sequential(*pad, *conv, nn.ReLU(), *noise, *pad, *again)
+
+    def forward(self, x):
+        """Apply to [B, C, H, W]."""
+        return x + self.conv_block(x)
+
+
+class ResNet(nn.Module):
+    """The ResNet generator; ``padded=False`` is that of some days in July 2017."""
+
+    def __init__(
+        self, in_channels, out_channels, num_blocks, width, norm="instance", bias=None, padded=True, dropout=0
+    ):
+        super().__init__()
+        bias = norm.startswith("instance") if bias is None else bias
+        pad, zeros = [nn.ReflectionPad2d(3)] * padded, 3 * int(not padded)
+        layers = [*pad, nn.Conv2d(in_channels, width, 7, padding=zeros, bias=bias), norm_layer(norm, width), nn.ReLU()]
+        for w in (width, 2 * width):
+            layers += [nn.Conv2d(w, 2 * w, 3, 2, 1, bias=bias), norm_layer(norm, 2 * w), nn.ReLU()]
+        layers += [Residual(4 * width, norm, bias, padded, dropout) for _ in range(num_blocks)]
+        for w in (4 * width, 2 * width):
+            layers += [nn.ConvTranspose2d(w, w // 2, 3, 2, 1, 1, bias=bias), norm_layer(norm, w // 2), nn.ReLU()]
+        layers += [*pad, nn.Conv2d(width, out_channels, 7, padding=zeros), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x):
+        """Translate [B, C, H, W]."""
+        return self.model(x)
+
+
+class PatchGAN(nn.Module):
+    """The discriminator with that many convolutions of stride 2."""
+
+    def __init__(self, in_channels, num_layers, width, norm="batch", bias=None, padding=1):
+        super().__init__()
+        bias = norm.startswith("instance") if bias is None else bias
+        layers = [nn.Conv2d(in_channels, width, 4, 2, padding), nn.LeakyReLU(0.2)]
+        before = width
+        for i in range(1, num_layers + 1):
+            after, stride = width * min(2**i, 8), 2 if i < num_layers else 1
+            layers += [nn.Conv2d(before, after, 4, stride, padding, bias=bias), norm_layer(norm, after)]
+            layers, before = [*layers, nn.LeakyReLU(0.2)], after
+        self.model = nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, padding))
+
+    def forward(self, x):
+        """Return logits of [B, C, H, W]."""
+        return self.model(x)
+
+
+class PixelGAN(nn.Module):
+    """The 1x1 discriminator."""
+
+    def __init__(self, in_channels, width, norm="batch", bias=None):
+        super().__init__()
+        bias = norm.startswith("instance") if bias is None else bias
+        self.net = nn.Sequential(
+            nn.Conv2d(in_channels, width, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 1, bias=bias),
+            norm_layer(norm, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 1, bias=bias),
+        )
+
+    def forward(self, x):
+        """Return logits of [B, C, H, W]."""
+        return self.net(x)
+
+
+@torch.no_grad()
+def randomise(network, seed):
+    """Give every weight, bias and running statistic a random value that keeps signals in proportion."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(tensor):
+        return torch.randn(tensor.shape, generator=generator)
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.weight.copy_(noise(module.weight) * (1.5 / module.weight[0].numel() ** 0.5))
+            if module.bias is not None:
+                module.bias.copy_(0.3 * noise(module.bias))
+        elif isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d)):
+            if module.affine:
+                module.weight.copy_(1 + 0.3 * noise(module.weight))
+                module.bias.copy_(0.3 * noise(module.bias))
+            if module.running_mean is not None:
+                module.running_mean.copy_(0.3 * noise(module.running_mean))
+                module.running_var.copy_(0.5 + noise(module.running_var).abs())
+    return network
