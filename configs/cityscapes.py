@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:pix2pix",
             seed=0,
+            init_from="",
             num_steps=595_000,  # 200 epochs
             batch_size=1,
             dtype="float32",

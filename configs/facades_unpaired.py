@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:cyclegan",
             seed=0,
+            init_from="",
             num_steps=80_000,  # 200 epochs
             batch_size=1,
             dtype="float32",

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:pix2pix",
             seed=0,
+            init_from="",
             num_steps=219_200,  # 200 epochs
             batch_size=1,
             dtype="float32",

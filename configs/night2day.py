@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:pix2pix",
             seed=0,
+            init_from="",
             num_steps=75_000,  # about 17 epochs
             batch_size=4,
             dtype="float32",

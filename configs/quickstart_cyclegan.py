@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:cyclegan",
             seed=0,
+            init_from="",
             num_steps=1_500,
             batch_size=1,
             dtype="float32",

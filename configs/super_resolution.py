@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
         dict(
             objective="p2p_jax:pix2pix",
             seed=0,
+            init_from="",
             num_steps=80_000,
             batch_size=4,
             dtype="float32",

@@ -130,7 +130,7 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
     Raises:
       InputError: there is no such checkpoint; names those that there are.
     """
-    steps = sorted(int(path.parts[-3]) for path in _saved(workdir))
+    steps = saved_steps(workdir)
     if not steps:
         raise InputError(f"{workdir} holds no checkpoint; train first: python -m p2p_jax.main --workdir {workdir} ...")
     if checkpoint == "latest":
@@ -145,6 +145,42 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
     if str(checkpoint).isdecimal() and int(checkpoint) in steps:
         return int(checkpoint)
     raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Return the steps of all complete checkpoints in a run's directory, the newest last."""
+    return sorted(int(path.parts[-3]) for path in _saved(workdir))
+
+
+def saved_config(workdir: Path, step: int) -> dict[str, Any]:
+    """Return the config stored with a checkpoint, as it was written: unchecked and with no option added.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    path = workdir / "checkpoints" / str(step) / "config" / "metadata"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from error
+
+
+def saved_shapes(workdir: Path, step: int) -> PyTree:
+    """Return the structure of a saved state, as its checkpoint tells it; what made the state is not needed.
+
+    Tuples and NamedTuples have become lists and dicts.
+
+    Returns:
+      A leaf with ``shape`` and ``dtype`` for every array.
+
+    Raises:
+      InputError: the checkpoint is damaged.
+    """
+    path = workdir.absolute() / "checkpoints" / str(step) / "state"
+    try:
+        return dict(ocp.PyTreeCheckpointHandler().metadata(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
 
 
 def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:

@@ -15,6 +15,9 @@ from p2p_jax.images import domains
 DEFAULTS: dict[str, Any] = {
     "objective": "p2p_jax:pix2pix",  # "module:function" from a config to an Objective
     "seed": 0,  # of everything random: initialisation, dropout, data order, augmentation
+    # Start from the weights of another run as far as they fit: its directory, or that of one of its checkpoints
+    # (RUN/checkpoints/4000); "": from random ones. A run that goes on no longer needs it.
+    "init_from": "",
     "num_steps": 80_000,  # generator updates in all
     "batch_size": 1,  # images per step over all devices together
     "dtype": "float32",  # of the computation; "bfloat16" on accelerators
@@ -125,6 +128,8 @@ def check(config: ConfigDict) -> None:
         value = config.data[key[5:]] if key.startswith("data.") else config[key]
         if type(value) is not int or value < 1:
             raise InputError(f"config.{key} is {value!r}; it must be a whole number of at least 1")
+    if not isinstance(config.init_from, str):
+        raise InputError(f'config.init_from is {config.init_from!r}; it must be text, the directory of a run or ""')
     _check_data(config.data)
     jitter = config.augment.scale_jitter, config.augment.photometric
     if not all(isinstance(value, int | float) and 0 <= value < 1 for value in jitter):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax import monitoring, parallel
+from p2p_jax import fine_tuning, monitoring, parallel
 from p2p_jax.checkpoint import Checkpoints, read_config, refuse_other_config
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.data import Data, load
@@ -129,11 +129,17 @@ def _open(
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
     stored, checkpoints, step = read_config(workdir), None, 0
+    if stored is not None and not stored.data.num_train:
+        raise InputError(
+            f"{workdir} holds converted weights, not a training run; give a new --workdir and "
+            f"--config.init_from={workdir}"
+        )
     if stored is not None:
         config = _with_data_facts(config, stored.data.num_train, stored.data.fingerprint, _open_facts(config, stored))
         refuse_other_config(workdir, stored, config)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
         step = checkpoints.latest_step() or 0
+    source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
     if step < config.num_steps:
         data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
         config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
@@ -150,12 +156,13 @@ def _open(
     if config.best_metric not in names:
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
 
-    checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
-    if step:
+    if checkpoints and step:
         print(f"{workdir}: found a checkpoint of step {step:,}")
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
     else:
-        state = parallel.replicate(jax.jit(objective.init)(rng, batch))
+        state = jax.jit(objective.init)(rng, batch)
+        state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
+    checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
     if data is not None and jax.process_index() == 0:
         monitoring.write_atomically(workdir / "config.json", to_json(config))
     return _Run(config, workdir, objective, data, checkpoints, state, step)
