@@ -19,6 +19,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.options import FREE_TO_CHANGE
 
 PyTree = Any
+CONVERTED = "converted_from.json"
+"""In the directory of a run that was made of foreign weights: what it was made of."""
 
 
 class Checkpoints:

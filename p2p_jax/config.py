@@ -65,6 +65,8 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
             merged[key] = {**default, **given.get(key, {})}
         else:
             merged[key] = given.get(key, default)
+    if isinstance(merged["init_from"], str) and merged["init_from"]:
+        merged["init_from"] = os.path.normpath(merged["init_from"])  # a slash at its end makes no other run of it
     for key in ("palette_a", "palette_b"):
         if isinstance(merged["data"][key], str):
             merged["data"][key] = palettes.self_contained(merged["data"][key])

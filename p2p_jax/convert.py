@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="2 for PyTorch's discriminators from before 2017-09-23, which else take good images for fakes",
     )
+    add(
+        "--eval", action="store_true", help="translate as PyTorch's --eval: no noise, running statistics for batch norm"
+    )
     add("--dropout", choices=["on", "off"], help="noise at translation; by default on for pix2pix, off for CycleGAN")
     add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which side of a data set a generator takes")
     add("--crop_size", type=int, default=0, help="side of the images in evaluation; that of the release by default")
@@ -59,7 +62,14 @@ def _convert(args: argparse.Namespace) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax otherwise tells every step that it takes
     dropout = None if args.dropout is None else args.dropout == "on"
     options = Options(
-        args.concat, args.norm, args.discriminator_padding, dropout, args.direction, args.crop_size, args.source
+        args.concat,
+        args.norm,
+        args.discriminator_padding,
+        dropout,
+        args.eval,
+        args.direction,
+        args.crop_size,
+        args.source,
     )
     made = convert(args.input, args.workdir, args.discriminator, options)
     for player, (path, network) in made.networks.items():

@@ -11,12 +11,39 @@ from ml_collections import ConfigDict
 
 from p2p_jax.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
 from p2p_jax.errors import InputError
+from p2p_jax.objectives import make_network
 
 PyTree = Any
 COLLECTIONS = ("params", "batch_stats")
 """The entries of a state that are taken."""
-STANDS_FOR = {"generator": "gen_ab", "gen_ab": "generator", "discriminator": "disc_b", "disc_b": "discriminator"}
-"""Where a source has no player of a name, this one does as well: gen_ab maps A to B as pix2pix's generator does."""
+ORIGINS = {
+    "generator": ("generator", "gen_ab"),
+    "discriminator": ("discriminator", "disc_b"),
+    "gen_ab": ("gen_ab", "generator"),
+    "disc_b": ("disc_b", "discriminator"),
+}
+"""The players of a source that a player may take its weights from, the first one that is there: gen_ab maps A to B as
+pix2pix's generator does."""
+TURNED = {
+    "generator": ("gen_ba", "generator"),
+    "discriminator": ("disc_a", "discriminator"),
+    "gen_ab": ("gen_ba",),
+    "disc_b": ("disc_a",),
+    "gen_ba": ("gen_ab", "generator"),
+    "disc_a": ("disc_b", "discriminator"),
+}
+"""The same where ``config.data.direction`` of the two runs differs."""
+_SAME_FUNCTION = {
+    "init_type",
+    "init_gain",
+    "dtype",
+    "param_dtype",
+    "axis_name",
+    "remat",
+    "out_channels",
+    "parent",
+    "name",
+}
 _SHOWN = 6  # layers named before "and N more"
 
 
@@ -74,6 +101,8 @@ def find_source(init_from: str, workdir: Path) -> Source:
             f"config.init_from={init_from} is a file, not the directory of a run; "
             f"python -m p2p_jax.convert --input {init_from} --workdir RUN makes a run of it"
         )
+    if path.name == "checkpoints":
+        path = path.parent
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         path, step = path.parent.parent, int(path.name)
     if not path.is_dir():
@@ -112,13 +141,20 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
         parameters, as some optimizers do.
     """
     theirs, ours = _layers(source.shapes), _layers(state)
-    players = [_match(name, ours[name], theirs) for name in ours]
+    stored = saved_config(source.workdir, source.step)
+    directions = stored.get("data", {}).get("direction", config.data.direction), config.data.direction
+    origins = ORIGINS if directions[0] == directions[1] else TURNED
+    players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
     if not any(player.leaves for player in players if not player.name.startswith("disc")):
         raise InputError(_misfit(source, config, ours, theirs))
     _refuse_copies(state)
     values = _read(source, {name for player in players for name in player.leaves.values()})
     taken = {name: values[origin] for player in players for name, origin in player.leaves.items()}
     _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
+    if origins is TURNED:
+        print(f"  note: config.data.direction was {directions[0]} there and is {directions[1]} here")
+    for line in _differences(stored, config):
+        print(f"  note: {line}")
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
     )
@@ -144,10 +180,31 @@ def _layers(state: PyTree) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def _match(player: str, layers: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Any]) -> _Player:
+def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Say what the networks compute otherwise with the same weights, and the option that keeps it as it was."""
+    found = []
+    for section in ("generator", "discriminator"):
+        try:
+            old, new = make_network(stored.get(section) or {}), make_network(config[section])
+        except (InputError, KeyError, ImportError, TypeError):
+            continue  # of a lab that is gone, or of none
+        if type(old) is not type(new):
+            continue
+        for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION:
+            if getattr(old, name) != getattr(new, name):
+                found.append(
+                    f"{section}.{name} was {getattr(old, name)!r} there and is {getattr(new, name)!r} here; "
+                    f"--config.{section}.{name}={getattr(old, name)} keeps it"
+                )
+    return sorted(found)
+
+
+def _match(
+    player: str, origins: Iterable[str], layers: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Any]
+) -> _Player:
     """Say which layers of a player the source has."""
-    origin = player if player in theirs else STANDS_FOR.get(player, "")
-    if origin not in theirs:
+    origin = next((name for name in origins if name in theirs), "")
+    if not origin:
         return _Player(player, None, _count(layers.values()), 0, {}, [], [])
     leaves: dict[str, str] = {}
     fresh, unused = [], sorted(theirs[origin].keys() - layers.keys())
@@ -207,9 +264,10 @@ def _refuse_copies(state: PyTree) -> None:
             continue
         for kernel, value in kernels.items():
             if value.shape == leaf.shape and np.array_equal(value, leaf):
+                mend = "choose another config.optimizer, such as optax:adam, or " if "opt_state" in name else ""
                 raise InputError(
                     f"the new state's {name} is a copy of its random {kernel}, which config.init_from cannot fill; "
-                    "choose another config.optimizer, such as optax:adam, or leave config.init_from empty"
+                    f"{mend}leave config.init_from empty"
                 )
 
 

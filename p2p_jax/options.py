@@ -187,3 +187,8 @@ def image_shapes(data: ConfigDict) -> dict[str, tuple[int, int, int]]:
     """Return the shape [H, W, C] of every image of a batch, by its name there."""
     crop = crop_shape(data)
     return {"real_a": (*crop, data.channels_a), "real_b": (*crop, data.channels_b)}
+
+
+def is_unpaired(source: str) -> bool:
+    """Tell whether a ``config.data.source`` of ours has no pairs."""
+    return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/")

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax import fine_tuning, monitoring, parallel
-from p2p_jax.checkpoint import Checkpoints, read_config, refuse_other_config
+from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.data import Data, load
 from p2p_jax.errors import InputError, TrainingDivergedError
@@ -129,7 +129,7 @@ def _open(
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
     stored, checkpoints, step = read_config(workdir), None, 0
-    if stored is not None and not stored.data.num_train:
+    if stored is not None and (workdir / CONVERTED).is_file():
         raise InputError(
             f"{workdir} holds converted weights, not a training run; give a new --workdir and "
             f"--config.init_from={workdir}"

@@ -1,21 +1,26 @@
 """Files of the PyTorch release become runs, runs become files of the PyTorch release, and nothing is lost between."""
 
+import io
 import json
 import os
 import pickle
 import shutil
+import tarfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_config, small_cyclegan_config, to_uint8
 from PIL import Image
+from test_fine_tuning import learnable_data
+from test_train import rows_of
 
-from p2p_jax import Translator, convert, evaluate, translate
+from p2p_jax import Translator, convert, evaluate, train, translate
 from p2p_jax.checkpoint import read_config
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import open_run
-from p2p_jax.interop import write_torch
+from p2p_jax.interop import Options, write_torch
+from p2p_jax.interop import convert as convert_in_python
 
 torch = pytest.importorskip("torch")
 import torch_release as release  # noqa: E402, it needs PyTorch
@@ -59,6 +64,7 @@ def test_a_generator_becomes_a_run(tmp_path, capsys, container):
     told = capsys.readouterr().out
     assert "UNet(num_downs=5, dropout_layout=pytorch, base_width=4, norm=batch), 3 to 3 channels" in told
     assert "--concat up_skip" in told and "--discriminator_padding" not in told
+    assert "--dropout off is without" in told and "--direction BtoA if it is B" in told
 
     config = read_config(tmp_path / "run")
     assert config.loss.to_dict() == {"lambda_gan": 0.0} and config.data.crop_size == SIDE
@@ -121,8 +127,8 @@ def test_a_pair_becomes_a_cyclegan_and_comes_back(tmp_path, capsys):
     written = write_torch(open_run(tmp_path / "run"), tmp_path / "back")
     assert sorted(w.path.name for w in written) == sorted(p.name for p in folder.iterdir())
     options = {w.path.name: w.options for w in written}
-    assert options["latest_net_G_A.pth"] == "--netG resnet_6blocks --norm instance --ngf 4 --no_dropout"
-    assert options["latest_net_D_B.pth"] == "--netD n_layers --n_layers_D 2 --norm instance --ndf 4"
+    assert options["latest_net_G_A.pth"] == "--netG resnet_6blocks --norm instance --ngf 4 --no_dropout --output_nc 1"
+    assert options["latest_net_D_B.pth"] == "--netD n_layers --n_layers_D 2 --norm instance --ndf 4 --output_nc 1"
     for name, network in networks.items():
         before = torch.load(folder / f"latest_net_{name}.pth", weights_only=True)
         after = torch.load(tmp_path / "back" / f"latest_net_{name}.pth", weights_only=True)
@@ -139,7 +145,8 @@ def test_a_trained_run_leaves_for_the_release(pix2pix_run, cyclegan_run, tmp_pat
     config = small_config()
     generator, judge = write_torch(open_run(pix2pix_run), tmp_path / "files")
     assert (
-        generator.options == "--netG unet_8 --norm batch --ngf 4" and "U-Nets with 7 and 8 downs" in generator.notes[0]
+        generator.options == "--netG unet_8 --norm batch --ngf 4 --direction BtoA"
+        and "U-Nets with 7 and 8 downs" in generator.notes[0]
     )
     network = release.UNet(3, 3, config.generator.num_downs, config.generator.base_width)
     network.load_state_dict(torch.load(generator.path, weights_only=True))
@@ -166,6 +173,13 @@ def test_what_the_release_does_not_have_is_not_written(tmp_path, pix2pix_run):
         other = run._replace(config=small_config(**{f"generator__{option}": value}))
         with pytest.raises(InputError, match=message):
             write_torch(other, tmp_path / "files")
+    with pytest.raises(InputError, match="choose AtoB or BtoA"):
+        write_torch(run, tmp_path / "G.pth", "atob")
+    with pytest.raises(InputError, match="--direction chooses a generator for one FILE.pth"):
+        write_torch(run, tmp_path / "files", "BtoA")
+    other = run._replace(config=small_config(generator__base_width=8))
+    with pytest.raises(InputError, match="weights are not those of the p2p_jax.nets:UNet that the config describes"):
+        write_torch(other, tmp_path / "files")
     with pytest.raises(InputError, match="trained for BtoA alone"):
         write_torch(run, tmp_path / "G.pth", "AtoB")
     assert not (tmp_path / "files").exists() and not (tmp_path / "G.pth").exists()
@@ -185,6 +199,21 @@ def make_bomb(folder, legacy):
     torch.save({"weight": Bomb(folder / "exploded")}, folder / "G.pth", _use_new_zipfile_serialization=not legacy)
 
 
+def flip(folder):
+    """Change a byte of a weight."""
+    save(folder, "G.pth", release.UNet(3, 3, 5, 4))
+    content = bytearray((folder / "G.pth").read_bytes())
+    content[len(content) // 2] ^= 0x40
+    (folder / "G.pth").write_bytes(content)
+
+
+def make_tar(folder):
+    """Write the container of PyTorch's first months, as far as it is looked at."""
+    with tarfile.open(folder / "G.pth", "w") as container:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            container.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+
+
 def cut(folder, share, **container):
     save(folder, "G.pth", release.UNet(3, 3, 5, 4), **container)
     content = (folder / "G.pth").read_bytes()
@@ -200,6 +229,8 @@ FAULTS = {
     "legacy cut": (lambda d: cut(d, 0.5, **LEGACY), DAMAGED),
     "legacy nearly whole": (lambda d: cut(d, 0.9999, **LEGACY), DAMAGED),
     "a page": (lambda d: (d / "G.pth").write_text("<!DOCTYPE html><html>not found</html>"), DAMAGED),
+    "a changed byte": (flip, DAMAGED),
+    "tar": (make_tar, "tar container of PyTorch's first releases"),
     "bomb": (lambda d: make_bomb(d, legacy=False), r"holds more than weights \(it asks for posix.system\)"),
     "legacy bomb": (lambda d: make_bomb(d, legacy=True), r"holds more than weights \(it asks for posix.system\)"),
     "plain bomb": (
@@ -217,6 +248,15 @@ FAULTS = {
         lambda d: save(d, "G.pth", release.PatchGAN(6, 3, 4)),
         "is a discriminator; name it after --disc",
     ),
+    "other blocks": (
+        lambda d: torch.save({"DownBlock.4.conv_block.1.weight": torch.zeros(4, 4, 3, 3)}, d / "G.pth"),
+        "none of the networks of the PyTorch release",
+    ),
+    "sparse": (
+        lambda d: torch.save({"model.model.0.weight": torch.eye(4).to_sparse()}, d / "G.pth"),
+        "model.model.0.weight is no array of real numbers",
+    ),
+    "numbers for names": (lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"), "1 is no array of real numbers"),
     "missing": (lambda d: None, "G.pth is no file"),
     "too shallow": (
         lambda d: torch.save({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, d / "G.pth"),
@@ -247,7 +287,7 @@ def test_files_that_do_not_fit_together_leave_nothing_behind(tmp_path):
     files = {path.stem: path for path in tmp_path.iterdir()}
     before = sorted(tmp_path.iterdir())
     for inputs, judges, message in [
-        (["G"], ["D4"], "D4.pth takes 4 channels, but beside .*G.pth a discriminator takes 3 or 6"),
+        (["G"], ["D4"], "D4.pth: the discriminator takes 4 channels, but beside generators of 3 to 3 .* 3 or 6"),
         (["G"], ["G"], "G.pth is a generator; name it after --input"),
         (["G", "R"], [], "no pair"),
         (["G", "G1"], [], "no pair"),
@@ -268,6 +308,44 @@ def test_files_that_do_not_fit_together_leave_nothing_behind(tmp_path):
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(SystemExit, match="holds no latest_net_G.pth"):
         run_convert("--input", tmp_path, "--workdir", tmp_path / "run")
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path):
+    save(tmp_path, "G.pth", release.ResNet(3, 3, 6, 4))
+    before = sorted(tmp_path.iterdir())
+    for options, message in [
+        (["--concat", "up_skip"], "--concat up_skip is for U-Nets"),
+        (["--discriminator_padding", "2"], "no discriminator was given"),
+        (["--source", "nonsense"], "--source nonsense: choose one of side_by_side"),
+        (["--source", "unpaired"], "--source unpaired has no pairs, by which a single generator"),
+        (["--eval", "--dropout", "on"], "--eval is without noise"),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run", *options)
+    with pytest.raises(InputError, match="--concat is 'both'; choose one of skip_up, up_skip"):
+        convert_in_python(tmp_path / "G.pth", tmp_path / "run", options=Options(concat="both"))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_as_the_release_translates_with_eval(tmp_path):
+    network = save(tmp_path, "G.pth", release.UNet(3, 3, 5, 4))
+    run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run", "--eval", "--direction", "BtoA")
+    with torch.no_grad():
+        there = network.eval()(torch.from_numpy(noise()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    translator = Translator.from_workdir(tmp_path / "run")
+    assert translator.direction == "BtoA"
+    assert_close(translator(noise()), there)
+
+
+def test_a_link_to_an_empty_folder_takes_a_run(tmp_path):
+    save(tmp_path, "G.pth", release.UNet(3, 3, 5, 4))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    made = convert_in_python(str(tmp_path / "G.pth"), tmp_path / "run", options=Options(crop_size=SIDE))
+    assert open_run(tmp_path / "run").step == made.step == 0 and (tmp_path / "run").is_symlink()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        convert_in_python(tmp_path / "G.pth", tmp_path / "file" / "run", options=Options(crop_size=SIDE))
 
 
 def test_an_unconditional_discriminator_is_told_by_its_channels(tmp_path):
@@ -314,3 +392,23 @@ def test_colorization_takes_photographs(tmp_path, capsys):
     translator = Translator.from_workdir(tmp_path / "run")
     assert (translator.domain_in.kind, translator.domain_out.kind) == ("lab_l", "lab_ab")
     assert translator(to_uint8(noise())).shape == (2, SIDE, SIDE, 2)
+
+
+def test_fine_tuning_goes_on_from_the_quality_of_a_converted_generator(tmp_path):
+    """Trained here, written for the release, converted back, fine-tuned with a fresh discriminator."""
+    pace = {"num_steps": 30, "eval_every": 30, "sample_every": 30, "checkpoint_every": 30}
+    pace |= {"optimizer__learning_rate": 0.003, "generator__dropout_rate": 0.0}
+    first = small_config(**pace, loss__lambda_gan=0.0)
+    train(first, tmp_path / "first", data=learnable_data(first))
+    write_torch(open_run(tmp_path / "first"), tmp_path / "G.pth")
+    run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "theirs", size=16)
+    for name, init_from in (("tuned", str(tmp_path / "theirs")), ("scratch", "")):
+        config = small_config(**pace, seed=1, init_from=init_from)
+        train(config, tmp_path / name, data=learnable_data(config))
+
+    def losses(run):
+        return [float(row["train/gen/l1"]) for row in rows_of(tmp_path / run)]
+
+    first, tuned, scratch = map(losses, ("first", "tuned", "scratch"))
+    assert max(tuned[:5]) < 1.3 * first[-1] < 0.5 * scratch[0]  # it starts at the quality that came from the file ...
+    assert max(tuned[-5:]) < 0.7 * first[-1] < min(scratch[-5:])  # ... and falls from there

@@ -14,7 +14,7 @@ from test_train import assert_bitwise_equal, rows_of
 
 import p2p_jax
 from p2p_jax import train
-from p2p_jax.checkpoint import Checkpoints, read_config, saved_shapes
+from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, saved_shapes
 from p2p_jax.config import complete, to_json
 from p2p_jax.data import Data
 from p2p_jax.errors import InputError
@@ -141,7 +141,7 @@ def test_two_processes_start_from_it(pix2pix_run, tmp_path):
 
 def test_pix2pix_takes_of_a_cyclegan_what_maps_a_to_b(cyclegan_run, capsys):
     resnet = {"network": "p2p_jax.nets:ResNet", "num_blocks": 1, "base_width": 4}
-    config = small_config(generator=resnet, discriminator__norm="instance")
+    config = small_config(generator=resnet, discriminator__norm="instance", data__direction="AtoB")
     fresh, saved = fresh_state(config), state_of(cyclegan_run, 4)
     state = take_weights(find_source(str(cyclegan_run), cyclegan_run / "new"), fresh, config)
     assert_bitwise_equal(weights(state, ["generator"]), weights(saved, ["gen_ab"]))
@@ -158,13 +158,50 @@ def test_pix2pix_takes_of_a_cyclegan_what_maps_a_to_b(cyclegan_run, capsys):
 
 
 def test_cyclegan_takes_a_pix2pix_generator_for_one_direction(pix2pix_run, capsys):
-    config = small_cyclegan_config(generator={"num_downs": 3, "base_width": 4}, discriminator__norm="batch")
+    unet = {"num_downs": 3, "base_width": 4}
+    config = small_cyclegan_config(generator=unet, discriminator__norm="batch", data__direction="BtoA")
     fresh, saved = fresh_state(config), state_of(pix2pix_run, 4)
     state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh, config)
     assert_bitwise_equal(weights(state, ["gen_ab"]), weights(saved, ["generator"]))
     assert_bitwise_equal(weights(state, ["gen_ba", "disc_a"]), weights(fresh, ["gen_ba", "disc_a"]))
     assert_bitwise_equal(state["params"]["disc_b"]["conv_2"], saved["params"]["discriminator"]["conv_2"])
     assert "gen_ba: none of 6,251 parameters; there is no gen_ba there" in capsys.readouterr().out
+
+
+def test_with_the_other_direction_the_other_generator_is_taken(cyclegan_run, pix2pix_run, capsys):
+    """The run without pairs goes from A to B, that with pairs from B to A: its input is the other's output."""
+    config = small_cyclegan_config(data__direction="BtoA")
+    fresh, saved = fresh_state(config), state_of(cyclegan_run, 4)
+    state = take_weights(find_source(str(cyclegan_run), cyclegan_run / "new"), fresh, config)
+    assert_bitwise_equal(
+        weights(state, ["gen_ab", "gen_ba", "disc_a", "disc_b"]),
+        weights(saved, ["gen_ba", "gen_ab", "disc_b", "disc_a"]),
+    )
+    assert "  note: config.data.direction was AtoB there and is BtoA here" in capsys.readouterr().out
+
+    resnet = {"network": "p2p_jax.nets:ResNet", "num_blocks": 1, "base_width": 4}
+    config = small_config(generator=resnet, discriminator__norm="instance")
+    state = take_weights(find_source(str(cyclegan_run), cyclegan_run / "new"), fresh_state(config), config)
+    assert_bitwise_equal(weights(state, ["generator"]), weights(saved, ["gen_ba"]))
+    assert_bitwise_equal(state["params"]["discriminator"]["conv_2"], saved["params"]["disc_a"]["conv_2"])
+
+    config = small_cyclegan_config(generator={"num_downs": 3, "base_width": 4}, discriminator__norm="batch")
+    fresh, saved = fresh_state(config), state_of(pix2pix_run, 4)
+    state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh, config)
+    assert_bitwise_equal(weights(state, ["gen_ba"]), weights(saved, ["generator"]))
+    assert_bitwise_equal(weights(state, ["gen_ab"]), weights(fresh, ["gen_ab"]))
+    assert_bitwise_equal(state["params"]["disc_a"]["conv_2"], saved["params"]["discriminator"]["conv_2"])
+
+    capsys.readouterr()
+    config = small_config(data__direction="AtoB", generator__dropout_layout="pytorch", discriminator__padding=2)
+    state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh_state(config), config)
+    assert_bitwise_equal(weights(state, ["generator"]), weights(saved, ["generator"]))
+    assert [line for line in capsys.readouterr().out.splitlines() if "note" in line] == [
+        "  note: config.data.direction was BtoA there and is AtoB here",
+        "  note: discriminator.padding was 1 there and is 2 here; --config.discriminator.padding=1 keeps it",
+        "  note: generator.dropout_layout was 'paper' there and is 'pytorch' here; "
+        "--config.generator.dropout_layout=paper keeps it",
+    ]
 
 
 def test_other_channels_start_their_layers_afresh(pix2pix_run, capsys):
@@ -279,6 +316,7 @@ def test_converted_weights_start_a_run_and_are_none(tmp_path, capsys):
     state = jax.device_get(fresh_state(small_config(seed=3)))
     generator = {name: {"generator": state[name]["generator"]} for name in ("params", "batch_stats")}
     write_run(tmp_path / "converted", config, {"step": np.array(0, np.int32), **generator})
+    (tmp_path / "converted" / CONVERTED).write_text("{}")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(
         InputError, match=r"converted holds converted weights, not a training run; .*--config.init_from=.*converted"
@@ -359,3 +397,5 @@ def test_the_structure_of_a_saved_state_is_read_without_its_objective(cyclegan_r
         )
     assert found["step"].shape == ()
     assert complete({}).init_from == ""
+    assert complete({"init_from": "runs/x/"}).init_from == "runs/x"
+    assert find_source(str(cyclegan_run / "checkpoints"), cyclegan_run / "new").step == 4

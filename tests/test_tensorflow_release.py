@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
+from p2p_jax import Translator, convert
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
+from p2p_jax.inference.run import open_run
 from p2p_jax.interop.tensorflow_files import is_checkpoint, read_checkpoint, read_pict
 from p2p_jax.interop.tensorflow_release import recognise
 from p2p_jax.objectives import make_network
@@ -443,3 +445,27 @@ def test_a_pict_file_that_is_cut_short_is_named(tmp_path):
             read_pict(path)
     with pytest.raises(InputError, match="missing.pict cannot be read"):
         read_pict(tmp_path / "missing.pict")
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "pict"])
+def test_a_run_is_made_of_it(checkpoint, weights, generation, tmp_path, capsys, kind):
+    given = checkpoint
+    if kind == "pict":
+        given = tmp_path / "facades.pict"
+        weights = write_pict(given, {name: value for name, value in weights.items() if name.startswith("generator/")})
+    convert.run(["--input", str(given), "--workdir", str(tmp_path / "run")])
+    told = capsys.readouterr().out
+    assert "generator UNet(num_downs=8" in told and "--dropout off is without" in told and "--concat" not in told
+    run = open_run(tmp_path / "run")
+    assert run.step == (200 if kind == "checkpoint" else 0) and run.config.inference.dropout
+    assert ("discriminator" in run.shapes["params"]) == (kind == "checkpoint")
+    images = random_images(256, 1)
+    there = np.concatenate([run_unet(weights, image[None], generation) for image in images])
+    assert_close(Translator.from_workdir(tmp_path / "run", dropout=False)(images), there)
+    with pytest.raises(InputError, match="keeps no running statistics: leave --norm running out"):
+        Translator.from_workdir(tmp_path / "run", norm="running")
+    before = sorted(tmp_path.iterdir())
+    for options in (["--concat", "up_skip"], ["--eval"]):
+        with pytest.raises(SystemExit, match="in which nothing is left open"):
+            convert.run(["--input", str(given), "--workdir", str(tmp_path / "other"), *options])
+    assert sorted(tmp_path.iterdir()) == before

@@ -28,7 +28,8 @@ def tensorflow() -> ModuleType:
         import tensorflow as tf
     except ImportError as error:
         raise InputError(
-            "reading data sets, and checkpoints of TensorFlow, needs TensorFlow, which is not installed: pip install 'p2p_jax[data]'"
+            "reading data sets, or checkpoints of TensorFlow, needs TensorFlow, which is not installed: "
+            "pip install 'p2p_jax[data]'"
         ) from error
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)

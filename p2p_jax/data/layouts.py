@@ -162,7 +162,10 @@ def _root(data: ConfigDict) -> Path:
     if kind == "pix2pix" and not data.dir:  # the user's own copy, where there is one, saves the download
         return archives.fetch(name)
     if not data.dir:
-        raise InputError(f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER")
+        raise InputError(
+            f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER, "
+            "or where a run is used, with --data_dir FOLDER"
+        )
     if not Path(data.dir).is_dir():
         raise InputError(f"config.data.dir: there is no folder {data.dir}")
     return Path(data.dir)

@@ -1,6 +1,7 @@
 """A run's directory, opened to be used: its config, its objective, and as much of its state as is needed."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.checkpoint import find_step, read_config, restore_part
+from p2p_jax.checkpoint import CONVERTED, find_step, read_config, restore_part
 from p2p_jax.config import complete, resolve
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network
@@ -101,8 +102,17 @@ def open_run(
     given = {"norm": norm, "dropout": dropout}
     inference = config.inference.to_dict() | {k: v for k, v in given.items() if v is not None}
     config = complete(config.to_dict() | {"inference": inference})
+    if config.inference.norm == "running" and _lacks_statistics(workdir):
+        raise InputError(
+            f"{workdir} was converted from a release that keeps no running statistics: leave --norm running out"
+        )
     step = find_step(workdir, config, checkpoint)
     return Run(workdir, config, objective or resolve(config.objective)(config), step)
+
+
+def _lacks_statistics(workdir: Path) -> bool:
+    file = workdir / CONVERTED
+    return file.is_file() and not json.loads(file.read_text())["running_statistics"]
 
 
 def digest(leaves: Mapping[Any, Any]) -> str:

@@ -1,6 +1,7 @@
 """Weights of other programs in, trained networks out."""
 
-from p2p_jax.interop.conversion import Converted, Options, convert
+from p2p_jax.interop.conversion import Converted, convert
+from p2p_jax.interop.converted_config import Options
 from p2p_jax.interop.torch_release import Written, write_torch
 
 __all__ = ["Converted", "Options", "Written", "convert", "write_torch"]

@@ -47,6 +47,8 @@ def read_network(
     Raises:
       InputError: it is none of the release's networks, or something is missing.
     """
+    if concat not in CONCATS:
+        raise InputError(f"concat is {concat!r}; choose one of {', '.join(CONCATS)}")
     tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     section, modules = _recognise(tensors, source)
     kind, has_bias = _find_norm(tensors, modules, source, norm)
@@ -61,7 +63,7 @@ def read_network(
         for leaf in ("weight", "bias", *_STATISTICS, _COUNTER):
             value = left.pop(f"{module.name}.{leaf}", None)
             if leaf == _COUNTER:
-                step = max(step, 0 if value is None else int(value))
+                step = max(step, 0 if value is None else int(value.max()))
                 continue
             collection, ours = (_LEAVES | _STATISTICS)[leaf]
             is_kernel = leaf == "weight" and not module.is_norm
@@ -143,7 +145,7 @@ def _recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str
             raise InputError(f"{source}: a U-Net without inner layers; is it complete?")
         section: dict[str, Any] = {"network": "p2p_jax.nets:UNet", "num_downs": num_downs, "dropout_layout": "pytorch"}
         first = "model.model.0.weight"
-    elif any(".conv_block." in name for name in names):
+    elif any(re.match(r"model\.\d+\.conv_block\.", name) for name in names):
         section, first = _recognise_resnet(names, source)
     elif "net.0.weight" in names:
         section, first = {"network": "p2p_jax.nets:PatchGAN", "receptive_field": 1}, "net.0.weight"

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from p2p_jax.checkpoint import restore_part
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import Run
 from p2p_jax.interop import torch_files
+from p2p_jax.interop.network import expected_shapes
 from p2p_jax.interop.torch_layouts import SKIP_UP, write_network
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.objectives import make_network
@@ -51,13 +53,15 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
     Args:
       run: opened; a run of `pix2pix` or `cyclegan` with networks of this library.
       output: a file, FILE.pth, for the generator, or a directory for all networks under the release's names.
-      direction: "AtoB" or "BtoA": which generator a file is for; by default the run's own.
+      direction: "AtoB" or "BtoA": which generator goes into a file; by default the run's own.
       concat: order of the skips, see ``torch_layouts.CONCATS``; the release before 2017-09-22 wants "up_skip".
 
     Raises:
       InputError: PyTorch is not installed, or the release has no such network.
     """
     torch_files.import_torch()
+    if direction not in (None, "AtoB", "BtoA"):
+        raise InputError(f"--direction {direction}: choose AtoB or BtoA")
     output, players = Path(output), [name for name in FILES if name in run.shapes["params"]]
     if output.suffix == ".pth":
         own = direction in (None, run.config.data.direction)
@@ -67,21 +71,46 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
             raise InputError(f"--direction {direction}: this run was trained for {run.config.data.direction} alone")
         paths = [output]
     else:
+        if direction is not None:
+            raise InputError(f"--direction chooses a generator for one FILE.pth; all go into the folder {output}")
         paths = [output / FILES[name] for name in players]
     if not players:
         raise InputError(f"the run of {run.config.objective} has none of the players {', '.join(FILES)}")
     networks = {name: _network(run, name) for name in players}  # before anything is written: they may be refused
-    variables = _restore(run)
-    written = []
-    for name, path in zip(players, paths, strict=True):
-        network = networks[name]
-        section = {key: getattr(network, key) for key in network.__dataclass_fields__ if key not in ("parent", "name")}
-        section["network"] = _KINDS[type(network)]
+    variables, files = _restore(run), []
+    for name, network in networks.items():
+        fields = network.__dataclass_fields__.keys() - {"parent", "name", "out_channels"}
+        section = {key: getattr(network, key) for key in fields} | {"network": _KINDS[type(network)]}
+        _check(name, section, variables[name])
         # Batch norm counts batches: a discriminator sees three in a step.
         step = run.step * (3 if isinstance(network, PatchGAN) else 1)
-        torch_files.write(path, write_network(section, variables[name], step, concat=concat))
-        written.append(Written(path, _options(network), _notes(network, concat)))
-    return written
+        files.append(write_network(section, variables[name], step, concat=concat))
+    for path, tensors in zip(paths, files, strict=True):
+        torch_files.write(path, tensors)
+    channels = _channels(run.config.data)
+    return [
+        Written(path, _options(networks[name]) + channels, _notes(networks[name], concat))
+        for name, path in zip(players, paths, strict=True)
+    ]
+
+
+def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -> None:
+    """Refuse weights of another network than the config describes, as objectives of one's own may have."""
+    first, last = ("conv_1", "logits") if player.startswith("disc") else ("down_1", "up_1")
+    if section["network"].endswith(":ResNet"):
+        first, last = "stem", "output"
+    kernels = [variables.get(f"params/{layer}/kernel", np.empty((0,) * 4)) for layer in (first, last)]
+    channels = kernels[0].shape[2], kernels[1].shape[2 if last == "up_1" else 3]
+    fits = all(channels) and expected_shapes(section, *channels) == {k: v.shape for k, v in variables.items()}
+    if not fits:
+        raise InputError(f"{player}: its weights are not those of the {section['network']} that the config describes")
+
+
+def _channels(data: ConfigDict) -> str:
+    """Return the release's options for images that are not of its default."""
+    options = {"--direction": data.direction, "--input_nc": data.channels_a, "--output_nc": data.channels_b}
+    default = {"--direction": "AtoB", "--input_nc": 3, "--output_nc": 3}
+    return "".join(f" {name} {value}" for name, value in options.items() if value != default[name])
 
 
 def _network(run: Run, player: str) -> Any:
@@ -134,7 +163,7 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
         if network.num_downs not in (7, 8):
             notes.append(f"the release offers U-Nets with 7 and 8 downs only: add one with {network.num_downs}")
         if network.dropout_layout == "paper" and network.dropout_rate:
-            notes.append("the release has its dropout one decoder layer further out; with --eval it is off")
+            notes.append("the release has its dropout one decoder layer further out; --no_dropout leaves it out")
         if concat != SKIP_UP:
             notes.append("the skips are in the order that the release had before 2017-09-22")
     if isinstance(network, ResNet) and network.num_blocks not in (6, 9):
@@ -147,6 +176,8 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
     if biased != network.norm.startswith("instance"):
         which = "have" if biased else "have no"
         notes.append(f"its convolutions before norms {which} biases, other than today's release makes them")
+    if network.norm == "none" and biased:
+        notes.append("convert takes biases without norms for instance norm: it wants --norm none")
     if isinstance(network, PatchGAN) and network.padding != 1:
         notes.append(f"its convolutions are padded by {network.padding}, as before 2017-09-23")
     return tuple(notes)
@@ -163,7 +194,7 @@ def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
         name: {
             f"{key}/{leaf}": np.asarray(value, np.float32)
             for key in kept
-            for leaf, value in flatten_dict(state[key].get(name, {}), sep="/").items()
+            for leaf, value in flatten_dict(state.get(key, {}).get(name, {}), sep="/").items()
         }
         for name in state["params"]
     }

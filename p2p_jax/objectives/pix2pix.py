@@ -19,6 +19,7 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 from p2p_jax.objectives.metrics import full_reference
+from p2p_jax.options import is_unpaired
 
 LOSS = {
     "gan": "vanilla",  # "vanilla" (cross-entropy), "lsgan" (squared error) or "module:name" of a losses.GanLoss
@@ -50,7 +51,7 @@ def pix2pix(config: ConfigDict) -> Objective:
     """
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
-    if config.data.source in ("unpaired", "toy_unpaired") or config.data.source.startswith("cycle_gan/"):
+    if is_unpaired(config.data.source):
         raise InputError(
             f"pix2pix learns from pairs, and config.data.source={config.data.source} has none: start from a CycleGAN "
             "config such as configs/horse2zebra.py"

@@ -1,0 +1,176 @@
+"""The config of a run that is made of foreign weights, and what it takes for granted."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from p2p_jax.data import layouts
+from p2p_jax.errors import InputError
+from p2p_jax.interop.network import ForeignNetwork
+from p2p_jax.interop.torch_layouts import CONCATS, NORMS, SKIP_UP
+from p2p_jax.options import is_unpaired
+
+Networks = Mapping[str, tuple[Path, ForeignNetwork]]
+"""By player ("generator", "gen_ab", ...), the file and what was found in it."""
+
+
+class Options(NamedTuple):
+    """What cannot be seen in files, and what a run needs besides weights.
+
+    Attributes:
+      concat, norm, discriminator_padding: of the PyTorch release alone; see ``torch_layouts.read_network``.
+      dropout: whether the run translates with the noise of dropout; None: as the release does by default, with it for
+        pix2pix and where a ResNet has dropout, without it for CycleGAN.
+      eval: translate as the PyTorch release does with ``--eval``: without noise, and batch norm by the statistics of
+        training; else batch norm goes by those of the image.
+      direction: "AtoB" or "BtoA": which side of a data set is the input of a single generator.
+      crop_size: side of the images of evaluation, in pixels; 0: that of the published setting.
+      source: ``config.data.source``, for evaluation; "": side_by_side, or unpaired for a pair of generators.
+    """
+
+    concat: str = SKIP_UP
+    norm: str | None = None
+    discriminator_padding: int = 1
+    dropout: bool | None = None
+    eval: bool = False
+    direction: str = "AtoB"
+    crop_size: int = 0
+    source: str = ""
+
+    def check(self) -> None:
+        """Raise InputError for a value that is not one of the choices."""
+        choices: dict[str, tuple] = {
+            "concat": CONCATS,
+            "norm": (None, *NORMS),
+            "discriminator_padding": (1, 2),
+            "direction": ("AtoB", "BtoA"),
+        }
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise InputError(f"--{name} is {value!r}; choose one of {', '.join(str(x) for x in known if x)}")
+        if self.source and not (layouts.is_file_source(self.source) or ":" in self.source):
+            raise InputError(f"--source {self.source}: choose one of {', '.join(layouts.SOURCES)}, or 'module:name'")
+        if self.eval and self.dropout:
+            raise InputError("--eval is without noise, and --dropout on with it: give one of them")
+
+
+def make_config(networks: Networks, options: Options) -> dict[str, Any]:
+    """Return the config of the run, without what stays at its default.
+
+    Raises:
+      InputError: the networks do not fit together.
+    """
+    paired = "generator" in networks
+    path, first = networks["generator" if paired else "gen_ab"]
+    inputs, outputs = first.in_channels, first.out_channels
+    config: dict[str, Any] = {
+        "objective": "p2p_jax:pix2pix" if paired else "p2p_jax:cyclegan",
+        "batch_size": 1,
+        "generator": first.section,
+        "loss": {},
+    }
+    if not paired:
+        config["best_metric"] = "cycle"
+        other_path, other = networks["gen_ba"]
+        if other.section != first.section or (other.in_channels, other.out_channels) != (outputs, inputs):
+            raise InputError(f"{path} and {other_path} are no pair: their networks or channels differ")
+    elif is_unpaired(options.source):
+        raise InputError(
+            f"--source {options.source} has no pairs, by which a single generator is evaluated; give both generators "
+            "of a CycleGAN, or images in pairs (side_by_side, folders, ...)"
+        )
+    _add_discriminators(config, networks, inputs, outputs)
+    crop = options.crop_size or _published_size(first.section)
+    kinds = {"kind_a": "lab_l", "kind_b": "lab_ab"} if _paints_colours(networks) else {}
+    config["data"] = kinds | {
+        "source": options.source or ("photos" if kinds else "side_by_side" if paired else "unpaired"),
+        "direction": options.direction,
+        "load_size": round(crop * 286 / 256),
+        "crop_size": crop,
+        "channels_a": inputs,
+        "channels_b": outputs,
+    }
+    noise = has_noise(networks) if options.dropout is None else options.dropout
+    config["inference"] = {"norm": "running" if options.eval else "batch", "dropout": noise and not options.eval}
+    return config
+
+
+def _add_discriminators(config: dict[str, Any], networks: Networks, inputs: int, outputs: int) -> None:
+    sees = {"discriminator": (outputs, inputs + outputs), "disc_b": (outputs,), "disc_a": (inputs,)}
+    judges = {name: network for name, network in networks.items() if name in sees}
+    for name, (path, judge) in judges.items():
+        if judge.in_channels not in sees[name]:
+            wanted = " or ".join(map(str, sees[name]))
+            raise InputError(
+                f"{path}: the discriminator takes {judge.in_channels} channels, but beside generators of {inputs} to "
+                f"{outputs} channels it takes {wanted}"
+            )
+        if config.setdefault("discriminator", judge.section) != judge.section:
+            raise InputError(f"{path} has another architecture than the other discriminator: they are no pair")
+        if name == "discriminator":
+            config["loss"]["conditional"] = judge.in_channels != outputs
+    if not judges:
+        config["loss"]["lambda_gan"] = 0.0
+
+
+def has_noise(networks: Networks) -> bool:
+    """Tell whether the release translates with dropout by default."""
+    _, first = networks["generator" if "generator" in networks else "gen_ab"]
+    if first.section["network"].endswith(":ResNet"):
+        return first.section["dropout_rate"] > 0
+    return "generator" in networks
+
+
+def _paints_colours(networks: Networks) -> bool:
+    """Tell whether a pix2pix generator maps lightness to colours, as both releases' colorization does."""
+    found = networks.get("generator")
+    return found is not None and (found[1].in_channels, found[1].out_channels) == (1, 2)
+
+
+def _published_size(section: Mapping[str, Any]) -> int:
+    """Return the side of the images for which the release offers a network."""
+    if section.get("num_downs", 0) >= 7:
+        return 2 ** section["num_downs"]
+    return 128 if section.get("num_blocks") == 6 else 256
+
+
+def assumptions(networks: Networks, options: Options, *, tensorflow: bool) -> list[str]:
+    """Return what the files do not tell and is taken for granted, a sentence each.
+
+    Args:
+      networks: what was read.
+      options: what was said about it.
+      tensorflow: the files are of the TensorFlow release, in which less is left open.
+    """
+    found = [] if tensorflow else _of_pytorch(networks, options)
+    if options.dropout is None and not options.eval and has_noise(networks):
+        found.append("translations keep the noise of dropout, as the release does; --dropout off is without")
+    if _paints_colours(networks):
+        found.append("1 to 2 channels are colorization in CIE Lab, from photographs to their colours")
+    elif "generator" in networks and options.direction == "AtoB":
+        found.append("the input is side A of a data set; --direction BtoA if it is B")
+    return found
+
+
+def _of_pytorch(networks: Networks, options: Options) -> list[str]:
+    found = []
+    sections = [network.section for _, network in networks.values()]
+    if any(section["network"].endswith(":UNet") for section in sections) and options.concat == SKIP_UP:
+        found.append(
+            "skips are concatenated as since 2017-09-22; where pictures are a colourful mess, --concat up_skip is the "
+            "older order"
+        )
+    if any(section["norm"] == "batch" and section.get("use_bias") for section in sections) and options.norm is None:
+        found.append(
+            "norms with weights and running statistics are batch norm; a file from before July 2017 may have "
+            "instance norm, and then looks well after --norm instance only"
+        )
+    if any(section["norm"] == "instance" for section in sections) and options.norm is None:
+        found.append("biases and no weights of norms are instance norm; --norm none if there was none")
+    patches = [s for s in sections if s["network"].endswith(":PatchGAN") and s["receptive_field"] > 1]
+    if patches and options.discriminator_padding == 1:
+        found.append(
+            "the discriminator's maps are padded by 1; one from before 2017-09-23 wants --discriminator_padding 2, "
+            "without which it takes good images for fakes at the start of fine-tuning"
+        )
+    return found
