@@ -131,7 +131,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     Args:
       source: see ``find_source``.
       state: what ``Objective.init`` returned.
-      config: complete; only for messages.
+      config: complete.
 
     Returns:
       The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
@@ -188,14 +188,11 @@ def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
             old, new = make_network(stored.get(section) or {}), make_network(config[section])
         except (InputError, KeyError, ImportError, TypeError):
             continue  # of a lab that is gone, or of none
-        if type(old) is not type(new):
-            continue
-        for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION:
-            if getattr(old, name) != getattr(new, name):
-                found.append(
-                    f"{section}.{name} was {getattr(old, name)!r} there and is {getattr(new, name)!r} here; "
-                    f"--config.{section}.{name}={getattr(old, name)} keeps it"
-                )
+        for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION if type(old) is type(new) else ():
+            there, here = getattr(old, name), getattr(new, name)
+            if there != here:
+                keeps = f"--config.{section}.{name}={there} keeps it"
+                found.append(f"{section}.{name} was {there!r} there and is {here!r} here; {keeps}")
     return sorted(found)
 
 

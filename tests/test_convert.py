@@ -363,7 +363,7 @@ def test_options_for_what_cannot_be_seen(tmp_path):
     arguments = ["--input", tmp_path / "G.pth", "--discriminator", tmp_path / "D.pth", "--workdir", tmp_path / "run"]
     run_convert(*arguments, "--concat", "up_skip", "--discriminator_padding", "2", "--dropout", "off")
     config = read_config(tmp_path / "run")
-    assert config.discriminator.padding == 2 and config.generator.use_bias is True and not config.inference.dropout
+    assert config.discriminator.padding == 2 and config.generator.biases == "all" and not config.inference.dropout
     assert_close(Translator.from_workdir(tmp_path / "run")(noise()), apply(network, noise()))
     written = write_torch(open_run(tmp_path / "run"), tmp_path / "back", concat="up_skip")
     for path, twin in zip([w.path for w in written], (network, judge), strict=True):

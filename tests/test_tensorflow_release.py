@@ -178,7 +178,7 @@ def checkpoint(tmp_path_factory, generation, weights):
 
 def test_a_checkpoint_gives_what_the_release_gives(checkpoint, weights, generation):
     networks = recognise(read_checkpoint(checkpoint), "facades")
-    bias = {"use_bias": True} if generation == "later" else {}
+    bias = {"biases": "all"} if generation == "later" else {}
     network, discriminator = networks["generator"], networks["discriminator"]
     assert network.section == bias | {
         "network": "p2p_jax.nets:UNet",

@@ -160,7 +160,10 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
             "skips are concatenated as since 2017-09-22; where pictures are a colourful mess, --concat up_skip is the "
             "older order"
         )
-    if any(section["norm"] == "batch" and section.get("use_bias") for section in sections) and options.norm is None:
+    if (
+        any(section["norm"] == "batch" and section.get("biases") == "all" for section in sections)
+        and options.norm is None
+    ):
         found.append(
             "norms with weights and running statistics are batch norm; a file from before July 2017 may have "
             "instance norm, and then looks well after --norm instance only"

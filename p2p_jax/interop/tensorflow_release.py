@@ -171,7 +171,7 @@ def _read_network(tensors: Mapping[str, np.ndarray], section: dict[str, Any], so
     first, last = (values[f"params/{layers[i].name}/kernel"] for i in (0, -1))
     section = section | {"base_width": first.shape[3], "norm": "batch"}
     if generation.bias is not None:
-        section["use_bias"] = True
+        section["biases"] = "all"
     variables = unflatten_dict({"params": {}, "batch_stats": {}} | values, sep="/")
     network = ForeignNetwork(section, first.shape[2], last.shape[2] if layers[-1].transposed else 1, variables)
     check_variables(network, names, source)

@@ -54,7 +54,7 @@ def read_network(
     kind, has_bias = _find_norm(tensors, modules, source, norm)
     section["norm"] = kind
     if has_bias != (kind != "batch"):
-        section["use_bias"] = has_bias
+        section["biases"] = "all" if has_bias else "last"
     if section["network"].endswith(":PatchGAN") and section["receptive_field"] > 1 and discriminator_padding != 1:
         section["padding"] = discriminator_padding
 

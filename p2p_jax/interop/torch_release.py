@@ -18,6 +18,7 @@ from p2p_jax.interop import torch_files
 from p2p_jax.interop.network import expected_shapes
 from p2p_jax.interop.torch_layouts import SKIP_UP, write_network
 from p2p_jax.nets import PatchGAN, ResNet, UNet
+from p2p_jax.nets.layers import has_biases
 from p2p_jax.objectives import make_network
 
 # The release calls the discriminator of the images that G_A makes D_A: it judges domain B.
@@ -172,7 +173,7 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
         notes.append("only the release of July 2017 pads every convolution with zeros")
     if network.norm == "instance_affine":
         notes.append("its instance norm has weights: InstanceNorm2d(affine=True), as before 2017-07-02")
-    biased = network.norm != "batch" if network.use_bias is None else network.use_bias
+    biased = has_biases(network.biases, network.norm)
     if biased != network.norm.startswith("instance"):
         which = "have" if biased else "have no"
         notes.append(f"its convolutions before norms {which} biases, other than today's release makes them")

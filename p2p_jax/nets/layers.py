@@ -20,6 +20,7 @@ from p2p_jax.nets.convolution import conv, conv_transpose
 NORMS = ("batch", "instance", "instance_affine", "none")
 PADDINGS = ("zero", "reflect")
 UPSAMPLINGS = ("transposed", "resize")
+BIASES = ("auto", "all", "last")
 
 
 def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> Callable[..., jax.Array]:
@@ -210,6 +211,21 @@ def make_norm(
     if kind == "none":
         return lambda name: lambda x: x
     raise InputError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")
+
+
+def has_biases(biases: str, norm: str) -> bool:
+    """Tell whether the convolutions before a norm have biases, which a batch norm makes superfluous.
+
+    Args:
+      biases: "auto": unless the norm is "batch", as published; "all": they have; "last": the last convolution alone.
+      norm: one of NORMS.
+
+    Raises:
+      InputError: `biases` is not one of BIASES.
+    """
+    if biases not in BIASES:
+        raise InputError(f"unknown biases {biases!r}: choose one of {', '.join(BIASES)}")
+    return biases == "all" or (biases == "auto" and norm != "batch")
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, leaky_relu, make_norm
+from p2p_jax.nets.layers import Conv, has_biases, leaky_relu, make_norm
 
 # Receptive field of one logit in pixels -> convolutions with stride 2 (0: the PixelGAN, 1x1 kernels throughout).
 RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -21,8 +21,8 @@ class PatchGAN(nn.Module):
       receptive_field: side of the patch in pixels: 1, 16, 34, 70, 142 or 286.
       base_width: channels of the first layer.
       norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
-      use_bias: whether the convolutions before a norm have biases, and the PixelGAN's last. None: unless the norm is
-        "batch", as published.
+      biases: which convolutions have biases: "all", the first and the "last" alone (of the PixelGAN the first alone),
+        or "auto": the latter with batch norm, else all, as published.
       padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, whose
         maps of logits are larger.
       init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.
@@ -31,7 +31,7 @@ class PatchGAN(nn.Module):
     receptive_field: int = 70
     base_width: int = 64
     norm: str = "batch"
-    use_bias: bool | None = None
+    biases: str = "auto"
     padding: int = 1
     init_type: str = "normal"
     init_gain: float = 0.02
@@ -79,7 +79,7 @@ class PatchGAN(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        bias_before_norm = self.norm != "batch" if self.use_bias is None else self.use_bias
+        bias_before_norm = has_biases(self.biases, self.norm)
         if num_strided == 0:
             pointwise = partial(conv, kernel_size=1, stride=1, padding=0)
             x = leaky_relu(pointwise(features=self.base_width, name="conv_1")(x))

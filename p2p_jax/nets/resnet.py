@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import PADDINGS, Conv, make_norm, make_upsampling
+from p2p_jax.nets.layers import PADDINGS, Conv, has_biases, make_norm, make_upsampling
 
 _NUM_DOWNS = 2
 
@@ -22,8 +22,8 @@ class ResNet(nn.Module):
       num_blocks: residual blocks; the paper has 6 at 128x128 and 9 from 256x256 on.
       base_width: channels of the first layer; they double with each of the two downsamplings.
       norm: "instance", "instance_affine" (with a scale and a bias per channel), "batch" or "none".
-      use_bias: whether the convolutions have biases; the last one always has. None: unless the norm is "batch", as
-        published.
+      biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
+        all, as published.
       padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed ones, which are
         always padded with zeros.
       dropout_rate: probability of zeroing an activation between the two convolutions of a block; 0 in the paper.
@@ -40,7 +40,7 @@ class ResNet(nn.Module):
     num_blocks: int = 9
     base_width: int = 64
     norm: str = "instance"
-    use_bias: bool | None = None
+    biases: str = "auto"
     padding: str = "reflect"
     dropout_rate: float = 0.0
     upsampling: str = "transposed"
@@ -75,7 +75,7 @@ class ResNet(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        use_bias = self.norm != "batch" if self.use_bias is None else self.use_bias
+        use_bias = has_biases(self.biases, self.norm)
         conv = partial(Conv, use_bias=use_bias, **settings)
         padded = partial(conv, stride=1, pad_with=self.padding)
         up = make_upsampling(self.upsampling, kernel_size=3, pad_with=self.padding, use_bias=use_bias, **settings)
@@ -110,7 +110,12 @@ class ResNet(nn.Module):
         multiple = 2**_NUM_DOWNS
         # Reflection takes a border's pixels from inside the map, so that a map must be wider than its border.
         smallest = 2 * multiple if self.padding == "reflect" else multiple
-        if x.ndim != 4 or x.shape[1] % multiple or x.shape[2] % multiple or min(x.shape[1:3]) < smallest:
+        if (
+            x.ndim != 4
+            or x.shape[1] % multiple
+            or x.shape[2] % multiple
+            or any(side < smallest for side in x.shape[1:3])
+        ):
             raise InputError(
                 f"a ResNet with padding={self.padding!r} takes [B, H, W, C] with H and W multiples of {multiple} and "
                 f"at least {smallest}, not {x.shape}; change the image size"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, leaky_relu, make_norm, make_upsampling
+from p2p_jax.nets.layers import Conv, has_biases, leaky_relu, make_norm, make_upsampling
 
 DROPOUT_LAYOUTS = ("paper", "pytorch")
 
@@ -26,8 +26,8 @@ class UNet(nn.Module):
       base_width: channels of the first encoder layer.
       skips: concatenate encoder outputs to decoder outputs.
       norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
-      use_bias: whether the convolutions have biases; the last one always has. None: unless the norm is "batch", as
-        published.
+      biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
+        all, as published.
       bottleneck_norm: normalise the innermost encoder layer too, as the paper's text printed before its erratum. At
         batch size 1 on a 1x1 map batch norm returns exactly zero there.
       dropout_rate: probability of zeroing an activation.
@@ -45,7 +45,7 @@ class UNet(nn.Module):
     base_width: int = 64
     skips: bool = True
     norm: str = "batch"
-    use_bias: bool | None = None
+    biases: str = "auto"
     bottleneck_norm: bool = False
     dropout_rate: float = 0.5
     dropout_layout: str = "paper"
@@ -80,7 +80,7 @@ class UNet(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        use_bias = self.norm != "batch" if self.use_bias is None else self.use_bias
+        use_bias = has_biases(self.biases, self.norm)
         conv = partial(Conv, use_bias=use_bias, **settings)
         up = make_upsampling(self.upsampling, kernel_size=4, **settings)
         norm = make_norm(
