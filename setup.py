@@ -39,7 +39,7 @@ setup(
         "eval": ["scikit-image>=0.24"],  # Lab colours
         "images": ["tifffile>=2024.8", "imagecodecs>=2024.9", "scikit-image>=0.24"],  # TIFF; 16-bit PNG; Lab, Canny
         "torch": ["torch>=2.6"],  # files of PyTorch, in and out
-        "export": ["jax2onnx>=0.17", "onnx>=1.17", "onnxruntime>=1.20"],
+        "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24", "flatbuffers"],
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
         "video": ["av>=14"],
         "test": [

@@ -16,10 +16,11 @@ FLOORS = [
     {"nets", "data"},
     {"objectives"},
     {"parallel", "checkpoint", "monitoring"},
+    {"fine_tuning"},
     {"inference", "train"},
-    {"evaluation"},
+    {"evaluation", "interop"},
     {"testing", "main", "inspect_data", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter"}
-    | {"ablate"},
+    | {"ablate", "convert", "export"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -76,7 +76,7 @@ def test_every_training_command_parses_to_a_valid_config(tmp_path):
 
 def test_every_other_command_exists():
     modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
-    used = {"inspect_data", "translate", "evaluate", "train_segmenter", "ablate", "study"}
+    used = {"inspect_data", "translate", "evaluate", "train_segmenter", "ablate", "study", "convert", "export"}
     assert modules == {f"p2p_jax.{name}" for name in {"main", "prepare_cityscapes", *used}}
     for module in modules:
         result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
@@ -87,7 +87,7 @@ def arguments_of(name):
     return [shlex.split(line.split(f"p2p_jax.{name} ")[1]) for line in COMMANDS if f"p2p_jax.{name} " in line]
 
 
-@pytest.mark.parametrize("name", ["translate", "evaluate", "train_segmenter", "ablate", "study"])
+@pytest.mark.parametrize("name", ["translate", "evaluate", "train_segmenter", "ablate", "study", "convert", "export"])
 def test_commands_on_a_run_parse(name):
     parser = importlib.import_module(f"p2p_jax.{name}")._parser()
     commands = arguments_of(name)
@@ -108,6 +108,39 @@ def test_commands_on_a_run_run_as_printed(tmp_path, monkeypatch, pix2pix_run):
     results = json.loads((tmp_path / "runs" / "mine" / "evaluation" / "val_4" / "results.json").read_text())
     assert results["metrics"]["l1"]["count"] == results["num_images"] == 100
     assert (tmp_path / "runs" / "study" / "study.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["onnx", "stablehlo"])
+def test_exports_are_written_and_loaded_as_printed(tmp_path, monkeypatch, pix2pix_run, name):
+    pytest.importorskip("jax2onnx" if name == "onnx" else "flatbuffers")
+    shutil.copytree(pix2pix_run, tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    (arguments,) = [arguments for arguments in arguments_of("export") if name in arguments]
+    importlib.import_module("p2p_jax.export").run(arguments)
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == name]
+    assert len(snippet.strip().splitlines()) <= 7  # six lines and an empty one
+    output = python(tmp_path, snippet + "\nprint(translated.shape, translated.dtype)")
+    assert output.strip() == {"onnx": "(2, 64, 64, 3) float32", "stablehlo": "(2, 64, 64, 3) uint8"}[name]
+
+
+def test_weights_of_pytorch_come_and_go_as_printed(tmp_path, monkeypatch, pix2pix_run):
+    pytest.importorskip("torch")
+    from p2p_jax.inference.run import open_run
+    from p2p_jax.interop import write_torch
+
+    write_torch(open_run(pix2pix_run), tmp_path)
+    shutil.copytree(pix2pix_run, tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    (arguments,) = arguments_of("convert")
+    importlib.import_module("p2p_jax.convert").run(arguments)
+    theirs = open_run(tmp_path / "runs" / "theirs")
+    assert theirs.step == 4 and set(theirs.shapes["params"]) == {"generator", "discriminator"}
+    (arguments,) = [arguments for arguments in arguments_of("export") if "torch" in arguments]
+    importlib.import_module("p2p_jax.export").run(arguments)
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == "torch"]
+    assert "model.model.0.weight torch.float32" in python(
+        tmp_path, snippet + "\nfor name, value in state_dict.items(): print(name, value.dtype)"
+    )
 
 
 def test_python_snippets(tmp_path):

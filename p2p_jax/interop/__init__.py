@@ -2,6 +2,7 @@
 
 from p2p_jax.interop.conversion import Converted, convert
 from p2p_jax.interop.converted_config import Options
+from p2p_jax.interop.exporting import Exported, export
 from p2p_jax.interop.torch_release import Written, write_torch
 
-__all__ = ["Converted", "Options", "Written", "convert", "write_torch"]
+__all__ = ["Converted", "Exported", "Options", "Written", "convert", "export", "write_torch"]

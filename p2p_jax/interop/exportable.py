@@ -1,0 +1,202 @@
+"""A run's translation as one function of images alone, of any size, as formats for other programs take it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+import p2p_jax
+from p2p_jax.checkpoint import read_config
+from p2p_jax.config import complete, resolve
+from p2p_jax.errors import InputError
+from p2p_jax.images.domains import NUMBERS, Domain
+from p2p_jax.inference import Translator
+from p2p_jax.inference.run import Run, open_run
+from p2p_jax.inference.sizes import Sizes, find_sizes
+from p2p_jax.objectives import Objective
+from p2p_jax.options import crop_shape
+
+Weights = dict[str, jax.Array]
+
+
+class Exportable(NamedTuple):
+    """A function of images, with what is known about it.
+
+    Attributes:
+      function: ``(weights, images [B, H, W, C_in]) -> [B, H, W, C_out]``; every image is translated alone.
+      weights: what it reads of the run's state, float32.
+      images: shape and dtype of its images; numbers that are free are symbolic, as ``jax.export`` has them.
+      sizes: what the network takes.
+      domains: of values that come in and go out; None where both are normalized.
+      metadata: what a user of the file should know, fit for JSON.
+      notes: what the exported function does otherwise than the run, in sentences.
+    """
+
+    function: Callable[[Weights, jax.Array], jax.Array]
+    weights: Weights
+    images: jax.ShapeDtypeStruct
+    sizes: Sizes
+    domains: tuple[Domain, Domain] | None
+    metadata: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Translate images with the weights inside."""
+        return self.function(self.weights, images)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether images of one size alone are taken."""
+        return all(isinstance(side, int) for side in self.images.shape[1:3])
+
+
+def open_in_float32(
+    workdir: str | Path, checkpoint: str | int, norm: str | None, objective: Objective | None
+) -> tuple[Run, bool]:
+    """Open a run to compute in float32, whatever it was trained in, and without noise.
+
+    Returns:
+      The run, with its own config but for the switches, and whether its own translations have noise.
+
+    Raises:
+      InputError: see ``Translator.from_workdir``, which explains the arguments.
+    """
+    run = open_run(workdir, checkpoint, norm, False, objective)
+    stored = read_config(run.workdir)
+    if objective is None and run.config.dtype != "float32":
+        run = run._replace(
+            objective=resolve(run.config.objective)(complete(run.config.to_dict() | {"dtype": "float32"}))
+        )
+    return run, stored is not None and stored.inference.dropout
+
+
+def make_exportable(translator: Translator, *, pixels: bool, noisy: bool) -> Exportable:
+    """Make the function that an opened run's translator computes on images of fitting sizes.
+
+    Args:
+      translator: of a run in float32 and without noise.
+      pixels: take and give values of the run's domains in place of normalized images.
+      noisy: whether the run's own translations have noise.
+
+    Raises:
+      InputError: `pixels`, and the values are of a kind that does not map by a straight line.
+    """
+    run, data = translator.run, translator.config.data
+    state_shapes = run.shapes
+    forward = translator.direction == data.direction
+    given, fake = ("real_a", "fake_b") if forward else ("real_b", "fake_a")
+    if pixels:
+        _check_kinds(translator)
+    domains = (translator.domain_in, translator.domain_out) if pixels else None
+
+    def translate(state, images):
+        return run.objective.translate(state, {given: images}, run.rng)[fake].astype(jnp.float32)
+
+    kept, rebuild = run.restore(lambda state, images, rng: translate(state, images), batch=run.batch[given])
+    weights = {name: _in_float32(leaf) for name, leaf in kept.items()}
+
+    def function(weights, images):
+        state = rebuild(weights)
+        if domains is None:
+            return translate(state, images)
+        return _decode(translate(state, _encode(images, domains[0])), domains[1])
+
+    def fault(*shape):
+        """Return why images of a shape are not taken; nothing if they are."""
+        images = jax.ShapeDtypeStruct((*shape, translator.channels_in), jnp.float32)
+        try:
+            found = jax.eval_shape(translate, state_shapes, images).shape
+        except Exception as error:  # of any kind, where what cannot be computed is a size without a number
+            return str(error).strip().split("\n")[0]
+        return "" if found == (*shape, translator.channels_out) else f"it makes {found} of {shape}"
+
+    crop = crop_shape(data)
+    sizes = find_sizes(lambda height, width: not fault(1, height, width), crop)
+    noise = "the noise z (dropout) of the run's own translations is left out: what is exported is deterministic"
+    notes = [noise] if noisy else []
+    batch, *sides = _symbols(sizes)
+    if reason := fault(batch, *sides):
+        batch, sides = *export.symbolic_shape("batch"), list(crop)
+        if not fault(1, crop[0] + sizes.multiple, crop[1] + sizes.multiple):
+            notes.append(
+                f"images have to be {crop[0]}x{crop[1]}, as the network cannot be traced for any size: {reason}"
+            )
+    dtype = jnp.float32 if domains is None else domains[0].dtype
+    spec = jax.ShapeDtypeStruct((batch, *sides, translator.channels_in), dtype)
+    metadata = _metadata(translator, sizes, spec, pixels)
+    return Exportable(function, weights, spec, sizes, domains, metadata, tuple(notes))
+
+
+def _symbols(sizes: Sizes) -> tuple[Any, ...]:
+    """Return the symbolic batch, height and width of images that a network takes."""
+    least = -(-sizes.smallest // sizes.multiple)
+    constraints = [f"{side} >= {least}" for side in ("h", "w")] if least > 1 else []
+    return tuple(export.symbolic_shape(f"batch, {sizes.multiple}*h, {sizes.multiple}*w", constraints=constraints))
+
+
+def _in_float32(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def _check_kinds(translator: Translator) -> None:
+    mend = "leave --pixels out; how values map to [-1, 1] stands in the file's metadata"
+    for name, domain in (("takes", translator.domain_in), ("makes", translator.domain_out)):
+        if domain.kind not in NUMBERS:
+            raise InputError(f"--pixels: the run {name} {domain.kind}, which are no numbers on a straight line: {mend}")
+        if not domain.is_measured:
+            raise InputError(f"--pixels: the range of what the run {name} is not known: {mend}")
+
+
+def _encode(values: jax.Array, domain: Domain) -> jax.Array:
+    """Map values [B, H, W, C] to [-1, 1]: ``Domain.encode`` on the device."""
+    low, half = (x.reshape(1, 1, 1, -1) for x in domain.line)
+    return jnp.clip((values.astype(jnp.float32) - low) / half - 1, -1, 1)
+
+
+def _decode(images: jax.Array, domain: Domain) -> jax.Array:
+    """Map [-1, 1] to values: ``Domain.decode`` on the device."""
+    low, half = (x.reshape(1, 1, 1, -1) for x in domain.line)
+    numbers = (jnp.clip(images, -1, 1) + 1) * half + low
+    if domain.dtype.kind == "f":
+        return numbers
+    limits = jnp.iinfo(domain.dtype)
+    return jnp.clip(jnp.rint(numbers), limits.min, limits.max).astype(domain.dtype)
+
+
+def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct, pixels: bool) -> dict[str, Any]:
+    run = translator.run
+    return {
+        "p2p_jax": p2p_jax.__version__,
+        "jax": jax.__version__,
+        "run": run.workdir.resolve().name,
+        "step": run.step,
+        "checkpoint_id": translator.checkpoint_id,
+        "objective": run.config.objective,
+        "direction": translator.direction,
+        "layout": "NHWC",
+        "shape": [str(side) if not isinstance(side, int) else side for side in images.shape],
+        "multiple": sizes.multiple,  # of height and width
+        "bucket": sizes.bucket,  # Translator pads to multiples of it
+        "pixels": pixels,
+        "range": "values" if pixels else [-1, 1],
+        "input": _describe(translator.domain_in),
+        "output": _describe(translator.domain_out),
+        "norm": run.config.inference.norm,
+        "dropout": False,
+        "dtype": "float32",  # of the computation
+        "config": run.config.to_dict(),
+    }
+
+
+def _describe(domain: Domain) -> dict[str, Any]:
+    """Return a domain as JSON has it: each of ``range`` is the values of a channel that become -1 and 1."""
+    return {
+        "kind": domain.kind,
+        "dtype": str(domain.dtype),
+        "channels": domain.channels,
+        "range": [list(pair) for pair in zip(domain.low, domain.high, strict=True)],
+        "palette": domain.palette.to_json() if domain.palette is not None else None,
+    }

@@ -1,0 +1,219 @@
+"""A trained run as a file for other programs, checked against the run before it takes its place."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.images.pictures import make_folder
+from p2p_jax.inference import Translator
+from p2p_jax.interop import onnx_format, stablehlo
+from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
+from p2p_jax.objectives import Objective
+from p2p_jax.options import crop_shape
+
+Call = Callable[[np.ndarray], np.ndarray]
+FORMATS: dict[str, Any] = {"onnx": onnx_format, "stablehlo": stablehlo}
+_MOST_ROUNDED = 0.01  # share of whole numbers that may be rounded the other way
+_ROUNDS = 5  # in which latencies are measured
+
+
+class Difference(NamedTuple):
+    """How far an exported translation is from the run's own.
+
+    Attributes:
+      largest: on the scale of [-1, 1].
+      values: the same in values of the output's domain, where these are what is exported.
+      share: of the values, those that differ by more than is tolerated: whole numbers rounded the other way.
+    """
+
+    largest: float
+    values: float | None
+    share: float
+
+
+class Exported(NamedTuple):
+    """A translation that was written.
+
+    Attributes:
+      path: of the file.
+      megabytes: its size.
+      images: shape of its images, as numbers and expressions.
+      sizes: heights and widths at which it was checked, in batches of 1 and 2.
+      difference: what was found there.
+      seconds: for one image of the size of training, as loaded from the file, on the CPU.
+      jax_seconds: the same for the run's network as JAX compiles it.
+      metadata: as in the file.
+      notes: what the file does otherwise than the run, in sentences.
+    """
+
+    path: Path
+    megabytes: float
+    images: tuple[int | str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    difference: Difference
+    seconds: float
+    jax_seconds: float
+    metadata: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def export(
+    workdir: str | Path,
+    format: str,
+    output: str | Path,
+    checkpoint: str | int = "latest",
+    direction: str | None = None,
+    norm: str | None = None,
+    *,
+    pixels: bool = False,
+    tolerance: float = 1e-4,
+    objective: Objective | None = None,
+) -> Exported:
+    """Write a run's translation to a file: images [B, H, W, C] float32 in [-1, 1] to such images.
+
+    It is what ``Translator`` computes with ``dropout=False`` on images whose sides are multiples of
+    ``metadata["bucket"]``, in float32, whatever the run was trained in. The file is loaded and checked against it, and
+    only then takes the place of what is at `output`.
+
+    Args:
+      workdir: the run's directory.
+      format: "onnx" or "stablehlo" (with a file ``output + ".json"`` beside it, the metadata).
+      output: the file; its folder is made if missing.
+      checkpoint: "latest", "best" or a step.
+      direction: "AtoB" or "BtoA"; see ``Translator.from_workdir``.
+      norm: "batch" or "running"; as stored by default.
+      pixels: take and give values of the run's domains in place of normalized images: bytes for pictures.
+      tolerance: largest difference to the run's own translation, on the scale of [-1, 1]. Whole numbers may be rounded
+        the other way, one in a hundred.
+      objective: what was trained, if it was given to ``p2p_jax.train``; it computes in its own dtype.
+
+    Raises:
+      InputError: no such run or format, a setting that does not fit, something missing, or the file does not agree
+        with the run; then nothing is written.
+    """
+    output = Path(output)
+    if format not in FORMATS:
+        raise InputError(f"--format {format}: choose one of {', '.join(FORMATS)}")
+    file_format = FORMATS[format]
+    file_format.require()
+    if output.is_dir():
+        raise InputError(f"--output {output} is a folder; name a file, such as {output / f'run.{format}'}")
+    run, noisy = open_in_float32(workdir, checkpoint, norm, objective)
+    translator = Translator(run, direction=direction, batch_size=2)
+    exportable = make_exportable(translator, pixels=pixels, noisy=noisy)
+    crop = crop_shape(run.config.data)
+    make_folder(output)
+    with _unfinished(output) as unfinished:
+        file_format.write(exportable, unfinished)
+        with jax.default_device(_cpu()):
+            call = file_format.load(unfinished)
+            sizes = _sizes(exportable, crop)
+            difference = _compare(call, translator, exportable, sizes, tolerance)
+            seconds, jax_seconds = _time(call, exportable, crop)
+    return Exported(
+        output,
+        output.stat().st_size / 1e6,
+        tuple(exportable.metadata["shape"]),
+        sizes,
+        difference,
+        seconds,
+        jax_seconds,
+        exportable.metadata,
+        exportable.notes,
+    )
+
+
+@contextlib.contextmanager
+def _unfinished(output: Path) -> Iterator[Path]:
+    """Give a file to write, which takes the place of `output`, with the metadata beside it, if all goes well."""
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    files = {unfinished: output, stablehlo.metadata_path(unfinished): stablehlo.metadata_path(output)}
+    try:
+        yield unfinished
+        for made, wanted in files.items():
+            if made.exists():
+                os.replace(made, wanted)
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be written ({error.strerror or error})") from error
+    finally:
+        for made in files:
+            made.unlink(missing_ok=True)
+
+
+def _cpu() -> jax.Device:
+    """Return what exports are checked on: accelerators round products of float32 to fewer bits."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to leave it out
+        return jax.local_devices()[0]
+
+
+def _sizes(exportable: Exportable, crop: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Return sizes to check at, which ``Translator`` does not pad: that of training, a higher and a small one."""
+    if exportable.is_fixed:
+        return (crop,)
+    step = exportable.sizes.bucket
+    least = -(-exportable.sizes.smallest // step) * step
+    candidates = [crop, (crop[0] + step, crop[1]), (least, least + step), (least, least + 2 * step)]
+    return tuple(dict.fromkeys(candidates))[:3]
+
+
+def _compare(
+    call: Call, translator: Translator, exportable: Exportable, sizes: tuple[tuple[int, int], ...], tolerance: float
+) -> Difference:
+    """Compare with the translator, on noise.
+
+    Raises:
+      InputError: the difference is larger than is tolerated.
+    """
+    rng, errors = np.random.default_rng(0), []
+    half = exportable.domains[1].line[1] if exportable.domains else np.float32(1)
+    for size in sizes:
+        images = rng.uniform(-1, 1, (2, *size, translator.channels_in)).astype(np.float32)
+        if exportable.domains:
+            images = exportable.domains[0].decode(images)
+        with jax.default_matmul_precision("highest"):
+            expected = translator(images, normalized=exportable.domains is None)
+        for count in (1, 2):
+            found = call(images[:count])
+            if found.shape != expected[:count].shape or found.dtype != expected.dtype:
+                raise InputError(
+                    f"--output: {found.dtype} {found.shape} came of images {images[:count].shape}, where the run gives "
+                    f"{expected.dtype} {expected[:count].shape}; nothing was written"
+                )
+            errors.append(np.abs(found.astype(np.float64) - expected[:count]) / half)
+    flat = np.concatenate([error.ravel() for error in errors])
+    largest, share = float(flat.max()), float(np.mean(~(flat <= tolerance)))
+    values, allowed, most = None, tolerance, 0.0
+    if exportable.domains:
+        values = float(max((error * half).max() for error in errors))
+        if exportable.domains[1].dtype.kind != "f":
+            allowed, most = max(tolerance, float(1 / np.min(half))), _MOST_ROUNDED
+    if not (largest <= allowed * (1 + 1e-6) and share <= most):
+        raise InputError(
+            f"the exported file differs from the run by {largest:.2g} on the scale of [-1, 1] (tolerance {tolerance:g})"
+            "; nothing was written. If a network is so sensitive that this is rounding, raise --tolerance"
+        )
+    return Difference(largest, values, share)
+
+
+def _time(call: Call, exportable: Exportable, crop: tuple[int, int]) -> tuple[float, float]:
+    """Return the seconds that an image takes, loaded and in JAX, the medians of rounds in which they take turns."""
+    weights = jax.device_put(exportable.weights, _cpu())
+    network = jax.jit(exportable.function)
+    images = np.zeros((1, *crop, exportable.images.shape[-1]), exportable.images.dtype)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS + 1):
+        for found, run in zip(seconds, (call, lambda x: np.asarray(network(weights, x))), strict=True):
+            start = time.perf_counter()
+            run(images)
+            found.append(time.perf_counter() - start)
+    first, second = (float(np.median(found[1:])) for found in seconds)
+    return first, second

@@ -1,0 +1,85 @@
+"""ONNX: a translation for ONNX Runtime and everything else that reads it."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import lax
+
+from p2p_jax.errors import InputError
+from p2p_jax.interop.exportable import Exportable
+from p2p_jax.interop.flattening import flatten
+
+OPSET, IR_VERSION = 17, 8  # of 2022: newer operators are not needed, and older readers are served
+INPUT, OUTPUT = "images", "translated"
+
+
+def require() -> None:
+    """Check that what is needed is installed.
+
+    Raises:
+      InputError: it is not.
+    """
+    try:
+        import jax2onnx  # noqa: F401
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"--format onnx needs jax2onnx, onnx and onnxruntime ({error}): pip install 'p2p_jax[export]'"
+        ) from error
+
+
+def write(exportable: Exportable, path: Path) -> None:
+    """Write a translation, with its metadata as JSON in the file's own.
+
+    Raises:
+      InputError: it uses what jax2onnx cannot convert.
+    """
+    import jax2onnx
+    import onnx
+
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it names every value whose type is left to be inferred
+    flat, step = flatten(exportable.__call__, exportable.images), exportable.sizes.multiple
+
+    def function(images: jax.Array) -> jax.Array:
+        if not exportable.is_fixed and step > 1:
+            # Sizes inside are multiples of h and w; jax2onnx finds these where an array has them as its sides.
+            lax.slice(images, (0,) * 4, images.shape, (1, step, step, 1))
+        return flat(images)
+
+    try:
+        model = jax2onnx.to_onnx(
+            function, [exportable.images], opset=OPSET, input_names=[INPUT], output_names=[OUTPUT], model_name="p2p_jax"
+        )
+    except Exception as error:  # of any kind: what it does not know, it stumbles over
+        raise _refused("jax2onnx cannot convert this network", error) from error
+    model.ir_version = IR_VERSION
+    told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in exportable.metadata.items()}
+    onnx.helper.set_model_props(model, told)
+    path.write_bytes(model.SerializeToString())
+
+
+def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a written translation as ONNX Runtime computes it, on the CPU.
+
+    Raises:
+      InputError: it is no valid model.
+    """
+    import onnx
+    import onnxruntime
+
+    try:
+        onnx.checker.check_model(str(path))
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # both have many of their own
+        raise _refused("what jax2onnx made of this network is not valid", error) from error
+    return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+
+
+def _refused(what: str, error: Exception) -> InputError:
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return InputError(f"--format onnx: {what} ({reason}); --format stablehlo takes any that JAX can trace")

@@ -1,0 +1,418 @@
+"""Exports: what other programs load computes what the run does, at any size, and says what it is."""
+
+import json
+import sys
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SMALL, SMALL_CYCLEGAN
+from jax import export as jax_export
+from jax import lax
+
+from p2p_jax import InputError, Translator
+from p2p_jax.checkpoint import Checkpoints
+from p2p_jax.config import complete, resolve, to_json
+from p2p_jax.export import run as command
+from p2p_jax.interop import exporting, onnx_format
+from p2p_jax.interop.exporting import export
+from p2p_jax.interop.flattening import flatten
+from p2p_jax.options import image_shapes
+
+missing = [name for name in ("jax2onnx", "onnx", "onnxruntime") if find_spec(name) is None]
+needs_onnx = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+FORMATS = [pytest.param("onnx", marks=needs_onnx), "stablehlo"]
+UNET = {"num_downs": 8, "base_width": 2}
+
+
+class Pointwise(nn.Module):
+    """A generator that sees one pixel: where the network does not matter, it should not cost either."""
+
+    out_channels: int = 3
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train, dropout=None):
+        return jnp.tanh(nn.Dense(self.out_channels, dtype=self.dtype, param_dtype=self.param_dtype, name="mix")(x))
+
+
+POINTWISE = SMALL | {"generator": {"network": "test_export:Pointwise"}}
+
+
+def merged(base, changes):
+    """Return a config with the options of some sections changed."""
+    return base | {k: base.get(k, {}) | v if isinstance(v, dict) else v for k, v in changes.items()}
+
+
+def save_run(workdir, changes=None, base=POINTWISE, gain=8.0):
+    """Make a run's directory with random weights, large enough for images with contrast, and running statistics."""
+    config = complete(merged(base, {"loss": {"lambda_gan": 0.0}} | (changes or {})))
+    batch = {name: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for name, shape in image_shapes(config.data).items()}
+    shapes = jax.eval_shape(resolve(config.objective)(config).init, jax.random.key(0), batch)
+    rng = np.random.RandomState(1)
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if "batch_stats" in name:
+            return rng.uniform(0.5, 2, leaf.shape).astype(leaf.dtype)
+        if "kernel" in name:
+            return rng.normal(0, 0.02 * gain, leaf.shape).astype(leaf.dtype)
+        return np.full(leaf.shape, "scale" in name, leaf.dtype)
+
+    checkpoints = Checkpoints(workdir, config)
+    checkpoints.save(7, jax.tree_util.tree_map_with_path(draw, shapes), None)
+    checkpoints.close()
+    (workdir / "config.json").write_text(to_json(config))
+    return workdir
+
+
+def noise(*shape, seed=0):
+    return np.random.RandomState(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+class Files:
+    """Runs and their exports, made once."""
+
+    def __init__(self, folder):
+        self.folder, self.made = folder, {}
+        data, unet = {"crop_size": 256, "load_size": 286}, {"num_downs": 4, "base_width": 4}
+        resnet = {"num_blocks": 1, "base_width": 4}
+        self.runs = {
+            "unet256": save_run(folder / "unet256", {"data": data, "generator": UNET}, SMALL),
+            "unet": save_run(folder / "unet", {"generator": unet}, SMALL),
+            "resnet9": save_run(
+                folder / "resnet9", {"generator": resnet | {"num_blocks": 9}}, SMALL_CYCLEGAN, gain=5.0
+            ),
+            "resnet": save_run(folder / "resnet", {"generator": resnet}, SMALL_CYCLEGAN),
+        }
+
+    def get(self, which, norm, format):
+        """Return an export from B to A, and a function that computes what the file says."""
+        key = which, norm, format
+        if key not in self.made:
+            path = self.folder / "files" / "-".join(key)
+            self.made[key] = export(self.runs[which], format, path, direction="BtoA", norm=norm)
+        return self.made[key], load(self.made[key].path, format)
+
+
+def load(path, format):
+    """Load a file without this library."""
+    if format == "stablehlo":
+        return jax_export.deserialize(bytearray(path.read_bytes())).call
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "small")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return Files(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.mark.parametrize(
+    ("which", "norm", "format", "sizes"),
+    [
+        pytest.param("unet256", "batch", "onnx", ((256, 256), (512, 256), (256, 512)), marks=needs_onnx),
+        pytest.param("unet", "running", "onnx", ((16, 16), (32, 16), (16, 32)), marks=needs_onnx),
+        ("unet", "batch", "stablehlo", ((16, 16), (32, 16), (16, 32))),
+        pytest.param("resnet9", "batch", "onnx", ((16, 16), (32, 16), (16, 32)), marks=needs_onnx),
+        ("resnet", "batch", "stablehlo", ((16, 16), (32, 16), (16, 32))),
+    ],
+)
+def test_exports_are_the_run(files, which, norm, format, sizes):
+    found, call = files.get(which, norm, format)
+    assert found.sizes == sizes
+    assert 0 < found.difference.largest < 1e-4 and found.difference.share == 0
+    assert found.megabytes == found.path.stat().st_size / 1e6 > 0
+    assert found.seconds > 0 and found.jax_seconds > 0
+    images = noise(2, *sizes[0], 3)
+    translator = Translator.from_workdir(files.runs[which], norm=norm, direction="BtoA", dropout=False)
+    expected = translator(images[1], normalized=True)  # alone
+    assert expected.std() > 0.1  # not a gray image
+    assert np.abs(np.asarray(call(images))[1] - expected).max() < 1e-4
+    assert not list(found.path.parent.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("which", "format", "size"),
+    [pytest.param("resnet9", "onnx", (20, 28), marks=needs_onnx), ("resnet", "stablehlo", (8, 12))],
+)
+def test_any_multiple_of_the_network(files, which, format, size):
+    """Sides that are no multiples of what Translator pads to, down to the smallest that reflection allows."""
+    run, call = Translator.from_workdir(files.runs[which], dropout=False).run, files.get(which, "batch", format)[1]
+
+    def translate(state, images, rng):
+        return run.objective.translate(state, {"real_b": images}, rng)["fake_a"]
+
+    kept, rebuild = run.restore(translate, batch=run.batch["real_b"])
+    network = jax.jit(lambda images: translate(rebuild(kept), images, run.rng))
+    images = noise(3, *size, 3)
+    assert np.abs(call(images) - network(images)).max() < 1e-4
+    if format == "stablehlo":
+        with pytest.raises(ValueError, match="remainder 2 when computing"):
+            call(noise(1, 10, 12, 3))
+
+
+@needs_onnx
+def test_what_a_file_says_of_itself(files):
+    import onnx
+
+    told = {
+        format: files.get("unet", norm, format)[0] for format, norm in (("onnx", "running"), ("stablehlo", "batch"))
+    }
+    path = told["stablehlo"].path
+    beside = json.loads(path.with_name(path.name + ".json").read_text())
+    assert beside == told["stablehlo"].metadata
+    model = onnx.load(told["onnx"].path)
+    inside = {entry.key: entry.value for entry in model.metadata_props}
+    for key, value in told["onnx"].metadata.items():
+        assert (inside[key] if isinstance(value, str) else json.loads(inside[key])) == value
+        assert beside[key] == value or key in ("norm", "checkpoint_id", "config")
+    assert (inside["norm"], json.loads(inside["config"])["inference"]) == (
+        "running",
+        {"norm": "running", "dropout": False},
+    )
+    assert beside["checkpoint_id"] == Translator.from_workdir(files.runs["unet"], dropout=False).checkpoint_id
+    expected = {"direction": "BtoA", "step": 7, "layout": "NHWC", "multiple": 16, "norm": "batch", "dropout": False}
+    assert {key: beside[key] for key in expected} == expected
+    assert beside["shape"] == ["batch", "16*h", "16*w", 3]
+    assert (beside["range"], beside["pixels"], beside["objective"]) == ([-1, 1], False, "p2p_jax:pix2pix")
+    domain = {"kind": "uint8", "dtype": "uint8", "channels": 3, "range": [[0, 255]] * 3, "palette": None}
+    assert beside["input"] == beside["output"] == domain
+    assert beside["config"]["generator"]["base_width"] == 4
+    assert (model.opset_import[0].version, model.ir_version) == (onnx_format.OPSET, onnx_format.IR_VERSION) == (17, 8)
+    assert {entry.domain for entry in model.opset_import} == {""}  # no operators but the standard's
+    ends = [*model.graph.input, *model.graph.output]
+    shapes = {x.name: [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim] for x in ends}
+    assert shapes == {"images": beside["shape"], "translated": beside["shape"]}
+    assert "noise z (dropout)" in told["onnx"].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "dtypes"),
+    [
+        ({}, (np.uint8, np.uint8)),
+        ({"kind_a": "uint16", "kind_b": "int16", "range_b": "-1000:3000"}, (np.uint16, np.int16)),
+        ({"kind_a": "float", "range_a": "0:2", "kind_b": "float", "range_b": "-5:5", "channels_b": 1},
+         (np.float32, np.float32)),
+        ({"kind_a": "uint8", "range_a": "0:100", "kind_b": "uint8", "range_b": "0:10"}, (np.uint8, np.uint8)),
+    ],
+)  # fmt: skip
+def test_values_in_and_out(tmp_path, data, dtypes):
+    workdir = save_run(tmp_path / "run", {"data": data})
+    translator = Translator.from_workdir(workdir, dropout=False)
+    images = translator.domain_in.decode(noise(2, 16, 32, translator.channels_in))
+    found = export(workdir, "stablehlo", tmp_path / "f", pixels=True)
+    translated, expected = np.asarray(load(tmp_path / "f", "stablehlo")(images)), translator(images)
+    assert (images.dtype, translated.dtype, expected.dtype) == (*dtypes, dtypes[1])
+    assert found.metadata["pixels"] and found.metadata["range"] == "values"
+    half = translator.domain_out.line[1].max()
+    assert np.abs(translated.astype(float) - expected).max() <= (1e-4 * half if dtypes[1] == np.float32 else 1)
+    assert np.ptp(expected) > 0.5 * half
+
+
+@needs_onnx
+def test_bytes_in_and_out_in_onnx(small_run, tmp_path):
+    found = export(small_run, "onnx", tmp_path / "f.onnx", pixels=True)
+    images = np.random.RandomState(0).randint(0, 256, (2, 32, 16, 3)).astype(np.uint8)
+    translated, expected = (
+        load(tmp_path / "f.onnx", "onnx")(images),
+        Translator.from_workdir(small_run, dropout=False)(images),
+    )
+    error = np.abs(translated.astype(int) - expected)
+    assert translated.dtype == np.uint8 and error.max() <= 1 and (error > 0).mean() < 0.01
+    assert found.difference.values in (0, 1)
+
+
+def test_labels_are_no_numbers(tmp_path):
+    data = {"kind_a": "labels", "channels_a": 5, "direction": "AtoB"}
+    workdir = save_run(tmp_path / "run", {"data": data})
+    with pytest.raises(InputError, match="--pixels: the run takes labels.*leave --pixels out"):
+        export(workdir, "stablehlo", tmp_path / "f", pixels=True)
+    assert export(workdir, "stablehlo", tmp_path / "f").metadata["input"]["channels"] == 5
+
+
+def test_low_precision_is_left_behind(tmp_path):
+    workdir = save_run(tmp_path / "run", {"dtype": "bfloat16", "param_dtype": "bfloat16"})
+    assert export(workdir, "stablehlo", tmp_path / "f").difference.largest < 1e-5
+    images = noise(1, 16, 16, 3)
+    exported = jax_export.deserialize(bytearray((tmp_path / "f").read_bytes())).call(images)
+    low = Translator.from_workdir(workdir, dropout=False)(images, normalized=True)
+    assert exported.dtype == jnp.float32
+    assert 1e-4 < np.abs(low - exported).max() < 0.5
+
+
+class OneSize(Pointwise):
+    @nn.compact
+    def __call__(self, x, *, train, dropout=None):
+        if x.shape[1:3] != (16, 16):
+            raise ValueError("images must be 16x16")
+        return jnp.tanh(nn.Dense(x[0].size, name="mix")(x.reshape(len(x), -1)).reshape(x.shape))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_network_of_one_size(tmp_path, format):
+    workdir = save_run(tmp_path / "run", {"generator": {"network": "test_export:OneSize"}})
+    found = export(workdir, format, tmp_path / "f")
+    assert (found.images, found.sizes) == (("batch", 16, 16, 3), ((16, 16),))
+    assert len(found.notes) == 1
+
+
+class Undecided(Pointwise):
+    @nn.compact
+    def __call__(self, x, *, train, dropout=None):
+        if min(x.shape[1:3]) < 4:  # which of two sizes without numbers is smaller, nobody can tell
+            raise ValueError("images are too small")
+        return super().__call__(x, train=train)
+
+
+def test_a_network_that_compares_sizes_is_written_for_one(tmp_path):
+    workdir = save_run(tmp_path / "run", {"generator": {"network": "test_export:Undecided"}})
+    found = export(workdir, "stablehlo", tmp_path / "f")
+    assert found.images == ("batch", 16, 16, 3)
+    assert found.notes[1].startswith("images have to be 16x16, as the network cannot be traced for any size")
+
+
+def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
+    output = tmp_path / "f"
+    output.write_text("the last good one")
+    loaded = exporting.stablehlo.load
+
+    def load_changed(path):
+        call = loaded(path)
+        return lambda images: change(call(images))
+
+    monkeypatch.setattr(exporting.stablehlo, "load", load_changed)
+    changes = {
+        r"by 0\.0002 .*tolerance 0\.0001.*nothing was written": (False, lambda x: x + np.float32(2e-4)),
+        "by nan": (False, lambda x: np.where(x == x.max(), np.float32("nan"), x)),
+        r"by 0\.0078": (True, lambda x: np.where(x > 128, x - 1, x)),  # one level, but everywhere
+        r"by 0\.016": (True, lambda x: np.where(x == x.max(), x - 2, x)),  # in few places, but two levels
+        "float64": (False, lambda x: x.astype(np.float64)),
+    }
+    for message, (pixels, change) in changes.items():  # noqa: B007, load_changed reads it
+        with pytest.raises(InputError, match=message):
+            export(small_run, "stablehlo", output, pixels=pixels)
+    if not missing:
+        monkeypatch.setattr(exporting.onnx_format, "write", lambda exportable, path: path.write_bytes(b"cut short"))
+        with pytest.raises(InputError, match="is not valid"):
+            export(small_run, "onnx", output)
+    assert output.read_text() == "the last good one"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "pdf"}, "--format pdf: choose one of onnx, stablehlo"),
+        ({"output": "."}, "is a folder; name a file"),
+        ({"workdir": "nothing"}, "nothing holds no trained run"),
+        ({"checkpoint": "3"}, "no checkpoint 3"),
+        ({"direction": "AtoB"}, "trained for BtoA alone"),
+        ({"output": "file/f"}, "cannot be written: .*file is no folder"),
+    ],
+)
+def test_refused(small_run, tmp_path, options, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=message):
+        export(**{"workdir": small_run, "format": "stablehlo", "output": "f"} | options)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("format", "module"), [("onnx", "jax2onnx"), ("stablehlo", "flatbuffers")])
+def test_a_missing_extra_is_named(small_run, tmp_path, monkeypatch, format, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"--format {format} needs .*pip install 'p2p_jax\[export\]'"):
+        export(small_run, format, tmp_path / "f")
+
+
+@needs_onnx
+def test_what_cannot_be_converted_is_named(small_run, tmp_path, monkeypatch):
+    import jax2onnx
+
+    def fail(*args, **kwargs):
+        raise NotImplementedError("no plugin for primitive x")
+
+    monkeypatch.setattr(jax2onnx, "to_onnx", fail)
+    with pytest.raises(
+        InputError, match=r"cannot convert this network \(no plugin for primitive x\); --format stablehlo"
+    ):
+        export(small_run, "onnx", tmp_path / "f")
+    assert not list(tmp_path.iterdir())
+
+
+def test_command(small_run, tmp_path, capsys):
+    output = tmp_path / "a/f"
+    command(["--workdir", str(small_run), "--format", "stablehlo", "--output", str(output), "--pixels"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("note: the noise z (dropout)")
+    assert lines[2].startswith(f"{output}: step 7, BtoA, norm batch, 0.")
+    assert lines[3] == "images [batch, h, w, 3], uint8 to uint8"
+    assert lines[4].startswith("checked at 16x16, 32x16, 16x32, batches of 1 and 2: largest difference")
+    assert lines[5].startswith("16x16 on the CPU: ") and " ms an image, in JAX " in lines[5]
+    with pytest.raises(SystemExit, match="error: .* holds no trained run"):
+        command(["--workdir", str(tmp_path / "b"), "--format", "stablehlo", "--output", str(output)])
+    with pytest.raises(SystemExit, match="error: --pixels and --norm are for onnx and stablehlo"):
+        command(["--workdir", str(small_run), "--format", "torch", "--output", str(output), "--pixels"])
+    with pytest.raises(SystemExit) as unknown:
+        command(["--workdir", str(small_run), "--format", "pdf", "--output", str(output)])
+    assert unknown.value.code == 2 and "invalid choice: 'pdf'" in capsys.readouterr().err
+
+
+def test_a_file_of_pytorch(files, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    command(["--workdir", str(files.runs["resnet9"]), "--format", "torch", "--output", str(tmp_path / "f.pth")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'f.pth'}: --netG resnet_9blocks")
+    assert len(torch.load(tmp_path / "f.pth", weights_only=True)) > 10
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, y: (2 * y,))
+
+
+def primitives(jaxpr):
+    return [equation.primitive.name for equation in jaxpr.eqns]
+
+
+def test_flattened_functions_are_the_same():
+    table = jnp.arange(12.0).reshape(3, 4)
+
+    @partial(jax.jit, static_argnums=1)
+    def inner(x, shift):
+        return doubled(nn.relu(x)) + table.sum() * shift + jax.random.normal(jax.random.key(0), (1, 1, 1, 4))
+
+    def function(images):
+        shown = jax.checkpoint(lambda x: inner(x, 2))(images)
+        return (
+            jnp.cos(shown)[:, 1].sum((0, 1))
+            + images.mean((0, 2)).sum(0)
+            + jax.vmap(lambda x: x[None][0])(images)[0, 0, 0]
+        )
+
+    given = jax.ShapeDtypeStruct(jax_export.symbolic_shape("b, 2*h, 4, 4"), jnp.float32)
+    flat, images = flatten(function, given), noise(3, 6, 4, 4)
+    found = jax.make_jaxpr(flat)(given).jaxpr
+    assert {"jit", "pjit", "custom_vjp_call", "custom_jvp_call", "checkpoint", "gather"}.isdisjoint(primitives(found))
+    assert not any("random" in name for name in primitives(found))
+    sums = [equation.params["axes"] for equation in found.eqns if equation.primitive is lax.reduce_sum_p]
+    assert sums and all(len(axes) == 1 for axes in sums)
+    concrete = flatten(function, jax.ShapeDtypeStruct(images.shape, jnp.float32))
+    assert np.allclose(concrete(images), function(images), rtol=1e-5)
+    assert np.allclose(jax_export.export(jax.jit(flat))(given).call(images), function(images), rtol=1e-5)
