@@ -208,6 +208,8 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
         )
     except (ValueError, KeyError) as error:
         raise InputError(f"the checkpoint {path} does not fit the config beside it: {error}") from error
+    except Exception as error:  # TensorStore has no type of its own for what cannot be read
+        raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
 
 
 def _saved(workdir: Path) -> list[Path]:

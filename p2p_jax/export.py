@@ -2,10 +2,11 @@
 
     python -m p2p_jax.export --workdir runs/facades --format onnx --output facades.onnx
 
-"onnx" runs in ONNX Runtime and much else; "stablehlo" needs JAX alone (FILE.json beside it holds the metadata);
-"torch" is what the PyTorch release of pix2pix and CycleGAN loads (--output FILE.pth for the generator, or a folder
-for all networks). The first two take images [B, H, W, C], float32 in [-1, 1] (with --pixels the run's own values, such
-as bytes), of any batch and, where the network allows, of any multiple of its sizes, and leave the noise of dropout out.
+"onnx" runs in ONNX Runtime and much else; "stablehlo" needs JAX and flatbuffers alone (FILE.json beside it holds the
+metadata); "torch" is what the PyTorch release of pix2pix and CycleGAN loads (--output FILE.pth for the generator, or a
+folder for all networks). The first two take images [B, H, W, C], float32 in [-1, 1] (with --pixels the run's own
+values, such as bytes), of any batch and, where the network allows, of any multiple of its sizes, and leave the noise of
+dropout out.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Exports: what other programs load computes what the run does, at any size, and says what it is."""
 
 import json
+import os
+import shutil
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -332,6 +334,33 @@ def test_refused(small_run, tmp_path, options, message, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_only_exports_are_replaced(small_run, tmp_path):
+    """Not the run's own config, nor somebody's JSON beside the file, nor what is no file."""
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    (tmp_path / "mine.json").write_text('{"notes": 1}')
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "linked")
+    before = (run / "config.json").read_text()
+    for output, message in {
+        run / "config": "would replace .*config.json",
+        run / "config.json": "would replace .*config.json",
+        tmp_path / "mine": "would replace .*mine.json",
+        tmp_path / "pipe": "no plain file",
+        tmp_path / ("x" * 250): "cannot be written",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            export(run, "stablehlo", output)
+    assert (run / "config.json").read_text() == before and (tmp_path / "mine.json").read_text() == '{"notes": 1}'
+    export(run, "stablehlo", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "linked").is_file()
+    export(run, "stablehlo", tmp_path / "link")  # its own file and metadata are replaced
+    for file in (run / "checkpoints").glob("*/state/**/d/*"):
+        file.unlink()
+    with pytest.raises(InputError, match="is damaged .*; use another"):
+        export(run, "stablehlo", tmp_path / "f")
+
+
 @pytest.mark.parametrize(("format", "module"), [("onnx", "jax2onnx"), ("stablehlo", "flatbuffers")])
 def test_a_missing_extra_is_named(small_run, tmp_path, monkeypatch, format, module):
     monkeypatch.setitem(sys.modules, module, None)
@@ -416,3 +445,24 @@ def test_flattened_functions_are_the_same():
     concrete = flatten(function, jax.ShapeDtypeStruct(images.shape, jnp.float32))
     assert np.allclose(concrete(images), function(images), rtol=1e-5)
     assert np.allclose(jax_export.export(jax.jit(flat))(given).call(images), function(images), rtol=1e-5)
+
+
+def test_every_channel_is_held_to_its_own_range(tmp_path, monkeypatch):
+    """300 of 4,000 are too much in one channel, whatever one of 10 is in another."""
+    data = {"kind_b": "int16", "range_b": "0:10,0:10,-1000:3000"}
+    workdir, loaded = save_run(tmp_path / "run", {"data": data}), exporting.stablehlo.load
+
+    def load_changed(path):
+        call = loaded(path)
+
+        def changed(images):
+            values = np.array(call(images))
+            values[0, 0, 0, 2] += 300
+            return values
+
+        return changed
+
+    assert export(workdir, "stablehlo", tmp_path / "f", pixels=True).difference.values <= 1
+    monkeypatch.setattr(exporting.stablehlo, "load", load_changed)
+    with pytest.raises(InputError, match="differs from the run by 0.15"):
+        export(workdir, "stablehlo", tmp_path / "f", pixels=True)

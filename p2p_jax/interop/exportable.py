@@ -16,7 +16,7 @@ from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.inference.sizes import Sizes, find_sizes
-from p2p_jax.objectives import Objective
+from p2p_jax.objectives import Objective, make_network
 from p2p_jax.options import crop_shape
 
 Weights = dict[str, jax.Array]
@@ -70,7 +70,8 @@ def open_in_float32(
         run = run._replace(
             objective=resolve(run.config.objective)(complete(run.config.to_dict() | {"dtype": "float32"}))
         )
-    return run, stored is not None and stored.inference.dropout
+    draws = getattr(make_network(run.config.generator), "dropout_rate", 1.0) > 0
+    return run, stored is not None and stored.inference.dropout and draws
 
 
 def make_exportable(translator: Translator, *, pixels: bool, noisy: bool) -> Exportable:

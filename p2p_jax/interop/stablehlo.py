@@ -23,14 +23,22 @@ def require() -> None:
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:
-        raise InputError("--format stablehlo needs flatbuffers: pip install 'p2p_jax[export]'") from error
+        raise InputError("--format stablehlo needs flatbuffers: pip install flatbuffers") from error
 
 
 def write(exportable: Exportable, path: Path) -> None:
-    """Write a translation as ``jax.export`` serializes it, and its metadata to ``metadata_path(path)``."""
+    """Write a translation as ``jax.export`` serializes it, and its metadata to ``metadata_path(path)``.
+
+    Raises:
+      InputError: JAX cannot export it.
+    """
     function = jax.jit(lambda images: exportable(images))
-    exported = export.export(function, platforms=PLATFORMS)(exportable.images)
-    path.write_bytes(exported.serialize())
+    try:
+        blob = export.export(function, platforms=PLATFORMS)(exportable.images).serialize()
+    except Exception as error:  # of any kind: what cannot be lowered for every platform, or is too large
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"--format stablehlo: JAX cannot export this network ({reason})") from error
+    path.write_bytes(blob)
     metadata_path(path).write_text(json.dumps(exportable.metadata, indent=2) + "\n")
 
 

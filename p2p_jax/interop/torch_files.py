@@ -1,5 +1,6 @@
 """Files of PyTorch, read without running what they may contain, and written."""
 
+import contextlib
 import os
 import re
 import warnings
@@ -67,7 +68,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path} cannot be written ({error})") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def import_torch() -> Any:

@@ -1,5 +1,6 @@
 """A trained run as files that the PyTorch release of pix2pix and CycleGAN loads."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +65,9 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
     if direction not in (None, "AtoB", "BtoA"):
         raise InputError(f"--direction {direction}: choose AtoB or BtoA")
     output, players = Path(output), [name for name in FILES if name in run.shapes["params"]]
-    if output.suffix == ".pth":
+    if output.suffix.lower() in (".pt", ".pkl", ".bin", ".ckpt"):
+        raise InputError(f"--output {output}: name FILE.pth for the generator, or a folder for all networks")
+    if output.suffix.lower() == ".pth":
         own = direction in (None, run.config.data.direction)
         wanted = ("generator", "gen_ab") if own else ("gen_ba",)
         players = [name for name in players if name in wanted]
@@ -77,6 +80,9 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         paths = [output / FILES[name] for name in players]
     if not players:
         raise InputError(f"the run of {run.config.objective} has none of the players {', '.join(FILES)}")
+    for path in paths:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"--output: {path} exists and is no plain file; choose another name")
     networks = {name: _network(run, name) for name in players}  # before anything is written: they may be refused
     variables, files = _restore(run), []
     for name, network in networks.items():
