@@ -206,9 +206,9 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
         return ocp.PyTreeCheckpointer().restore(
             path, args=ocp.args.PyTreeRestore(item=template, restore_args=restore_args)
         )
-    except (ValueError, KeyError) as error:
-        raise InputError(f"the checkpoint {path} does not fit the config beside it: {error}") from error
     except Exception as error:  # TensorStore has no type of its own for what cannot be read
+        if isinstance(error, ValueError | KeyError) and "tensorstore" not in str(error):
+            raise InputError(f"the checkpoint {path} does not fit the config beside it: {error}") from error
         raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
 
 
