@@ -146,7 +146,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     origins = ORIGINS if directions[0] == directions[1] else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
     if not any(player.leaves for player in players if not player.name.startswith("disc")):
-        raise InputError(_misfit(source, config, ours, theirs))
+        raise InputError(_misfit(source, stored.get("generator") or {}, config, ours, theirs))
     _refuse_copies(state)
     values = _read(source, {name for player in players for name in player.leaves.values()})
     taken = {name: values[origin] for player in players for name, origin in player.leaves.items()}
@@ -244,11 +244,7 @@ def _read(source: Source, wanted: set[str]) -> dict[str, np.ndarray]:
         lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype) if _name(path) in wanted else ocp.PLACEHOLDER,
         source.shapes,
     )
-    try:
-        state = restore_part(source.workdir, source.step, template)
-    except (InputError, OSError) as error:
-        path, kind = source.workdir / "checkpoints" / str(source.step) / "state", type(error.__cause__ or error)
-        raise InputError(f"the checkpoint {path} is damaged ({kind.__name__}); use another") from error
+    state = restore_part(source.workdir, source.step, template)
     return {name: np.asarray(leaf) for name, leaf in _named_leaves(state).items() if name in wanted}
 
 
@@ -268,9 +264,10 @@ def _refuse_copies(state: PyTree) -> None:
                 )
 
 
-def _misfit(source: Source, config: ConfigDict, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+def _misfit(
+    source: Source, stored: Mapping[str, Any], config: ConfigDict, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> str:
     """Say that nothing fits, with both networks and the options in which they differ."""
-    stored = saved_config(source.workdir, source.step).get("generator") or {}
     here = config.generator.to_dict()
     keys = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
 

@@ -1,7 +1,7 @@
 """A network out of a foreign file, in the terms of this library."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import make_network
 
-_SMALLEST = 64  # a side on which every network but a very deep U-Net can be traced
+_SIDE = 192  # or a multiple of it: images on which every network can be traced
 
 
 class ForeignNetwork(NamedTuple):
@@ -43,9 +43,20 @@ class ForeignNetwork(NamedTuple):
         return self.section["network"].endswith(":PatchGAN")
 
 
+def title(section: Mapping[str, Any]) -> str:
+    """Return what the network that a section describes is called, such as "UNet"."""
+    return section["network"].partition(":")[2]
+
+
+def name_some(names: Iterable[str]) -> str:
+    """Return the first of many names, and how many more there are."""
+    shown = sorted(names)
+    return (", ".join(shown[:4]) or "nothing") + (f" and {len(shown) - 4:,} more" if len(shown) > 4 else "")
+
+
 def describe(network: ForeignNetwork) -> str:
     """Return what a network is, in one line."""
-    name = network.section["network"].partition(":")[2]
+    name = title(network.section)
     facts = [f"{key}={value}" for key, value in network.section.items() if key != "network"]
     channels = f"{network.in_channels} to {network.out_channels} channels"
     return f"{name}({', '.join(facts)}), {channels}, {network.num_parameters:,} parameters"
@@ -54,8 +65,7 @@ def describe(network: ForeignNetwork) -> str:
 def expected_shapes(section: Mapping[str, Any], in_channels: int, out_channels: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of every variable of the network that a section describes, ``{"params/LAYER/LEAF": shape}``."""
     network = make_network(section, out_channels=out_channels)
-    side = max(_SMALLEST, 2 ** section.get("num_downs", 0), 3 * 2**6)
-    side = math.lcm(side, 2 ** section.get("num_downs", 0))
+    side = math.lcm(_SIDE, 2 ** section.get("num_downs", 0))
     images = jax.ShapeDtypeStruct((1, side, side, in_channels), jnp.float32)
     variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images)
     return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
@@ -74,7 +84,7 @@ def check_variables(network: ForeignNetwork, names: Mapping[str, str], source: s
     """
     expected = expected_shapes(network.section, network.in_channels, network.out_channels)
     found = flatten_dict(network.variables, sep="/")
-    kind = describe(network).partition(",")[0].partition("(")[0]
+    kind = title(network.section)
     for name in sorted(expected.keys() | found.keys()):
         known = names.get(name, name)
         if name not in found:

@@ -5,14 +5,14 @@ layer of the U-Net is normalised too, and skips are concatenated behind what com
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from p2p_jax.errors import InputError
-from p2p_jax.interop.network import ForeignNetwork, check_variables
+from p2p_jax.interop.network import ForeignNetwork, check_variables, name_some
 from p2p_jax.nets import RECEPTIVE_FIELDS
 
 _DEEPEST = 16  # layers of an encoder, for images of 65,536 pixels
@@ -109,7 +109,8 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Forei
             networks[player] = _read_network(own, section_of(own, source), source)
     if "generator" not in networks:
         raise InputError(
-            f"{source} holds no generator of the TensorFlow release (generator/encoder_1, ...), but {_some(tensors)}"
+            f"{source} holds no generator of the TensorFlow release (generator/encoder_1, ...), but "
+            f"{name_some(tensors)}"
         )
     step = np.ravel(tensors.get("global_step", 0))
     return {player: network._replace(step=int(step[0])) for player, network in networks.items()}
@@ -196,13 +197,10 @@ def _check_names(tensors: Mapping[str, np.ndarray], names: Mapping[str, str], so
     missing = names.values() - tensors.keys()
     unknown = {name for name in tensors if not _UNUSED.fullmatch(name)} - set(names.values())
     if missing and unknown:
-        raise InputError(f"{source} lacks {_some(missing)}, and holds {_some(unknown)}: another architecture")
+        raise InputError(f"{source} lacks {name_some(missing)}, and holds {name_some(unknown)}: another architecture")
     if missing:
-        raise InputError(f"{source} lacks {_some(missing)}; is it complete?")
+        raise InputError(f"{source} lacks {name_some(missing)}; is it complete?")
     if unknown:
-        raise InputError(f"{source} holds {_some(unknown)}, which the release's network has not: another architecture")
-
-
-def _some(names: Collection[str]) -> str:
-    shown = sorted(names)
-    return (", ".join(shown[:3]) or "nothing") + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+        raise InputError(
+            f"{source} holds {name_some(unknown)}, which the release's network has not: another architecture"
+        )

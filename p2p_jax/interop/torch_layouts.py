@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from p2p_jax.errors import InputError
-from p2p_jax.interop.network import ForeignNetwork, check_variables
+from p2p_jax.interop.network import ForeignNetwork, check_variables, name_some, title
 from p2p_jax.interop.torch_modules import Module, modules_of
 from p2p_jax.nets import RECEPTIVE_FIELDS
 
@@ -77,7 +77,7 @@ def read_network(
                 value = from_torch(value, swapped=module.after_concat and concat == UP_SKIP)
             values[path] = value.astype(np.float32)
     if left:
-        raise InputError(f"{source} is no {_title(section)} of the PyTorch release: it also holds {_some(left)}")
+        raise InputError(f"{source} is no {title(section)} of the PyTorch release: it also holds {name_some(left)}")
     first, last = (f"params/{modules[i].layer}/kernel" for i in (0, -1))
     if last not in values:
         raise InputError(f"{source}: {names[last]} is missing; is it complete?")
@@ -163,7 +163,7 @@ def _recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str
     else:
         raise InputError(
             f"{source}: none of the networks of the PyTorch release (U-Net, ResNet, PatchGAN, PixelGAN); it holds "
-            f"{_some(names)}"
+            f"{name_some(names)}"
         )
     if first in tensors and tensors[first].ndim == 4:
         section["base_width"] = int(tensors[first].shape[0])
@@ -215,12 +215,3 @@ def _find_norm(
         looks = {"none": "no norm", "instance_affine": "instance norm with weights"}.get(found, f"{found} norm")
         raise InputError(f"{source} looks like {looks}, not like --norm {asked}")
     return (instance if asked == "instance" else asked or found), has_bias
-
-
-def _title(section: Mapping[str, Any]) -> str:
-    return section["network"].partition(":")[2]
-
-
-def _some(names: Any) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:4]) + (f" and {len(shown) - 4:,} more" if len(shown) > 4 else "")
