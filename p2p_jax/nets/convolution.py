@@ -3,9 +3,9 @@
 Everything comes down to the trilinear form <conv(x, k), y> of input, kernel and output, and to its three derivatives:
 ``_correlate(x, k)`` is the convolution, ``_spread(y, k)`` its transpose, ``_kernel_grad(x, y)`` what trains the kernel.
 The gradients of each are the other two, to any order. Accelerators have a routine for every one of them. XLA's CPU back
-end is good at `_correlate` and `_spread` where the maps outweigh the kernel; the rest it makes of convolutions over
-dilated, reversed and transposed arrays, and there one matrix product over patches is several times faster (figures in
-``benchmarks/README.md``).
+end makes some of them of convolutions over dilated, reversed and transposed arrays. So on CPUs all are matrix products
+where the layers are wide: over patches where there are more channels than pixels, and over transformed tiles, which
+saves half of the multiplications, where there are fewer (figures in ``benchmarks/README.md``).
 """
 
 import math
@@ -14,6 +14,8 @@ from functools import partial, reduce
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from p2p_jax.nets import winograd
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -58,12 +60,21 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
 
 
 def _as_product(steps: tuple, most: float) -> bool:
-    """Tell whether to take a matrix product over patches, of which there are ``prod(steps)``, at most `most`.
+    """Tell whether to take a matrix product over patches, of which there are ``prod(steps)``, at most `most`."""
+    return _detours(steps) and math.prod(steps) <= most
 
-    Only on CPUs, and only for known sizes: what is exported for any size or platform keeps the plain form.
-    """
-    known = all(isinstance(number, int) for number in steps)
-    return known and jax.default_backend() == "cpu" and math.prod(steps) <= most
+
+def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeLike) -> bool:
+    """Tell whether Winograd's way pays for a kernel of that shape: the tiles must outweigh the transformed kernel."""
+    size, _, channels, features = kernel
+    fits = winograd.has_transform(size, stride) and jnp.dtype(dtype).itemsize >= 4
+    wide = min(channels * stride, features) >= 64
+    return fits and wide and _detours(steps) and math.prod(steps) >= max(channels, features)
+
+
+def _detours(steps: tuple) -> bool:
+    """Only on CPUs, and only for known sizes: what is exported for any size or platform keeps the plain form."""
+    return jax.default_backend() == "cpu" and all(isinstance(number, int) for number in steps)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -71,6 +82,8 @@ def _correlate(x, kernel, stride, padding):
     """Return y[h, w, o] = sum of x[stride h + i - padding, stride w + j - padding, c] kernel[i, j, c, o]."""
     size, *_, features = kernel.shape
     steps = (x.shape[0], *(_steps(side, size, stride, padding) for side in x.shape[1:3]))
+    if _as_tiles(steps, kernel.shape, stride, x.dtype):
+        return winograd.correlate(_pad(x, padding), kernel, stride)
     if not _as_product(steps, most=features):
         return _plain_correlate(x, kernel, stride, padding)
     patches = _patches(x, size, stride, padding).reshape(-1, kernel.size // features)
@@ -93,6 +106,13 @@ def _spread(y, kernel, stride, padding, sides):
     """Return the transpose of ``x -> _correlate(x, kernel)``, for x of the given sides, at y."""
     size, _, channels, features = kernel.shape
     steps = y.shape[:3]
+    if _as_tiles(steps, kernel.shape, stride, y.dtype):
+        # In blocks of stride x stride pixels: those that hold nothing but padding are not computed.
+        blocks, rest = divmod(padding, stride)
+        low = size // stride - 1 - blocks
+        pads = [(low, -(-(n + rest) // stride) - m + blocks) for n, m in zip(sides, steps[1:], strict=True)]
+        x = winograd.spread(jnp.pad(y, [(0, 0), *pads, (0, 0)]), kernel, stride)
+        return x[:, rest : rest + sides[0], rest : rest + sides[1]]
     if size % stride or not _as_product(steps, most=features if channels >= 8 else math.inf):
         low = size - 1 - padding
         pads = [(low, n + padding - stride * (m - 1) - 1) for n, m in zip(sides, steps[1:], strict=True)]
@@ -107,6 +127,8 @@ def _spread(y, kernel, stride, padding, sides):
 def _kernel_grad(x, y, size, stride, padding):
     """Return the transpose of ``kernel -> _correlate(x, kernel)``, for kernels of the given side, at y."""
     shape = (size, size, x.shape[-1], y.shape[-1])
+    if _as_tiles(y.shape[:3], shape, stride, x.dtype):
+        return winograd.kernel_grad(_pad(x, padding), y, size, stride)
     if not _as_product(y.shape[:3], most=math.inf):
         transpose = jax.linear_transpose(
             lambda kernel: _plain_correlate(x, kernel, stride, padding), jax.ShapeDtypeStruct(shape, x.dtype)
@@ -153,10 +175,14 @@ def _steps(side, size, stride, padding):
     return (side + 2 * padding - size) // stride + 1
 
 
+def _pad(x, padding):
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
 def _taps(x, size, stride, padding):
     """Return what each place of the kernel meets at its steps, row by row: size * size arrays [B, h, w, C]."""
     height, width = (_steps(side, size, stride, padding) for side in x.shape[1:3])
-    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    padded = _pad(x, padding)
     return [
         padded[:, i : i + stride * height : stride, j : j + stride * width : stride]
         for i in range(size)
