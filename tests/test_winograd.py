@@ -65,9 +65,10 @@ def test_all_three_forms(monkeypatch, singly, batch, sides, channels, features, 
         assert np.abs(wanted).max() > 1
 
 
-def test_wide_layers_take_it_and_keep_their_precision():
-    """At the size of a ResNet's blocks and of the discriminator's widest layer, in float32, against float64."""
+def test_wide_layers_take_it_and_keep_their_precision(monkeypatch):
+    """Layers like a ResNet's blocks and the discriminator's widest one, in float32, against float64."""
     rng = np.random.default_rng(1)
+    monkeypatch.setattr(convolution, "_LEAST_FOR_TILES", 0)
     for channels, features, size in ((64, 64, 3), (64, 128, 4)):
         x = rng.normal(size=(1, 20, 20, channels))
         kernel = rng.normal(size=(size, size, channels, features))
@@ -78,12 +79,13 @@ def test_wide_layers_take_it_and_keep_their_precision():
         np.testing.assert_allclose(found[0], expected, atol=2e-5 * np.abs(expected).max())
 
 
-def test_narrow_layers_few_pixels_and_half_precision_do_not():
+def test_small_layers_and_half_precision_do_not():
     steps = (1, 32, 32)
     assert convolution._as_tiles(steps, (3, 3, 256, 256), 1, np.float32)
     assert not convolution._as_tiles(steps, (3, 3, 256, 16), 1, np.float32)
     assert not convolution._as_tiles(steps, (3, 3, 256, 256), 1, jnp.bfloat16)
     assert not convolution._as_tiles(steps, (3, 3, 256, 256), 2, np.float32)
     assert not convolution._as_tiles(steps, (7, 7, 256, 256), 1, np.float32)
+    assert not convolution._as_tiles((1, 16, 16), (3, 3, 256, 256), 1, np.float32)
     assert not convolution._as_tiles((1, 8, 8), (4, 4, 512, 512), 2, np.float32)
     assert not convolution._as_tiles((1, None, None), (3, 3, 256, 256), 1, np.float32)

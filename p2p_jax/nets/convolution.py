@@ -18,6 +18,7 @@ from jax import lax
 from p2p_jax.nets import winograd
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_LEAST_FOR_TILES = 2**28  # multiplications of the plain form
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -65,11 +66,15 @@ def _as_product(steps: tuple, most: float) -> bool:
 
 
 def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeLike) -> bool:
-    """Tell whether Winograd's way pays for a kernel of that shape: the tiles must outweigh the transformed kernel."""
+    """Tell whether Winograd's way pays for a kernel of that shape, given the number of its steps.
+
+    The tiles must outweigh the transformed kernel, and the whole the compilation of so many more operations.
+    """
     size, _, channels, features = kernel
-    fits = winograd.has_transform(size, stride) and jnp.dtype(dtype).itemsize >= 4
-    wide = min(channels * stride, features) >= 64
-    return fits and wide and _detours(steps) and math.prod(steps) >= max(channels, features)
+    if not (winograd.has_transform(size, stride) and jnp.dtype(dtype).itemsize >= 4 and _detours(steps)):
+        return False
+    wide, count = min(channels * stride, features) >= 64, math.prod(steps)
+    return wide and count >= max(channels, features) and count * math.prod(kernel) >= _LEAST_FOR_TILES
 
 
 def _detours(steps: tuple) -> bool:
