@@ -24,6 +24,7 @@ import urllib.request
 import zlib
 from types import ModuleType
 
+from p2p_jax import cache
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
 
@@ -56,7 +57,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
 
     Args:
         name: one of `NAMES`.
-        cache_dir: where sets are kept; by default `default_cache_dir()`.
+        cache_dir: where sets are kept; by default `p2p_jax.cache.directory()`.
         base_url: folder on a server that holds `NAME.tar.gz`, for mirrors.
 
     Returns:
@@ -70,7 +71,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         raise InputError(_CITYSCAPES)
     if name not in NAMES:
         raise InputError(f"no pix2pix archive is called {name!r}; there are {', '.join(NAMES)}. {_OWN_COPY}")
-    root = pathlib.Path(cache_dir or default_cache_dir()).expanduser()
+    root = pathlib.Path(cache_dir or cache.directory()).expanduser()
     folder, archive, record = root / name, root / f"{name}.tar.gz", root / f"{name}.json"
     if folder.is_dir():
         return folder
@@ -98,13 +99,6 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
             if not folder.is_dir():  # else another process has finished the same set meanwhile
                 raise
     return folder
-
-
-def default_cache_dir() -> pathlib.Path:
-    """Return `$P2P_JAX_CACHE`, else `$XDG_CACHE_HOME/p2p_jax`, else `~/.cache/p2p_jax`."""
-    if own := os.environ.get("P2P_JAX_CACHE"):
-        return pathlib.Path(own)
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "p2p_jax"
 
 
 def import_tfds() -> ModuleType:

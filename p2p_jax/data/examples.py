@@ -7,10 +7,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from p2p_jax.data.backend import tensorflow
 from p2p_jax.data.layouts import Layout
 from p2p_jax.data.measures import Look, look
-from p2p_jax.data.sources import Source, Unpaired
+from p2p_jax.data.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
@@ -80,19 +79,15 @@ def of_source(source: Source | Unpaired) -> list[Example]:
     if isinstance(source, Unpaired):
         parts = enumerate((source.a, source.b))
         return [_drawn(part, index, side) for side, part in parts for index in range(len(part.names))]
-    number = len(tensorflow().data.Dataset.range(1).map(source.read).element_spec)
+    number = len(loader(source)(0))
     return [_drawn(source, index, number=number) for index in range(len(source.names))]
 
 
 def _drawn(source: Source, index: int, side: int | None = None, number: int = 1) -> Example:
-    tf, name = tensorflow(), source.names[index]
+    name, load = source.names[index], loader(source)
 
     def read() -> list[Stored]:
-        try:
-            return [Stored(np.asarray(image)) for image in source.read(tf.constant(index, "int64"))]
-        except (tf.errors.OpError, ValueError) as error:
-            message = getattr(error, "message", str(error)).splitlines()[0]
-            raise InputError(f"{name} cannot be read ({message}); replace or remove it") from error
+        return [Stored(image) for image in load(index)]
 
     if side is None and number == 2:
         return Example(name, (f"{name}, A", f"{name}, B"), (0, 1), read)

@@ -1,5 +1,7 @@
 """What a config leaves to be found in the training images: ranges of values, colours of labels."""
 
+from collections.abc import Callable
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -11,12 +13,18 @@ from p2p_jax.images import domains, formats, palettes
 _MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
 
 
-def find_facts(sides: list[Side], config: ConfigDict) -> dict[str, str]:
+def find_facts(
+    sides: list[Side],
+    config: ConfigDict,
+    extremes: Callable[[Side, int, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, str]:
     """Return those of ``range_a``, ``range_b``, ``palette_a`` and ``palette_b`` that a config leaves open.
 
     Args:
       sides: of the training split.
       config: reads ``data``.
+      extremes: ``(side, place, indices) -> [N, 2, C]`` float32, the lowest and the highest value of every channel of
+        the images at a place of these examples; by default TensorFlow finds them.
 
     Raises:
       InputError: an image holds numbers that are not finite, or cannot be read.
@@ -26,7 +34,7 @@ def find_facts(sides: list[Side], config: ConfigDict) -> dict[str, str]:
     for name, (side, place) in zip("ab"[-len(places) :], places, strict=True):
         domain = side.read_domains[place]
         if not domain.is_measured:
-            low, high = _measure(side, place)
+            low, high = _measure(side, place, extremes or _extremes)
             facts[f"range_{name}"] = domains.format_range(low, high)
             count = min(len(side.source.names), _MEASURED_AT_MOST)
             print(f"data: values of {name} in {count:,} training images: {facts[f'range_{name}']}")
@@ -35,25 +43,30 @@ def find_facts(sides: list[Side], config: ConfigDict) -> dict[str, str]:
     return facts
 
 
-def _measure(side: Side, place: int) -> tuple[list[float], list[float]]:
+def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], list[float]]:
     """Return the lowest and the highest value of every channel, in ``_MEASURED_AT_MOST`` images."""
-    tf, count = tensorflow(), len(side.source.names)
+    count = len(side.source.names)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MEASURED_AT_MOST)).astype(np.int64))
-
-    def extremes(index):
-        image = tf.cast(side.raw(index)[place], tf.float32)
-        return tf.stack([tf.reduce_min(image, (0, 1)), tf.reduce_max(image, (0, 1))])
-
-    ds = tf.data.Dataset.from_tensor_slices(chosen).map(extremes, num_parallel_calls=tf.data.AUTOTUNE)
-    try:
-        found = np.stack(list(iterate(ds)))
-    except tf.errors.OpError as error:
-        raise InputError(f"a training image cannot be read ({error.message.splitlines()[0]})") from error
+    found = extremes(side, place, chosen)
     if len(bad := np.flatnonzero(~np.isfinite(found).all((1, 2)))):
         name = side.source.names[chosen[bad[0]]]
         raise InputError(f"{name} holds numbers that are not finite (NaN or infinite); replace them or remove it")
     low, high = found[:, 0].min(0), found[:, 1].max(0)
     return low.tolist(), np.where(high > low, high, low + 1).tolist()
+
+
+def _extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
+    tf = tensorflow()
+
+    def extremes(index):
+        image = tf.cast(side.raw(index)[place], tf.float32)
+        return tf.stack([tf.reduce_min(image, (0, 1)), tf.reduce_max(image, (0, 1))])
+
+    ds = tf.data.Dataset.from_tensor_slices(indices).map(extremes, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        return np.stack(list(iterate(ds)))
+    except tf.errors.OpError as error:
+        raise InputError(f"a training image cannot be read ({error.message.splitlines()[0]})") from error
 
 
 def _stored_palette(side: Side, name: str, config: ConfigDict) -> str:

@@ -16,59 +16,88 @@ if TYPE_CHECKING:
     Size = tuple[int | tf.Tensor, int | tf.Tensor]
 
 
-def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDict) -> "tf.Tensor":
+def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDict) -> "list[tf.Tensor]":
     """Bring images to the size of the crop without chance: resized, or cut out of the middle.
 
     Args:
-      images: [H, W, raw_channels] each, of one size.
+      images: [H, W, raw_channels] of ``raw_dtype`` each, of one size.
       domains: of the images.
       data: reads ``preprocess`` and the sizes.
 
     Returns:
-      [crop_size, crop_width, sum of raw_channels] float32; whole numbers where the domains know no others.
+      [crop_size, crop_width, raw_channels] of ``raw_dtype`` each.
     """
     crop = crop_shape(data)
     size = crop if data.preprocess == "resize_and_crop" else _loaded_size(images[0], data)
-    stack = _resize(images, domains, size)
-    if data.preprocess in ("crop", "scale_width_and_crop"):
-        top, left = ((have - want) // 2 for have, want in zip(_size(stack), crop, strict=True))
-        stack = stack[top : top + crop[0], left : left + crop[1]]
-    return stack
+    images = _resize(images, domains, size)
+    if data.preprocess not in ("crop", "scale_width_and_crop"):
+        return images
+    top, left = ((have - want) // 2 for have, want in zip(_size(images[0]), crop, strict=True))
+    return _cut(images, top, left, crop)
 
 
-def augment(
+def is_jittered(config: ConfigDict) -> bool:
+    """Tell whether the size to which images are resized for training is random."""
+    return bool(config.augment.scale_jitter) and config.data.preprocess not in ("scale_width", "none")
+
+
+def enlarge(
     images: "Sequence[tf.Tensor]", domains: Sequence[Domain], config: ConfigDict, seed: "tf.Tensor"
-) -> "tf.Tensor":
-    """Resize, crop, mirror and turn images at random, all alike; see ``fit``.
+) -> "list[tf.Tensor]":
+    """Resize images to the size out of which ``augment`` cuts the crop, random only if ``is_jittered``.
 
     Args:
-      images: [H, W, raw_channels] each, of one size.
+      images: [H, W, raw_channels] of ``raw_dtype`` each, of one size.
       domains: of the images.
       config: reads ``data`` and ``augment``.
       seed: [2] int64, of this example.
     """
+    tf, size = tensorflow(), _loaded_size(images[0], config.data)
+    if is_jittered(config):
+        factor = 1 + config.augment.scale_jitter * _more_draws(seed)[0]
+        size = tuple(tf.cast(tf.round(tf.cast(n, tf.float32) * factor), tf.int32) for n in size)
+    return _resize(images, domains, size)
+
+
+def augment(images: "list[tf.Tensor]", config: ConfigDict, seed: "tf.Tensor") -> "list[tf.Tensor]":
+    """Crop, mirror and turn images at random, all alike.
+
+    Args:
+      images: what ``enlarge`` returns.
+      config: reads ``data`` and ``augment``.
+      seed: [2] int64, of this example.
+
+    Returns:
+      [crop_size, crop_width, raw_channels] of ``raw_dtype`` each.
+    """
     tf, data, options = tensorflow(), config.data, config.augment
     crop = crop_shape(data)
     y, x, mirror = tf.unstack(tf.random.stateless_uniform([3], seed))
-    # Of a seed of their own, so that the draws of the papers stay what they are without these.
-    more = tf.random.stateless_uniform([3], tf.random.experimental.stateless_fold_in(seed, 1))
-    size = _loaded_size(images[0], data)
-    if options.scale_jitter and data.preprocess not in ("scale_width", "none"):
-        factor = 1 + options.scale_jitter * more[0]
-        size = tuple(tf.cast(tf.round(tf.cast(n, tf.float32) * factor), tf.int32) for n in size)
-    stack = _resize(images, domains, size)
     top, left = (
         tf.cast(draw * tf.cast(have - want + 1, tf.float32), tf.int32)
-        for draw, have, want in zip((y, x), size, crop, strict=True)
+        for draw, have, want in zip((y, x), _size(images[0]), crop, strict=True)
     )
-    stack = stack[top : top + crop[0], left : left + crop[1]]
+    images = _cut(images, top, left, crop)
     if data.flip:
-        stack = tf.cond(mirror < 0.5, lambda: stack[:, ::-1], lambda: stack)
+        images = tf.cond(mirror < 0.5, lambda: [tf.reverse(x, [1]) for x in images], lambda: images)
+    if not (options.vflip or options.quarter_turns):
+        return images
+    _, vertical, turns = _more_draws(seed)
     if options.vflip:
-        stack = tf.cond(more[1] < 0.5, lambda: stack[::-1], lambda: stack)
+        images = tf.cond(vertical < 0.5, lambda: [tf.reverse(x, [0]) for x in images], lambda: images)
     if options.quarter_turns:
-        stack = tf.image.rot90(stack, tf.cast(more[2] * 4, tf.int32))
-    return stack
+        images = [tf.image.rot90(x, tf.cast(turns * 4, tf.int32)) for x in images]
+    return images
+
+
+def _more_draws(seed: "tf.Tensor") -> "list[tf.Tensor]":
+    """Return the draws beyond the papers' augmentation, which stays what it is without them: jitter, vflip, turns."""
+    tf = tensorflow()
+    return tf.unstack(tf.random.stateless_uniform([3], tf.random.experimental.stateless_fold_in(seed, 1)))
+
+
+def _cut(images: "Sequence[tf.Tensor]", top: "tf.Tensor", left: "tf.Tensor", size: "Size") -> "list[tf.Tensor]":
+    return [image[top : top + size[0], left : left + size[1]] for image in images]
 
 
 def _loaded_size(image: "tf.Tensor", data: ConfigDict) -> "Size":
@@ -90,25 +119,26 @@ def _size(image: "tf.Tensor") -> "Size":
     return shape[0], shape[1]
 
 
-def _resize(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], size: "Size") -> "tf.Tensor":
-    """Resize images and stack them on channels: numbers bicubic and antialiased, labels to the nearest pixel."""
+def _resize(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], size: "Size") -> "list[tf.Tensor]":
+    """Resize images, where they have another size: numbers bicubic and antialiased, labels to the nearest pixel."""
     tf = tensorflow()
-    if len({(domain.is_labels, domain.raw_dtype) for domain in domains}) == 1:  # as one, in a fraction of the time
-        return _resize_one(tf.concat(images, axis=-1), domains[0], size)
-    return tf.concat([_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)], axis=-1)
+
+    def resized():
+        if len({(domain.is_labels, domain.raw_dtype) for domain in domains}) > 1:
+            return [_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)]
+        stack = _resize_one(tf.concat(images, axis=-1), domains[0], size)  # as one, in a fraction of the time
+        return tf.split(stack, [domain.raw_channels for domain in domains], axis=-1)
+
+    return tf.cond(tf.reduce_all(tf.equal(_size(images[0]), size)), lambda: list(images), resized)
 
 
 def _resize_one(image: "tf.Tensor", domain: Domain, size: "Size") -> "tf.Tensor":
     tf = tensorflow()
-
-    def resized():
-        if domain.is_labels:
-            return tf.cast(tf.image.resize(image, size, "nearest"), tf.float32)
-        bicubic = tf.image.resize(image, size, "bicubic", antialias=True)
-        if domain.raw_dtype.kind == "f":
-            return bicubic
-        # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
-        limits = np.iinfo(domain.raw_dtype)
-        return tf.clip_by_value(tf.round(bicubic), limits.min, limits.max)
-
-    return tf.cond(tf.reduce_all(tf.equal(tf.shape(image)[:2], size)), lambda: tf.cast(image, tf.float32), resized)
+    if domain.is_labels:
+        return tf.image.resize(image, size, "nearest")
+    bicubic = tf.image.resize(image, size, "bicubic", antialias=True)
+    if domain.raw_dtype.kind == "f":
+        return bicubic
+    # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
+    limits = np.iinfo(domain.raw_dtype)
+    return tf.cast(tf.clip_by_value(tf.math.rint(bicubic), limits.min, limits.max), image.dtype)

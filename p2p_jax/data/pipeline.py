@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,6 +17,7 @@ from p2p_jax.config import complete
 from p2p_jax.data import inspection
 from p2p_jax.data.backend import iterate, tensorflow
 from p2p_jax.data.facts import find_facts
+from p2p_jax.data.memory import make_memories
 from p2p_jax.data.sides import Side, make_sides, try_task
 from p2p_jax.data.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
@@ -42,6 +43,8 @@ class Data(NamedTuple):
         the last batch may be smaller. Beside the longer of two unpaired sides the shorter one starts again.
       facts: options of ``config.data`` that were found in the images, such as {"range_a": "0.0:1.0"}; a run's stored
         config has them.
+      resident: training images for the device, see p2p_jax.resident; the loop then draws from them instead of calling
+        `train`.
     """
 
     num_train: int
@@ -50,6 +53,7 @@ class Data(NamedTuple):
     train: Callable[[int], Iterator[Batch]]
     validation: Callable[[int], Iterator[Batch]]
     facts: Mapping[str, str] = MappingProxyType({})
+    resident: Any = None
 
 
 def load(
@@ -92,6 +96,11 @@ def load(
             )
     train_sides, val_sides = make_sides(train, config, domains), make_sides(val, config, domains) if val else []
     try_task(train_sides[0], config)
+    if config.data.cache_mb:
+        memories = iter(make_memories(config.data.cache_mb, len(train_sides + val_sides)))
+        train_sides, val_sides = (
+            [side._replace(memory=next(memories)) for side in sides] for sides in (train_sides, val_sides)
+        )
     return Data(
         num_train=_length(train_sides),
         num_val=_length(val_sides),

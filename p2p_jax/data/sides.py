@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import resolve
 from p2p_jax.data import checks, geometry
 from p2p_jax.data.backend import tensorflow
+from p2p_jax.data.memory import Memory
 from p2p_jax.data.sources import Source, Unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.images import tasks
@@ -30,6 +31,7 @@ class Side(NamedTuple):
       domains: of each image that belongs to one example.
       has_input: whether the first of its images is ``real_a``.
       make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, which alone is read.
+      memory: keeps the images that are read, of the size to which they are resized; None keeps none.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Side(NamedTuple):
     domains: tuple[Domain, ...]
     has_input: bool = True
     make_input: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+    memory: Memory | None = None
 
     @property
     def read_domains(self) -> tuple[Domain, ...]:
@@ -60,25 +63,31 @@ class Side(NamedTuple):
 
     def validated(self, index: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
         """Read an example for validation: nothing is random. Returns normalized images."""
-        image = geometry.fit(self.raw(index), self.read_domains, config.data)
-        return self._normalized(image, config, self.seed(config.seed, index))
+        images = self._recalled(index, lambda: geometry.fit(self.raw(index), self.read_domains, config.data))
+        return self._normalized(images, config, self.seed(config.seed, index))
 
     def augmented(self, position: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
         """Read the example of a place in the stream, cropped, mirrored and so on at random, normalized."""
         tf, strength = tensorflow(), config.augment.photometric
         seed = self.seed(config.seed, position)
-        raw = self.raw(self.index_of(position, config.seed))
-        image = geometry.augment(raw, self.read_domains, config, seed)
-        images = self._normalized(image, config, seed)
+        index = self.index_of(position, config.seed)
+
+        def enlarged():
+            return geometry.enlarge(self.raw(index), self.read_domains, config, seed)
+
+        large = enlarged() if geometry.is_jittered(config) else self._recalled(index, enlarged)
+        images = self._normalized(geometry.augment(large, config, seed), config, seed)
         if strength and self.has_input:
             draw = tf.random.stateless_uniform([2], _fold_in(seed, 2), -strength, strength)
             images[0] = tf.clip_by_value(images[0] * (1 + draw[0]) + draw[1], -1, 1)
         return images
 
-    def _normalized(self, image: "tf.Tensor", config: ConfigDict, seed: "tf.Tensor") -> "list[tf.Tensor]":
-        """Part a stack of raw images of the size of the crop and map each to [-1, 1]; make the input, if it is made."""
+    def _recalled(self, index: "tf.Tensor", make: "Callable[[], list[tf.Tensor]]") -> "list[tf.Tensor]":
+        return self.memory.recall(index, self.read_domains, make) if self.memory else make()
+
+    def _normalized(self, raw: "list[tf.Tensor]", config: ConfigDict, seed: "tf.Tensor") -> "list[tf.Tensor]":
+        """Map raw images of the size of the crop to [-1, 1]; make the input, if it is made."""
         tf, shape = tensorflow(), crop_shape(config.data)
-        raw = tf.split(image, [domain.raw_channels for domain in self.read_domains], axis=-1)
         images = [_encode(x, domain) for x, domain in zip(raw, self.read_domains, strict=True)]
         if self.make_input:
             images = [_make_input(raw[-1], self, seed), *images]
@@ -123,9 +132,9 @@ def try_task(side: Side, config: ConfigDict) -> None:
     if side.make_input is None:
         return
     tf = tensorflow()
-    image = geometry.fit(side.raw(tf.constant(0, tf.int64)), side.read_domains, config.data).numpy()
+    image = geometry.fit(side.raw(tf.constant(0, tf.int64)), side.read_domains, config.data)[-1]
     try:
-        _run_task(image, side, np.zeros(2, np.int64))
+        _run_task(image.numpy(), side, np.zeros(2, np.int64))
     except (TypeError, ValueError) as error:  # InputError is one
         if isinstance(error, InputError):
             raise
@@ -169,13 +178,14 @@ def _to_raw(image: "tf.Tensor", domain: Domain) -> "tf.Tensor":
 
 
 def _encode(raw: "tf.Tensor", domain: Domain) -> "tf.Tensor":
-    """Map a raw image, as float32, to [-1, 1]: as ``Domain.encode``, in TensorFlow where it is simple."""
+    """Map a raw image to [-1, 1]: as ``Domain.encode``, in TensorFlow where it is simple."""
     tf = tensorflow()
     if domain.kind == "labels":
         return tf.one_hot(tf.cast(raw[..., 0], tf.int32), domain.channels, 1.0, -1.0)
     if domain.kind in (*NUMBERS, "label_colors"):
         low, half = (x[0] if (x == x[0]).all() else x for x in domain.line)  # scalars are much faster
-        scaled = (raw - low if np.any(low) else raw) / half - 1
+        numbers = tf.cast(raw, tf.float32)
+        scaled = (numbers - low if np.any(low) else numbers) / half - 1
         # Of 8 bits, the most common by far, no value can lie beyond the whole range.
         return scaled if domain.is_bytes else tf.clip_by_value(scaled, -1, 1)
 

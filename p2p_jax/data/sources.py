@@ -1,9 +1,10 @@
 """Where images come from. A source is a function ``(data section of the config, split) -> Source or Unpaired``.
 
 Images are [H, W, C] as they are stored (``p2p_jax.images.domains`` calls what becomes of them raw); A stands left in a
-side-by-side file, before ``direction`` is applied.
+side-by-side file, before ``direction`` is applied. Sources are made without TensorFlow, which ``Source.read`` needs.
 """
 
+import io
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from p2p_jax.config import resolve
-from p2p_jax.data import checks, cycle_gan_sets, layouts, toy_facades, toy_night
+from p2p_jax.data import checks, cycle_gan_sets, layouts, reading, toy_facades, toy_night
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.data.layouts import Layout
 from p2p_jax.errors import InputError
@@ -22,8 +24,6 @@ from p2p_jax.images.domains import Domain
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-_ALIKE = (".jpeg", ".jpg", ".png")  # what TensorFlow decodes to the same pixels, being quicker
 
 
 class Source(NamedTuple):
@@ -36,12 +36,15 @@ class Source(NamedTuple):
         of its domain; uint8 images of 1 channel do for 3, and of 3 for 1.
       mark: tells apart data that have the same names; "" where the files' sizes do.
       layout: the files, where the examples are files.
+      load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
+        call it.
     """
 
     names: Sequence[str]
     read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]"
     mark: str = ""
     layout: Layout | None = None
+    load: Callable[[int], tuple[np.ndarray, ...]] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +52,11 @@ class Source(NamedTuple):
         files = [Path(name) for name in self.names]
         marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
         return f"{zlib.crc32(('|'.join(marks) + self.mark).encode()):08x}"
+
+    def in_order(self, order: int) -> "Source":
+        """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
+        load = loader(self)
+        return self._replace(read=lambda index: self.read(index)[::order], load=lambda index: load(index)[::order])
 
 
 class Unpaired(NamedTuple):
@@ -66,6 +74,25 @@ class Unpaired(NamedTuple):
     def fingerprint(self) -> str:
         """The fingerprints of both sides."""
         return f"{self.a.fingerprint}+{self.b.fingerprint}"
+
+
+def loader(source: Source) -> Callable[[int], tuple[np.ndarray, ...]]:
+    """Return ``index -> images`` in NumPy: the ``load`` of a source, or its ``read``, which needs TensorFlow.
+
+    Either raises InputError where an example cannot be read, and names it.
+    """
+    if source.load is not None:
+        return source.load
+    tf = tensorflow()
+
+    def load(index):
+        try:
+            return tuple(np.asarray(image) for image in source.read(tf.constant(index, tf.int64)))
+        except (tf.errors.OpError, ValueError) as error:
+            message = getattr(error, "message", str(error)).splitlines()[0]
+            raise InputError(f"{source.names[index]} cannot be read ({message}); replace or remove it") from error
+
+    return load
 
 
 def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
@@ -128,9 +155,12 @@ def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
             )
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise InputError("an array holds numbers that are not finite (NaN or infinite)")
-    tf = tensorflow()
-    tensors = [tf.constant(x) for x in arrays]
-    return Source(names, lambda index: tuple(tf.gather(tensor, index) for tensor in tensors))
+    tensors = reading.once(lambda tf: [tf.constant(x) for x in arrays])
+    return Source(
+        names,
+        lambda index: tuple(tensorflow().gather(tensor, index) for tensor in tensors()),
+        load=lambda index: tuple(x[index] for x in arrays),
+    )
 
 
 def _mark(*arrays: np.ndarray) -> str:
@@ -145,73 +175,49 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
     """Make a source of files, after a look at every one of them."""
     kinds = domains.of_files(data)
     headers = checks.require(layout, kinds, data)
-    sides = [_reader(paths, [kind], headers) for paths, kind in zip((layout.a, layout.b), kinds, strict=True)]
+    a, b = (_files(paths, [kind], headers) for paths, kind in zip((layout.a, layout.b), kinds, strict=True))
     if not layout.paired:
-        return Unpaired(
-            *(Source(_names(x), y, layout=layout) for x, y in zip((layout.a, layout.b), sides, strict=True))
-        )
-    names, (read_a, read_b) = _names(layout.a), sides
+        return Unpaired(a._replace(layout=layout), b._replace(layout=layout))
     if data.source == "photos":
-        return Source(names, read_b, layout=layout)
-    if not layout.halves:
+        return b._replace(layout=layout)
+    if layout.halves:
+        return _files(layout.a, kinds, headers, layout.halves)._replace(layout=layout)
+    load_a, load_b = loader(a), loader(b)
+    return Source(
+        a.names,
+        lambda index: (*a.read(index), *b.read(index)),
         # In folders names tell the partners; in a CSV they need not.
-        mark = f"|{Source(_names(layout.b), read_b).fingerprint}" if data.source == "csv" else ""
-        return Source(names, lambda index: (*read_a(index), *read_b(index)), mark, layout)
-    return Source(names, _reader(layout.a, kinds, headers, halves=layout.halves), layout=layout)
+        mark=f"|{b.fingerprint}" if data.source == "csv" else "",
+        layout=layout,
+        load=lambda index: (*load_a(index), *load_b(index)),
+    )
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    return [str(path) for path in paths]
-
-
-def _reader(
+def _files(
     paths: Sequence[Path], kinds: Sequence[Domain], headers: Mapping[Path, formats.Header], halves: str = ""
-) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
-    """Return ``index -> (image, ...)``: of a file one image, or its two halves in the order A, B."""
-    tf = tensorflow()
-    names = tf.constant(_names(paths))
-    order = -1 if halves == "BA" else 1
-
-    def cut(image, width):
-        return (image[:, : width // 2], image[:, width // 2 :])[::order] if halves else (image,)
-
-    def read(path):
-        stored = formats.read(Path(np.asarray(path).item().decode()))  # bytes, or an array of them where it is eager
-        parts = cut(stored.pixels, stored.pixels.shape[1])
-        return [kind.raw(part, stored.palette) for kind, part in zip(kinds, parts, strict=True)]
-
-    def with_library(index):
-        images = tf.numpy_function(read, [names[index]], [tf.as_dtype(kind.raw_dtype) for kind in kinds])
-        images = images if isinstance(images, list | tuple) else [images]  # one, where it is eager
-        return tuple(tf.ensure_shape(x, [None, None, k.raw_channels]) for x, k in zip(images, kinds, strict=True))
-
-    def with_tensorflow(index):
-        image = _decode(tf.io.read_file(names[index]))
-        return cut(image, tf.shape(image)[1])
-
-    alike = all(_is_alike(path, headers[path], kind) for path in paths for kind in kinds)
-    return with_tensorflow if alike else with_library
-
-
-def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:
-    """Tell whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
-    indices = kind.kind == "labels" and header.mode in ("1", "P")
-    modes = header.mode in ("1", "L", "P", "RGB") and header.dtype == np.uint8
-    return path.suffix.lower() in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
+) -> Source:
+    read, load = reading.of_files(paths, kinds, headers, halves)
+    return Source([str(path) for path in paths], read, load=load)
 
 
 def _cycle_gan(name: str, split: str) -> Unpaired:
     """Hold one of TFDS's sets in memory as it is encoded: its files allow no access by index."""
 
     def source(side: str, encoded: "tf.Tensor") -> Source:
-        checksum = 0
-        for contents in encoded.numpy():
+        files, checksum = encoded.numpy(), 0
+        for contents in files:
             checksum = zlib.crc32(contents, checksum)
+
+        def load(index):
+            with Image.open(io.BytesIO(files[index])) as image:
+                return (np.asarray(image.convert("RGB")),)
+
         return Source(
             names=[f"cycle_gan/{name}/{split}{side}[{i}]" for i in range(len(encoded))],
             # Three channels whatever the file has, as TFDS reads it: some are grayscale.
-            read=lambda index: (_decode(encoded[index], channels=3),),
+            read=lambda index: (reading.decode(encoded[index], channels=3),),
             mark=f"{checksum:08x}",
+            load=load,
         )
 
     return Unpaired(*map(source, "AB", cycle_gan_sets.fetch(name, split)))
@@ -244,18 +250,3 @@ _DRAWN: "dict[str, Callable[[ConfigDict, str], Source | Unpaired]]" = {
     "toy_facades": toy,
     "toy_unpaired": toy_unpaired,
 }
-
-
-def _decode(contents: "tf.Tensor", channels: int = 0) -> "tf.Tensor":
-    """Decode an image file to uint8 [H, W, channels], 0: as many as it has; to the pixels that Pillow finds in it.
-
-    TensorFlow's own choice for JPEGs is the fast transform, which is off by up to 30 levels.
-    """
-    tf = tensorflow()
-    image = tf.cond(
-        tf.io.is_jpeg(contents),
-        lambda: tf.io.decode_jpeg(contents, channels=channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(contents, channels=channels, dtype="uint8", expand_animations=False),
-    )
-    image.set_shape([None, None, None])
-    return image

@@ -1,0 +1,188 @@
+"""Images decoded once and for all, in NumPy and in threads, to the bit as the stream reads and resizes them.
+
+Nothing here needs TensorFlow, unless a source from outside the library has a ``read`` alone.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.data import checks
+from p2p_jax.data.sides import Side
+from p2p_jax.data.sources import Source, Unpaired, loader
+from p2p_jax.errors import InputError
+from p2p_jax.images import formats
+from p2p_jax.images.domains import Domain
+from p2p_jax.images.resize import resize
+from p2p_jax.options import crop_shape, load_shape
+
+_LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # TensorFlow's
+
+
+def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
+    """Return the sides in the order in which a batch has them, as ``p2p_jax.data.sides.make_sides``.
+
+    Raises:
+      InputError: the images of the source are not those of the domains.
+    """
+    order = -1 if config.data.direction == "BtoA" else 1
+    if isinstance(source, Unpaired):
+        numbers = zip((0, 1)[::order], domains, (True, False), strict=True)
+        sides = [Side(n, source[n], (domain,), has_input) for n, domain, has_input in numbers]
+    else:
+        sides = [Side(0, source.in_order(order), domains)]
+    for side in sides:
+        _check_first(side)
+    return sides
+
+
+def _check_first(side: Side) -> None:
+    """Refuse a source, one from outside the library at that, that reads too many images or too few, or other ones."""
+    name, images = side.source.names[0], loader(side.source)(0)
+    if len(images) != len(side.domains):
+        raise InputError(
+            f"the source of {name} gives {len(images)} images of an example; it must be a tuple of two images in a "
+            "Source of pairs, and of one in either side of an Unpaired one"
+        )
+    for image, domain in zip(images, side.domains, strict=True):
+        if fault := domain.fault(image.dtype, image.shape[-1], has_palette=False):
+            raise InputError(f"the source of {name} {fault}")
+
+
+def extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
+    """Return the lowest and the highest value of every channel of images; see ``p2p_jax.data.facts.find_facts``."""
+
+    def found(index):
+        image = _raw(side, index)[place].astype(np.float32)
+        return np.stack([image.min((0, 1)), image.max((0, 1))])
+
+    return np.stack(_in_threads(found, indices))
+
+
+def load_sizes(side: Side, data: ConfigDict) -> np.ndarray:
+    """Return height and width to which every image is resized before it is cropped, [N, 2] int32.
+
+    Raises:
+      InputError: the crop cannot be cut out of an image.
+    """
+    names, layout = side.source.names, side.source.layout
+    if data.preprocess == "resize_and_crop":
+        return np.tile(np.array(load_shape(data), np.int32), (len(names), 1))
+
+    def size(index):
+        if layout is not None:
+            header = formats.read_header(Path(names[index]))
+            return _load_size(header.height, header.width // (2 if layout.halves else 1), data)
+        height, width = loader(side.source)(index)[0].shape[:2]
+        if fault := checks.crop_fault(height, width, data):
+            raise InputError(f"the source of {names[index]} {fault}")
+        return _load_size(height, width, data)
+
+    return np.array(_in_threads(size, range(len(names))), np.int32)
+
+
+def _load_size(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
+    if data.preprocess == "resize_and_crop":
+        return load_shape(data)
+    if data.preprocess in ("crop", "none"):
+        return height, width
+    crop = crop_shape(data)
+    to_width = crop[1] if data.preprocess == "scale_width" else load_shape(data)[1]
+    scaled = np.round(np.float32(height) * (np.float32(to_width) / np.float32(width)))
+    return max(int(scaled), crop[0]), to_width
+
+
+def for_training(side: Side, sizes: np.ndarray) -> list[np.ndarray]:
+    """Return all the images of a side at load size; smaller ones stand in the upper left corner of the largest.
+
+    Args:
+      side: what is read.
+      sizes: of ``load_sizes``.
+
+    Returns:
+      For every domain [N, H, W, C] as ``stored`` has them.
+    """
+    arrays = [np.zeros((len(sizes), *sizes.max(0), channels), dtype) for channels, dtype in map(stored, side.domains)]
+
+    def fill(index):
+        height, width = size = tuple(sizes[index].tolist())
+        for array, image, domain in zip(arrays, _raw(side, index), side.domains, strict=True):
+            image = resize(image, size, nearest=domain.is_labels)
+            array[index, :height, :width] = _encode(image, domain) if _is_encoded(domain) else image
+
+    _in_threads(fill, range(len(sizes)))
+    return arrays
+
+
+def stored(domain: Domain) -> tuple[int, np.dtype]:
+    """Return channels and dtype of images that are kept: raw ones, but of Lab what networks see."""
+    return (domain.channels, np.dtype(np.float32)) if _is_encoded(domain) else (domain.raw_channels, domain.raw_dtype)
+
+
+def bytes_per_pixel(domains: Iterable[Domain]) -> int:
+    """Return how many bytes a pixel of images of these domains takes together."""
+    return sum(channels * dtype.itemsize for channels, dtype in map(stored, domains))
+
+
+def _is_encoded(domain: Domain) -> bool:
+    return domain.kind.startswith("lab_")  # a device would compute its roots to other bits
+
+
+def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Callable[[slice], list[np.ndarray]]:
+    """Decode images at the size of the crop, without chance; see ``p2p_jax.data.geometry.fit``.
+
+    Returns:
+      What gives a part of them, for every domain [N, crop_size, crop_width, channels] float32 in [-1, 1].
+    """
+    crop = crop_shape(data)
+
+    def fit(index):
+        images = _raw(side, index)
+        height, width = images[0].shape[:2]
+        size = crop if data.preprocess == "resize_and_crop" else _load_size(height, width, data)
+        top, left = ((have - want) // 2 for have, want in zip(size, crop, strict=True))
+        return [
+            np.ascontiguousarray(resize(x, size, nearest=d.is_labels)[top : top + crop[0], left : left + crop[1]])
+            for x, d in zip(images, side.domains, strict=True)
+        ]
+
+    kept = _in_threads(fit, indices)
+
+    def part(rows):
+        columns = zip(*kept[rows], strict=True)
+        return [_encode(np.stack(x), domain) for x, domain in zip(columns, side.domains, strict=True)]
+
+    return part
+
+
+def _raw(side: Side, index: int) -> list[np.ndarray]:
+    """Read the images of an example, [H, W, raw_channels] of ``raw_dtype``."""
+    return [_to_raw(x, domain) for x, domain in zip(loader(side.source)(index), side.domains, strict=True)]
+
+
+def _to_raw(image: np.ndarray, domain: Domain) -> np.ndarray:
+    """Convert what a source reads to a raw image of its domain."""
+    if domain.is_labels:
+        return domain.raw(image)
+    image = image.astype(domain.raw_dtype, copy=False)
+    given, wanted = image.shape[-1], domain.raw_channels
+    if given == wanted:
+        return image
+    if (given, wanted) == (1, 3):
+        return np.repeat(image, 3, axis=-1)
+    red, green, blue = np.moveaxis(image.astype(np.float32), -1, 0)
+    # In this order: another one rounds 150 of the 16.8 million colours to the next gray.
+    return np.rint(red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2])[..., None].astype(np.uint8)
+
+
+def _encode(raw: np.ndarray, domain: Domain) -> np.ndarray:
+    return domain.encode(domain.values(raw))
+
+
+def _in_threads(function: Callable[[int], Any], indices: Iterable[int]) -> list:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, indices))

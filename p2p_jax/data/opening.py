@@ -1,0 +1,57 @@
+"""What is said of a data set when it is opened, however its images are read."""
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from p2p_jax.config import complete
+from p2p_jax.data import inspection
+from p2p_jax.data.sources import Source, Unpaired, make_source
+from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_files
+
+
+def open_sources(
+    config: ConfigDict, process_count: int, train: Source | Unpaired | None = None, val: Source | Unpaired | None = None
+) -> tuple[Source | Unpaired, Source | Unpaired | None]:
+    """Return the sources of both splits, after a look at their files, and print what was found.
+
+    Args:
+      config: reads ``data`` and ``batch_size``.
+      process_count: the number of processes that share every batch.
+      train: what to train on in place of what ``config.data.source`` names.
+      val: what to validate on; with `train` given and this not, there is no validation.
+
+    Raises:
+      InputError: the files cannot be used; names the first one and the mend.
+    """
+    data = config.data
+    if train is None:
+        train = make_source(data, data.train_split)
+        val = make_source(data, data.val_split) if data.val_split else None
+    if config.batch_size % process_count:
+        raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
+    counts = f"{_count(train)} in {data.train_split}"
+    counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
+    print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
+    sources = {data.train_split: train} | ({data.val_split: val} if val else {})
+    found = {split: source.layout for split, source in sources.items() if source.layout}
+    for note in inspection.quick(found, of_files(data), data):
+        print(f"note: {note}")
+    return train, val
+
+
+def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
+    parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
+    noun = " pairs" if len(parts) == 1 else " unpaired images"
+    return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
+
+
+def with_facts(config: ConfigDict, facts: Mapping[str, str]) -> ConfigDict:
+    """Return a copy of a config that says what was found in the images."""
+    return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
+
+
+def fingerprint(train: Source | Unpaired, val: Source | Unpaired | None) -> str:
+    """Return what both splits are recognised by when a run is resumed."""
+    return f"{train.fingerprint}-{val.fingerprint}" if val else train.fingerprint
