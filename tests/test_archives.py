@@ -279,22 +279,6 @@ def test_cache_directory_that_cannot_be_made(tmp_path):
         archives.fetch("facades", tmp_path / "file" / "cache")
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"P2P_JAX_CACHE": "own", "XDG_CACHE_HOME": "xdg"}, "own"),
-        ({"XDG_CACHE_HOME": "xdg"}, "xdg/p2p_jax"),
-        ({}, "~/.cache/p2p_jax"),
-    ],
-)
-def test_default_cache_dir(monkeypatch, variables, expected):
-    for name in ("P2P_JAX_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert archives.default_cache_dir() == pathlib.Path(expected)
-
-
 def test_import_is_lazy():
     code = "import sys, p2p_jax.data.archives; print([m for m in sys.modules if m.startswith('tensorflow')])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

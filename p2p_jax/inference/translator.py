@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from p2p_jax.compilation_cache import use_compilation_cache
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.pictures import with_channels
@@ -124,6 +125,7 @@ class Translator:
         Raises:
           InputError: no such run, checkpoint or direction, or a setting that does not fit.
         """
+        use_compilation_cache()
         run = open_run(workdir, checkpoint, norm, dropout, objective)
         return cls(run, direction=direction, batch_size=batch_size, tile=tile, overlap=overlap)
 

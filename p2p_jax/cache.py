@@ -1,0 +1,54 @@
+"""Where data sets and compiled programs are kept between runs. The standard library suffices."""
+
+import os
+import platform
+import zlib
+from pathlib import Path
+
+_CPU_FACTS = ("vendor_id", "cpu family", "model", "flags", "CPU implementer", "CPU part", "Features")
+
+
+def directory() -> Path:
+    """Return ``$P2P_JAX_CACHE``, else ``$XDG_CACHE_HOME/p2p_jax``, else ``~/.cache/p2p_jax``."""
+    if own := os.environ.get("P2P_JAX_CACHE"):
+        return Path(own).expanduser()
+    return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "p2p_jax").expanduser()
+
+
+def processor() -> str:
+    """Return a name for this computer's kind of processor: its architecture, and a checksum of what it can do.
+
+    Programs compiled for one kind may fail on another, and a home directory may be seen by several.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        facts = sorted(line for line in lines if line.partition(":")[0].strip() in _CPU_FACTS)
+    except OSError:
+        facts = [platform.processor(), platform.node()]  # not on Linux: the computer itself has to do
+    return f"{platform.machine()}-{zlib.crc32('|'.join(facts).encode()):08x}"
+
+
+def remove_oldest(folder: Path, limit: int) -> None:
+    """Delete the files of a folder that were used the longest ago, until those that are left take `limit` bytes.
+
+    Args:
+      folder: with its subfolders; another process may use it, and delete too.
+      limit: in bytes.
+    """
+    found = []
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file():
+                stat = path.stat()
+                found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+        except OSError:  # deleted meanwhile
+            continue
+    excess = sum(size for _, size, _ in found) - limit
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            return
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:  # another user's, say
+            continue
+        excess -= size
