@@ -2,7 +2,8 @@
 
     python -m p2p_jax.main --config configs/facades.py [--workdir runs/facades] [--config.OPTION=VALUE ...]
 
-Running the same command again goes on from the last checkpoint.
+Running the same command again goes on from the last checkpoint. Several processes train together with
+--config.distributed, each started with this command: see p2p_jax/distributed.py.
 """
 
 import argparse
@@ -28,12 +29,15 @@ def _parser() -> argparse.ArgumentParser:
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     from absl import logging
 
-    from p2p_jax.config import find, load_with_overrides
+    from p2p_jax.config import complete, find, load_with_overrides
+    from p2p_jax.distributed import joined
     from p2p_jax.train import train  # after the flags are read, so that --help is quick
 
     logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
-    config = load_with_overrides(args.config, overrides)
-    train(config, args.workdir or Path("runs") / find(args.config).stem)
+    config = complete(load_with_overrides(args.config, overrides))
+    workdir = args.workdir or Path("runs") / find(args.config).stem
+    with joined(config, workdir):
+        train(config, workdir)
 
 
 def run(argv: list[str] | None = None) -> None:

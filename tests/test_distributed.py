@@ -1,0 +1,429 @@
+"""Several processes: they train like one, go on on other numbers of devices, and end together, with a sentence."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import CHEAP_COMPILATION, SMALL, SMALL_CYCLEGAN
+from PIL import Image
+
+import p2p_jax.main
+from p2p_jax import checkpoint, distributed, witness
+from p2p_jax.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+AGAIN = "start all processes again with the same command, on any number of hosts"
+SGD = {"factory": "optax:sgd", "learning_rate": 0.01}
+INSTANCE = {"norm": "instance"}  # statistics of single images do not depend on how a batch is divided
+
+# A config file that also notes which images its process reads.
+RECORDING = """
+import jax, numpy as np
+from p2p_jax.data import pipeline
+read = pipeline._train_batches
+
+def noted(*args):
+    for step, batch in enumerate(read(*args)):
+        np.save(f"{FOLDER}/{step}_{jax.process_index()}_of_{jax.process_count()}.npy", batch["real_b"])
+        yield batch
+
+pipeline._train_batches = noted
+"""
+
+
+def write_config(path, options, record=None):
+    options = {"distributed": False, "keep_checkpoints": 9, **options}
+    text = f"FOLDER = {str(record)!r}" + RECORDING if record else ""
+    path.write_text(
+        f"from ml_collections import ConfigDict\n{text}\ndef get_config():\n    return ConfigDict({options!r})\n"
+    )
+    return path
+
+
+@contextlib.contextmanager
+def processes(count, devices, *arguments, code=None, folders=None):
+    """Start processes that know of each other (the command, or other code), and end them whatever happens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {
+        **os.environ,
+        "P2P_JAX_TEST_DEVICES": str(devices),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {CHEAP_COMPILATION}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
+    }
+    if count > 1:
+        env |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count)}
+    started = []
+    try:
+        for index in range(count):
+            start = ["-c", textwrap.dedent(code)] if code else ["-m", "p2p_jax.main"]
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, *start, *map(str, arguments)],
+                    env=env | ({"JAX_PROCESS_ID": str(index)} if count > 1 else {}),
+                    cwd=folders[index] if folders else None,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        yield started
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def finish(started, status=0):
+    """Wait for processes; return what each wrote to stdout and to stderr."""
+    outputs = [process.communicate(timeout=400) for process in started]
+    assert [process.returncode for process in started] == [status] * len(started), "".join(
+        x[1][-3000:] for x in outputs
+    )
+    return outputs
+
+
+def saved(workdir, step):
+    """Return a saved state, read by this process, which has two devices."""
+    shapes = checkpoint.saved_shapes(workdir, step)
+    return checkpoint.restore_part(
+        workdir, step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+    )
+
+
+def parameters(workdir, step):
+    return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(saved(workdir, step)["params"])])
+
+
+def test_two_processes_train_like_one_and_one_goes_on_with_fewer_devices(tmp_path, capsys):
+    rng, data, records = np.random.RandomState(0), tmp_path / "data", [tmp_path / "one_reads", tmp_path / "two_read"]
+    for folder, count in ((data / "train", 9), (data / "val", 3), *((record, 0) for record in records)):
+        folder.mkdir(parents=True)
+        for i in range(count):
+            pixels = np.kron(rng.randint(0, 256, (6, 12, 3)), np.ones((3, 3, 1)))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    options = {
+        **SMALL,
+        "data": {**SMALL["data"], "source": "side_by_side", "dir": str(data)},
+        "generator": {**SMALL["generator"], **INSTANCE, "dropout_rate": 0.0},
+        "discriminator": {**SMALL["discriminator"], **INSTANCE},
+        "loss": {"lambda_l1": 10.0},
+        "optimizer": SGD,
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    configs = [write_config(tmp_path / f"config{i}.py", options, records[i]) for i in range(2)]
+    pair_arguments = ["--config", configs[1], "--workdir", two, "--config.num_steps=2", "--config.distributed=True"]
+    with (
+        processes(1, 4, "--config", configs[0], "--workdir", one) as alone,
+        processes(2, 2, *pair_arguments) as pair,
+    ):
+        first, second = finish(pair)
+        finish(alone)
+    assert "processes: 2, with 4 devices together" in first[0]
+    assert "step 2/2" in first[0]
+    assert second[0] == ""
+
+    start = parameters(one, 2)
+    assert len(start) > 1000
+    np.testing.assert_allclose(parameters(two, 2), start, atol=1e-6)
+    for step in range(2):
+        shares = [np.load(records[1] / f"{step}_{i}_of_2.npy") for i in range(2)]
+        assert [len(share) for share in shares] == [2, 2]
+        np.testing.assert_array_equal(np.concatenate(shares), np.load(records[0] / f"{step}_0_of_1.npy"))
+        assert len({image.tobytes() for share in shares for image in share}) == 4
+
+    config = write_config(tmp_path / "config.py", options)
+    p2p_jax.main.run(["--config", str(config), "--workdir", str(two)])  # with the two devices of this process
+    assert "found a checkpoint of step 2" in capsys.readouterr().out
+    assert_ended_alike(one, two)
+
+
+def assert_ended_alike(one, two):
+    np.testing.assert_allclose(parameters(two, 4), parameters(one, 4), atol=1e-6)
+    assert np.abs(parameters(one, 4) - parameters(one, 2)).max() > 1e-4
+    rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (one, two)]
+    assert len(rows[0]) == len(rows[1]) == 5
+    for a, b in zip(*rows, strict=True):
+        if not a.startswith("step"):
+            a, b = (np.array([float(cell or 0) for cell in row.split(",")]) for row in (a, b))
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+# The command on noise in memory, so that TensorFlow is not loaded, and with a shorter patience.
+WITHOUT_TENSORFLOW = """
+    import sys, conftest, jax, p2p_jax.main
+    from p2p_jax import distributed
+
+    def load(config, process_index, process_count):
+        data, share = conftest.memory_data(config), config.batch_size // process_count
+
+        def train(step):
+            for batch in data.train(step):
+                yield {k: v[process_index * share :][:share] for k, v in batch.items()}
+
+        def validation(batch_size):
+            return data.validation(batch_size) if process_index == 0 else iter(())
+
+        return data._replace(train=train, validation=validation)
+
+    sys.modules["p2p_jax.train"].load = load
+    distributed._SILENCE_LIMIT = 8
+    p2p_jax.main.run()
+"""
+
+
+def test_cyclegan_with_its_pool_goes_on_with_fewer_devices(tmp_path, monkeypatch):
+    """In float64: in float32 rounding alone moves a network of so few pixels by 1e-3 within a step."""
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    options = {
+        **SMALL_CYCLEGAN,
+        "generator": {"network": "p2p_jax.nets:ResNet", "num_blocks": 0, "base_width": 4},
+        "discriminator": {"receptive_field": 1, "base_width": 4, "norm": "instance"},
+        # The pool is not full in these steps: once it is, what is drawn of it depends on the number of devices.
+        "loss": {"lambda_identity": 0.5, "pool_size": 50},
+        "optimizer": SGD,
+        "dtype": "float64",
+        "param_dtype": "float64",
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments, code = ["--config", write_config(tmp_path / "config.py", options), "--workdir"], WITHOUT_TENSORFLOW
+    with (
+        processes(1, 4, *arguments, one, code=code) as alone,
+        processes(2, 2, *arguments, two, "--config.num_steps=2", "--config.distributed", code=code) as pair,
+    ):
+        finish(pair)
+        finish(alone)
+    with processes(1, 2, *arguments, two, code=code) as alone:
+        assert "found a checkpoint of step 2" in finish(alone)[0][0]
+    assert_ended_alike(one, two)
+    filled = [saved(two, step)["pool"]["a"]["filled"] for step in (2, 4)]
+    assert [np.flatnonzero(x).tolist() for x in filled] == [
+        [0, 1, 12, 13, 24, 25, 36, 37],  # shares of 12 slots for 4 devices, 2 items each
+        [0, 1, 2, 3, 4, 5, 12, 13, 24, 25, 26, 27, 28, 29, 36, 37],  # shares of 25 for 2, in which 4 items are stored
+    ]
+
+
+TINY = """
+import jax, jax.numpy as jnp
+from p2p_jax.objectives import DEVICE_AXIS, Objective
+
+def make(config):
+    def init(rng, batch):
+        return {"step": jnp.int32(0), "params": {"mean": jnp.float32(0)}}
+
+    def update(state, batch, rng):
+        error = jax.lax.pmean(batch["real_a"].mean(), DEVICE_AXIS) - state["params"]["mean"]
+        return {"step": state["step"] + 1, "params": {"mean": state["params"]["mean"] + error / 2}}, {"error": error}
+
+    def evaluate(state, batch, rng):
+        return {"l1": jnp.abs(batch["real_a"]).mean((1, 2, 3))}, {"real": batch["real_a"]}
+
+    return Objective(init, update, lambda state, batch, rng: {}, evaluate)
+"""
+
+
+@contextlib.contextmanager
+def endless_pair(tmp_path):
+    """Start two processes that train for ever, and wait for their first checkpoint."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    rarely = {"num_steps": 10**6, "eval_every": 10**6, "sample_every": 10**6}
+    often = {"log_every": 100, "checkpoint_every": 100, "keep_checkpoints": 2}
+    tiny = {"objective": "tiny:make", "generator": None, "discriminator": None, "loss": None}
+    config = write_config(tmp_path / "config.py", {**SMALL, **tiny, **rarely, **often})
+    arguments = ["--config", config, "--workdir", tmp_path / "run", "--config.distributed"]
+    with processes(2, 2, *arguments, code=WITHOUT_TENSORFLOW, folders=[tmp_path] * 2) as pair:
+        until = time.monotonic() + 300
+        while not checkpoint.saved_steps(tmp_path / "run"):
+            if any(process.poll() is not None for process in pair):
+                finish(pair)
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        yield pair
+
+
+@pytest.mark.parametrize(("who", "what"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_the_end_of_one_process_ends_the_other(who, what, tmp_path):
+    with endless_pair(tmp_path) as pair:
+        pair[who].send_signal(what)
+        _, err = pair[1 - who].communicate(timeout=60)
+    assert pair[1 - who].returncode != 0
+    (step,) = re.findall(rf"run is saved at step ([\d,]+): {AGAIN}", err.splitlines()[-1])
+    assert int(step.replace(",", "")) >= 100
+
+
+def test_stopping_one_process_stops_all_in_order(tmp_path):
+    with endless_pair(tmp_path) as pair:
+        pair[1].send_signal(signal.SIGTERM)
+        (out, err), _ = finish(pair)
+    (step,) = re.findall(r"stopped at step ([\d,]+); the same command goes on from there", out)
+    assert int(step.replace(",", "")) == checkpoint.saved_steps(tmp_path / "run")[-1]
+    assert "error" not in err
+
+
+CHECKS = """
+    import json, pathlib, sys, conftest, jax
+    from p2p_jax import distributed
+    from p2p_jax.errors import InputError
+    distributed._SHARED_LIMIT = 2
+    distributed._initialize()
+    index, folder = jax.process_index(), pathlib.Path(sys.argv[1])
+    checks = {
+        "another data.dir": (distributed._require_same_config, conftest.small_config(data__dir=str(index))),
+        "another seed": (distributed._require_same_config, conftest.small_config(seed=index)),
+        "shared": (distributed._require_shared, folder / "new" / "run"),
+        "not shared": (distributed._require_shared, folder / str(index)),
+        "same": (distributed.require_same, "the text", "ä", "mend it"),
+        "not same": (distributed.require_same, "the text", "ä" * (index + 1), "mend it"),
+    }
+    said = {}
+    for name, (check, *arguments) in checks.items():
+        try:
+            check(*arguments)
+        except InputError as error:
+            said[name] = str(error)
+    print(json.dumps(said))
+    jax.distributed.shutdown()
+"""
+
+
+def test_what_must_be_the_same_for_all(tmp_path):
+    with processes(2, 1, tmp_path, code=CHECKS) as pair:
+        said = [json.loads(out.splitlines()[-1]) for out, _ in finish(pair)]
+    for index, found in enumerate(said):
+        assert list(found) == ["another seed", "not shared", "not same"]
+        assert found["not same"] == "the text of process 1 is not that of process 0; mend it"
+        assert found["not shared"].startswith(
+            f"--workdir {tmp_path / str(index)} is not one directory for all: process 1"
+        )
+        assert "the config of process 1 is not that of process 0; start all with the same" in found["another seed"]
+    assert said[1]["another seed"].endswith("\n  config.seed: process 0 has 0, this one 1")
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_an_error_ends_all_processes_with_status_1(tmp_path):
+    config = write_config(tmp_path / "config.py", SMALL)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    code = WITHOUT_TENSORFLOW.replace("_SILENCE_LIMIT = 8", "_SHARED_LIMIT = 1")
+    with processes(
+        2, 1, "--config", config, "--workdir", "run", "--config.distributed", code=code, folders=folders
+    ) as pair:
+        for _, err in finish(pair, status=1):
+            assert (
+                "error: --workdir run is not one directory for all: process 1 cannot see what process 0 writes" in err
+            )
+            assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"JAX_PROCESS_ID": "0"}, "JAX_PROCESS_ID is set, but not JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES"),
+        ({"JAX_COORDINATOR_ADDRESS": "host"}, "JAX_COORDINATOR_ADDRESS=host is not HOST:PORT"),
+        (
+            {"JAX_PROCESS_ID": "2"},
+            "JAX_PROCESS_ID=2 must be one of 0 to JAX_NUM_PROCESSES - 1, and JAX_NUM_PROCESSES is 2",
+        ),
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is two"),
+    ],
+)
+def test_variables_that_cannot_be(given, message, monkeypatch):
+    if len(given) == 1 and "JAX_PROCESS_ID" in given and given["JAX_PROCESS_ID"] == "0":
+        rest = {}
+    else:
+        rest = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in (rest | given).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=re.escape(message)):
+        distributed._arguments()
+
+
+def test_a_port_in_use_is_an_error(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", f"localhost:{taken.getsockname()[1]}")
+        monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+        monkeypatch.setenv("JAX_PROCESS_ID", "0")
+        with pytest.raises(InputError, match="cannot listen there .*; take another port"):
+            distributed._arguments()
+
+
+def test_slurm(monkeypatch):
+    """A step of several tasks is joined without being asked; the script given to sbatch, which is no step, is not."""
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed._slurm_tasks() == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    assert distributed._slurm_tasks() == 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert distributed._arguments() == {}  # JAX's choice: GPU n for task n of a node
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert distributed._arguments() == {"local_device_ids": []}  # SLURM's choice
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "4")
+    assert distributed._arguments() == {"local_device_ids": []}  # all GPUs of a node for its only task
+
+
+@pytest.mark.parametrize(
+    ("variables", "hosts"),
+    [
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, 1),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, 4),
+        ({"TPU_PROCESS_ADDRESSES": "a:1,b:1", "MEGASCALE_NUM_SLICES": "2"}, 4),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, 1),
+        ({}, 2),
+        ({"JAX_PLATFORMS": "cpu"}, 1),
+    ],
+)
+def test_tpu_pods(variables, hosts, monkeypatch):
+    assert distributed._tpu_hosts() == 1  # without a TPU
+    monkeypatch.setattr(distributed.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(distributed.os.path, "exists", lambda path: path == "/dev/vfio/0")
+    monkeypatch.setattr(distributed, "_ask_google", {"worker-network-endpoints": "a:1:x,b:2:y"}.get)
+    for name in ("JAX_PLATFORMS", "TPU_SKIP_MDS_QUERY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert distributed._tpu_hosts() == hosts
+
+
+def test_what_is_said_when_others_cannot_be_found(tmp_path):
+    config = write_config(tmp_path / "config.py", SMALL)
+    with processes(1, 1, "--config", config, "--workdir", tmp_path / "run", "--config.distributed") as started:
+        ((_, err),) = finish(started, status=1)
+    assert "set JAX_COORDINATOR_ADDRESS=HOST:PORT (of process 0, a free port), JAX_NUM_PROCESSES and" in err
+    assert "Traceback" not in err
+    code = "from p2p_jax import distributed, main; distributed._START_LIMIT = 1; main.run()"
+    with processes(2, 1, "--config", config, "--config.distributed", code=code) as started:
+        started[0].kill()
+        ((_, err),) = finish(started[1:], status=1)
+    assert err.startswith("error: not all processes started within 1 s: start one for every index")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_witness_speaks_only_for_those_who_cannot(tmp_path):
+    steps = tmp_path / "checkpoints"
+    assert f"{tmp_path} has no checkpoint yet: {AGAIN}." in witness.sentence(tmp_path)
+    for step in ("900", "1000", "1100.orbax-checkpoint-tmp"):
+        (steps / step / "config").mkdir(parents=True)
+        (steps / step / "config" / "metadata").touch()
+    for last_words, expected in ((witness.FINISHED, ""), ("", witness.sentence(tmp_path) + "\n")):
+        watching = distributed._call_witness(tmp_path, stderr=subprocess.PIPE)
+        assert watching.communicate(last_words, timeout=30)[1] == expected
+    assert f"the run is saved at step 1,000: {AGAIN}." in expected
