@@ -1,5 +1,7 @@
 """What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids, stop requests."""
 
+import collections
+import concurrent.futures
 import contextlib
 import csv
 import io
@@ -8,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from p2p_jax.images.domains import Domain, of_config
 class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
 
-    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed.
+    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed. Grids and
+    TensorBoard are written by a thread of their own; what fails there is raised by a later call, `close` at the latest.
 
     Args:
       workdir: the run's directory.
@@ -38,7 +41,10 @@ class Log:
         self._columns = ["step", *columns]
         self._writes = jax.process_index() == 0
         self._last = (step, time.monotonic())
+        self._row: tuple[int, dict[str, float]] = (step, {})
         self._tensorboard = _open_tensorboard(workdir, step) if self._writes else None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._under_way: collections.deque[concurrent.futures.Future] = collections.deque()
         if self._writes:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
             self._start_csv(step)
@@ -57,7 +63,18 @@ class Log:
         write_atomically(path, text.getvalue())
 
     def metrics(self, step: int, row: Mapping[str, float]) -> None:
-        """Append a row, if it holds anything; metrics that it lacks stay empty."""
+        """Take metrics into the row of a step; those that it lacks stay empty.
+
+        The row is written when metrics of another step come, or by `flush`.
+        """
+        if self._row[0] != step:
+            self.flush()
+        self._row = (step, {**self._row[1], **row})
+
+    def flush(self) -> None:
+        """Append the row that was begun, if it holds anything."""
+        step, row = self._row
+        self._row = (step, {})
         if not row or not self._writes:
             return
         cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
@@ -65,10 +82,10 @@ class Log:
             file.write(",".join(cells) + "\n")
         if self._tensorboard:
             for name, value in row.items():
-                self._tensorboard.add_scalar(name, value, step)
+                self._in_background(self._tensorboard.add_scalar, name, value, step)
 
     def progress(self, step: int, row: Mapping[str, float]) -> None:
-        """Print losses, speed since the last such line, and the time left."""
+        """Print losses, speed since the last such line, and the time left; take the losses into the row of the step."""
         last_step, last_time = self._last
         self._last = (step, time.monotonic())
         speed = (step - last_step) / max(self._last[1] - last_time, 1e-9)
@@ -80,17 +97,21 @@ class Log:
                 f"{speed * self._config.batch_size:.3g} images/s  {left} left",
                 flush=True,
             )
+        self.metrics(step, row)
 
     def evaluation(self, step: int, results: Mapping[str, float], count: int) -> None:
-        """Print the result of an evaluation over `count` images."""
+        """Print the result of an evaluation over `count` images, and take it into the row of its step."""
         values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
         if self._writes:
             print(f"step {step:,}  validation over {count} images:  {values}", flush=True)
+        self.metrics(step, {f"eval/{name}": value for name, value in results.items()})
 
     def samples(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Write ``samples/step_STEP.png``; see ``pictures`` for `images`."""
-        if not self._writes:
-            return
+        if self._writes:
+            self._in_background(self._write_grid, step, images)
+
+    def _write_grid(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         grid = make_grid(pictures(images, of_config(self._config.data)))
         Image.fromarray(grid).save(self._workdir / "samples" / f"step_{step:07d}.png")
         if self._tensorboard:
@@ -106,6 +127,7 @@ class Log:
         best: tuple[int, float] | None,
     ) -> None:
         """Print one paragraph on the finished run and write it to ``summary.txt``."""
+        self._finish()
         config = self._config
         done = config.num_steps - first_step
         text = (
@@ -124,10 +146,24 @@ class Log:
             write_atomically(self._workdir / "summary.txt", text + "\n")
             print(text)
 
+    def _in_background(self, write: Callable[..., None], *args: Any) -> None:
+        self._finish(leave=100)  # a disk that cannot keep up must not fill the memory
+        self._under_way.append(self._thread.submit(write, *args))
+
+    def _finish(self, leave: int = 0) -> None:
+        """Wait for all but the last `leave` things written in the background; raise what went wrong so far."""
+        while self._under_way and (len(self._under_way) > leave or self._under_way[0].done()):
+            self._under_way.popleft().result()
+
     def close(self) -> None:
-        """Finish the TensorBoard file."""
-        if self._tensorboard:
-            self._tensorboard.close()
+        """Finish what is being written, and the TensorBoard file."""
+        try:
+            self.flush()
+            self._finish()
+        finally:
+            self._thread.shutdown()
+            if self._tensorboard:
+                self._tensorboard.close()
 
 
 def _open_tensorboard(workdir: Path, step: int) -> Any:

@@ -1,21 +1,25 @@
 """Devices: one step body, mapped over the devices of one host or of many.
 
 On one host the step is pmapped; with several processes the same body runs under ``jit(shard_map)``, whose global state
-Orbax can save, and on CPUs too, because jit takes compiler options. Either way the state carries no device axis.
+Orbax can save, on CPUs too, because jit takes compiler options, and where devices draw their own batches, because pmap
+needs something to split. Either way the state carries no device axis.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import DEVICE_AXIS
+from p2p_jax.options import crop_shape
 
 PyTree = Any
 
@@ -29,61 +33,147 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def _step_body(update: Callable) -> Callable:
-    """Give `update` an rng of its own for every step and device, and report whether its metrics are finite."""
+class Step(NamedTuple):
+    """A compiled training step, or several in one dispatch; call it with NumPy arrays, or `place` these ahead of time.
 
-    def body(state, batch, rng):
-        rng = jax.random.fold_in(jax.random.fold_in(rng, state["step"]), jax.lax.axis_index(DEVICE_AXIS))
+    Attributes:
+      run: ``(state, placed, rng) -> (state, metrics, finite)``; the metrics are those of the last step, and `finite`
+        [num_steps] says of each step whether all of its metrics were.
+      place: puts this process's share of a batch, {name: [B, ...]} in NumPy, on the devices; of `num_steps` batches,
+        {name: [num_steps, B, ...]}, if it is more than 1. A step that draws its own takes the arrays to draw from.
+    """
+
+    run: Callable
+    place: Callable
+
+    def __call__(self, state: PyTree, batch: dict[str, np.ndarray], rng: jax.Array) -> tuple[PyTree, dict, jax.Array]:
+        """Place a batch and run."""
+        return self.run(state, self.place(batch), rng)
+
+
+def _step_body(
+    update: Callable, num_steps: int, draw: Callable | None = None, batch_size: int | None = None
+) -> Callable:
+    """Return what a device does in one dispatch.
+
+    Every step gives `update` an rng of its own for every step and device and, with `draw`, its share of the batch.
+    """
+
+    def one_step(state, batch, rng):
+        device = jax.lax.axis_index(DEVICE_AXIS)
+        rng = jax.random.fold_in(jax.random.fold_in(rng, state["step"]), device)
+        if draw is not None:
+            share = batch_size // jax.lax.psum(1, DEVICE_AXIS)
+            first = state["step"].astype(jnp.uint32) * batch_size + device.astype(jnp.uint32) * share
+            batch = draw(batch, first + jnp.arange(share, dtype=jnp.uint32))
         state, metrics = update(state, batch, rng)
         finite = jnp.all(jnp.stack([jnp.isfinite(value).all() for value in jax.tree.leaves(metrics)]))
         return state, metrics, finite
 
-    return body
+    def several_steps(state, batches, rng):
+        def body(state, batch):
+            state, *results = one_step(state, batch if draw is None else batches, rng)
+            return state, results
+
+        state, (metrics, finite) = jax.lax.scan(body, state, batches if draw is None else None, length=num_steps)
+        return state, jax.tree.map(lambda x: x[-1], metrics), finite
+
+    def single_step(state, batch, rng):
+        state, metrics, finite = one_step(state, batch, rng)
+        return state, metrics, finite[None]
+
+    return several_steps if num_steps > 1 else single_step
 
 
-def pmap_update(update: Callable, devices: list | None = None) -> Callable:
-    """Return ``(state, local numpy batch, rng) -> (state, metrics, finite)`` over the devices of this host."""
+def pmap_update(update: Callable, devices: list | None = None, num_steps: int = 1) -> Step:
+    """Return the step over the devices of this host; see ``compile_update``."""
     devices = devices or jax.local_devices()
-    mapped = jax.pmap(
-        _step_body(update),
+    axis = int(num_steps > 1)  # of the devices, in a batch
+    run = jax.pmap(
+        _step_body(update, num_steps),
         axis_name=DEVICE_AXIS,
-        in_axes=(None, 0, None),
+        in_axes=(None, axis, None),
         out_axes=None,
         devices=devices,
         donate_argnums=_donated(),
     )
-    return lambda state, batch, rng: mapped(state, _split(batch, len(devices)), rng)
+    sharding = NamedSharding(_mesh(devices), _split_along(axis))
+
+    def place(batch):
+        split = {k: v.reshape(*v.shape[:axis], len(devices), -1, *v.shape[axis + 1 :]) for k, v in batch.items()}
+        return jax.device_put(split, sharding)
+
+    return Step(run, place)
 
 
-def shard_map_update(update: Callable, devices: list | None = None) -> Callable:
-    """Return the same function as ``pmap_update`` over the devices of all processes."""
+def shard_map_update(
+    update: Callable,
+    devices: list | None = None,
+    num_steps: int = 1,
+    draw: Callable | None = None,
+    batch_size: int | None = None,
+) -> Step:
+    """Return the step over the devices of all processes; see ``compile_update``."""
     mesh = _mesh(devices)
-    replicated, split = PartitionSpec(), PartitionSpec(DEVICE_AXIS)
-    mapped = jax.jit(
+    replicated = PartitionSpec()
+    split = replicated if draw else _split_along(int(num_steps > 1))
+    run = jax.jit(
         # check_vma would silently multiply gradients by the device count, because `update` averages them itself.
         jax.shard_map(
-            _step_body(update),
+            _step_body(update, num_steps, draw, batch_size),
             mesh=mesh,
             in_specs=(replicated, split, replicated),
             out_specs=replicated,
             check_vma=False,
         ),
         donate_argnums=_donated(),
-        compiler_options=_compiler_options(),
+        # XLA's own order of operations runs independent ones side by side, which gains no time where each fills all
+        # cores, and takes more than twice the memory for a CycleGAN step.
+        compiler_options=_on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
     )
     sharding = NamedSharding(mesh, split)
 
-    def run(state, batch, rng):
-        batch = {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
-        return mapped(state, batch, rng)
+    def place(batch):
+        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
-    return run
+    return Step(run, place)
 
 
-def compile_update(update: Callable) -> Callable:
-    """Return the training step for the devices at hand; see ``pmap_update``."""
-    on_cpu = jax.default_backend() == "cpu"
-    return shard_map_update(update) if jax.process_count() > 1 or on_cpu else pmap_update(update)
+def compile_init(init: Callable) -> Callable:
+    """Return ``Objective.init``, compiled to run once: optimising it would take longer than it then runs."""
+    return jax.jit(init, compiler_options=_on_cpu(xla_backend_optimization_level=1))
+
+
+def compile_update(
+    update: Callable, draw: Callable | None = None, batch_size: int | None = None, num_steps: int = 1
+) -> Step:
+    """Return the training step for the devices at hand.
+
+    Args:
+      update: see ``Objective``.
+      draw: ``(arrays, positions) -> batch``, see ``resident.Resident``. The step then takes the arrays in place of a
+        batch, and every device draws its share, at ``step * batch_size`` and onwards in the stream.
+      batch_size: over all devices of all processes; needed with `draw` only.
+      num_steps: steps in one dispatch. On accelerators their results may differ in the last bits from those of single
+        steps, because XLA compiles another program.
+    """
+    if draw or jax.process_count() > 1 or jax.default_backend() == "cpu":
+        return shard_map_update(update, None, num_steps, draw, batch_size)
+    return pmap_update(update, None, num_steps)
+
+
+def num_steps_per_dispatch(config: ConfigDict) -> int:
+    """Return ``config.steps_per_dispatch``, or where it is 0 what suits the devices.
+
+    On CPUs that is 1, because XLA's loops are slow there. Accelerators get as many steps as divide all of the config's
+    intervals and work on no more images than 64 of 256x256 a device: so the host holds little, and a stop request or a
+    loss that is not finite is noticed soon.
+    """
+    if config.steps_per_dispatch or jax.default_backend() == "cpu":
+        return config.steps_per_dispatch or 1
+    common = math.gcd(100, config.log_every, config.sample_every, config.eval_every, config.checkpoint_every)
+    pixels = config.batch_size // jax.device_count() * math.prod(crop_shape(config.data))
+    return max(n for n in range(1, common + 1) if common % n == 0 and (n == 1 or n * pixels <= 64 * 256 * 256))
 
 
 def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
@@ -158,6 +248,10 @@ def _mesh(devices: list | None = None) -> Mesh:
     return Mesh(np.array(devices or jax.devices()), (DEVICE_AXIS,))
 
 
+def _split_along(axis: int) -> PartitionSpec:
+    return PartitionSpec(*[None] * axis, DEVICE_AXIS)
+
+
 def _donated() -> tuple[int, ...]:
     # Giving the old state's memory to the new one halves the peak on accelerators, but on XLA's CPU back end it makes
     # the optimizer's part about three times slower.
@@ -165,18 +259,13 @@ def _donated() -> tuple[int, ...]:
 
 
 @functools.cache
-def _compiler_options() -> dict[str, Any]:
-    """Return what XLA is told on CPUs: to run operations in an order that saves memory.
-
-    Its own choice runs independent ones side by side, which gains no time where each fills all cores, and takes more
-    than twice the memory for a CycleGAN step.
-    """
-    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+def _on_cpu(**options: Any) -> dict[str, Any]:
+    """Return what XLA is told on CPUs; nothing where the default device is another, or XLA does not know an option."""
     if jax.default_backend() != "cpu":
         return {}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # an XLA that does not know the option
+    except jax.errors.JaxRuntimeError:
         return {}
     return options
 

@@ -2,8 +2,10 @@
 
 import collections
 import contextlib
+import itertools
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +13,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax import fine_tuning, monitoring, parallel
+from p2p_jax import fine_tuning, monitoring, parallel, resident
 from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
+from p2p_jax.compilation_cache import use_compilation_cache
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.data import Data, load
 from p2p_jax.errors import InputError, TrainingDivergedError
@@ -21,6 +24,7 @@ from p2p_jax.objectives import Objective
 from p2p_jax.options import image_shapes
 
 PyTree = Any
+_Dispatch = tuple[parallel.Step, PyTree]  # the compiled step, or steps, and what it works on
 _EVALUATED_PER_DEVICE = 8  # validation images at a time
 
 
@@ -37,7 +41,7 @@ def train(
       workdir: the run's directory. It receives ``config.json``, ``metrics.csv``, ``samples/``, ``checkpoints/``,
         ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
       objective: what is trained; by default what ``config.objective`` names.
-      data: the data set; by default what ``config.data`` describes, for which TensorFlow is needed.
+      data: the data set; by default what ``config.data`` describes, which takes TensorFlow unless it is resident.
 
     Returns:
       The state after the last step.
@@ -47,51 +51,54 @@ def train(
         damaged image among very many.
       TrainingDivergedError: a loss or a parameter is no longer finite.
     """
+    use_compilation_cache()
     with contextlib.ExitStack() as stack:
-        stop_requested = stack.enter_context(monitoring.stop_requests())  # first in, last out: it guards every save
+        if jax.process_index() > 0:  # one of several processes speaks for all
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
         run = _open(complete(config), Path(workdir), objective, data, stack)
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
+        run = run._replace(state=None)  # the first state is not kept
         if run.data is None:
             print(f"{workdir}: this run is finished ({step:,} of {config.num_steps:,} steps); nothing to do")
             return state
 
         rng = jax.random.key(config.seed)
-        update = parallel.compile_update(run.objective.update)
         evaluate = parallel.compile_evaluate(run.objective.evaluate, _EVALUATED_PER_DEVICE)
-        columns = _metric_names(run, rng)
         sample_batch = _first_images(run.data, config.num_samples)
+        dispatches = stack.enter_context(contextlib.closing(_dispatches(config, run.objective, run.data, step)))
+        update, batch = first = next(dispatches)
+        names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
+        columns = [f"train/{name}" for name in names] + [f"eval/{name}" for name in run.eval_metrics]
         log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
-        batches = run.data.train(step)
-        stack.callback(getattr(batches, "close", lambda: None))  # a generator's reading threads end with the run
-        in_flight: collections.deque[tuple[int, jax.Array]] = collections.deque()
+        in_flight: collections.deque[_InFlight] = collections.deque()
         first_step, started = step, time.monotonic()
 
         def due(every):
             return step % every == 0 or step == config.num_steps
 
         print(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...", flush=True)
-        while step < config.num_steps:
-            state, metrics, finite = update(state, next(batches), rng)
-            step += 1
-            in_flight.append((step, finite))
-            reports = due(config.log_every) or due(config.eval_every) or due(config.sample_every)
-            _stop_if_diverged(in_flight, checkpoints, leave=0 if reports else 2)  # the host is at most two steps ahead
+        for update, batch in itertools.chain([first], dispatches):
+            state, metrics, finite = update.run(state, batch, rng)
+            step += finite.size
+            logged = metrics if due(config.log_every) else {}
+            jax.tree.map(lambda x: x.copy_to_host_async(), (finite, logged))
+            in_flight.append(_InFlight(step, finite, logged))
+            looks = due(config.eval_every) or due(config.sample_every)
+            _settle(in_flight, log, checkpoints, leave=0 if looks else 2)  # the host is at most two dispatches ahead
 
-            row, results = {}, None
-            if due(config.log_every):
-                row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-                log.progress(step, row)
+            results = None
             if due(config.eval_every) and run.data.num_val:
-                results = _evaluate(evaluate, run.data, state, rng, columns)
-                row |= {f"eval/{name}": value for name, value in results.items()}
+                results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng)
                 log.evaluation(step, results, run.data.num_val)
-            log.metrics(step, row)
             if due(config.sample_every):
                 log.samples(step, evaluate(state, sample_batch, rng)[1])
+            log.flush()
 
             stopping = _agreed(stop_requested.is_set(), step, config) and step < config.num_steps
             if due(config.checkpoint_every) or stopping or (results and checkpoints.is_best(results)):
-                _stop_if_diverged(in_flight, checkpoints)
+                _settle(in_flight, log, checkpoints)
+                log.flush()  # no row before a checkpoint is ever written again
                 if not parallel.all_finite(state):
                     raise _diverged(step, "a parameter", checkpoints)
                 checkpoints.save(step, parallel.for_saving(state), results)
@@ -115,6 +122,15 @@ class _Run(NamedTuple):
     checkpoints: Checkpoints
     state: PyTree
     step: int
+    eval_metrics: list[str]
+
+
+class _InFlight(NamedTuple):
+    """A dispatch that the devices may still be at: its last step, and of that step metrics to log or none."""
+
+    step: int
+    finite: jax.Array
+    metrics: Mapping[str, jax.Array]
 
 
 def _open(
@@ -141,6 +157,8 @@ def _open(
         step = checkpoints.latest_step() or 0
     source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
     if step < config.num_steps:
+        if data is None and config.data.resident:
+            data = resident.load(config)
         data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
         config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
         changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
@@ -160,12 +178,12 @@ def _open(
         print(f"{workdir}: found a checkpoint of step {step:,}")
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
     else:
-        state = jax.jit(objective.init)(rng, batch)
+        state = parallel.compile_init(objective.init)(rng, batch)
         state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
     checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
     if data is not None and jax.process_index() == 0:
         monitoring.write_atomically(workdir / "config.json", to_json(config))
-    return _Run(config, workdir, objective, data, checkpoints, state, step)
+    return _Run(config, workdir, objective, data, checkpoints, state, step, list(names))
 
 
 def _open_facts(config: ConfigDict, stored: ConfigDict) -> dict[str, str]:
@@ -194,14 +212,40 @@ def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
     return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
 
 
-def _metric_names(run: _Run, rng: jax.Array) -> list[str]:
-    """Return the columns of metrics.csv, found by tracing alone."""
-    batch = {k: v[None] for k, v in _blank_batch(run.config).items()}
-    update = jax.vmap(run.objective.update, in_axes=(None, 0, None), axis_name=parallel.DEVICE_AXIS)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run.state)
-    metrics = jax.eval_shape(update, shapes, batch, rng)[1]
-    results = jax.eval_shape(run.objective.evaluate, shapes, _blank_batch(run.config), rng)[0]
-    return [f"train/{name}" for name in metrics] + [f"eval/{name}" for name in results]
+def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int) -> Generator[_Dispatch, None, None]:
+    """Yield what the devices do, dispatch by dispatch; what they work on is put on them one ahead."""
+    found, at_once = getattr(data, "resident", None), parallel.num_steps_per_dispatch(config)
+    draw, sizes = found.draw if found else None, _sizes(config, step, at_once)
+    updates = {n: parallel.compile_update(objective.update, draw, config.batch_size, n) for n in (1, at_once)}
+    if found:
+        arrays = updates[1].place(found.arrays)
+        yield from ((updates[n], arrays) for n in sizes)
+        return
+    batches, ahead = data.train(step), collections.deque[_Dispatch]()
+    try:
+        for n in sizes:
+            parts = [next(batches) for _ in range(n)]
+            batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]} if n > 1 else parts[0]
+            ahead.append((updates[n], updates[n].place(batch)))
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
+    finally:
+        getattr(batches, "close", lambda: None)()  # a generator's reading threads end with the run
+
+
+def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
+    """Yield how many steps each dispatch does: `at_once` from its multiples, 1 where something is due before the end.
+
+    So a run comes to the same last bits wherever it was interrupted; another `at_once` may change them.
+    """
+    while step < config.num_steps:
+        inside = step + at_once - 1  # the last step at whose end nothing may be due
+        intervals = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every
+        fits = step % at_once == 0 and inside < config.num_steps and all(step // n == inside // n for n in intervals)
+        size = at_once if fits else 1
+        yield size
+        step += size
 
 
 def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
@@ -216,11 +260,9 @@ def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
     return {k: v[:count] for k, v in found.items()}
 
 
-def _evaluate(
-    evaluate: Callable, data: Data, state: PyTree, rng: jax.Array, columns: Sequence[str]
-) -> dict[str, float]:
+def _evaluate(evaluate: Callable, data: Data, names: list[str], state: PyTree, rng: jax.Array) -> dict[str, float]:
     """Return the mean of every metric over all validation images of all processes."""
-    totals = {name.removeprefix("eval/"): 0.0 for name in columns if name.startswith("eval/")}
+    totals = dict.fromkeys(names, 0.0)
     for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
         for name, values in evaluate(state, batch, rng)[0].items():
             totals[name] += float(values.sum(dtype=np.float64))
@@ -235,14 +277,18 @@ def _agreed(stop: bool, step: int, config: ConfigDict) -> bool:
     return parallel.any_process(stop)
 
 
-def _stop_if_diverged(
-    in_flight: collections.deque[tuple[int, jax.Array]], checkpoints: Checkpoints, leave: int = 0
+def _settle(
+    in_flight: collections.deque[_InFlight], log: monitoring.Log, checkpoints: Checkpoints, leave: int = 0
 ) -> None:
-    """Wait for all but the last `leave` steps; raise TrainingDivergedError for the first with a loss not finite."""
+    """Wait for all but the last `leave` dispatches and log them; raise TrainingDivergedError for the first bad step."""
     while len(in_flight) > leave:
-        step, finite = in_flight.popleft()
-        if not finite:
-            raise _diverged(step, "a loss", checkpoints)
+        step, finite, metrics = in_flight.popleft()
+        bad = np.flatnonzero(~np.asarray(finite))
+        if len(bad):
+            raise _diverged(step - finite.size + 1 + int(bad[0]), "a loss", checkpoints)
+        if metrics:
+            row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+            log.progress(step, row)
 
 
 def _diverged(step: int, what: str, checkpoints: Checkpoints) -> TrainingDivergedError:

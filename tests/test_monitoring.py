@@ -86,6 +86,34 @@ def test_the_log_shows_what_the_config_describes(tmp_path):
     assert (grid[16:, :8] == 128).all() and (grid[16:, 12:] == [255, 0, 0]).all()
 
 
+def test_a_row_takes_what_comes_for_its_step(tmp_path):
+    log = Log(tmp_path, ["train/a", "eval/b"], 0, small_config())
+    path = tmp_path / "metrics.csv"
+    log.progress(1, {"train/a": 0.25})
+    assert path.read_text() == "step,train/a,eval/b\n"
+    log.evaluation(1, {"b": 0.5}, 3)
+    log.flush()
+    assert path.read_text() == "step,train/a,eval/b\n1,0.25,0.5\n"
+    log.flush()
+    log.progress(2, {"train/a": 0.75})
+    log.close()
+    assert path.read_text() == "step,train/a,eval/b\n1,0.25,0.5\n2,0.75,\n"
+
+
+def test_what_fails_in_the_background_is_raised(tmp_path):
+    log = Log(tmp_path, ["train/a"], 0, small_config())
+    grid = {"input": np.zeros((1, 8, 8, 3), np.float32)}
+    log.samples(1, grid)
+    log._finish()
+    (tmp_path / "samples" / "step_0000001.png").rename(tmp_path / "first.png")
+    (tmp_path / "samples").rmdir()
+    log.samples(2, grid)
+    with pytest.raises(FileNotFoundError, match="step_0000002"):
+        log.close()
+    with Image.open(tmp_path / "first.png") as image:
+        assert image.size == (8, 16 + 8)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59, "59 s"), (125, "2 min 05 s"), (7500, "2 h 05 min"), (float("inf"), "unknown")],

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import memory_data, random_batch, small_config
@@ -113,7 +114,8 @@ TRAIN = """
     if len(sys.argv) > 4:
         jax.distributed.initialize(f"127.0.0.1:{sys.argv[4]}", num_processes=2, process_id=int(sys.argv[3]))
     import p2p_jax
-    config = small_config(seed=5, num_steps=int(sys.argv[2]))
+    several = {"log_every": 2, "steps_per_dispatch": jax.process_count()}
+    config = small_config(seed=5, num_steps=int(sys.argv[2]), **several)
     data, share = memory_data(config), 4 // jax.process_count()
     first = jax.process_index() * share
 
@@ -133,6 +135,7 @@ TRAIN = """
 
 
 def test_two_processes_train_save_and_resume_like_one(tmp_path):
+    """The two do two steps in a dispatch, the one does one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -151,7 +154,7 @@ def test_two_processes_train_save_and_resume_like_one(tmp_path):
     np.testing.assert_allclose(found[0], expected, atol=1e-6)
     assert len(expected) > 1000
     rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("one", "two")]
-    assert len(rows[0]) == len(rows[1]) == 5
+    assert len(rows[0]) == len(rows[1]) == 3
     for a, b in zip(*rows, strict=True):
         if not a.startswith("step"):
             a, b = (np.array([float(cell or 0) for cell in row.split(",")]) for row in (a, b))
@@ -186,7 +189,7 @@ def test_accelerators_step_trains_alike(tmp_path, monkeypatch):
     config = small_config(num_steps=3, optimizer=sgd)
     expected = p2p_jax.train(config, tmp_path / "cpu", data=memory_data(config))
     monkeypatch.setattr(parallel, "_donated", lambda: (0,))
-    monkeypatch.setattr(parallel, "compile_update", parallel.pmap_update)
+    monkeypatch.setattr(parallel, "compile_update", lambda update, *_: parallel.pmap_update(update))
     for steps in (2, 3):
         config = small_config(num_steps=steps, optimizer=sgd)
         state = p2p_jax.train(config, tmp_path / "accelerator", data=memory_data(config))
@@ -228,6 +231,63 @@ def test_the_step_compiles_once(compile_update):
     assert len(compiled) == before
     assert int(state["step"]) == 4
     assert float(state["total"]) == pytest.approx(4 * float(batch["real_a"].sum()), rel=1e-4)
+
+
+def counting_update(state, batch, rng):
+    """Keep the last numbers that all devices saw; not finite where one of them is 13."""
+    seen = jax.lax.all_gather(batch["number"], parallel.DEVICE_AXIS).reshape(-1)
+    state = {"step": state["step"] + 1, "seen": seen, "total": state["total"] + (1 + state["step"]) * seen.sum()}
+    return state, {"sum": jnp.where((seen == 13).any(), jnp.nan, seen.sum())}
+
+
+@pytest.mark.parametrize(
+    ("compile_update", "resident"),
+    [(parallel.pmap_update, False), (parallel.shard_map_update, False), (parallel.shard_map_update, True)],
+)
+def test_steps_of_one_dispatch_see_their_own_batches(compile_update, resident):
+    """Twelve numbers in three steps of two devices, in order; the thirteenth's step is not finite."""
+    numbers = np.arange(24, dtype=np.float32).reshape(6, 4)
+    options = {"num_steps": 3}
+    if resident:
+        options |= {"draw": lambda arrays, at: {"number": arrays["all"][at] + 0.0}, "batch_size": 4}
+    step = compile_update(counting_update, **options)
+    state = {"step": np.int32(0), "seen": np.zeros(4, np.float32), "total": np.float32(0)}
+    state, rng = parallel.replicate(state), jax.random.key(0)
+    for first in (0, 3):
+        batch = {"all": numbers.ravel()} if resident else {"number": numbers[first : first + 3]}
+        state, metrics, finite = step.run(state, step.place(batch), rng)
+        np.testing.assert_array_equal(state["seen"], numbers[first + 2])
+        assert float(metrics["sum"]) == numbers[first + 2].sum()
+        assert np.asarray(finite).tolist() == [first + i != 3 for i in range(3)]
+    assert int(state["step"]) == 6
+    assert float(state["total"]) == sum((i + 1) * row.sum() for i, row in enumerate(numbers))
+
+
+def test_positions_start_where_the_step_is():
+    """Far on, where numbers of 32 bits with a sign would not do."""
+    update = parallel.compile_update(counting_update, lambda arrays, at: {"number": at % 1000 * arrays["one"]}, 4)
+    state = {"step": np.int32(2**30 - 1), "seen": np.zeros(4, np.float32), "total": np.float32(0)}
+    state, _, finite = update(parallel.replicate(state), {"one": np.float32(1)}, jax.random.key(0))
+    assert np.asarray(state["seen"]).tolist() == [(4 * (2**30 - 1) + i) % 1000 for i in range(4)]
+    assert np.asarray(finite).tolist() == [True]
+
+
+def test_how_many_steps_suit_the_devices(monkeypatch):
+    def chosen(**changes):
+        published = {"log_every": 100, "sample_every": 2_000, "eval_every": 4_000, "checkpoint_every": 4_000}
+        config = small_config(**{**published, "data__load_size": 286, "data__crop_size": 256, **changes})
+        return parallel.num_steps_per_dispatch(config)
+
+    assert chosen() == 1
+    assert chosen(steps_per_dispatch=7) == 7
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert chosen(batch_size=2) == 50  # on two devices
+    assert chosen(batch_size=32) == 4
+    assert chosen(batch_size=200) == 1
+    assert chosen(batch_size=2, log_every=30) == 10
+    assert chosen(batch_size=2, data__load_size=1024, data__crop_size=1024) == 4
+    assert chosen(batch_size=2, data__load_size=64, data__crop_size=64) == 100
+    assert chosen(batch_size=32, steps_per_dispatch=7) == 7
 
 
 def test_finiteness():

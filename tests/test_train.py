@@ -17,10 +17,11 @@ from PIL import Image
 from test_data import write_pairs
 
 import p2p_jax
-from p2p_jax import train
+from p2p_jax import monitoring, parallel, resident, train
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 TESTS = Path(__file__).parent
+loop = sys.modules["p2p_jax.train"]
 
 
 def assert_bitwise_equal(a, b):
@@ -134,18 +135,22 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
     assert "on 5 training examples from unpaired" in (tmp_path / "whole" / "summary.txt").read_text()
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):
-    config = file_config(pairs)
-    data = p2p_jax.data.load(config)
+def stop_at(step, data):
+    """Return data that bring a SIGTERM while `step` is under way: the batch after it is put on the devices then."""
 
     def train_batches(first_step):
-        for i, batch in enumerate(data.train(first_step)):
-            if i == 2:
+        for i, batch in enumerate(data.train(first_step), start=first_step):
+            if i == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
+    return data._replace(train=train_batches)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):
+    config = file_config(pairs)
     before = signal.getsignal(signal.SIGTERM)
-    stopped = train(config, tmp_path / "run", data=data._replace(train=train_batches))
+    stopped = train(config, tmp_path / "run", data=stop_at(3, p2p_jax.data.load(config)))
     assert int(stopped["step"]) == 3
     assert signal.getsignal(signal.SIGTERM) == before
     assert "stopped at step 3" in capsys.readouterr().out
@@ -154,21 +159,16 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_pa
     assert rows_of(tmp_path / "run") == rows_of(uninterrupted[1])
 
 
-def stop_at(step, data):
-    """Return data whose batch of `step` comes with a SIGTERM."""
-
-    def train_batches(first_step):
-        for i, batch in enumerate(data.train(first_step), start=first_step + 1):
-            if i == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    return data._replace(train=train_batches)
-
-
 def test_stop_on_the_last_step_is_a_finished_run(tmp_path):
     config = small_config(num_steps=2)
-    train(config, tmp_path, data=stop_at(2, memory_data(config)))
+    data = memory_data(config)
+
+    def validation(batch_size):
+        if (tmp_path / "metrics.csv").exists():  # not for the grid's images, at the start
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from data.validation(batch_size)
+
+    train(config, tmp_path, data=data._replace(validation=validation))
     assert "Finished: 2 steps" in (tmp_path / "summary.txt").read_text()
 
 
@@ -216,7 +216,7 @@ def test_workdir_that_is_a_file_is_named(tmp_path):
 def test_grid_without_validation_shows_different_training_images(tmp_path):
     config = small_config(num_steps=1, batch_size=2, num_samples=4)
     data = memory_data(config, num_val=0)
-    seen = sys.modules["p2p_jax.train"]._first_images(data, 4)
+    seen = loop._first_images(data, 4)
     assert len({image.tobytes() for image in seen["real_a"]}) == 4
 
 
@@ -322,6 +322,166 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     ):
         train(config, tmp_path, data=data._replace(train=train_batches))
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2"}
+
+
+SEVERAL = {"num_steps": 7, "log_every": 2, "sample_every": 4, "eval_every": 4, "checkpoint_every": 4}
+SGD = {"factory": "optax:sgd", "learning_rate": 0.01}  # Adam makes much of last bits
+
+
+def test_dispatches_end_where_something_is_due_and_start_at_their_multiples():
+    def sizes(step, at_once, **changes):
+        return list(loop._sizes(small_config(**{**SEVERAL, **changes}), step, at_once))
+
+    assert sizes(0, 1) == [1] * 7
+    assert sizes(0, 2) == [2, 2, 2, 1]
+    assert sizes(3, 2) == [1, 2, 1]
+    assert sizes(0, 2, log_every=7) == [2, 2, 2, 1]
+    assert sizes(0, 3) == [1] * 7  # a row of step 2 is within the first three, one of step 4 within the next
+    assert sizes(0, 3, log_every=5, num_steps=10, sample_every=9, eval_every=9, checkpoint_every=9) == [
+        3,
+        1,
+        1,
+        1,
+        3,
+        1,
+    ]
+    assert sizes(7, 2) == []
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "one_by_one"
+    config = small_config(**SEVERAL, optimizer=SGD)
+    return train(config, workdir, data=memory_data(config)), workdir
+
+
+def assert_same_run(run, other):
+    """Two runs come to the same but for last bits, and report the same at the same steps."""
+    (state, workdir), (other_state, other_workdir) = run, other
+    for a, b in zip(*map(jax.tree.leaves, (state["params"], other_state["params"])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert int(state["step"]) == int(other_state["step"])
+    for row, other_row in zip(rows_of(workdir), rows_of(other_workdir), strict=True):
+        assert [bool(cell) for cell in row.values()] == [bool(cell) for cell in other_row.values()]
+        numbers = [[float(cell or 0) for cell in x.values()] for x in (row, other_row)]
+        np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-5)
+    for folder in ("samples", "checkpoints"):
+        assert {p.name for p in (workdir / folder).iterdir()} == {p.name for p in (other_workdir / folder).iterdir()}
+
+
+@pytest.mark.parametrize("compile_update", [parallel.pmap_update, parallel.shard_map_update])
+def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_path, monkeypatch):
+    sizes = []
+
+    def in_flight(step, finite, logged, kind=loop._InFlight):
+        sizes.append(len(finite))
+        return kind(step, finite, logged)
+
+    monkeypatch.setattr(loop, "_InFlight", in_flight)
+    monkeypatch.setattr(parallel, "compile_update", lambda update, _, __, n: compile_update(update, None, n))
+    config = small_config(**SEVERAL, optimizer=SGD, steps_per_dispatch=2)
+    whole = train(config, tmp_path / "whole", data=memory_data(config)), tmp_path / "whole"
+    assert sizes == [2, 2, 2, 1]
+    assert_same_run(whole, one_by_one)
+    assert [row["step"] for row in rows_of(tmp_path / "whole")] == ["2", "4", "6", "7"]
+
+    stopped = train(config, tmp_path / "parts", data=stop_at(3, memory_data(config)))
+    assert int(stopped["step"]) == 2  # the batches of steps 3 and 4 are put on the devices during the first dispatch
+    assert_bitwise_equal(train(config, tmp_path / "parts", data=memory_data(config)), whole[0])
+    shorter = small_config(**{**SEVERAL, "num_steps": 3}, optimizer=SGD, steps_per_dispatch=2)
+    train(shorter, tmp_path / "inside", data=memory_data(config))
+    sizes.clear()
+    state = train(config, tmp_path / "inside", data=memory_data(config))
+    assert sizes == [1, 2, 1]
+    for a, b in zip(*map(jax.tree.leaves, (state["params"], whole[0]["params"])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def resident_data(config, data):
+    """Return data whose first 16 batches lie on the devices, with nothing to stream."""
+    stream = data.train(0)
+    batches = [next(stream) for _ in range(16)]
+    arrays = {k: np.concatenate([batch[k] for batch in batches]) for k in batches[0]}
+
+    def draw(arrays, positions):
+        return {k: v[positions % len(v)] for k, v in arrays.items()}
+
+    return data._replace(train=None, resident=resident.Resident(arrays, draw))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_resident_data_train_alike(one_by_one, at_once, tmp_path):
+    config = small_config(**SEVERAL, optimizer=SGD, steps_per_dispatch=at_once)
+    data = resident_data(config, memory_data(config))
+    stopped = small_config(**{**SEVERAL, "num_steps": 5}, optimizer=SGD, steps_per_dispatch=at_once)
+    train(stopped, tmp_path / "run", data=data)
+    state = train(config, tmp_path / "run", data=data)
+    for a, b in zip(*map(jax.tree.leaves, (state["params"], one_by_one[0]["params"])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):
+    config = small_config(num_steps=1, data__resident=True)
+    asked = []
+
+    def load(config):
+        asked.append(config.data.resident)
+        return resident_data(config, memory_data(config))
+
+    monkeypatch.setattr(resident, "load", load)
+    assert int(train(config, tmp_path)["step"]) == 1
+    assert asked == [True]
+
+
+@pytest.mark.parametrize("bad", [4, 5, 6])
+def test_the_first_bad_step_of_a_dispatch_is_named(tmp_path, bad):
+    every = {"log_every": 3, "eval_every": 3, "sample_every": 3, "checkpoint_every": 3}
+    config = small_config(**every, num_steps=12, steps_per_dispatch=3)
+    data = memory_data(config)
+
+    def train_batches(first_step):
+        for step, batch in enumerate(data.train(first_step), start=first_step + 1):
+            yield {k: np.full_like(v, np.nan) if step >= bad else v for k, v in batch.items()}
+
+    with pytest.raises(
+        TrainingDivergedError, match=rf"loss is not finite .* at step {bad}\. The last .*checkpoints.3\."
+    ):
+        train(config, tmp_path, data=data._replace(train=train_batches))
+    assert [row["step"] for row in rows_of(tmp_path)] == ["3"]
+
+
+def test_the_devices_do_not_wait_for_the_host(tmp_path, monkeypatch):
+    """The next batch is put on them, and later steps begun, before what a step logged is looked at."""
+    events, saved = [], {}
+    compile_update = parallel.compile_update
+
+    def compiled(*args):
+        step = compile_update(*args)
+        return step._replace(place=lambda batch: [events.append("place"), step.place(batch)][1])
+
+    def in_flight(step, *args, kind=loop._InFlight):
+        events.append(f"run {step}")
+        return kind(step, *args)
+
+    def progress(self, step, row):
+        events.append(f"log {step}")
+        self.metrics(step, row)
+
+    def save(self, step, state, metrics):
+        events.append(f"save {step}")
+        saved[step] = [int(row["step"]) for row in rows_of(tmp_path)]
+
+    monkeypatch.setattr(parallel, "compile_update", compiled)
+    monkeypatch.setattr(loop, "_InFlight", in_flight)
+    monkeypatch.setattr(monitoring.Log, "progress", progress)
+    monkeypatch.setattr(p2p_jax.checkpoint.Checkpoints, "save", save)
+    config = small_config(num_steps=6, eval_every=100, sample_every=100, checkpoint_every=5)
+    train(config, tmp_path, data=memory_data(config, num_val=0))
+    assert events == [
+        *["place", "place", "run 1", "place", "run 2", "place", "run 3", "log 1", "place", "run 4", "log 2"],
+        *["place", "run 5", "log 3", "log 4", "log 5", "save 5", "run 6", "log 6", "save 6"],
+    ]
+    assert saved == {5: [1, 2, 3, 4, 5], 6: [1, 2, 3, 4, 5, 6]}
 
 
 def test_parameter_that_is_not_finite_is_never_saved(tmp_path):
