@@ -33,6 +33,8 @@ def get_config() -> ConfigDict:
             best_metric="cycle",
             best_mode="min",
             num_samples=4,
+            steps_per_dispatch=0,
+            distributed=False,
             data=dict(
                 source="cycle_gan/maps",
                 dir="",
@@ -53,6 +55,8 @@ def get_config() -> ConfigDict:
                 palette_b="",
                 train_split="train",
                 val_split="test",
+                resident=False,
+                cache_mb=2048,
             ),
             augment=dict(vflip=False, quarter_turns=False, scale_jitter=0.0, photometric=0.0),
             task=dict(),

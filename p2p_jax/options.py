@@ -31,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "best_metric": "l1",  # evaluation metric by which the best checkpoint is chosen
     "best_mode": "min",  # "min" or "max"
     "num_samples": 4,  # validation images in a sample grid
+    "steps_per_dispatch": 0,  # steps that devices do between two words with the host; 0: what suits them
+    "distributed": False,  # one of several processes that train together; found out by itself on TPU pods and SLURM
     "data": {
         # In pairs: toy_facades | side_by_side | side_by_side/BA | folders | suffixes | csv | pix2pix/NAME. Without:
         # toy_unpaired | unpaired | cycle_gan/NAME. Photographs from which A is made: photos. Your own: "module:name".
@@ -58,6 +60,8 @@ DEFAULTS: dict[str, Any] = {
         "palette_b": "",
         "train_split": "train",
         "val_split": "val",  # "" trains without validation
+        "resident": False,  # keep all training images on the device, where they are shuffled and cropped too
+        "cache_mb": 2048,  # of decoded images kept in memory by the stream, in MiB; 0: none
         "num_train": 0,  # training pairs, or images of the longer side, an epoch; 0: counted at the start
         "fingerprint": "",  # of the images; "": computed at the start
     },
@@ -106,7 +110,10 @@ FREE_TO_CHANGE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "num_samples",
+        "steps_per_dispatch",
+        "distributed",
         "data.dir",
+        "data.cache_mb",
     ]
 )
 
@@ -123,11 +130,15 @@ def check(config: ConfigDict) -> None:
     Raises:
       InputError: a value cannot be used, or contradicts another; names the option.
     """
-    counts = [key for key, default in DEFAULTS.items() if type(default) is int and key != "seed"]
+    counts = [key for key, default in DEFAULTS.items() if type(default) is int and default > 0]
     for key in [*counts, "data.load_size", "data.crop_size"]:
         value = config.data[key[5:]] if key.startswith("data.") else config[key]
         if type(value) is not int or value < 1:
             raise InputError(f"config.{key} is {value!r}; it must be a whole number of at least 1")
+    if type(config.steps_per_dispatch) is not int or config.steps_per_dispatch < 0:
+        raise InputError(
+            f"config.steps_per_dispatch is {config.steps_per_dispatch!r}; it must be a whole number, 0 for what suits"
+        )
     if not isinstance(config.init_from, str):
         raise InputError(f'config.init_from is {config.init_from!r}; it must be text, the directory of a run or ""')
     _check_data(config.data)
@@ -160,9 +171,9 @@ def _check_data(data: ConfigDict) -> None:
         raise InputError(f"config.data.direction is {data.direction!r}; choose AtoB or BtoA")
     if data.preprocess not in PREPROCESS:
         raise InputError(f"config.data.preprocess is {data.preprocess!r}; choose {', '.join(PREPROCESS)}")
-    for key in ("load_width", "crop_width"):
+    for key, zero in {"load_width": "a square", "crop_width": "a square", "cache_mb": "none"}.items():
         if type(data[key]) is not int or data[key] < 0:
-            raise InputError(f"config.data.{key} is {data[key]!r}; it must be a whole number, 0 for a square")
+            raise InputError(f"config.data.{key} is {data[key]!r}; it must be a whole number, 0 for {zero}")
     load, crop = load_shape(data), crop_shape(data)
     sides = {"resize_and_crop": (0, 1), "scale_width_and_crop": (1,)}.get(data.preprocess, ())
     if any(crop[i] > load[i] for i in sides):

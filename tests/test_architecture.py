@@ -11,11 +11,11 @@ PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
     {"errors"},
     {"images"},
-    {"options"},
+    {"options", "cache", "witness"},
     {"config"},
     {"nets", "data"},
     {"objectives"},
-    {"parallel", "checkpoint", "monitoring"},
+    {"parallel", "checkpoint", "monitoring", "resident", "compilation_cache", "distributed"},
     {"fine_tuning"},
     {"inference", "train"},
     {"evaluation", "interop"},

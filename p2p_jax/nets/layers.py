@@ -141,13 +141,14 @@ class BatchNorm(nn.Module):
         else:
             values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
             count = x.size // x.shape[-1]
-            mean = values.mean((0, 1, 2))
+            mean = values.mean((0, 1, 2), keepdims=True)
             if self.axis_name is not None and not self.is_initializing():
                 count *= lax.psum(1, self.axis_name)
                 mean = lax.pmean(mean, self.axis_name)
-            var = jnp.square(values - mean.reshape(1, 1, 1, -1)).mean((0, 1, 2))
+            var = _variance(values, mean, (0, 1, 2))
             if self.axis_name is not None and not self.is_initializing():
                 var = lax.pmean(var, self.axis_name)
+            mean, var = mean.ravel(), var.ravel()
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 keep = self.momentum
@@ -155,7 +156,7 @@ class BatchNorm(nn.Module):
                 running_var.value = (keep * running_var.value + (1 - keep) * unbiased).astype(stats_dtype)
         factor = scale * lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
-        return _affine(x, factor, shift, self.dtype)
+        return _affine(x, factor.reshape(1, 1, 1, -1), shift.reshape(1, 1, 1, -1), self.dtype)
 
 
 class InstanceNorm(nn.Module):
@@ -174,14 +175,14 @@ class InstanceNorm(nn.Module):
         """Normalise [B, H, W, C]."""
         values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         mean = values.mean((1, 2), keepdims=True)
-        centred = values - mean
-        var = jnp.square(centred).mean((1, 2), keepdims=True)
-        normalised = centred * lax.rsqrt(var + self.epsilon)
+        var = _variance(values, mean, (1, 2))
+        factor = lax.rsqrt(var + self.epsilon)
+        shift = -mean * factor
         if self.affine:
-            scale = self.param("scale", _around_one, x.shape[-1:], self.param_dtype)
-            bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], self.param_dtype)
-            return _affine(normalised, scale, bias, self.dtype or x.dtype)
-        return normalised.astype(self.dtype or x.dtype)
+            scale = self.param("scale", _around_one, x.shape[-1:], self.param_dtype).reshape(1, 1, 1, -1)
+            bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], self.param_dtype).reshape(1, 1, 1, -1)
+            factor, shift = factor * scale, shift * scale + bias
+        return _affine(x, factor, shift, self.dtype)
 
 
 def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -189,9 +190,27 @@ def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array
     return 1 + 0.02 * jax.random.normal(rng, shape, dtype)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _variance(x: jax.Array, mean: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Return the mean square of ``x - mean`` over some axes, which are kept."""
+    return jnp.square(x - mean).mean(axes, keepdims=True)
+
+
+@_variance.defjvp
+def _variance_jvp(axes, primals, tangents):
+    # Of 2 (x - mean) (dx - dmean) every product is averaged by itself: so gradients need `x` as it came in, where
+    # autodiff (and XLA, which sees the same difference twice) would keep a centred map in float32 beside it.
+    (x, mean), (dx, dmean) = primals, tangents
+    moved = (x * dx).mean(axes, keepdims=True) - mean * dx.mean(axes, keepdims=True)
+    return _variance(x, mean, axes), 2 * (moved - dmean * (x.mean(axes, keepdims=True) - mean))
+
+
 def _affine(x: jax.Array, factor: jax.Array, shift: jax.Array, dtype: Any) -> jax.Array:
-    """Return ``x * factor + shift`` per channel, computed in the wider type and rounded once, to `dtype`."""
-    return (x * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(dtype or x.dtype)
+    """Return ``x * factor + shift``, computed in the wider type and rounded once, to `dtype`.
+
+    Factor and shift are small. So gradients need `x` as it came in, and no map of the wider type is kept for them.
+    """
+    return (x * factor + shift).astype(dtype or x.dtype)
 
 
 def make_norm(
@@ -231,3 +250,12 @@ def has_biases(biases: str, norm: str) -> bool:
 def leaky_relu(x: jax.Array) -> jax.Array:
     """Apply LeakyReLU with the papers' slope of 0.2."""
     return nn.leaky_relu(x, 0.2)
+
+
+def costly(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Tell ``jax.checkpoint`` what to keep for the gradient: results of convolutions, matrix products and sums.
+
+    What lies between them (normalisation, activation, dropout, concatenation) is cheap to compute again, and holds more
+    memory than they do.
+    """
+    return primitive.name in ("conv_general_dilated", "dot_general", "reduce_sum", "psum")

@@ -86,20 +86,27 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         dropout_rate = self.dropout_rate if dropout else 0.0
 
-        x = padded(features=self.base_width, kernel_size=7, padding=3, name="stem")(x)
-        x = nn.relu(norm(name="stem_norm")(x))
-        for i in range(1, _NUM_DOWNS + 1):
-            x = conv(features=self.base_width * 2**i, kernel_size=3, name=f"down_{i}")(x)
-            x = nn.relu(norm(name=f"down_{i}_norm")(x))
+        def encode(_, x):
+            x = padded(features=self.base_width, kernel_size=7, padding=3, name="stem")(x)
+            x = nn.relu(norm(name="stem_norm")(x))
+            for i in range(1, _NUM_DOWNS + 1):
+                x = conv(features=self.base_width * 2**i, kernel_size=3, name=f"down_{i}")(x)
+                x = nn.relu(norm(name=f"down_{i}_norm")(x))
+            return x
+
+        def decode(_, x):
+            for i in range(_NUM_DOWNS, 0, -1):
+                x = up(features=self.base_width * 2 ** (i - 1), name=f"up_{i}")(x)
+                x = nn.relu(norm(name=f"up_{i}_norm")(x))
+            return padded(features=self.out_channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
+
+        remat = nn.remat if self.remat else lambda part: part
+        x = remat(encode)(self, x)
         for i in range(1, self.num_blocks + 1):
-            x = block(padded, norm, dropout_rate, name=f"block_{i}")(x)
-        for i in range(_NUM_DOWNS, 0, -1):
-            x = up(features=self.base_width * 2 ** (i - 1), name=f"up_{i}")(x)
-            x = nn.relu(norm(name=f"up_{i}_norm")(x))
-        x = padded(features=self.out_channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
+            x = remat(ResidualBlock)(padded, norm, dropout_rate, name=f"block_{i}")(x)
+        x = remat(decode)(self, x)
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
 
     def _check(self, x: jax.Array) -> None:

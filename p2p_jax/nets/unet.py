@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, has_biases, leaky_relu, make_norm, make_upsampling
+from p2p_jax.nets.layers import Conv, costly, has_biases, leaky_relu, make_norm, make_upsampling
 
 DROPOUT_LAYOUTS = ("paper", "pytorch")
 
@@ -50,6 +50,7 @@ class UNet(nn.Module):
     dropout_rate: float = 0.5
     dropout_layout: str = "paper"
     upsampling: str = "transposed"
+    remat: bool = False
     init_type: str = "normal"
     init_gain: float = 0.02
     dtype: Any = None
@@ -74,6 +75,11 @@ class UNet(nn.Module):
         """
         self._check(x)
         dropout = train if dropout is None else dropout
+        run = nn.remat(UNet._run, policy=costly, static_argnums=(2, 3)) if self.remat else UNet._run
+        return run(self, x, train, dropout)
+
+    @nn.nowrap
+    def _run(self, x: jax.Array, train: bool, dropout: bool) -> jax.Array:
         settings = {
             "init_type": self.init_type,
             "init_gain": self.init_gain,
