@@ -243,10 +243,10 @@ def to_flax(network: nn.Module, of: Callable[[torch.Tensor], torch.Tensor | None
     return unflatten_dict(values, sep="/")
 
 
-def make_adam(*networks: nn.Module) -> torch.optim.Adam:
-    """Return the papers' optimizer, one for the weights of all the networks."""
+def make_adam(*networks: nn.Module, fused: bool | None = None) -> torch.optim.Adam:
+    """Return the papers' optimizer, one for the weights of all the networks; `fused` as PyTorch has it."""
     parameters = itertools.chain.from_iterable(network.parameters() for network in networks)
-    return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), eps=1e-8)
+    return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), eps=1e-8, fused=fused)
 
 
 class HistoryPool:
@@ -278,8 +278,11 @@ def pix2pix_step(
     *,
     lambda_l1: float = 100.0,
     conditional: bool = True,
-) -> dict[str, float]:
-    """Update both players once, in the PyTorch release's order, and return the losses by p2p_jax's names."""
+) -> dict[str, torch.Tensor]:
+    """Update both players once, in the PyTorch release's order, and return the losses by p2p_jax's names.
+
+    They stay on the device, as in the release, which looks at them now and then.
+    """
     bce, l1 = nn.functional.binary_cross_entropy_with_logits, nn.functional.l1_loss
 
     def discriminate(image: torch.Tensor) -> torch.Tensor:
@@ -305,7 +308,7 @@ def pix2pix_step(
     gen_opt.step()
 
     losses = {"disc/fake": disc_fake, "disc/real": disc_real, "gen/gan": gen_gan, "gen/l1": gen_l1}
-    return {name: value.item() for name, value in losses.items()}
+    return {name: value.detach() for name, value in losses.items()}
 
 
 def cyclegan_step(
@@ -322,7 +325,7 @@ def cyclegan_step(
     lambda_identity: float = 0.5,
     pool_a: Callable[[torch.Tensor], torch.Tensor] | None = None,
     pool_b: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> dict[str, float]:
+) -> dict[str, torch.Tensor]:
     """Update both generators, then both discriminators, and return the losses by p2p_jax's names.
 
     Generators translate A to B and B to A; discriminators judge images of A and of B; each optimizer holds both
@@ -363,4 +366,4 @@ def cyclegan_step(
         (0.5 * (losses[f"disc/real_{domain}"] + losses[f"disc/fake_{domain}"])).backward()
     disc_opt.step()
 
-    return {name: value.item() for name, value in losses.items()}
+    return {name: value.detach() for name, value in losses.items()}

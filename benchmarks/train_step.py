@@ -1,27 +1,29 @@
-"""Time one training step of p2p_jax beside the same step in eager PyTorch.
+"""Time a training step of p2p_jax beside the same step in PyTorch.
 
-    python -m benchmarks.train_step [--objective pix2pix|cyclegan] [--size 256] [--batch 1] [--repeats 20] [--json FILE]
+    python -m benchmarks.train_step [--objective pix2pix|cyclegan] [--size 256] [--batch 1] [--dtype float32|bfloat16]
+        [--twins eager,best] [--devices 1] [--resident] [--steps_per_dispatch 1] [--repeats 20] [--json FILE]
 
-Published widths, float32, dropout on, random images; on a GPU if both libraries see one, else on the CPU. Each library
-lives in a process of its own, with its own thread pool; they take turns, one step each, while the other waits for its
-line on a pipe. So whatever else the machine does meets both alike, and the ratio of a round is more trustworthy than
-either time.
+Published widths, dropout on, random images, on the device that JAX takes by itself (JAX_PLATFORMS=cpu keeps off a GPU).
+Each library and variant lives in a process of its own; they take turns, so that whatever else the machine does meets
+all alike, and the ratio of a round is more trustworthy than any time. The twins are "eager", as the PyTorch release
+runs; "best": channels-last, torch.compile, fused Adam, TF32; "graphs": with CUDA graphs besides. In bfloat16 they run
+under autocast. What cannot be had, for want of memory or of a compiler, is left out by name.
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
-import subprocess
-import sys
-import time
+import tempfile
 from collections.abc import Callable
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from benchmarks import turns
+from benchmarks.experiments import OBJECTIVES, make_config
+
+TWINS = ("eager", "best", "graphs")
+_RESIDENT_IMAGES = 64
+_WORKERS_OWN = ("worker", "platform", "steps_per_turn")
 
 
 def random_pair(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,227 +33,222 @@ def random_pair(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return real_a, real_b
 
 
-def pix2pix_config(size: int, batch: int):
-    """Return the published pix2pix experiment at another size."""
+def resident_data(config, folder: Path):
+    """Make images for an experiment in a folder, and load them as ``config.data.resident`` does.
+
+    Returns:
+      What ``resident.load`` returns.
+    """
+    from PIL import Image
+
+    from p2p_jax import resident
     from p2p_jax.config import complete
 
-    num_downs = min(8, size.bit_length() - 1)
-    return complete(
-        {
-            "objective": "p2p_jax:pix2pix",
-            "batch_size": batch,
-            "data": {"load_size": size, "crop_size": size},
-            "generator": {"num_downs": num_downs},
-        }
-    )
+    random, side = np.random.RandomState(0), config.data.load_size
+    paired = config.objective == "p2p_jax:pix2pix"
+    for name in ("train",) if paired else ("trainA", "trainB"):
+        (folder / name).mkdir()
+        for i in range(_RESIDENT_IMAGES):
+            smooth = Image.fromarray(random.randint(0, 256, (8, 16 if paired else 8, 3), np.uint8))
+            smooth.resize((2 * side if paired else side, side)).save(folder / name / f"{i}.jpg")
+    data = {"source": "side_by_side" if paired else "unpaired", "dir": str(folder), "val_split": "", "resident": True}
+    return resident.load(complete({**config.to_dict(), "data": {**config.data.to_dict(), **data}}))
 
 
-def cyclegan_config(size: int, batch: int):
-    """Return the published CycleGAN experiment, identity loss included, at another size."""
-    from p2p_jax.config import complete
+def jax_step(config, *, from_resident: bool = False, num_steps: int = 1) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Compile a training step as training does it.
 
-    return complete(
-        {
-            "objective": "p2p_jax:cyclegan",
-            "batch_size": batch,
-            "data": {"load_size": size, "crop_size": size},
-            "generator": {"network": "p2p_jax.nets:ResNet", "num_blocks": 9},
-            "discriminator": {"network": "p2p_jax.nets:PatchGAN", "receptive_field": 70, "norm": "instance"},
-            "loss": {"lambda_identity": 0.5, "pool_size": 50},
-        }
-    )
+    Args:
+      config: the experiment.
+      from_resident: draw batches from resident images inside the step; else one random batch travels every time.
+      num_steps: in one dispatch.
 
-
-def jax_step(config) -> Callable[[], object]:
-    """Return a function that trains an objective for one step, compiled as training does it."""
+    Returns:
+      A function that starts a dispatch, and one that waits for all of them.
+    """
     import jax
 
     from p2p_jax import parallel
     from p2p_jax.config import resolve
 
     objective = resolve(config.objective)(config)
-    real_a, real_b = random_pair(config.data.crop_size, config.batch_size)
-    batch = {"real_a": real_a, "real_b": real_b}
+    batch = dict(zip(("real_a", "real_b"), random_pair(config.data.crop_size, config.batch_size), strict=True))
     state = parallel.replicate(jax.jit(objective.init)(jax.random.key(0), batch))
-    update = parallel.compile_update(objective.update)
+    rng, results = jax.random.key(1), None
+    if from_resident:
+        # Room to crop, as in training.
+        data = {**config.data.to_dict(), "load_size": config.data.crop_size * 286 // 256}
+        with tempfile.TemporaryDirectory() as folder:
+            found = resident_data(type(config)({**config.to_dict(), "data": data}), Path(folder)).resident
+        step = parallel.compile_update(objective.update, found.draw, config.batch_size, num_steps)
+        placed = step.place(found.arrays)
+    else:
+        step = parallel.compile_update(objective.update, num_steps=num_steps)
+        batch = {k: np.stack([v] * num_steps) for k, v in batch.items()} if num_steps > 1 else batch
 
-    def step():
-        nonlocal state
-        state, metrics, _ = update(state, batch, jax.random.key(1))
-        return jax.block_until_ready((state, metrics))[1]
+    def dispatch():
+        nonlocal state, results
+        state, *results = step.run(state, placed if from_resident else step.place(batch), rng)
 
-    return step
-
-
-def torch_step(update: Callable, networks: list, pair: tuple[np.ndarray, np.ndarray]) -> Callable[[], object]:
-    """Return a function that runs ``update(*networks, gen_opt, disc_opt, real_a, real_b)`` on the device at hand.
-
-    Args:
-      update: a training step of ``torch_twin``.
-      networks: its networks, generators in the first half, discriminators in the second.
-      pair: image batches, which travel to the device at every step as they do in training.
-    """
-    import torch
-
-    from benchmarks import torch_twin
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.benchmark = True  # as in the PyTorch release
-    for network in networks:
-        torch_twin.init_weights(network)
-        network.to(device)
-    half = len(networks) // 2
-    optimizers = torch_twin.make_adam(*networks[:half]), torch_twin.make_adam(*networks[half:])
-    images = [torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in pair]
-
-    def step():
-        losses = update(*networks, *optimizers, *(x.to(device) for x in images))
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return losses
-
-    return step
+    return dispatch, lambda: jax.block_until_ready((state, results))
 
 
-def torch_pix2pix(size: int, batch: int) -> Callable[[], object]:
-    """Return eager PyTorch's pix2pix step."""
-    import torch
-
-    from benchmarks import torch_twin
-
-    torch.manual_seed(0)
-    num_downs = pix2pix_config(size, batch).generator.num_downs
-    networks = [torch_twin.UNet(num_downs=num_downs), torch_twin.PatchGAN()]
-    return torch_step(torch_twin.pix2pix_step, networks, random_pair(size, batch))
-
-
-def torch_cyclegan(size: int, batch: int) -> Callable[[], object]:
-    """Return eager PyTorch's CycleGAN step."""
-    import torch
-
-    from benchmarks import torch_twin
-
-    torch.manual_seed(0)
-    networks = [torch_twin.ResNet() for _ in range(2)]
-    networks += [torch_twin.PatchGAN(in_channels=3, norm="instance") for _ in range(2)]
-    pools = {name: torch_twin.HistoryPool() for name in ("pool_a", "pool_b")}
-    return torch_step(partial(torch_twin.cyclegan_step, **pools), networks, random_pair(size, batch))
-
-
-STEPS = {
-    "pix2pix": {"jax": lambda *sizes: jax_step(pix2pix_config(*sizes)), "torch": torch_pix2pix},
-    "cyclegan": {"jax": lambda *sizes: jax_step(cyclegan_config(*sizes)), "torch": torch_cyclegan},
-}
-
-
-def both_see_gpu() -> bool:
-    """Tell whether JAX's default device is a GPU and PyTorch has one."""
-    import jax
-    import torch
-
-    return jax.default_backend() == "gpu" and torch.cuda.is_available()
-
-
-def gpu_peak(library: str) -> int:
-    """Return the most bytes that a library's arrays have taken on the GPU; 0 without one."""
-    if library == "torch":
-        import torch
-
-        return torch.cuda.max_memory_allocated()
+def _prepare_jax(args: argparse.Namespace):
     import jax
 
-    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    from benchmarks import cost
+    from p2p_jax import parallel
 
-
-def work(args: argparse.Namespace) -> None:
-    """Run one step per line on standard input; answer with its seconds and the peak memory so far, as JSON."""
-    step = STEPS[args.objective][args.worker](args.size, args.batch)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        step()
-        seconds = time.perf_counter() - start
-        peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # KiB on Linux
-        peak["gpu"] = gpu_peak(args.worker) / 2**30
-        print(json.dumps({"seconds": seconds, "peak_gib": peak}), flush=True)
-
-
-def start_worker(args: argparse.Namespace, library: str, device: str) -> Callable[[], dict]:
-    """Start a process for one library on "cpu" or "gpu"; returns a function that has it run a step."""
-    options = f"--objective {args.objective} --size {args.size} --batch {args.batch} --worker {library}".split()
-    command = [sys.executable, "-m", "benchmarks.train_step", *options]
-    environment = os.environ | ({} if device == "gpu" else {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""})
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    if jax.device_count() != args.devices:
+        raise RuntimeError(f"JAX sees {jax.device_count()} devices, not {args.devices}: see --devices")
+    device = jax.devices()[0]
+    peak = cost.find_peak(device.device_kind) or cost.measure_peak()
+    given = {"dtype": args.dtype, "width": args.width, "steps_per_dispatch": args.steps_per_dispatch}
+    config = make_config(args.objective, args.size, args.batch, **given)
+    per_dispatch = parallel.num_steps_per_dispatch(config)
+    dispatch, wait = jax_step(config, from_resident=args.resident, num_steps=per_dispatch)
+    # On accelerators enough without a pause that the host may run ahead of them.
+    dispatches = 1 if device.platform == "cpu" else -(-16 // (args.batch * per_dispatch))
 
     def turn():
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write("step\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"the {library} process ended with {process.wait()}")
-        return json.loads(answer)
+        for _ in range(dispatches):
+            dispatch()
+        wait()
+        on_device = (device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30
+        return {"peak_gib": {"host": turns.host_peak(), "device": on_device}}
 
-    return turn
-
-
-def summarise(
-    args: argparse.Namespace, device: str, seconds: dict[str, list[float]], peak: dict[str, dict[str, float]]
-) -> dict:
-    """Return what the benchmark reports."""
-    ratios = np.array(seconds["jax"]) / np.array(seconds["torch"])
-    return {
-        "objective": args.objective,
-        "device": device,
-        "size": args.size,
-        "batch": args.batch,
-        "repeats": args.repeats,
-        "ratio_median": float(np.median(ratios)),
-        "ratio_quartiles": [float(q) for q in np.quantile(ratios, [0.25, 0.75])],
-        "ratio_of_minima": min(seconds["jax"]) / min(seconds["torch"]),
-        "seconds_median": {library: float(np.median(times)) for library, times in seconds.items()},
-        "seconds_min": {library: min(times) for library, times in seconds.items()},
-        "peak_gib": peak,
-        "versions": {name: version(name) for name in ("jax", "flax", "torch")} | {"python": platform.python_version()},
+    num_peaks = 1 if device.platform == "cpu" else args.devices  # simulated ones share the machine's
+    facts = {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "num_peaks": num_peaks,
+        "steps_per_dispatch": per_dispatch,
+        "steps_per_turn": per_dispatch * dispatches,
+        "cost": cost.describe(config, peak, num_devices=num_peaks),
     }
+    return {"step": turn}, facts
+
+
+def _prepare_torch(args: argparse.Namespace):
+    from benchmarks import torch_steps
+
+    device = torch_steps.find_device(args.platform)
+    pair = random_pair(args.size, args.batch)
+    step = torch_steps.make_step(args.objective, args.worker, pair, device=device, dtype=args.dtype, width=args.width)
+
+    def turn():
+        for _ in range(args.steps_per_turn):
+            step()
+        torch_steps.finish(device)
+        return {"peak_gib": {"host": turns.host_peak(), "device": torch_steps.device_peak(device)}}
+
+    return {"step": turn}, {}
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Run the workers and return what the benchmark reports."""
+    options = ("objective", "size", "batch", "dtype", "width", "devices", "steps_per_dispatch")
+    given = ["benchmarks.train_step", *(f"--{name}={getattr(args, name)}" for name in options)]
+    given += ["--resident"] if args.resident else []
+    workers = {"jax": turns.Worker([*given, "--worker=jax"], turns.environment(args.devices))}
+    facts = workers["jax"].facts
+    if not facts:
+        return {"options": _options(args), "left_out": turns.end(workers)}
+    for twin in args.twins:
+        told = [f"--{name}={facts[name]}" for name in ("platform", "steps_per_turn")]
+        arguments = [*given, f"--worker={twin}", *told]
+        workers[twin] = turns.Worker(arguments, turns.environment())
+    ways = {name: (worker, "step") for name, worker in workers.items()}
+    answers = turns.take_turns(ways, args.repeats, alone=args.alone)
+    left_out = turns.end(workers)
+    return summarise(args, facts, answers, left_out)
+
+
+def summarise(args: argparse.Namespace, facts: dict, answers: dict[str, list[dict]], left_out: dict[str, str]) -> dict:
+    """Return what the benchmark reports of the answers of its workers."""
+    seconds = {name: [x["seconds"] / facts["steps_per_turn"] for x in found] for name, found in answers.items()}
+    others = [name for name in answers if name != "jax"] if "jax" in answers else []
+    result = {
+        "options": _options(args),
+        **{name: facts[name] for name in ("platform", "device", "steps_per_dispatch", "steps_per_turn", "cost")},
+        "seconds": {name: turns.spread(times) | {"least": min(times)} for name, times in seconds.items()},
+        "images_per_s": {name: args.batch / float(np.median(times)) for name, times in seconds.items()},
+        "peak_gib": {name: found[-1]["peak_gib"] for name, found in answers.items()},
+        "ratios": {f"jax/{name}": turns.ratio(answers, "jax", name) for name in others},
+        "left_out": left_out,
+    }
+    peak, gflop = 1e3 * facts["cost"]["peak_tflops"] * facts["num_peaks"], 2 * facts["cost"]["gmac"]
+    result["share_of_peak"] = {name: gflop / float(np.median(times)) / peak for name, times in seconds.items()}
+    return result
+
+
+def _options(args: argparse.Namespace) -> dict:
+    return {name: value for name, value in vars(args).items() if name not in ("json", *_WORKERS_OWN)}
+
+
+def tell(result: dict) -> None:
+    """Print a result."""
+    options = result["options"]
+    print(
+        f"{options['objective']} on {result.get('device', 'no device')}, {options['size']}x{options['size']}, batch "
+        f"{options['batch']}, {options['dtype']}, {options['repeats']} rounds"
+    )
+    for name, seconds in result.get("seconds", {}).items():
+        peak = result["peak_gib"][name]
+        on_device = f", {peak['device']:.2f} on the device" if peak["device"] else ""
+        print(
+            f"  {name:6} {seconds['median']:.4g} s a step (least {seconds['least']:.4g}), "
+            f"{result['images_per_s'][name]:.4g} images/s, {result['share_of_peak'][name]:.1%} of peak, "
+            f"peak memory {peak['host']:.2f} GiB{on_device}"
+        )
+    for name, found in result.get("ratios", {}).items():
+        print(f"  {name}: {turns.told(found)}")
+    for name, reason in result["left_out"].items():
+        print(f"  {name} left out: {reason}")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--objective", choices=OBJECTIVES, default="pix2pix")
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, default=1, help="images in a step, over all devices")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    parser.add_argument("--width", type=int, default=64, help="channels of the first layer of every network")
+    parser.add_argument("--devices", type=int, default=1, help="that JAX uses; on a CPU simulated ones")
+    parser.add_argument("--resident", action="store_true", help="JAX draws its batches from images on the device")
+    parser.add_argument("--steps_per_dispatch", type=int, default=1, help="JAX's, in one call; 0: as in training")
+    parser.add_argument("--twins", default="eager", help=f"of {', '.join(TWINS)}, with commas; empty for JAX alone")
+    parser.add_argument("--alone", action="store_true", help="one process after the other: each has all memory")
+    parser.add_argument("--repeats", type=int, default=20, help="rounds; two more warm up")
+    parser.add_argument("--json", type=Path, help="write the result to this file too")
+    parser.add_argument("--worker", choices=("jax", *TWINS), help=argparse.SUPPRESS)
+    parser.add_argument("--platform", help=argparse.SUPPRESS)
+    parser.add_argument("--steps_per_turn", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.twins = [name for name in args.twins.split(",") if name]
+    if unknown := set(args.twins) - set(TWINS):
+        parser.error(f"--twins: there is no {', '.join(sorted(unknown))}; choose of {', '.join(TWINS)}")
+    if args.batch % args.devices:
+        parser.error(f"--batch {args.batch} does not divide over {args.devices} devices")
+    return args
 
 
 def main() -> None:
-    """Run the benchmark, or with ``--worker`` one library's side of it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__.split("\n")[0])
-    parser.add_argument("--objective", choices=STEPS, default="pix2pix")
-    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=20, help="rounds; two more warm up")
-    parser.add_argument("--json", type=Path, help="write the result to this file too")
-    parser.add_argument("--worker", choices=("jax", "torch"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    """Run the benchmark, or with ``--worker`` one process's side of it."""
+    args = parse()
     if args.worker:
-        work(args)
+        turns.serve(lambda: (_prepare_jax if args.worker == "jax" else _prepare_torch)(args))
         return
-
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX would take most of a GPU that the libraries share
-    device = "gpu" if both_see_gpu() else "cpu"
-    turns = {library: start_worker(args, library, device) for library in ("jax", "torch")}
-    seconds: dict[str, list[float]] = {library: [] for library in turns}
-    peak: dict[str, dict[str, float]] = {}
-    for i in range(2 + args.repeats):
-        for library, turn in turns.items():
-            answer = turn()
-            peak[library] = answer["peak_gib"]
-            if i >= 2:
-                seconds[library].append(answer["seconds"])
-    result = summarise(args, device, seconds, peak)
-    low, high = result["ratio_quartiles"]
-    print(f"{args.objective} on {device}, {args.size}x{args.size}, batch {args.batch}, {args.repeats} rounds")
-    for library in turns:
-        on_gpu = f" and {peak[library]['gpu']:.2f} on the GPU" if device == "gpu" else ""
-        print(
-            f"  {library:5}  {result['seconds_median'][library]:.3f} s a step (fastest "
-            f"{result['seconds_min'][library]:.3f}), peak memory {peak[library]['host']:.2f} GiB{on_gpu}"
-        )
-    print(f"  jax / torch: {result['ratio_median']:.2f} (quartiles {low:.2f} to {high:.2f})")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    result = measure(args)
+    tell(result)
+    turns.report(result, args.json)
+    if "jax" in result["left_out"]:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

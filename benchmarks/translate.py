@@ -1,46 +1,66 @@
-"""Throughput of translation beside that of the bare network at the same batch size.
+"""Throughput of translation beside the bare network, and beside PyTorch.
 
-    python -m benchmarks.translate [--size 64] [--batch 8] [--images 1000] [--network unet|resnet] [--repeats 5]
+    python -m benchmarks.translate [--network unet|resnet] [--size 256] [--batch 8] [--images 16] [--twins eager]
 
-The bare network is the compiled generator on one batch that already lies on the device, as often as there are images.
-``Translator`` gets the images as one uint8 array; the command's own path reads and writes a folder of PNGs or JPEGs.
-They take turns; the figure to trust is the ratio of each to the bare network's throughput: the median over rounds.
+Each way translates the same images. The bare network is the compiled generator on one batch that already lies on the
+device; ``Translator`` gets uint8 arrays, one image at a time and in batches; the command's own path reads and writes a
+folder of PNGs or JPEGs. PyTorch gets uint8 arrays too: one at a time under the image's own statistics and with dropout,
+as the PyTorch release does, which is the same work; and in batches under ``eval()``, as people do who hurry. They take
+turns; the figures to trust are ratios, medians over rounds. Random weights of the published shapes, float32.
 """
 
 import argparse
-import json
+import atexit
+import functools
+import shutil
 import tempfile
-import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from p2p_jax import Translator, load_config, train
-from p2p_jax.config import complete
-from p2p_jax.inference import files
-from p2p_jax.objectives import make_networks
+from benchmarks import turns
+from benchmarks.experiments import make_config
+
+OBJECTIVES = {"unet": "pix2pix", "resnet": "cyclegan"}
+TWINS = ("eager", "best")
+ONE, SAME = "one at a time", "PyTorch eager, one at a time"
 
 
-def _config(args):
-    config = load_config("facades" if args.network == "unet" else "horse2zebra")
-    config.data.source = "toy_facades" if args.network == "unet" else "toy_unpaired"
-    config.data.load_size = config.data.crop_size = args.size
-    if args.network == "unet":
-        config.generator.num_downs = min(8, args.size.bit_length() - 1)
-    config.num_steps = 1
-    config.data.val_split = ""
-    return complete(config)
+def smooth_images(count: int, size: int) -> np.ndarray:
+    """Return images [count, size, size, 3] uint8."""
+    from PIL import Image
+
+    small = np.random.RandomState(0).randint(0, 256, (count, 8, 8, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(x).resize((size, size))) for x in small])
+
+
+def write_run(config, workdir: Path) -> None:
+    """Write what training would leave after its first step, but for the training."""
+    import jax
+
+    from p2p_jax.checkpoint import Checkpoints
+    from p2p_jax.config import resolve, to_json
+    from p2p_jax.monitoring import write_atomically
+    from p2p_jax.options import image_shapes
+
+    batch = {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
+    state = jax.jit(resolve(config.objective)(config).init)(jax.random.key(0), batch)
+    checkpoints = Checkpoints(workdir, config)
+    checkpoints.save(1, state, None)
+    checkpoints.close()
+    write_atomically(workdir / "config.json", to_json(config))
 
 
 def _bare(config, images):
-    """Return a function that runs the network alone over as many images as there are."""
+    """Return a function that runs the network alone over as many images as it is told."""
+    import jax
+    import jax.numpy as jnp
+
+    from p2p_jax.objectives import make_networks
+
     gen = make_networks(config)("generator", out_channels=3)
-    x = jnp.asarray(images, jnp.float32) / 127.5 - 1
-    rng = jax.random.key(0)
-    variables = gen.init(rng, x[:1], train=False)
+    x, rng = jnp.asarray(images, jnp.float32) / 127.5 - 1, jax.random.key(0)
+    variables = jax.jit(functools.partial(gen.init, train=False))(rng, x[:1])
 
     @jax.jit
     def forward(variables, x):
@@ -55,63 +75,122 @@ def _bare(config, images):
     return run
 
 
-def _translate_folder(translator, jobs):
-    with tempfile.TemporaryDirectory() as folder:
-        files.translate_files(translator, [job._replace(target=Path(folder) / job.target.name) for job in jobs])
+def _prepare_jax(args):
+    import jax
+    from PIL import Image
+
+    from p2p_jax import Translator
+    from p2p_jax.inference import files
+
+    config = make_config(OBJECTIVES[args.network], args.size, width=args.width)
+    images = smooth_images(args.images, args.size)
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    write_run(config, root / "run")
+    one, several = (Translator.from_workdir(root / "run", batch_size=n) for n in (1, args.batch))
+    jobs = {}
+    for kind in ("png", "jpg"):
+        jobs[kind] = [files.Job(root / f"{i}.{kind}", Path(f"{i}.{kind}")) for i in range(args.images)]
+        for job, image in zip(jobs[kind], images, strict=True):
+            Image.fromarray(image).save(job.source)
+
+    def translate_folder(kind):
+        with tempfile.TemporaryDirectory() as folder:
+            found = [job._replace(target=Path(folder) / job.target) for job in jobs[kind]]
+            files.translate_files(several, found)
+
+    bare = {n: _bare(config, images[:n]) for n in {1, args.batch}}
+    ways = {
+        f"bare network, {ONE}": lambda: bare[1](args.images),
+        f"bare network, batches of {args.batch}": lambda: bare[args.batch](args.images),
+        f"Translator, {ONE}": lambda: [one(image) for image in images],
+        f"Translator, batches of {args.batch}": lambda: several(images),
+        "folder of PNGs": lambda: translate_folder("png"),
+        "folder of JPEGs": lambda: translate_folder("jpg"),
+    }
+    device = jax.devices()[0]
+    facts = {"platform": device.platform, "device": device.device_kind, "ways": list(ways)}
+    return ways, facts
 
 
-def _timed(function, *args):
-    started = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - started
+def _prepare_torch(args):
+    from benchmarks import torch_steps
 
-
-def main():
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--network", choices=["unet", "resnet"], default="unet")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    config = _config(args)
-    smooth = np.random.RandomState(0).randint(0, 256, (args.images, 8, 8, 3), np.uint8)
-    images = np.stack([np.asarray(Image.fromarray(x).resize((args.size, args.size))) for x in smooth])
-    bare = _bare(config, images[: args.batch])
-    with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder) / "run")
-        translator = Translator.from_workdir(Path(folder) / "run", batch_size=args.batch)
-        jobs = {}
-        for kind in ("png", "jpg"):
-            jobs[kind] = [files.Job(Path(folder) / f"{i}.{kind}", Path(f"{i}.{kind}")) for i in range(args.images)]
-            for job, image in zip(jobs[kind], images, strict=True):
-                Image.fromarray(image).save(job.source)
-        ways = {
-            "bare network": lambda: bare(args.images),
-            "Translator on an array": lambda: translator(images),
-            "folder of PNGs": lambda: _translate_folder(translator, jobs["png"]),
-            "folder of JPEGs": lambda: _translate_folder(translator, jobs["jpg"]),
-        }
-        bare(args.batch)  # compiles
-        translator(images[: args.batch])
-        times = [{name: _timed(way) for name, way in ways.items()} for _ in range(args.repeats)]
-    print(
-        f"{args.network} {args.size}x{args.size}, batch {args.batch}, {args.images} images, "
-        f"{jax.devices()[0].device_kind}"
+    device = torch_steps.find_device(args.platform)
+    images = smooth_images(args.images, args.size)
+    make = functools.partial(
+        torch_steps.make_translator, OBJECTIVES[args.network], args.worker, args.size, device=device, width=args.width
     )
-    results = {}
-    for name in ways:
-        seconds = [t[name] for t in times]
-        ratios = np.percentile([t["bare network"] / t[name] for t in times], [50, 25, 75])
-        results[name] = {"images_per_s": args.images / float(np.median(seconds)), "of_bare": ratios.tolist()}
-        print(
-            f"  {name}: {results[name]['images_per_s']:.4g} images/s, {ratios[0]:.3f} of the bare network's throughput "
-            f"(quartiles {ratios[1]:.3f} to {ratios[2]:.3f})"
-        )
-    if args.json:
-        args.json.write_text(json.dumps({"options": {**vars(args), "json": None}, "results": results}, indent=2) + "\n")
+    one, several = make(), make(running=True)
+    parts = [images[i : i + args.batch] for i in range(0, args.images, args.batch)]
+    ways = {
+        f"PyTorch {args.worker}, {ONE}": lambda: [one(image[None]) for image in images],
+        f"PyTorch {args.worker}, batches of {args.batch} with eval()": lambda: [several(x) for x in parts],
+    }
+    return ways, {"ways": list(ways)}
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Run the workers and return what the benchmark reports."""
+    given = ["benchmarks.translate", *(f"--{x}={getattr(args, x)}" for x in ("network", "size", "batch", "images"))]
+    given += [f"--width={args.width}"]
+    workers = {"jax": turns.Worker([*given, "--worker=jax"], turns.environment())}
+    facts = workers["jax"].facts
+    for twin in args.twins if facts else ():
+        arguments = [*given, f"--worker={twin}", f"--platform={facts['platform']}"]
+        workers[twin] = turns.Worker(arguments, turns.environment())
+    ways = {way: (worker, way) for worker in workers.values() for way in worker.facts.get("ways", ())}
+    answers = turns.take_turns(ways, args.repeats, warm_up=1)
+    left_out = turns.end(workers)
+    result = {
+        "options": {name: value for name, value in vars(args).items() if name not in ("json", "worker", "platform")},
+        "device": facts.get("device", "none"),
+        "left_out": left_out,
+        "ways": {},
+    }
+    for name, found in answers.items():
+        seconds = turns.spread(answer["seconds"] for answer in found)
+        result["ways"][name] = {"images_per_s": args.images / seconds["median"], "seconds": seconds}
+        for kind, other in {"of_bare": f"bare network, batches of {args.batch}", "of_torch": SAME}.items():
+            if other in answers:
+                result["ways"][name][f"seconds_{kind}"] = turns.ratio(answers, name, other)
+    return result
+
+
+def tell(result: dict) -> None:
+    """Print a result."""
+    options = result["options"]
+    print(f"{options['network']} {options['size']}x{options['size']}, {options['images']} images, {result['device']}")
+    for name, way in result["ways"].items():
+        print(f"  {name}: {way['images_per_s']:.4g} images/s")
+        for kind, other in {"of_bare": "the bare network's in batches", "of_torch": f"that of {SAME}"}.items():
+            if f"seconds_{kind}" in way:
+                print(f"    time over {other}: {turns.told(way[f'seconds_{kind}'])}")
+    for name, reason in result["left_out"].items():
+        print(f"  {name} left out: {reason}")
+
+
+def main() -> None:
+    """Run the benchmark, or with ``--worker`` one process's side of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=OBJECTIVES, default="unet")
+    parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--images", type=int, default=16, help="in a round")
+    parser.add_argument("--width", type=int, default=64, help="channels of the network's first layer")
+    parser.add_argument("--twins", default="eager", help=f"of {', '.join(TWINS)}, with commas; empty for JAX alone")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; one more warms up")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker", choices=("jax", *TWINS), help=argparse.SUPPRESS)
+    parser.add_argument("--platform", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.twins = [name for name in args.twins.split(",") if name]
+    if args.worker:
+        turns.serve(lambda: (_prepare_jax if args.worker == "jax" else _prepare_torch)(args))
+        return
+    result = measure(args)
+    tell(result)
+    turns.report(result, args.json)
 
 
 if __name__ == "__main__":
