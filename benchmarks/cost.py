@@ -6,10 +6,12 @@ prints the least time that a step can take on each device of the table. Counted 
 shapes of the networks: forward, gradient of the kernel, and gradient of the input where somebody needs it. Each such
 pass reads its two operands and writes its result once; Adam reads and writes 28 bytes a parameter. All else (norms,
 activations, losses) is taken to be fused into these. ``--xla`` adds what XLA's own analysis says of the step compiled
-for the device at hand; on CPUs its bytes are too many, because products over patches write the patches first.
+for the device at hand. On CPUs neither of its figures is the work: products over patches write the patches first, and
+calls of libraries and fast algorithms hide arithmetic.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +99,8 @@ class Layer(NamedTuple):
     numbers: int
 
 
-def find_layers(network: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
+@functools.cache
+def find_layers(network: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, ...]:
     """Return the convolutions of a network on images [B, H, W, C], in the order in which they run."""
     found = []
 
@@ -115,19 +118,19 @@ def find_layers(network: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
         jax.eval_shape(
             lambda x: network.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(shape, "float32")
         )
-    return found
+    return tuple(found)
 
 
-def passes(layers: list[Layer], *, kernel: bool, image: bool) -> list[Layer]:
+def passes(layers: tuple[Layer, ...], *, kernel: bool, image: bool) -> tuple[Layer, ...]:
     """Return the passes of a call: forward, and the gradients with respect to the kernels and to the input image.
 
     The gradient goes down to the second layer for the kernels, and through the first one for the image.
     """
-    through = layers if image else layers[1:] if kernel else []
-    return layers + (layers if kernel else []) + through
+    through = layers if image else layers[1:] if kernel else ()
+    return layers + (layers if kernel else ()) + through
 
 
-def find_passes(config: ConfigDict) -> list[Layer]:
+def find_passes(config: ConfigDict) -> tuple[Layer, ...]:
     """Return every pass through a convolution in one step of pix2pix or CycleGAN, on the whole batch.
 
     Raises:
@@ -149,13 +152,13 @@ def find_passes(config: ConfigDict) -> list[Layer]:
         raise ValueError(f"the cost of {config.objective} is not known")
     gen["a"] = find_layers(build("generator", out_channels=a), shapes["real_b"])
     cycles = {"both": "ab", "forward": "a", "backward": "b"}[loss.get("cycle", "both")]
-    work = []
+    work = ()
     for domain in "ab":
         alone = passes(gen[domain], kernel=True, image=False)
         work += alone
         if loss.get("lambda_cycle", 10.0):
-            work += passes(gen[domain], kernel=True, image=True) if domain in cycles else []
-            work += alone if loss.get("lambda_identity", 0.0) else []
+            work += passes(gen[domain], kernel=True, image=True) if domain in cycles else ()
+            work += alone if loss.get("lambda_identity", 0.0) else ()
         if loss.get("lambda_gan", 1.0):
             disc = find_layers(build("discriminator"), shapes[f"real_{domain}"])
             work += 2 * passes(disc, kernel=True, image=False) + passes(disc, kernel=False, image=True)

@@ -81,24 +81,27 @@ def start(arguments: list[str], cache: Path) -> dict:
         command += ["--config.num_steps=1", "--config.log_every=1"]
         began = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for line in process.stdout:
-            now = time.perf_counter() - began
-            if line.startswith("# "):
-                told = json.loads(line[2:])
-                parts[told["part"]] += told["seconds"]
-            elif line.startswith("data:"):
-                parts["until the data are found"] = now
-            elif line.startswith("compiling"):
-                parts["until the step is compiled"] = now
-            elif line.startswith("step 1"):
-                break
-        else:
-            raise SystemExit(f"the command ended with {process.wait()}")
-        ticks = sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-        process.kill()
-        process.stdout.close()
-        process.wait()
-    return {"seconds": now, "cpu_seconds": ticks / os.sysconf("SC_CLK_TCK"), "parts": dict(parts)}
+        try:
+            for line in process.stdout:
+                now = time.perf_counter() - began
+                if line.startswith("# "):
+                    told = json.loads(line[2:])
+                    parts[told["part"]] += told["seconds"]
+                elif line.startswith("data:"):
+                    parts["until the data are found"] = now
+                elif line.startswith("compiling"):
+                    parts["until compiling begins"] = now
+                elif line.startswith("step 1"):
+                    break
+            else:
+                raise SystemExit(f"the command ended with {process.wait()}")
+            stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+    cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")  # user and system, in ticks
+    return {"seconds": now, "cpu_seconds": cpu, "parts": dict(parts)}
 
 
 def main() -> None:

@@ -3,11 +3,11 @@
     python -m benchmarks.trace [--objective pix2pix|cyclegan] [--size 256] [--width 64] [--batch 1] [--dtype float32]
         [--log_every 10] [--sample_every N] [--rows 10] [--steps_per_dispatch 0] [--resident] [--keep FOLDER]
 
-``p2p_jax.train`` runs on random images in memory; JAX's profiler records from the second row of metrics.csv for
-``--rows`` more. The device is busy while one of XLA's programs runs: on accelerators as the trace's line "XLA Modules"
-says or, without one, the streams; on a CPU while XLA's own threads execute. What is left of the time between the first
-program's start and the last one's end is the share that it waited for the host. ``--keep`` leaves the trace in a
-folder, to be looked at in Perfetto (https://ui.perfetto.dev) or XProf.
+``p2p_jax.train`` runs on random images in memory; JAX's profiler records ``--rows`` rows of metrics.csv, after
+everything has been compiled. The device is busy while one of XLA's programs runs: on accelerators as the trace's line
+"XLA Modules" says, with the streams of kernels beside it; on a CPU while XLA's own threads execute. What is left of the
+time between the first program's start and the last one's end is the share that it waited for the host. ``--keep``
+leaves the trace in a folder, to be looked at in Perfetto (https://ui.perfetto.dev) or XProf.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import numpy as np
 
 from benchmarks.experiments import OBJECTIVES, make_config
 
-_FIRST_ROW = 2  # the first one contains the compilation
 _IMAGES = 8
 
 
@@ -69,9 +68,15 @@ def record(args: argparse.Namespace, folder: Path) -> Path:
     from p2p_jax.monitoring import Log
 
     every = args.log_every
-    num_steps = (_FIRST_ROW + args.rows + 1) * every
+    first = (2 + args.sample_every // every) * every  # the first row and the first grid contain a compilation
+    last = first + args.rows * every
     never = {"eval_every": 10**6 * every, "checkpoint_every": 10**6 * every}
-    options = {"log_every": every, "num_steps": num_steps, "sample_every": args.sample_every or 10**6 * every, **never}
+    options = {
+        "log_every": every,
+        "num_steps": last + every,
+        "sample_every": args.sample_every or 10**6 * every,
+        **never,
+    }
     if args.steps_per_dispatch:
         options["steps_per_dispatch"] = args.steps_per_dispatch
     config = make_config(args.objective, args.size, args.batch, dtype=args.dtype, width=args.width, **options)
@@ -79,11 +84,11 @@ def record(args: argparse.Namespace, folder: Path) -> Path:
 
     def traced(self, step, row):
         progress(self, step, row)
-        if step == _FIRST_ROW * every:
+        if step == first:
             quiet = jax.profiler.ProfileOptions()
             quiet.python_tracer_level = 0  # it would slow the host down
             jax.profiler.start_trace(folder / "trace", profiler_options=quiet)
-        elif step == (_FIRST_ROW + args.rows) * every:
+        elif step == last:
             jax.profiler.stop_trace()
 
     Log.progress = traced  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax import fine_tuning, monitoring, parallel, resident
+from p2p_jax import distributed, fine_tuning, monitoring, parallel, resident
 from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
 from p2p_jax.compilation_cache import use_compilation_cache
 from p2p_jax.config import complete, resolve, to_json
@@ -107,8 +107,8 @@ def train(
                 print(f"stopped at step {step:,}; the same command goes on from there")
                 return parallel.for_saving(state)
         checkpoints.wait()
-        best = checkpoints.best()
-        log.summary(first_step, time.monotonic() - started, run.data.num_train, run.data.num_val, results, best)
+        counts = run.data.num_train, run.data.num_val
+        log.summary(first_step, time.monotonic() - started, *counts, results, checkpoints.best())
         return parallel.for_saving(state)
 
 
@@ -157,9 +157,9 @@ def _open(
         step = checkpoints.latest_step() or 0
     source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
     if step < config.num_steps:
-        if data is None and config.data.resident:
-            data = resident.load(config)
-        data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
+        open_data = resident.load if config.data.resident else load
+        data = data or open_data(config, process_index=jax.process_index(), process_count=jax.process_count())
+        distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
         config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
         changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
         for key, (old, new) in changed.items():
@@ -208,7 +208,7 @@ def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str, found
 
 
 def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return a batch of one gray example: its shapes and dtypes are what a state is made from."""
+    """Return a batch of one gray example, from whose shapes and dtypes a state is made."""
     return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
 
 

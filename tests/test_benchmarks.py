@@ -25,8 +25,6 @@ from p2p_jax.nets.layers import Conv
 def test_multiply_adds_of_the_published_experiments(objective, identity, gmac):
     config = make_config(objective, identity=identity)
     assert round(cost.multiply_adds(cost.find_passes(config)) / 1e9, 1) == gmac
-    twice = cost.multiply_adds(cost.find_passes(make_config(objective, batch=2, identity=identity)))
-    assert twice == 2 * cost.multiply_adds(cost.find_passes(config))
 
 
 def test_parameters_of_the_published_experiments():
@@ -56,7 +54,7 @@ def test_passes_are_those_that_somebody_needs():
     first, second = cost.Layer(1, 0), cost.Layer(10, 0)
 
     def count(**needs):
-        return cost.multiply_adds(cost.passes([first, second], **needs))
+        return cost.multiply_adds(cost.passes((first, second), **needs))
 
     assert count(kernel=False, image=False) == 11
     assert count(kernel=True, image=False) == 11 + 11 + 10
@@ -65,13 +63,14 @@ def test_passes_are_those_that_somebody_needs():
 
 
 def test_what_a_loss_leaves_out_is_not_counted():
-    def gmac(objective, **loss):
-        config = make_config(objective, 32, width=4)
+    def gmac(objective, batch=1, **loss):
+        config = make_config(objective, 32, batch, width=4)
         return cost.multiply_adds(cost.find_passes(complete({**config.to_dict(), "loss": loss})))
 
     disc = cost.find_layers(PatchGAN(base_width=4), (1, 32, 32, 6))
     of_disc = 8 * cost.multiply_adds(disc) - 2 * disc[0].multiply_adds
     assert gmac("pix2pix") - gmac("pix2pix", lambda_gan=0.0) == of_disc
+    assert gmac("pix2pix", batch=3) == 3 * gmac("pix2pix")
     both, forward = gmac("cyclegan"), gmac("cyclegan", cycle="forward")
     assert both - forward == forward - gmac("cyclegan", lambda_cycle=0.0)
     with pytest.raises(ValueError, match=r"the cost of my_lab\.variant:make is not known"):
@@ -119,7 +118,7 @@ def test_xla_counts_what_the_networks_do():
     config = make_config("pix2pix", 16, width=8, loss={"lambda_gan": 0.0})
     found = cost.ask_xla(config)
     counted = 2 * cost.multiply_adds(cost.find_passes(config)) / 1e9
-    assert counted < found["gigaflop"] < 4 * counted  # zeros that pad, and all that is no convolution
+    assert counted / 4 < found["gigaflop"] < 4 * counted  # it sees zeros that pad, and the norms, but not all products
 
 
 WORKER = """

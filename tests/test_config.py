@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax import config as config_lib
 from p2p_jax.config import complete, differences, find, from_json, load, resolve, to_json
+from p2p_jax.distributed import joined
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import find_palette
 from p2p_jax.options import DEFAULTS
@@ -83,11 +84,12 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     monkeypatch.setattr(ConfigDict, "__getitem__", recording_get)
     monkeypatch.setattr(ConfigDict, "to_dict", without_record(ConfigDict.to_dict))
     complete_unrecorded = without_record(config_lib.complete)
-    for module in ("config", "train", "data.pipeline", "objectives.pix2pix", "objectives.cyclegan"):
+    for module in ("config", "train", "data.opening", "objectives.pix2pix", "objectives.cyclegan"):
         module = f"p2p_jax.{module}"
         monkeypatch.setattr(sys.modules[module], "complete", complete_unrecorded)
-    train(config, tmp_path)
-    train(config, tmp_path)  # finished: compares the stored facts
+    with joined(config, tmp_path):
+        train(config, tmp_path)
+        train(config, tmp_path)  # finished: compares the stored facts
     known = {f"{key}.{name}" for key, value in DEFAULTS.items() if isinstance(value, dict) for name in value}
     assert known | set(DEFAULTS) <= read | {"extra"}
     assert "extra" not in read

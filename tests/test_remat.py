@@ -98,20 +98,19 @@ def test_second_derivatives_stay(name):
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize(("name", "more"), [("U-Net", 0), ("ResNet", 2 + 2 * 2 + 2)])
-def test_convolutions_that_are_computed_again(name, more):
-    """Of a U-Net none; of a ResNet those of every part, but for the last of all, whose result no gradient needs."""
+@pytest.mark.parametrize("name", ["U-Net", "ResNet"])
+def test_every_convolution_is_computed_once_more_at_most(name):
     plain, x = NETWORKS[name], images(NETWORKS[name])
     variables = plain.init(jax.random.key(0), x, train=False)
 
     def convolutions(network):
         gradient = jax.grad(lambda params: loss_of(network, variables, x)(params)[0])
         with mock.patch("jax.default_backend", return_value="gpu"):  # where a convolution is one operation
-            return count(gradient, variables["params"], names=("conv_general_dilated",))
+            return jax.jit(gradient).lower(variables["params"]).as_text().count("stablehlo.convolution")
 
     layers = sum(path[-1].key == "kernel" for path, _ in jax.tree.leaves_with_path(variables["params"]))
-    assert convolutions(plain) == 3 * layers  # forward and two gradients
-    assert convolutions(plain.clone(remat=True)) == convolutions(plain) + more
+    assert convolutions(plain) == 3 * layers - 1  # forward and two gradients, but none of the images
+    assert 0 < convolutions(plain.clone(remat=True)) - convolutions(plain) <= layers
 
 
 @pytest.mark.parametrize("name", ["U-Net", "ResNet, batch norm, dropout"])

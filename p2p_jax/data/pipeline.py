@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete
-from p2p_jax.data import inspection
+from p2p_jax.data import opening
 from p2p_jax.data.backend import iterate, tensorflow
 from p2p_jax.data.facts import find_facts
 from p2p_jax.data.memory import make_memories
 from p2p_jax.data.sides import Side, make_sides, try_task
 from p2p_jax.data.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
-from p2p_jax.images.domains import of_config, of_files
+from p2p_jax.images.domains import of_config
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -76,18 +75,9 @@ def load(
     Raises:
       InputError: the files cannot be used; names the first one and the mend.
     """
-    data = config.data
-    if train is None:
-        train = make_source(data, data.train_split)
-        val = make_source(data, data.val_split) if data.val_split else None
-    if config.batch_size % process_count:
-        raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
-    counts = f"{_count(train)} in {data.train_split}"
-    counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
-    print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
-    _print_notes({data.train_split: train} | ({data.val_split: val} if val else {}), data)
-    facts = find_facts(make_sides(train, config, of_config(data)), config)
-    config = complete({**config.to_dict(), "data": {**data.to_dict(), **facts}})
+    train, val = opening.open_sources(config, process_count, train, val)
+    facts = find_facts(make_sides(train, config, of_config(config.data)), config)
+    config = opening.with_facts(config, facts)
     domains = of_config(config.data)
     for name, domain in zip("ab", domains, strict=True):
         if not domain.is_measured:
@@ -104,26 +94,13 @@ def load(
     return Data(
         num_train=_length(train_sides),
         num_val=_length(val_sides),
-        fingerprint=f"{train.fingerprint}-{val.fingerprint}" if val else train.fingerprint,
+        fingerprint=opening.fingerprint(train, val),
         train=lambda first_step: _train_batches(train_sides, config, first_step, process_index, process_count),
         validation=lambda batch_size: (
             _validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
         ),
         facts=facts,
     )
-
-
-def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
-    parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
-    noun = " pairs" if len(parts) == 1 else " unpaired images"
-    return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
-
-
-def _print_notes(sources: Mapping[str, Source | Unpaired], data: ConfigDict) -> None:
-    """Print what is odd in the files of a data set, where its examples are files."""
-    found = {split: source.layout for split, source in sources.items() if source.layout}
-    for note in inspection.quick(found, of_files(data), data):
-        print(f"note: {note}")
 
 
 class Split(NamedTuple):

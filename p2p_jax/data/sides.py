@@ -117,7 +117,7 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
             raise InputError("the input is made of the photographs, which are B: set config.data.direction=AtoB")
         sides = [Side(0, source, domains, make_input=_task(config))]
     else:
-        sides = [Side(0, source._replace(read=lambda index: source.read(index)[::order]), domains)]
+        sides = [Side(0, source.in_order(order), domains)]
     for side in sides:
         _check_read(side, config.data)
     return sides

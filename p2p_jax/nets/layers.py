@@ -252,10 +252,13 @@ def leaky_relu(x: jax.Array) -> jax.Array:
     return nn.leaky_relu(x, 0.2)
 
 
-def costly(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Tell ``jax.checkpoint`` what to keep for the gradient: results of convolutions, matrix products and sums.
+def compute_again(part: Callable) -> Callable:
+    """Return a part of a network that keeps little more than its input for its gradient.
 
-    What lies between them (normalisation, activation, dropout, concatenation) is cheap to compute again, and holds more
-    memory than they do.
+    All between input and result is computed again, but for the sums of the norms: they are small, and devices that
+    share them need not wait for each other twice. Names of parameters and statistics stay.
+
+    Args:
+      part: a module class, or a function of the module that it belongs to and an array.
     """
-    return primitive.name in ("conv_general_dilated", "dot_general", "reduce_sum", "psum")
+    return nn.remat(part, policy=lambda primitive, *_, **__: primitive.name in ("reduce_sum", "psum"))

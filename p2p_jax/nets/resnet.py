@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import PADDINGS, Conv, has_biases, make_norm, make_upsampling
+from p2p_jax.nets.layers import PADDINGS, Conv, compute_again, has_biases, make_norm, make_upsampling
 
 _NUM_DOWNS = 2
 
@@ -28,8 +28,8 @@ class ResNet(nn.Module):
         always padded with zeros.
       dropout_rate: probability of zeroing an activation between the two convolutions of a block; 0 in the paper.
       upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
-      remat: compute the inside of the blocks again for the gradient instead of keeping it: less memory for large
-        images, a third more arithmetic.
+      remat: compute the inside of the encoder, of every block and of the decoder again for the gradient instead of
+        keeping it: less memory for large images and batches, a third more arithmetic.
       init_type, init_gain: kernel initialiser, see ``layers.initializer``.
       dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
       param_dtype: dtype of the parameters.
@@ -102,11 +102,11 @@ class ResNet(nn.Module):
                 x = nn.relu(norm(name=f"up_{i}_norm")(x))
             return padded(features=self.out_channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
 
-        remat = nn.remat if self.remat else lambda part: part
-        x = remat(encode)(self, x)
+        wrap: Callable[[Any], Any] = compute_again if self.remat else lambda part: part
+        x = wrap(encode)(self, x)
         for i in range(1, self.num_blocks + 1):
-            x = remat(ResidualBlock)(padded, norm, dropout_rate, name=f"block_{i}")(x)
-        x = remat(decode)(self, x)
+            x = wrap(ResidualBlock)(padded, norm, dropout_rate, name=f"block_{i}")(x)
+        x = wrap(decode)(self, x)
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
 
     def _check(self, x: jax.Array) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, costly, has_biases, leaky_relu, make_norm, make_upsampling
+from p2p_jax.nets.layers import Conv, compute_again, has_biases, leaky_relu, make_norm, make_upsampling
 
 DROPOUT_LAYOUTS = ("paper", "pytorch")
 
@@ -34,6 +34,8 @@ class UNet(nn.Module):
       dropout_layout: "paper": decoder layers 1 to 3 (also the Lua and TensorFlow releases). "pytorch": decoder layers
         2 to ``num_downs - 4``, the PyTorch release's 512-to-512 blocks.
       upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
+      remat: compute the inside of the network again for the gradient instead of keeping it: less memory for large
+        images and batches, a third more arithmetic in the generator.
       init_type, init_gain: kernel initialiser, see ``layers.initializer``.
       dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
       param_dtype: dtype of the parameters.
@@ -75,11 +77,14 @@ class UNet(nn.Module):
         """
         self._check(x)
         dropout = train if dropout is None else dropout
-        run = nn.remat(UNet._run, policy=costly, static_argnums=(2, 3)) if self.remat else UNet._run
-        return run(self, x, train, dropout)
+
+        def translate(network, x):
+            return network._layers(x, train, dropout)
+
+        return (compute_again(translate) if self.remat else translate)(self, x)
 
     @nn.nowrap
-    def _run(self, x: jax.Array, train: bool, dropout: bool) -> jax.Array:
+    def _layers(self, x: jax.Array, train: bool, dropout: bool) -> jax.Array:
         settings = {
             "init_type": self.init_type,
             "init_gain": self.init_gain,
