@@ -258,7 +258,10 @@ def main() -> None:
     if args.smoke and not args.data.exists():
         make_facades(args.data)
     file, ends = args.output / "accelerator.json", time.monotonic() + 60 * args.minutes
-    done = json.loads(file.read_text())["parts"] if file.exists() else {}
+    known = json.loads(file.read_text()) if file.exists() else {}
+    done, asked = known.get("parts", {}), {"smoke": args.smoke, "num_steps": args.num_steps, "twins": args.twins}
+    if known.get("asked", asked) != asked:
+        raise SystemExit(f"{file} has results of {known['asked']}, not of {asked}: name another --output")
     chosen = tuple(args.parts.split(","))
     left_out = {}
     for name, module in parts(args.twins, args.smoke).items():
@@ -271,11 +274,11 @@ def main() -> None:
             print(f"{name}:", flush=True)
             started = time.monotonic()
             result, error = run_part(name, module, args, left)
-            if result:
+            if result and not error:
                 done[name] = result | {"wall_s": time.monotonic() - started}
             if error:
                 left_out[name] = error
-        turns.report({"parts": done, "left_out": left_out, "quality": compare_quality(done)}, file)
+        turns.report({"asked": asked, "parts": done, "left_out": left_out, "quality": compare_quality(done)}, file)
     for name, part in done.items():
         tell(name, part)
     for name, reason in left_out.items():

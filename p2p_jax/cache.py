@@ -16,16 +16,18 @@ def directory() -> Path:
 
 
 def processor() -> str:
-    """Return a name for this computer's kind of processor: its architecture, and a checksum of what it can do.
+    """Return a name for the processor at hand: its architecture, a checksum of what it can do, and its usable cores.
 
-    Programs compiled for one kind may fail on another, and a home directory may be seen by several.
+    Programs compiled for one kind may fail on another, and a home directory may be seen by several. XLA divides work by
+    the number of cores at compilation, so a program for one core would stay slow on many.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         facts = sorted(line for line in lines if line.partition(":")[0].strip() in _CPU_FACTS)
     except OSError:
         facts = [platform.processor(), platform.node()]  # not on Linux: the computer itself has to do
-    return f"{platform.machine()}-{zlib.crc32('|'.join(facts).encode()):08x}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.machine()}-{zlib.crc32('|'.join(facts).encode()):08x}-{cores}"
 
 
 def remove_oldest(folder: Path, limit: int) -> None:

@@ -5,6 +5,7 @@ its name only when it is complete, so a kill during a save costs that save alone
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ class Checkpoints:
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Tell whether evaluation metrics beat those of every checkpoint so far."""
-        if self._best is None:
-            return True
-        value, best = metrics[self._config.best_metric], self._best[1]
+        value, best = metrics[self._config.best_metric], self._best[1] if self._best else math.nan
+        if math.isnan(value) or math.isnan(best):
+            return not math.isnan(value)
         return value < best if self._config.best_mode == "min" else value > best
 
     def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None) -> None:

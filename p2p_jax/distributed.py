@@ -42,10 +42,11 @@ _MAY_DIFFER = frozenset({"distributed", "data.dir", "data.cache_mb"})  # between
 def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
     """Train together with the other processes, if there are any; enter it before anything touches a device.
 
-    With ``config.distributed``, in a step of SLURM with several tasks and on a TPU pod of several hosts, all processes
-    are waited for, only the first prints, and the end of one, which JAX notices within about half a minute, ends them
-    all. Who the others are is found out by JAX (SLURM, Open MPI, Kubernetes, TPU) or stands in ``VARIABLES``. Errors do
-    not leave this context when there are other processes: they are printed, and this process ends with status 1.
+    With ``config.distributed`` or one of ``VARIABLES``, in a step of SLURM with several tasks and on a TPU pod of
+    several hosts, all processes are waited for, only the first prints, and the end of one, which JAX notices within
+    about half a minute, ends them all. Who the others are is found out by JAX (SLURM, Open MPI, Kubernetes, TPU) or
+    stands in ``VARIABLES``. Errors do not leave this context when there are other processes: they are printed, and this
+    process ends with status 1.
 
     Args:
       config: the experiment, complete; the same in all processes.
@@ -54,7 +55,8 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
     Raises:
       InputError: the other processes cannot be found, or did not all start in time.
     """
-    if not (config.distributed or _slurm_tasks() > 1 or _tpu_hosts() > 1):
+    told = any(os.environ.get(name) for name in VARIABLES)
+    if not (config.distributed or told or _slurm_tasks() > 1 or _tpu_hosts() > 1):
         yield
         return
     _initialize()
@@ -96,7 +98,7 @@ def _slurm_tasks() -> int:
 def _tpu_hosts() -> int:
     """Return of how many hosts this TPU pod consists."""
     found = importlib.util.find_spec("libtpu") and any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
-    if not found or "tpu" not in os.environ.get("JAX_PLATFORMS", "tpu"):
+    if not found or "tpu" not in (os.environ.get("JAX_PLATFORMS") or "tpu"):
         return 1
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     if not hosts and "TPU_SKIP_MDS_QUERY" not in os.environ:
@@ -141,9 +143,12 @@ def _arguments() -> dict[str, Any]:
     given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not given:
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if "OMPI_COMM_WORLD_SIZE" in os.environ:  # its launcher is one task of SLURM for many processes
+            return {}
         alone = os.environ.get("SLURM_STEP_NUM_NODES") == os.environ.get("SLURM_STEP_NUM_TASKS", "none")
         # JAX gives task n of a node its GPU n: of no use to a task that has the node, or its GPU, for itself.
-        return {"local_device_ids": []} if alone or (_slurm_tasks() > 1 and len(devices) == 1 and devices[0]) else {}
+        bound = (len(devices) == 1 and devices[0]) or "SLURM_GPUS_PER_TASK" in os.environ
+        return {"local_device_ids": []} if alone or (_slurm_tasks() > 1 and bound) else {}
     missing = [name for name in VARIABLES if name not in given]
     if missing:
         raise InputError(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set, but not {', '.join(missing)}")
@@ -175,7 +180,7 @@ def _give_up_waiting() -> None:
     sys.stderr.write(
         f"error: not all processes started within {_START_LIMIT} s: start one for every index, with the same "
         "coordinator address and number, and see that its port is open to all hosts; a task of SLURM that is to train "
-        "alone takes SLURM_STEP_NUM_TASKS=1\n"
+        "alone is started with srun env SLURM_STEP_NUM_TASKS=1 python ...\n"
     )
     sys.stderr.flush()
     os._exit(1)
@@ -216,7 +221,7 @@ def _require_same_config(config: ConfigDict) -> None:
         lines = "".join(f"\n  config.{key}: process 0 has {a!r}, this one {b!r}" for key, (a, b) in found.items())
         raise InputError(
             f"the config of {_named(others)} is not that of process 0; start all with the same command (tasks of SLURM "
-            f"that are to train alone take SLURM_STEP_NUM_TASKS=1){lines}"
+            f"that are to train alone: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
         )
 
 

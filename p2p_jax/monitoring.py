@@ -254,9 +254,10 @@ def stop_requests() -> Iterator[threading.Event]:
 
     def handle(signum, frame):
         del frame
-        print(f"\n{signal.Signals(signum).name}: will save a checkpoint and stop", flush=True)
         event.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(OSError):  # not print, which fails where it interrupts another print
+            os.write(1, f"\n{signal.Signals(signum).name}: will save a checkpoint and stop\n".encode())
 
     before = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
     try:

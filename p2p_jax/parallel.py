@@ -240,8 +240,11 @@ def any_process(flag: bool) -> bool:
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:
-    """Add up an array over all processes."""
-    return values if jax.process_count() == 1 else multihost_utils.process_allgather(values).sum(0)
+    """Add up an array of float64 over all processes."""
+    if jax.process_count() == 1:
+        return values
+    gathered = multihost_utils.process_allgather(values.view(np.uint32))  # as they are: JAX would round to float32
+    return np.asarray(gathered).view(values.dtype).sum(0)
 
 
 def _mesh(devices: list | None = None) -> Mesh:

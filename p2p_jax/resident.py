@@ -127,9 +127,9 @@ def _check_memory(sides: list[Side], sizes: list[np.ndarray], num_val: int, conf
     held_out = (num_val, *crop_shape(config.data), decoded.bytes_per_pixel(of_config(config.data)))
     stats = jax.local_devices()[0].memory_stats() or {}
     _require(needs, stats.get("bytes_limit", math.inf), "the device")
-    devices = len(jax.local_devices()) if jax.default_backend() == "cpu" else 1  # each of which has its copy there
-    shared = f", shared by {devices} devices" if devices > 1 else ""
-    _require([*needs, held_out], _free_memory() / devices, "this machine's free memory" + shared)
+    copies = 1 + len(jax.local_devices()) if jax.default_backend() == "cpu" else 1  # one for every device, and this
+    shared = f" for each of {copies} copies" if copies > 1 else ""
+    _require([*needs, held_out], _free_memory() / copies, "this machine's free memory" + shared)
 
 
 def _require(needs: list[tuple[int, int, int, int]], limit: float, whose: str) -> None:
@@ -179,7 +179,9 @@ def choose(sizes: Any, positions: jax.Array, number: int, config: ConfigDict) ->
     key = jax.random.fold_in(jax.random.key(config.seed, impl="threefry2x32"), _STREAM - number)
     order_key, crop_key = jax.random.split(key)
     index = _shuffled(order_key, positions, len(sizes))
-    draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(crop_key, position), (7,)))(positions)
+    draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(crop_key, position), (7,), jnp.float32))(
+        positions
+    )
     y, x, mirror, flip, turn, contrast, brightness = draws.T
     room = jnp.asarray(sizes)[index] - jnp.array(crop_shape(config.data))[None] + 1
     augment, strength = config.augment, config.augment.photometric
@@ -202,7 +204,7 @@ def _shuffled(key: jax.Array, positions: jax.Array, count: int) -> jax.Array:
     keys = jax.vmap(lambda i: jax.random.fold_in(key, first + i))(jnp.arange(passes, dtype=jnp.uint32))
     # Half the time of jax.random.permutation, which sorts several times.
     orders = jnp.argsort(jax.vmap(lambda key: jax.random.bits(key, (count,)))(keys), axis=-1)
-    return orders[positions // count - first, positions % count]
+    return orders[positions // count - first, positions % count].astype(jnp.int32)
 
 
 def finish(arrays: dict[str, Any], choices: list[Choice], sides: list[Side], config: ConfigDict) -> dict[str, Any]:
@@ -238,7 +240,9 @@ def _cut(images: Any, choice: Choice, config: ConfigDict) -> jax.Array:
 def _normalize(raw: jax.Array, domain: Domain) -> jax.Array:
     """Map images [n, H, W, C], as ``decoded.stored`` says, to [-1, 1], to the bit as ``Domain.encode``."""
     if domain.kind == "labels":
-        return jnp.where(raw == jnp.arange(domain.channels, dtype=raw.dtype)[None, None, None], 1.0, -1.0)
+        return jnp.where(
+            raw == jnp.arange(domain.channels, dtype=raw.dtype)[None, None, None], jnp.float32(1), jnp.float32(-1)
+        )
     if domain.kind.startswith("lab_"):
         return raw
     low, half = (x[None, None, None] for x in domain.line)

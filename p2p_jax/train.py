@@ -47,8 +47,7 @@ def train(
       The state after the last step.
 
     Raises:
-      InputError: the config, the data or the directory cannot be used; raised before training starts, except for a
-        damaged image among very many.
+      InputError: the config, the data or the directory cannot be used; mostly raised before training starts.
       TrainingDivergedError: a loss or a parameter is no longer finite.
     """
     use_compilation_cache()
@@ -61,13 +60,14 @@ def train(
         run = run._replace(state=None)  # the first state is not kept
         if run.data is None:
             print(f"{workdir}: this run is finished ({step:,} of {config.num_steps:,} steps); nothing to do")
-            return state
+            return parallel.for_saving(state)
 
         rng = jax.random.key(config.seed)
         evaluate = parallel.compile_evaluate(run.objective.evaluate, _EVALUATED_PER_DEVICE)
         sample_batch = _first_images(run.data, config.num_samples)
         dispatches = stack.enter_context(contextlib.closing(_dispatches(config, run.objective, run.data, step)))
-        update, batch = first = next(dispatches)
+        update, batch = next(dispatches)
+        first = iter([(update, batch)])
         names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
         columns = [f"train/{name}" for name in names] + [f"eval/{name}" for name in run.eval_metrics]
         log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
@@ -78,7 +78,7 @@ def train(
             return step % every == 0 or step == config.num_steps
 
         print(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...", flush=True)
-        for update, batch in itertools.chain([first], dispatches):
+        for update, batch in itertools.chain(first, dispatches):
             state, metrics, finite = update.run(state, batch, rng)
             step += finite.size
             logged = metrics if due(config.log_every) else {}
@@ -155,6 +155,9 @@ def _open(
         refuse_other_config(workdir, stored, config)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
         step = checkpoints.latest_step() or 0
+    distributed.require_same(
+        "the newest checkpoint", str(step), "wait until all hosts see --workdir alike; start again"
+    )
     source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
     if step < config.num_steps:
         open_data = resident.load if config.data.resident else load
@@ -208,7 +211,7 @@ def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str, found
 
 
 def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return a batch of one gray example, from whose shapes and dtypes a state is made."""
+    """Return a batch of one gray example: a state is made from its shapes and dtypes."""
     return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
 
 
@@ -235,10 +238,7 @@ def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int)
 
 
 def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
-    """Yield how many steps each dispatch does: `at_once` from its multiples, 1 where something is due before the end.
-
-    So a run comes to the same last bits wherever it was interrupted; another `at_once` may change them.
-    """
+    """Yield how many steps each dispatch does: `at_once` from its multiples, 1 where something is due within."""
     while step < config.num_steps:
         inside = step + at_once - 1  # the last step at whose end nothing may be due
         intervals = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every

@@ -340,7 +340,7 @@ def test_arrays_of_another_kind_are_refused(shape, dtype, message):
 
 def test_large_counts_are_readable(capsys, monkeypatch):
     many = from_arrays(np.zeros((1_067, 16, 16, 3), np.uint8), np.zeros((1_067, 16, 16, 3), np.uint8))
-    monkeypatch.setattr("p2p_jax.data.pipeline.make_source", lambda data, split: many)
+    monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda data, split: many)
     load(small_config())
     assert "1,067 pairs in train, 1,067 in val" in capsys.readouterr().out
 

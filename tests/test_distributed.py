@@ -373,6 +373,9 @@ def test_slurm(monkeypatch):
     assert distributed._slurm_tasks() == 4
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert distributed._arguments() == {}  # JAX's choice: GPU n for task n of a node
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "2")
+    assert distributed._arguments() == {"local_device_ids": []}  # all those that are its own
+    monkeypatch.delenv("SLURM_GPUS_PER_TASK")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert distributed._arguments() == {"local_device_ids": []}  # SLURM's choice
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -389,6 +392,7 @@ def test_slurm(monkeypatch):
         ({"TPU_SKIP_MDS_QUERY": "1"}, 1),
         ({}, 2),
         ({"JAX_PLATFORMS": "cpu"}, 1),
+        ({"JAX_PLATFORMS": ""}, 2),
     ],
 )
 def test_tpu_pods(variables, hosts, monkeypatch):

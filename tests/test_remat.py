@@ -158,20 +158,19 @@ def test_whole_steps_and_a_run_that_switches(make):
     assert {k: float(v) for k, v in same.items()} == pytest.approx({k: float(v) for k, v in metrics.items()}, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("network", "share"),
-    [(UNet(num_downs=6, base_width=16), 0.8), (ResNet(num_blocks=6, base_width=16), 0.5)],
-)
-def test_memory_of_the_gradient(network, share):
-    x = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
+@pytest.mark.parametrize(("network", "times"), [(UNet(), 40), (ResNet(), 6)], ids=["U-Net", "ResNet"])
+def test_what_waits_for_the_gradient(network, times):
+    """Bytes that go from the forward to the backward pass, parameters aside, at the published sizes."""
+    x = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x)
+    given = {v.shape for v in jax.tree.leaves(variables)}
 
-    def temporary(network):
-        def loss(variables, x):
-            return jnp.square(network.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})).mean()
+    def waiting(network):
+        def pullback(variables, x):
+            rngs = {"dropout": jax.random.key(1)}
+            return jax.vjp(lambda v: network.apply(v, x, train=True, rngs=rngs), variables)[1]
 
-        with mock.patch("jax.default_backend", return_value="gpu"):
-            lowered = jax.jit(jax.grad(loss)).lower(variables, x)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        found = jax.tree.leaves(jax.eval_shape(pullback, variables, x))
+        return sum(v.size * v.dtype.itemsize for v in found if v.shape not in given)
 
-    assert temporary(network.clone(remat=True)) < share * temporary(network)
+    assert waiting(network) > times * waiting(network.clone(remat=True))

@@ -351,7 +351,7 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(monkeypatch):
     devices.append(devices[0])
     monkeypatch.setattr(resident, "_free_memory", lambda: 4.0 * (size + 16 * 16 * 23 * 5) - 4)
     assert resident.load(config, train=source).num_train == 5
-    message = r"and 5 images of 16x16x23 bytes are .* of this machine's free memory, shared by 2 devices"
+    message = r"and 5 images of 16x16x23 bytes are .* of this machine's free memory for each of 3 copies"
     with pytest.raises(InputError, match=message):
         resident.load(config, train=source, val=source)
     assert resident._free_memory() > 0

@@ -424,13 +424,13 @@ def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):
     config = small_config(num_steps=1, data__resident=True)
     asked = []
 
-    def load(config):
-        asked.append(config.data.resident)
+    def load(config, *, process_index, process_count):
+        asked.append((config.data.resident, process_index, process_count))
         return resident_data(config, memory_data(config))
 
     monkeypatch.setattr(resident, "load", load)
     assert int(train(config, tmp_path)["step"]) == 1
-    assert asked == [True]
+    assert asked == [(True, 0, 1)]
 
 
 @pytest.mark.parametrize("bad", [4, 5, 6])

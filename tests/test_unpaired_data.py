@@ -33,7 +33,7 @@ def load_sides(monkeypatch):
 
     def loaded(count_a, count_b, processes=None, size=16, **changes):
         both = unpaired_from_arrays(numbered(count_a, size=size), numbered(count_b, 100, size=size))
-        monkeypatch.setattr("p2p_jax.data.pipeline.make_source", lambda data, split: both)
+        monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda data, split: both)
         config = config_of(**changes)
         if not processes:
             return load(config)
@@ -102,7 +102,7 @@ def test_orders_are_independent(load_sides):
 def test_crops_and_flips_are_independent(monkeypatch, flip):
     ramp = np.broadcast_to(np.arange(18, dtype=np.uint8) * 10, (18, 18))
     image = np.stack([ramp, ramp.T, ramp], axis=-1)[None]
-    monkeypatch.setattr("p2p_jax.data.pipeline.make_source", lambda *_: unpaired_from_arrays(image, image))
+    monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda *_: unpaired_from_arrays(image, image))
     data = load(config_of(data__load_size=18, data__flip=flip, batch_size=64))
     seen = []
     for real in next(data.train(0)).values():
@@ -252,7 +252,7 @@ def test_duplicates_are_named_by_side(tmp_path, capsys):
 
 def test_arrays_of_different_shapes(monkeypatch):
     both = unpaired_from_arrays(numbered(3, 1, size=20, channels=1), numbered(2, 5, size=40)[:, :30])
-    monkeypatch.setattr("p2p_jax.data.pipeline.make_source", lambda *_: both)
+    monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda *_: both)
     batch = next(load(config_of(data__channels_a=1)).validation(3))
     assert {key: image.shape for key, image in batch.items()} == {"real_a": (3, 16, 16, 1), "real_b": (3, 16, 16, 3)}
     assert numbers(batch["real_a"]) == [1, 2, 3] and numbers(batch["real_b"]) == [5, 6, 5]
@@ -283,7 +283,7 @@ def test_a_source_that_reads_another_number_of_images_is_named(monkeypatch):
         (bare, "bare"),
         (Unpaired(side, bare), "bare"),
     ):
-        monkeypatch.setattr("p2p_jax.data.pipeline.make_source", lambda *_, wrong=wrong: wrong)
+        monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda *_, wrong=wrong: wrong)
         with pytest.raises(InputError, match=f"source of {name} has a read .* must be a tuple of two images"):
             load(config_of())
 

@@ -17,6 +17,7 @@ SHAPES = [  # batch, sides, channels, features, size, stride, padding
     (2, (6, 8), 7, 3, 4, 2, 1),
     (2, (8, 8), 2, 2, 2, 1, 0),
     (1, (14, 9), 2, 3, 6, 2, 2),
+    (1, (6, 7), 2, 3, 3, 1, 3),
 ]
 
 

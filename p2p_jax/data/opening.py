@@ -26,11 +26,13 @@ def open_sources(
       InputError: the files cannot be used; names the first one and the mend.
     """
     data = config.data
+    if config.batch_size % process_count:
+        raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
+    if train is None and val is not None:
+        raise InputError("what to validate on was given, but not what to train on: give both, train= and val=")
     if train is None:
         train = make_source(data, data.train_split)
         val = make_source(data, data.val_split) if data.val_split else None
-    if config.batch_size % process_count:
-        raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
     counts = f"{_count(train)} in {data.train_split}"
     counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
     print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))

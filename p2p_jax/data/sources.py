@@ -55,8 +55,14 @@ class Source(NamedTuple):
 
     def in_order(self, order: int) -> "Source":
         """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
-        load = loader(self)
-        return self._replace(read=lambda index: self.read(index)[::order], load=lambda index: load(index)[::order])
+
+        def read(index):  # no lambda: TensorFlow reads its source, and cannot tell two on a line apart
+            return self.read(index)[::order]
+
+        def load(index):
+            return loader(self)(index)[::order]
+
+        return self._replace(read=read, load=load)
 
 
 class Unpaired(NamedTuple):

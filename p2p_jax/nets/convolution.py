@@ -111,7 +111,7 @@ def _spread(y, kernel, stride, padding, sides):
     """Return the transpose of ``x -> _correlate(x, kernel)``, for x of the given sides, at y."""
     size, _, channels, features = kernel.shape
     steps = y.shape[:3]
-    if _as_tiles(steps, kernel.shape, stride, y.dtype):
+    if padding < size and _as_tiles(steps, kernel.shape, stride, y.dtype):
         # In blocks of stride x stride pixels: those that hold nothing but padding are not computed.
         blocks, rest = divmod(padding, stride)
         low = size // stride - 1 - blocks

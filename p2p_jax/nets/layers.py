@@ -79,12 +79,16 @@ class Conv(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), self.param_dtype)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         padding = self.padding
         if self.pad_with == "reflect":
             x, padding = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect"), 0
         y = (conv_transpose if self.transposed else conv)(x, kernel, self.stride, padding)
-        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+        if bias is None:
+            return y
+        # Added in float32 at least: its gradient is a sum over all pixels, of which bfloat16 would lose the most part.
+        bias = bias.astype(jnp.promote_types(jnp.float32, y.dtype))
+        return (y + bias.reshape(1, 1, 1, -1)).astype(y.dtype)
 
 
 def make_upsampling(kind: str, *, kernel_size: int, pad_with: str = "zero", **settings: Any) -> Callable[..., Callable]:
