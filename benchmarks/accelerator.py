@@ -43,7 +43,8 @@ def parts(twins: str, smoke: bool = False) -> dict[str, list[str]]:
         for dtype in DTYPES:
             for batch in BATCHES[:1] if smoke else BATCHES:
                 given = [f"--objective={objective}", f"--dtype={dtype}", f"--batch={batch}", "--resident"]
-                given += [f"--twins={twins}"]
+                # With CUDA graphs PyTorch starts as many kernels at once as there are; it matters in small batches.
+                given += [f"--twins={twins}" + (",graphs" if batch == 1 and "best" in twins else "")]
                 if smoke:
                     given += ["--size=32", "--width=4", "--repeats=1"]
                 else:

@@ -54,8 +54,12 @@ def _peak(float32: float, bfloat16: float, bandwidth: float) -> Peak:
 # From the makers' data sheets, without sparsity; keys are how JAX's ``device_kind`` begins, the longest one counts.
 PEAKS = {
     "NVIDIA H200": _peak(494.7, 989.4, 4.8),
+    "NVIDIA H200 NVL": _peak(417.5, 835.5, 4.8),
     "NVIDIA H100": _peak(494.7, 989.4, 3.35),
+    "NVIDIA H100 NVL": _peak(417.5, 835.5, 3.9),
+    "NVIDIA H100 PCIe": _peak(378.0, 756.0, 2.0),
     "NVIDIA A100": _peak(156.0, 312.0, 1.555),
+    "NVIDIA A100 80GB PCIe": _peak(156.0, 312.0, 1.935),
     "NVIDIA A100-SXM4-80GB": _peak(156.0, 312.0, 2.039),
     "NVIDIA L4": _peak(60.0, 121.0, 0.3),
     "Tesla T4": _peak(8.1, 8.1, 0.32),  # knows neither TF32 nor bfloat16
@@ -72,8 +76,10 @@ def find_peak(kind: str) -> Peak | None:
     return PEAKS[max(known, key=len)] if known else None
 
 
-def measure_peak(side: int = 2048, megabytes: int = 128, repeats: int = 5) -> Peak:
+def measure_peak(repeats: int = 5) -> Peak:
     """Measure what the device at hand reaches, on a matrix product in each dtype and on one pass over an array."""
+    # On accelerators large enough that starting a program does not count.
+    side, megabytes = (2048, 128) if jax.default_backend() == "cpu" else (8192, 2048)
 
     def fastest(function: Any, *args: jax.Array) -> float:
         jax.block_until_ready(function(*args))

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -154,8 +153,7 @@ def main() -> None:
     for way in WAYS:
         beside = f", {turns.told(ratios[way])} times PIL's" if way in ratios else ""
         print(f"  {way}: {speeds[way]['median']:.0f} pairs/s{beside}")
-    libraries = {name: version(name) for name in ("tensorflow-cpu", "pillow")}
-    result = {"batch": args.batch, "pairs": args.pairs, "rounds": args.rounds, "images": images, "libraries": libraries}
+    result = {"batch": args.batch, "pairs": args.pairs, "rounds": args.rounds, "images": images}
     turns.report(result | {"pairs_per_second": speeds, "times_pil": ratios}, args.json)
 
 

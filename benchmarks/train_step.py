@@ -97,8 +97,9 @@ def _prepare_jax(args: argparse.Namespace):
     import jax
 
     from benchmarks import cost
-    from p2p_jax import parallel
+    from p2p_jax import host_memory, parallel
 
+    host_memory.keep_freed_memory()  # as training does before all else
     if jax.device_count() != args.devices:
         raise RuntimeError(f"JAX sees {jax.device_count()} devices, not {args.devices}: see --devices")
     device = jax.devices()[0]
@@ -108,7 +109,7 @@ def _prepare_jax(args: argparse.Namespace):
     per_dispatch = parallel.num_steps_per_dispatch(config)
     dispatch, wait = jax_step(config, from_resident=args.resident, num_steps=per_dispatch)
     # On accelerators enough without a pause that the host may run ahead of them.
-    dispatches = 1 if device.platform == "cpu" else -(-16 // (args.batch * per_dispatch))
+    dispatches = 1 if device.platform == "cpu" else max(4, -(-16 // (args.batch * per_dispatch)))
 
     def turn():
         for _ in range(dispatches):
@@ -150,17 +151,21 @@ def measure(args: argparse.Namespace) -> dict:
     options = ("objective", "size", "batch", "dtype", "width", "devices", "steps_per_dispatch")
     given = ["benchmarks.train_step", *(f"--{name}={getattr(args, name)}" for name in options)]
     given += ["--resident"] if args.resident else []
-    workers = {"jax": turns.Worker([*given, "--worker=jax"], turns.environment(args.devices))}
-    facts = workers["jax"].facts
-    if not facts:
-        return {"options": _options(args), "left_out": turns.end(workers)}
-    for twin in args.twins:
-        told = [f"--{name}={facts[name]}" for name in ("platform", "steps_per_turn")]
-        arguments = [*given, f"--worker={twin}", *told]
-        workers[twin] = turns.Worker(arguments, turns.environment())
-    ways = {name: (worker, "step") for name, worker in workers.items()}
-    answers = turns.take_turns(ways, args.repeats, alone=args.alone)
-    left_out = turns.end(workers)
+    facts: dict = {}
+    answers: dict[str, list[dict]] = {}
+    left_out: dict[str, str] = {}
+    names = ["jax", *args.twins]
+    for group in [[name] for name in names] if args.alone else [names]:
+        workers = {}
+        for name in group:
+            told = [f"--{fact}={facts[fact]}" for fact in ("platform", "steps_per_turn") if facts]
+            environment = turns.environment(args.devices if name == "jax" else 1)
+            workers[name] = turns.Worker([*given, f"--worker={name}", *told], environment)
+            facts = facts or workers["jax"].facts
+            if not facts:
+                return {"options": _options(args), "left_out": turns.end(workers)}
+        answers |= turns.take_turns({name: (worker, "step") for name, worker in workers.items()}, args.repeats)
+        left_out |= turns.end(workers)
     return summarise(args, facts, answers, left_out)
 
 
@@ -233,6 +238,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args.twins = [name for name in args.twins.split(",") if name]
     if unknown := set(args.twins) - set(TWINS):
         parser.error(f"--twins: there is no {', '.join(sorted(unknown))}; choose of {', '.join(TWINS)}")
+    if args.devices > 1 and args.twins:
+        parser.error("PyTorch's twins run on one device: add --twins= to time JAX alone on several")
     if args.batch % args.devices:
         parser.error(f"--batch {args.batch} does not divide over {args.devices} devices")
     return args

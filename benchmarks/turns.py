@@ -90,30 +90,23 @@ class Worker:
         return {} if self.error else answer
 
 
-def take_turns(
-    ways: Mapping[str, tuple[Worker, str]], rounds: int, warm_up: int = 2, alone: bool = False
-) -> dict[str, list[dict]]:
-    """Time ways in turn, or each by itself.
+def take_turns(ways: Mapping[str, tuple[Worker, str]], rounds: int, warm_up: int = 2) -> dict[str, list[dict]]:
+    """Time ways in turn.
 
     Args:
       ways: name -> worker and the name that the worker knows the way by.
       rounds: how often each is timed.
       warm_up: rounds before, which compile and are not counted.
-      alone: one way after the other, so that none has to share a device's memory.
 
     Returns:
       The answers by name; those whose worker failed are left out.
     """
     answers: dict[str, list[dict]] = {name: [] for name in ways}
-    for group in [[name] for name in ways] if alone else [list(ways)]:
-        for i in range(warm_up + rounds):
-            for name in group:
-                worker, way = ways[name]
-                answer = worker.run(way)
-                if answer and i >= warm_up:
-                    answers[name].append(answer)
-        if alone:
-            ways[group[0]][0].end()
+    for i in range(warm_up + rounds):
+        for name, (worker, way) in ways.items():
+            answer = worker.run(way)
+            if answer and i >= warm_up:
+                answers[name].append(answer)
     return {name: found for name, found in answers.items() if len(found) == rounds}
 
 
@@ -164,7 +157,7 @@ def report(result: dict, path: Path | None) -> None:
     if path is None:
         return
     versions = {"python": platform.python_version()}
-    for name in ("jax", "flax", "optax", "numpy", "torch"):
+    for name in ("jax", "flax", "optax", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "torch"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -61,7 +61,9 @@ DEFAULTS: dict[str, Any] = {
         "train_split": "train",
         "val_split": "val",  # "" trains without validation
         "resident": False,  # keep all training images on the device, where they are shuffled and cropped too
-        "cache_mb": 2048,  # of decoded images kept in memory by the stream, in MiB; 0: none
+        # Of resized images that the stream keeps in memory, for each process, in MiB; 0: none. With scale_jitter no
+        # training image can be kept: its size changes.
+        "cache_mb": 2048,
         "num_train": 0,  # training pairs, or images of the longer side, an epoch; 0: counted at the start
         "fingerprint": "",  # of the images; "": computed at the start
     },

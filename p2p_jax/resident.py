@@ -138,7 +138,7 @@ def _require(needs: list[tuple[int, int, int, int]], limit: float, whose: str) -
         sets = " and ".join(f"{n:,} images of {h}x{w}x{size} bytes" for n, h, w, size in needs if n)
         raise InputError(
             f"{sets} are {total / 1e9:,.3g} GB, more than half of the {limit / 1e9:,.3g} GB of {whose}: set "
-            "config.data.resident=False or a smaller config.data.load_size"
+            "config.data.resident=False, or take smaller images (config.data.load_size, if they are resized)"
         )
 
 

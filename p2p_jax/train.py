@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax import distributed, fine_tuning, monitoring, parallel, resident
+from p2p_jax import distributed, fine_tuning, host_memory, monitoring, parallel, resident
 from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
 from p2p_jax.compilation_cache import use_compilation_cache
 from p2p_jax.config import complete, resolve, to_json
@@ -41,7 +41,7 @@ def train(
       workdir: the run's directory. It receives ``config.json``, ``metrics.csv``, ``samples/``, ``checkpoints/``,
         ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
       objective: what is trained; by default what ``config.objective`` names.
-      data: the data set; by default what ``config.data`` describes, which takes TensorFlow unless it is resident.
+      data: the data set, whatever ``config.data.resident`` says; by default what ``config.data`` describes.
 
     Returns:
       The state after the last step.
@@ -50,6 +50,7 @@ def train(
       InputError: the config, the data or the directory cannot be used; mostly raised before training starts.
       TrainingDivergedError: a loss or a parameter is no longer finite.
     """
+    host_memory.keep_freed_memory()
     use_compilation_cache()
     with contextlib.ExitStack() as stack:
         if jax.process_index() > 0:  # one of several processes speaks for all
@@ -250,8 +251,7 @@ def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
 
 def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
     """Return the first validation images (training images if there are none), the rows of every sample grid."""
-    found = next(data.validation(count), None) if data.num_val else None
-    if found is not None:
+    if data.num_val and (found := next(data.validation(count), None)) is not None:
         return found
     batches = data.train(0)
     found = next(batches)

@@ -11,7 +11,7 @@ PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
     {"errors"},
     {"images"},
-    {"options", "cache", "witness"},
+    {"options", "cache", "witness", "host_memory"},
     {"config"},
     {"nets", "data"},
     {"objectives"},

@@ -159,11 +159,32 @@ def test_workers_take_turns_and_one_that_fails_is_left_out(worker):
     }
 
 
-def test_ways_can_be_timed_one_after_the_other(worker):
-    workers = {name: worker() for name in ("a", "b")}
-    ways = {name: (found, "work") for name, found in workers.items()}
-    answers = turns.take_turns(ways, rounds=2, alone=True)
-    assert {name: len(found) for name, found in answers.items()} == {"a": 2, "b": 2}
+@pytest.mark.parametrize(("given", "together"), [([], 3), (["--alone"], 1)])
+def test_train_step_can_give_each_all_memory(given, together, monkeypatch):
+    facts = {"platform": "gpu", "device": "abacus", "num_peaks": 1, "steps_per_dispatch": 1, "steps_per_turn": 2}
+    running, most, told = set(), [], {}
+
+    class Worker:
+        error = ""
+
+        def __init__(self, arguments, environment):
+            self.name = next(x.removeprefix("--worker=") for x in arguments if x.startswith("--worker="))
+            self.facts = {**facts, "cost": {"gmac": 50.0, "peak_tflops": 1.0}} if self.name == "jax" else {}
+            told[self.name] = arguments
+            running.add(self.name)
+            most.append(len(running))
+
+        def run(self, way):
+            return {"seconds": 0.5, "peak_gib": {"host": 1.0, "device": 2.0}}
+
+        def end(self):
+            running.remove(self.name)
+
+    monkeypatch.setattr(turns, "Worker", Worker)
+    result = train_step.measure(train_step.parse(["--twins=eager,best", "--repeats=2", *given]))
+    assert max(most) == together and not running
+    assert list(result["ratios"]) == ["jax/eager", "jax/best"] and not result["left_out"]
+    assert all({"--platform=gpu", "--steps_per_turn=2"} <= set(told[twin]) for twin in ("eager", "best"))
 
 
 def test_ratios_are_of_the_same_round():
@@ -208,7 +229,8 @@ def test_train_step_reports_ratios_and_the_share_of_peak(capsys):
     ("given", "message"),
     [
         (["--twins=slow"], "there is no slow; choose of eager, best, graphs"),
-        (["--batch=3", "--devices=2"], "--batch 3 does not divide over 2 devices"),
+        (["--devices=2"], "PyTorch's twins run on one device: add --twins= to time JAX alone"),
+        (["--batch=3", "--devices=2", "--twins="], "--batch 3 does not divide over 2 devices"),
     ],
 )
 def test_train_step_refuses(given, message, capsys):

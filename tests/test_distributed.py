@@ -202,7 +202,7 @@ def test_cyclegan_with_its_pool_goes_on_with_fewer_devices(tmp_path, monkeypatch
     arguments, code = ["--config", write_config(tmp_path / "config.py", options), "--workdir"], WITHOUT_TENSORFLOW
     with (
         processes(1, 4, *arguments, one, code=code) as alone,
-        processes(2, 2, *arguments, two, "--config.num_steps=2", "--config.distributed", code=code) as pair,
+        processes(2, 2, *arguments, two, "--config.num_steps=2", code=code) as pair,  # told by variables alone
     ):
         finish(pair)
         finish(alone)

@@ -167,7 +167,7 @@ def test_memories_share_their_limit():
 
     for memory, kept in ((one, 15), (other, 23)):  # of 45,000 bytes each; 23 fit into 1 MiB
         ds = tf.data.Dataset.range(15).map(lambda index, memory=memory: recall(memory, index), num_parallel_calls=4)
-        for _ in range(2):
+        for _ in range(4):  # two that take the last place at once leave it to a later pass
             for index, (whole, part) in enumerate(ds.as_numpy_iterator()):
                 assert (whole == index).all() and whole.shape == (100, 100, 3)
                 np.testing.assert_array_equal(part, whole[:50])

@@ -18,6 +18,7 @@ from test_data import write_pairs
 
 import p2p_jax
 from p2p_jax import monitoring, parallel, resident, train
+from p2p_jax.data import from_arrays
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 TESTS = Path(__file__).parent
@@ -418,6 +419,21 @@ def test_resident_data_train_alike(one_by_one, at_once, tmp_path):
     state = train(config, tmp_path / "run", data=data)
     for a, b in zip(*map(jax.tree.leaves, (state["params"], one_by_one[0]["params"])), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_what_is_drawn_on_the_devices_trains_like_a_stream_of_it(at_once, tmp_path):
+    """Two devices and several steps a dispatch, with a stop in between, against the batches that the host draws."""
+    config = small_config(**SEVERAL, optimizer=SGD, steps_per_dispatch=at_once, data__resident=True)
+    images = np.random.RandomState(0).randint(0, 256, (2, 7, 20, 24, 3), np.uint8)
+    data = resident.load(config, train=from_arrays(*images))
+    streamed = train(config, tmp_path / "stream", data=data._replace(resident=None))
+    train(small_config(**config.to_dict() | {"num_steps": 3}), tmp_path / "run", data=data)
+    state = train(config, tmp_path / "run", data=data._replace(train=None))
+    for a, b in zip(*map(jax.tree.leaves, (state["params"], streamed["params"])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    other = resident.load(small_config(**config.to_dict() | {"seed": 1}), train=from_arrays(*images))
+    assert not np.array_equal(next(other.train(0))["real_a"], next(data.train(0))["real_a"])
 
 
 def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.data import checks
-from p2p_jax.data.sides import Side
+from p2p_jax.data.sides import Side, arrange
 from p2p_jax.data.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
@@ -29,12 +29,7 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     Raises:
       InputError: the images of the source are not those of the domains.
     """
-    order = -1 if config.data.direction == "BtoA" else 1
-    if isinstance(source, Unpaired):
-        numbers = zip((0, 1)[::order], domains, (True, False), strict=True)
-        sides = [Side(n, source[n], (domain,), has_input) for n, domain, has_input in numbers]
-    else:
-        sides = [Side(0, source.in_order(order), domains)]
+    sides = arrange(source, config.data.direction, domains)
     for side in sides:
         _check_first(side)
     return sides
@@ -86,8 +81,6 @@ def load_sizes(side: Side, data: ConfigDict) -> np.ndarray:
 
 
 def _load_size(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
-    if data.preprocess == "resize_and_crop":
-        return load_shape(data)
     if data.preprocess in ("crop", "none"):
         return height, width
     crop = crop_shape(data)

@@ -39,7 +39,8 @@ class Memory(NamedTuple):
         def new():
             images = make()
             size = tf.add_n([tf.size(x, tf.int64) * x.dtype.size for x in images])
-            # Reserved before it is filled: threads side by side never exceed the limit together.
+            # Reserved before it is filled: threads side by side never exceed the limit together. Two that read the same
+            # image at once reserve it twice, which costs room in sets of a few images alone.
             tf.cond(self.used.assign_add(size) <= self.limit, lambda: keep(images), lambda: release(size))
             return images
 

@@ -105,22 +105,26 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     Raises:
       InputError: the source or the task does not fit the rest.
     """
-    order = -1 if config.data.direction == "BtoA" else 1
-    made = config.task.get("input") or config.data.source == "photos"
-    if isinstance(source, Unpaired):
-        if made:
+    if config.task.get("input") or config.data.source == "photos":
+        if isinstance(source, Unpaired):
             raise InputError("config.task.input makes pairs; config.data.source has none: use photos")
-        numbers = zip((0, 1)[::order], domains, (True, False), strict=True)
-        sides = [Side(n, source[n], (domain,), has_input) for n, domain, has_input in numbers]
-    elif made:
-        if order == -1:
+        if config.data.direction == "BtoA":
             raise InputError("the input is made of the photographs, which are B: set config.data.direction=AtoB")
         sides = [Side(0, source, domains, make_input=_task(config))]
     else:
-        sides = [Side(0, source.in_order(order), domains)]
+        sides = arrange(source, config.data.direction, domains)
     for side in sides:
         _check_read(side, config.data)
     return sides
+
+
+def arrange(source: Source | Unpaired, direction: str, domains: tuple[Domain, Domain]) -> list[Side]:
+    """Return the sides of images that are all read, in the order in which a batch has them; nothing is checked."""
+    order = -1 if direction == "BtoA" else 1
+    if isinstance(source, Unpaired):
+        numbers = zip((0, 1)[::order], domains, (True, False), strict=True)
+        return [Side(n, source[n], (domain,), has_input) for n, domain, has_input in numbers]
+    return [Side(0, source.in_order(order), domains)]
 
 
 def try_task(side: Side, config: ConfigDict) -> None:
