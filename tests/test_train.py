@@ -429,7 +429,7 @@ def test_what_is_drawn_on_the_devices_trains_like_a_stream_of_it(at_once, tmp_pa
     data = resident.load(config, train=from_arrays(*images))
     streamed = train(config, tmp_path / "stream", data=data._replace(resident=None))
     train(small_config(**config.to_dict() | {"num_steps": 3}), tmp_path / "run", data=data)
-    state = train(config, tmp_path / "run", data=data._replace(train=None))
+    state = train(config, tmp_path / "run", data=data)
     for a, b in zip(*map(jax.tree.leaves, (state["params"], streamed["params"])), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     other = resident.load(small_config(**config.to_dict() | {"seed": 1}), train=from_arrays(*images))
