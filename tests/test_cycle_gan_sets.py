@@ -12,7 +12,7 @@ import pytest
 from conftest import small_config
 from PIL import Image
 
-from p2p_jax.data import archives, cycle_gan_sets, load, make_source
+from p2p_jax.data import cycle_gan_sets, load, make_source
 from p2p_jax.errors import InputError
 
 COUNTS = {"trainA": 3, "trainB": 4, "testA": 2, "testB": 1}
@@ -47,7 +47,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def tfds_dir(tmp_path, monkeypatch):
     """Let TFDS keep its data in an empty folder, as $TFDS_DATA_DIR would if it were set before the import."""
-    tfds = archives.import_tfds()
+    tfds = cycle_gan_sets.import_tfds()
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
     return tmp_path / "tfds"
 
@@ -110,7 +110,7 @@ def test_downloads_once_and_keeps_the_bytes(server):
 
 def test_order_is_that_of_every_download(server, tfds_dir, monkeypatch):
     first = [side.numpy() for side in cycle_gan_sets.fetch("horse2zebra", "train")]
-    monkeypatch.setattr(archives.import_tfds().core.constants, "DATA_DIR", str(tfds_dir / "other"))
+    monkeypatch.setattr(cycle_gan_sets.import_tfds().core.constants, "DATA_DIR", str(tfds_dir / "other"))
     for side, same in zip(first, cycle_gan_sets.fetch("horse2zebra", "train"), strict=True):
         np.testing.assert_array_equal(side, same.numpy())
     assert len(server.downloads) == 2
@@ -139,7 +139,7 @@ def test_names_and_fingerprint(server):
 
 
 def test_an_unreadable_image_is_named(server, monkeypatch):
-    tf = archives.tensorflow()
+    tf = cycle_gan_sets.tensorflow()
     broken = tf.constant([images()["trainA", 0][0], b"<html>"])
     monkeypatch.setattr(cycle_gan_sets, "fetch", lambda name, split: (broken, broken[:1]))
     with pytest.raises(InputError, match=r"cycle_gan/horse2zebra/testA\[1\] cannot be read"):
@@ -178,7 +178,7 @@ def test_no_server_is_told_at_once_and_mended_by_hand(server, tfds_dir):
 
 
 def test_a_finished_download_needs_no_server(server, monkeypatch):
-    tfds = archives.import_tfds()
+    tfds = cycle_gan_sets.import_tfds()
     with monkeypatch.context() as patch:
         patch.setattr(tfds.core.download.DownloadManager, "_extract", None)
         with pytest.raises(InputError, match="cannot be had"):
@@ -199,7 +199,7 @@ def test_a_copy_of_ones_own_needs_no_tfds(tmp_path, monkeypatch):
     for (folder, i), (data, _) in images().items():
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / f"n{i}.jpg").write_bytes(data)
-    monkeypatch.setattr(archives, "import_tfds", None)
+    monkeypatch.setattr(cycle_gan_sets, "import_tfds", None)
     data = load(config_of(data__dir=str(tmp_path)))
     assert (data.num_train, data.num_val) == (4, 2)
     with pytest.raises(InputError, match="there is no folder nowhere"):
@@ -220,7 +220,7 @@ def test_unknown_names_and_splits(name, split, message):
 
 
 def test_names_are_those_of_tfds():
-    archives.import_tfds()
+    cycle_gan_sets.import_tfds()
     from tensorflow_datasets.image_classification import cycle_gan
 
     assert sorted(cycle_gan._DATA_OPTIONS) == list(cycle_gan_sets.NAMES)

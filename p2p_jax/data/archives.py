@@ -6,7 +6,7 @@ A cache directory looks like this afterwards; only the set itself is needed from
     facades.json      size and SHA-256 of the archive as first seen
     facades.tar.gz    the archive; it may be deleted, or put there by hand
 
-TensorFlow and TFDS are imported by the functions that need them, so importing this module needs neither.
+Neither TensorFlow nor TFDS is needed.
 """
 
 import gzip
@@ -22,10 +22,8 @@ import tempfile
 import urllib.error
 import urllib.request
 import zlib
-from types import ModuleType
 
 from p2p_jax import cache
-from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
@@ -40,17 +38,16 @@ _CITYSCAPES = (
     "then train with --config.data.dir=data/cityscapes."
 )
 _CHUNK = 1 << 20  # bytes
-_PROBE_TIMEOUT = 20  # seconds
+_TIMEOUT = 20  # seconds of silence
 
 
 def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL) -> pathlib.Path:
     """Return the folder of a pix2pix set, downloading and unpacking its archive where that is still to do.
 
     A set that is there already is returned at once, without network. Otherwise work resumes by whole steps:
-    a finished download is never repeated, a partial one starts again from its first byte (TFDS's downloader
-    asks for no ranges), and an unpacking that was cut short starts again from the archive on disk. To resume
-    a large download by the byte, place `NAME.tar.gz` in the cache directory with another tool
-    (`wget --continue`); it is checked and unpacked like any other.
+    a finished download is never repeated, a partial one starts again from its first byte, and an unpacking that was
+    cut short starts again from the archive on disk. To resume a large download by the byte, place `NAME.tar.gz` in
+    the cache directory with another tool (`wget --continue`); it is checked and unpacked like any other.
 
     The server publishes no checksums and speaks plain http. So the SHA-256 of the first archive that reads
     through to its end is recorded beside it, and every later archive of that name must match.
@@ -64,8 +61,8 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         The folder that holds `train/`, `val/` and, for some sets, `test/`.
 
     Raises:
-        InputError: the name is unknown, TensorFlow is missing, the cache directory cannot be made, or the
-            archive cannot be had, is damaged, differs from its record or has members that point outside.
+        InputError: the name is unknown, the cache directory cannot be made, or the archive cannot be had, is
+            damaged, differs from its record or has members that point outside.
     """
     if name == "cityscapes":
         raise InputError(_CITYSCAPES)
@@ -76,7 +73,6 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
     if folder.is_dir():
         return folder
 
-    tfds = import_tfds()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,10 +85,11 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         if archive.exists():
             _verify(archive, record, source=str(archive))
         else:
-            download = _download(tfds, url, scratch)
+            download = pathlib.Path(scratch, archive.name)
+            _download(url, download)
             _verify(download, record, source=url)
             os.replace(download, archive)
-        _unpack(tfds, archive, pathlib.Path(scratch))
+        _unpack(archive, pathlib.Path(scratch))
         try:
             os.rename(pathlib.Path(scratch, name), folder)
         except OSError:
@@ -101,48 +98,22 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
     return folder
 
 
-def import_tfds() -> ModuleType:
-    """Return the tensorflow_datasets module.
-
-    Raises:
-        InputError: TFDS or TensorFlow is not installed.
-    """
+def _download(url: str, target: pathlib.Path) -> None:
+    """Download `url` into a file that is not there yet."""
     try:
-        tensorflow()  # TFDS is installed without it and reads archives with it
-        import tensorflow_datasets
-    except (ImportError, InputError) as error:
-        raise InputError(
-            f"this data set is fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]', "
-            "or name a copy that you already have with --config.data.dir=FOLDER"
-        ) from error
-    return tensorflow_datasets
-
-
-def _download(tfds: ModuleType, url: str, scratch: str) -> pathlib.Path:
-    """Download `url` with TFDS into `scratch` and return the file."""
-    try:
-        # TFDS retries an unreachable host for minutes before it says so; one request up front says so now.
-        probe(url)
-        manager = tfds.download.DownloadManager(download_dir=os.path.join(scratch, "download"))
-        return pathlib.Path(manager.download(url))
-    except (OSError, ValueError, http.client.HTTPException, tfds.download.DownloadError) as error:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, target.open("wb") as file:
+            length = int(response.headers.get("Content-Length", 0))
+            print(f"downloading {url} ({length / 1e6:,.0f} MB) ...", flush=True)
+            shutil.copyfileobj(response, file, _CHUNK)
+        found = target.stat().st_size
+        if found < length:
+            raise OSError(f"the connection ended after {found:,} of {length:,} bytes")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise InputError(f"cannot download {url}: {error}. {_OWN_COPY}") from error
 
 
-def probe(url: str) -> None:
-    """Ask for `url` once; an unreachable one raises OSError or HTTPException within seconds."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT).close()
-    except urllib.error.HTTPError as error:
-        error.close()  # it is the open response, too
-        raise
-
-
 def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None:
-    """Check `archive` against its record, or, where there is none, read it through and write one.
-
-    The hash is taken here because TFDS believes the note beside a cached file, whatever its bytes say.
-    """
+    """Check `archive` against its record, or, where there is none, read it through and write one."""
     with archive.open("rb") as file:
         found = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": archive.stat().st_size}
     if not record.exists():
@@ -163,10 +134,7 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
 
 
 def _read_through(archive: pathlib.Path, name: str, *, source: str) -> None:
-    """Refuse an archive that is damaged, not the set `name`, or points outside of itself.
-
-    TFDS skips members that would land elsewhere without a word, and stops before gzip's own checksum.
-    """
+    """Refuse an archive that is damaged, not the set `name`, or points outside of itself."""
     splits = set()
     try:
         with gzip.open(archive) as stream:
@@ -197,14 +165,12 @@ def _escapes(member: tarfile.TarInfo) -> bool:
     return any(posixpath.isabs(t) or posixpath.normpath(t).split("/")[0] == ".." for t in targets)
 
 
-def _unpack(tfds: ModuleType, archive: pathlib.Path, scratch: pathlib.Path) -> None:
-    """Write the members of a verified archive under `scratch`.
-
-    One at a time: `DownloadManager.extract` queues what it reads without a bound, up to 8.6 GB in memory.
-    """
-    manager = tfds.download.DownloadManager(download_dir=scratch / "download")
-    for member, stream in manager.iter_archive(archive):
-        target = scratch / member
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            shutil.copyfileobj(stream, file, _CHUNK)
+def _unpack(archive: pathlib.Path, scratch: pathlib.Path) -> None:
+    """Write the members of a verified archive under `scratch`."""
+    with tarfile.open(archive) as members:
+        for member in members:
+            if member.isfile() and (source := members.extractfile(member)):
+                target = scratch / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    shutil.copyfileobj(source, file, _CHUNK)

@@ -4,9 +4,12 @@ TFDS is imported by the function that needs it, so importing this module does no
 """
 
 import difflib
+import urllib.error
+import urllib.request
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from p2p_jax.data import archives
+from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ NAMES = (
     "vangogh2photo",
 )
 SPLITS = ("train", "test")
+_TIMEOUT = 20  # seconds of silence
 _OWN_COPY = "name your own copy, a folder with trainA, trainB, testA and testB, with --config.data.dir=FOLDER"
 
 
@@ -53,7 +57,7 @@ def fetch(name: str, split: str) -> "tuple[tf.Tensor, tf.Tensor]":
             f"cycle_gan/{name} has the splits train and test, not {split!r}: "
             "set --config.data.train_split=train and --config.data.val_split=test"
         )
-    tfds = archives.import_tfds()
+    tfds = import_tfds()
     builder = tfds.builder(f"cycle_gan/{name}", try_gcs=False)
     downloads = builder.data_dir_root / "downloads"
     by_hand = downloads / "manual" / f"{name}.zip"
@@ -69,13 +73,30 @@ def fetch(name: str, split: str) -> "tuple[tf.Tensor, tf.Tensor]":
     return side_a, side_b
 
 
+def import_tfds() -> ModuleType:
+    """Return the tensorflow_datasets module.
+
+    Raises:
+      InputError: TFDS or TensorFlow is not installed.
+    """
+    try:
+        tensorflow()  # TFDS is installed without it and reads archives with it
+        import tensorflow_datasets
+    except (ImportError, InputError) as error:
+        raise InputError(
+            f"this data set is fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]', "
+            "or name a copy that you already have with --config.data.dir=FOLDER"
+        ) from error
+    return tensorflow_datasets
+
+
 def _probe_unless_here(builder: "tfds.core.DatasetBuilder", file_name: str) -> None:
     """Fail now if the archive is neither on disk nor on the server: TFDS would retry for minutes first."""
     downloads = builder.data_dir_root / "downloads"
     (url, info), *_ = [(url, info) for url, info in builder.url_infos.items() if info.filename == file_name]
     kept = (downloads / builder.name).glob("*.zip")  # as TFDS names them; only the size is known
     if not (downloads / "manual" / file_name).exists() and not any(x.stat().length == info.size for x in kept):
-        archives.probe(url)
+        _probe(url)
 
 
 def _load(tfds, name: str, split: str) -> "list[tf.Tensor]":
@@ -89,3 +110,12 @@ def _load(tfds, name: str, split: str) -> "list[tf.Tensor]":
         read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
     )
     return [side.map(lambda x: x["image"]).batch(len(side)).get_single_element() for side in sides]
+
+
+def _probe(url: str) -> None:
+    """Ask for `url` once; an unreachable one raises OSError or HTTPException within seconds."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_TIMEOUT).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # it is the open response, too
+        raise

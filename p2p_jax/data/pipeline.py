@@ -6,7 +6,6 @@ Images leave it as float32 [B, H, W, C] in [-1, 1], of the size of the crop.
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from p2p_jax.data.backend import iterate, tensorflow
 from p2p_jax.data.facts import find_facts
 from p2p_jax.data.memory import make_memories
 from p2p_jax.data.sides import Side, make_sides, try_task
-from p2p_jax.data.sources import Source, Unpaired, make_source
+from p2p_jax.data.sources import Source, Unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
 
@@ -97,51 +96,9 @@ def load(
         fingerprint=opening.fingerprint(train, val),
         train=lambda first_step: _train_batches(train_sides, config, first_step, process_index, process_count),
         validation=lambda batch_size: (
-            _validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
+            validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
         ),
         facts=facts,
-    )
-
-
-class Split(NamedTuple):
-    """One split of a data set, to be evaluated on.
-
-    Attributes:
-      names: of the images of ``real_a`` and of ``real_b``, in order; the same list twice if `paired`.
-      paired: whether ``real_b`` is what ``real_a`` should become.
-      batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
-      original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
-    """
-
-    names: tuple[list[str], list[str]]
-    paired: bool
-    batches: Callable[[int], Iterator[Batch]]
-    original: Callable[[int, int], np.ndarray]
-
-
-def load_split(config: ConfigDict, split: str) -> Split:
-    """Open one split of the data set of a config.
-
-    Args:
-      config: reads ``data``.
-      split: such as "train", "val" or "test".
-
-    Raises:
-      InputError: there is no such split, or a file cannot be used.
-    """
-    source = make_source(config.data, split)
-    sides, paired = make_sides(source, config, of_config(config.data)), not isinstance(source, Unpaired)
-    names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in sides]
-
-    def original(side, index):
-        images = sides[0 if paired else side].source.read(tensorflow().constant(index, "int64"))
-        return images[min(side, len(images) - 1) if paired else 0].numpy()
-
-    return Split(
-        names=(names[0], names[-1]),
-        paired=paired,
-        batches=lambda batch_size: _validation_batches(sides, config, batch_size, 0, 1),
-        original=original,
     )
 
 
@@ -173,9 +130,10 @@ def _train_batches(
     return _name_faults(iterate(ds.batch(share, drop_remainder=True)), examples)
 
 
-def _validation_batches(
+def validation_batches(
     sides: list[Side], config: ConfigDict, batch_size: int, process_index: int, process_count: int
 ) -> Iterator[Batch]:
+    """Stream a process's share of all examples once, in order; see ``Data.validation``."""
     tf = tensorflow()
     places = range(process_index, _length(sides), process_count)
 

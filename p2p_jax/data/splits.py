@@ -1,0 +1,78 @@
+"""One split of a data set as evaluation sees it: every example once, in order, beside the image as it was."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.data import decoded, sides
+from p2p_jax.data.pipeline import Batch, validation_batches
+from p2p_jax.data.sources import Unpaired, loader, make_source
+from p2p_jax.images.domains import of_config
+
+
+class Split(NamedTuple):
+    """One split of a data set, to be evaluated on.
+
+    Attributes:
+      names: of the images of ``real_a`` and of ``real_b``, in order; the same list twice if `paired`.
+      paired: whether ``real_b`` is what ``real_a`` should become.
+      batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
+      original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
+    """
+
+    names: tuple[list[str], list[str]]
+    paired: bool
+    batches: Callable[[int], Iterator[Batch]]
+    original: Callable[[int, int], np.ndarray]
+
+
+def load_split(config: ConfigDict, split: str) -> Split:
+    """Open one split of the data set of a config; TensorFlow is needed for inputs that are made of photographs alone.
+
+    Args:
+      config: reads ``data`` and ``task``.
+      split: such as "train", "val" or "test".
+
+    Raises:
+      InputError: there is no such split, or a file cannot be used.
+    """
+    source, domains = make_source(config.data, split), of_config(config.data)
+    paired = not isinstance(source, Unpaired)
+    is_made = config.task.get("input") or config.data.source == "photos"
+    found = (sides if is_made else decoded).make_sides(source, config, domains)
+    names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in found]
+
+    def batches(batch_size):
+        if is_made:
+            return validation_batches(found, config, batch_size, 0, 1)
+        return _decoded_batches(found, config.data, batch_size)
+
+    def original(side, index):
+        images = loader(found[0 if paired else side].source)(index)
+        return images[min(side, len(images) - 1) if paired else 0]
+
+    return Split((names[0], names[-1]), paired, batches, original)
+
+
+def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int) -> Iterator[Batch]:
+    """Yield what the stream would give, decoded one batch ahead."""
+    count = max(len(side.source.names) for side in found)
+
+    def batch(first):
+        places = range(first, min(first + batch_size, count))
+        parts = [
+            decoded.for_validation(side, [place % len(side.source.names) for place in places], data)(slice(None))
+            for side in found
+        ]
+        return dict(zip(("real_a", "real_b"), itertools.chain.from_iterable(parts), strict=True))
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(batch, 0)
+        for first in range(batch_size, count + batch_size, batch_size):
+            ready, ahead = ahead.result(), pool.submit(batch, first) if first < count else ahead
+            yield ready
