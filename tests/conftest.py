@@ -21,6 +21,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the tests' own subprocesses
 import jax
 import numpy as np
 import pytest
+from jax.extend import core
 
 from p2p_jax import train
 from p2p_jax.config import complete
@@ -97,6 +98,15 @@ def memory_data(config, num_train=8, num_val=3):
             yield {key: value[i : i + batch_size] for key, value in batch.items()}
 
     return Data(num_train=num_train, num_val=num_val, fingerprint="noise", train=train, validation=validation)
+
+
+def equations(jaxpr):
+    """Yield all equations of a traced program, those of its parts too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr)):
+            if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
+                yield from equations(getattr(value, "jaxpr", value))
 
 
 @pytest.fixture(autouse=True)

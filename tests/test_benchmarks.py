@@ -12,7 +12,7 @@ from conftest import CHEAP_COMPILATION
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the benchmarks, which are not installed
 
-from benchmarks import accelerator, cost, train_step, turns
+from benchmarks import accelerator, cost, memory, train_step, turns
 from benchmarks.experiments import make_config
 from p2p_jax.config import complete
 from p2p_jax.nets import PatchGAN
@@ -372,3 +372,14 @@ def test_rehearsal_without_tensorflow(tmp_path, monkeypatch):
     assert [row["step"] for row in part["evaluations"]] == [4]
     assert 0 < part["evaluations"][-1]["eval/l1"] < 1
     assert (output / "facades_float32_step_0000004.png").is_file()
+
+
+def test_memory_is_a_line_in_pixels():
+    points = [(make_config("pix2pix", 64, batch), memory.Memory(1, 2, 1000 + 3 * batch * 64**2)) for batch in (2, 4)]
+    line = memory.fit(points)
+    assert line == (1000, 3)
+    config = make_config("pix2pix", 128, 5, width=8)
+    found = memory.predict(line, config)
+    assert found.temporary == 1000 + 3 * 5 * 128**2
+    assert found.images == 2 * 5 * 128**2 * 3 * 4
+    assert found.state > 3 * 4 * cost.count_parameters(config)  # parameters, Adam's two moments, statistics

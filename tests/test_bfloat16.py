@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, random_batch, small_config, small_cyclegan_config
-from jax.extend import core
+from conftest import equations, memory_data, random_batch, small_config, small_cyclegan_config
 from jax.flatten_util import ravel_pytree
 
 from p2p_jax import Translator, parallel, train
@@ -22,15 +21,6 @@ CONFIGS = {
     "cyclegan, remat": lambda **changes: small_cyclegan_config(generator__remat=True, **changes),
 }
 PRODUCTS = ("conv_general_dilated", "dot_general")
-
-
-def equations(jaxpr):
-    """Yield all equations of a program, those of its parts too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr)):
-            if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
-                yield from equations(getattr(value, "jaxpr", value))
 
 
 def start(config):

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_batch, small_config, small_cyclegan_config
-from jax.extend import core
+from conftest import equations, random_batch, small_config, small_cyclegan_config
 from jax.flatten_util import ravel_pytree
 
 import p2p_jax
@@ -42,15 +41,6 @@ def loss_of(network, variables, x):
         return jnp.square(y - 0.3).mean(), new
 
     return loss
-
-
-def equations(jaxpr):
-    """Return all equations of a program, those of its parts too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr)):
-            if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
-                yield from equations(getattr(value, "jaxpr", value))
 
 
 def count(function, *args, names):

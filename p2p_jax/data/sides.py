@@ -105,7 +105,7 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     Raises:
       InputError: the source or the task does not fit the rest.
     """
-    if config.task.get("input") or config.data.source == "photos":
+    if makes_input(config):
         if isinstance(source, Unpaired):
             raise InputError("config.task.input makes pairs; config.data.source has none: use photos")
         if config.data.direction == "BtoA":
@@ -116,6 +116,11 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     for side in sides:
         _check_read(side, config.data)
     return sides
+
+
+def makes_input(config: ConfigDict) -> bool:
+    """Tell whether the input is made of photographs by a function of Python, which only the stream runs."""
+    return bool(config.task.get("input")) or config.data.source == "photos"
 
 
 def arrange(source: Source | Unpaired, direction: str, domains: tuple[Domain, Domain]) -> list[Side]:

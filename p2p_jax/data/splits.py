@@ -43,7 +43,7 @@ def load_split(config: ConfigDict, split: str) -> Split:
     """
     source, domains = make_source(config.data, split), of_config(config.data)
     paired = not isinstance(source, Unpaired)
-    is_made = config.task.get("input") or config.data.source == "photos"
+    is_made = sides.makes_input(config)
     found = (sides if is_made else decoded).make_sides(source, config, domains)
     names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in found]
 
