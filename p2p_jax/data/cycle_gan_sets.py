@@ -1,19 +1,19 @@
-"""The unpaired sets of the CycleGAN paper (Zhu et al., 2017), as TensorFlow Datasets downloads, checks and keeps them.
+"""The unpaired sets of the CycleGAN paper (Zhu et al., 2017), downloaded and checked by TensorFlow Datasets.
 
-TFDS is imported by the function that needs it, so importing this module does not import it.
+TFDS is imported by the function that needs it, so importing this module does not import it; TensorFlow is not needed.
 """
 
 import difflib
 import urllib.error
 import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from p2p_jax.data.backend import tensorflow
 from p2p_jax.errors import InputError
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
 NAMES = (
@@ -33,17 +33,17 @@ _TIMEOUT = 20  # seconds of silence
 _OWN_COPY = "name your own copy, a folder with trainA, trainB, testA and testB, with --config.data.dir=FOLDER"
 
 
-def fetch(name: str, split: str) -> "tuple[tf.Tensor, tf.Tensor]":
+def fetch(name: str, split: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the encoded images of one split, downloading the set where that is still to do.
 
-    TFDS keeps it in ``$TFDS_DATA_DIR``, else in ``~/tensorflow_datasets``.
+    The archive is kept in ``$TFDS_DATA_DIR``, else in ``~/tensorflow_datasets``, in ``downloads``.
 
     Args:
       name: one of ``NAMES``.
       split: one of ``SPLITS``.
 
     Returns:
-      The images of side A and those of side B: string tensors [N_A] and [N_B], in an order that never changes.
+      The images of side A and those of side B, by their names in the archive and in the order of these.
 
     Raises:
       InputError: the name or the split is unknown, TFDS is missing, or the set cannot be had.
@@ -62,9 +62,7 @@ def fetch(name: str, split: str) -> "tuple[tf.Tensor, tf.Tensor]":
     downloads = builder.data_dir_root / "downloads"
     by_hand = downloads / "manual" / f"{name}.zip"
     try:
-        if not (builder.data_path / "dataset_info.json").exists():
-            _probe_unless_here(builder, by_hand.name)
-        side_a, side_b = _load(tfds, name, split)
+        side_a, side_b = _read(_download(tfds, builder, f"{name}.zip"), name, split)
     except Exception as error:  # TFDS raises what its libraries raise, and bare Exceptions of its own
         raise InputError(
             f"cycle_gan/{name} cannot be had ({type(error).__name__}: {error}). "
@@ -77,39 +75,42 @@ def import_tfds() -> ModuleType:
     """Return the tensorflow_datasets module.
 
     Raises:
-      InputError: TFDS or TensorFlow is not installed.
+      InputError: TFDS cannot be imported.
     """
     try:
-        tensorflow()  # TFDS is installed without it and reads archives with it
         import tensorflow_datasets
-    except (ImportError, InputError) as error:
+    except ImportError as error:
         raise InputError(
-            f"this data set is fetched by TensorFlow Datasets ({error}): pip install 'p2p_jax[data]', "
+            f"this data set is fetched by TensorFlow Datasets ({error}): pip install tensorflow-datasets, "
             "or name a copy that you already have with --config.data.dir=FOLDER"
         ) from error
     return tensorflow_datasets
 
 
-def _probe_unless_here(builder: "tfds.core.DatasetBuilder", file_name: str) -> None:
-    """Fail now if the archive is neither on disk nor on the server: TFDS would retry for minutes first."""
+def _download(tfds: ModuleType, builder: "tfds.core.DatasetBuilder", file_name: str) -> Path:
+    """Return the archive, whose size and SHA-256 TFDS knows."""
     downloads = builder.data_dir_root / "downloads"
     (url, info), *_ = [(url, info) for url, info in builder.url_infos.items() if info.filename == file_name]
     kept = (downloads / builder.name).glob("*.zip")  # as TFDS names them; only the size is known
     if not (downloads / "manual" / file_name).exists() and not any(x.stat().length == info.size for x in kept):
-        _probe(url)
-
-
-def _load(tfds, name: str, split: str) -> "list[tf.Tensor]":
-    """Read both sides whole; one file after the other and unshuffled, so that the order is always the same."""
-    sides = tfds.load(
-        f"cycle_gan/{name}",
-        split=[f"{split}A", f"{split}B"],
-        decoders={"image": tfds.decode.SkipDecoding()},
-        shuffle_files=False,
-        try_gcs=False,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        _probe(url)  # fails now: TFDS would retry for minutes first
+    manager = tfds.download.DownloadManager(
+        download_dir=downloads,
+        manual_dir=downloads / "manual",
+        url_infos=builder.url_infos,
+        dataset_name=builder.name,
+        register_checksums=False,
     )
-    return [side.map(lambda x: x["image"]).batch(len(side)).get_single_element() for side in sides]
+    return Path(manager.download(url))
+
+
+def _read(archive: Path, name: str, split: str) -> list[dict[str, bytes]]:
+    with zipfile.ZipFile(archive) as file:
+        paths = sorted(PurePosixPath(member.filename) for member in file.infolist() if not member.is_dir())
+        return [
+            {path.name: file.read(str(path)) for path in paths if path.parent == PurePosixPath(name, f"{split}{side}")}
+            for side in "AB"
+        ]
 
 
 def _probe(url: str) -> None:

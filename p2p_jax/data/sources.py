@@ -207,21 +207,22 @@ def _files(
 
 
 def _cycle_gan(name: str, split: str) -> Unpaired:
-    """Hold one of TFDS's sets in memory as it is encoded: its files allow no access by index."""
+    """Hold one of the published sets in memory as it is encoded."""
 
-    def source(side: str, encoded: "tf.Tensor") -> Source:
-        files, checksum = encoded.numpy(), 0
+    def source(side: str, encoded: Mapping[str, bytes]) -> Source:
+        files, checksum = list(encoded.values()), 0
         for contents in files:
             checksum = zlib.crc32(contents, checksum)
+        tensor = reading.once(lambda tf: tf.constant(files))
 
         def load(index):
             with Image.open(io.BytesIO(files[index])) as image:
                 return (np.asarray(image.convert("RGB")),)
 
         return Source(
-            names=[f"cycle_gan/{name}/{split}{side}[{i}]" for i in range(len(encoded))],
-            # Three channels whatever the file has, as TFDS reads it: some are grayscale.
-            read=lambda index: (reading.decode(encoded[index], channels=3),),
+            names=[f"cycle_gan/{name}/{split}{side}/{file}" for file in encoded],
+            # Three channels whatever the file has: some are grayscale.
+            read=lambda index: (reading.decode(tensor()[index], channels=3),),
             mark=f"{checksum:08x}",
             load=load,
         )
