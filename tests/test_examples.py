@@ -5,10 +5,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import memory_data, small_cyclegan_config
+from conftest import memory_data, small_config, small_cyclegan_config
 
 import p2p_jax
 from p2p_jax.config import complete, load, resolve
+from p2p_jax.options import is_unpaired
 from p2p_jax.testing import check_objective
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -19,7 +20,10 @@ def config(request, monkeypatch):
     """An example's own config, made small."""
     monkeypatch.chdir(EXAMPLES.parent)  # where its module is found
     example = load(str(EXAMPLES / f"{request.param}.py"))
-    small = small_cyclegan_config(batch_size=2, objective=example.objective, best_metric=example.best_metric)
+    make_small = small_cyclegan_config if is_unpaired(example.data.source) else small_config
+    small = make_small(batch_size=2, objective=example.objective, best_metric=example.best_metric)
+    with small.unlocked():
+        small.discriminator.norm = example.discriminator.norm
     return complete({**small.to_dict(), "loss": example.loss.to_dict()})
 
 
