@@ -11,6 +11,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    url="https://github.com/p2p-jax/p2p_jax",
     python_requires=">=3.11",
     # configs/ stands at the top of the checkout, where users look for it, and is installed as p2p_jax.configs.
     packages=[*find_packages(include=["p2p_jax", "p2p_jax.*"]), "p2p_jax.configs"],
@@ -42,11 +43,16 @@ setup(
         "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24", "flatbuffers"],
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
         "video": ["av>=14"],
+        # No ipykernel: the one that Colab or Jupyter runs must stay as it is.
+        "notebooks": ["anywidget>=0.9.13", "ipython", "matplotlib>=3.8", "pandas>=2.2"],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
             "selenium>=4.20",  # drives the pages in Chromium, where there is one
+            "nbclient>=0.10",  # runs the notebooks, in
+            "ipykernel>=6.29",
         ],
         "dev": ["ruff>=0.12", "mypy>=1.15"],
         "cuda": ["jax[cuda12]>=0.7.2"],

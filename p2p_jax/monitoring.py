@@ -113,7 +113,10 @@ class Log:
 
     def _write_grid(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         grid = make_grid(pictures(images, of_config(self._config.data)))
-        Image.fromarray(grid).save(self._workdir / "samples" / f"step_{step:07d}.png")
+        path = self._workdir / "samples" / f"step_{step:07d}.png"
+        partial = path.with_suffix(".tmp")  # who looks on while it is written sees a whole file or none
+        Image.fromarray(grid).save(partial, "PNG")
+        os.replace(partial, path)
         if self._tensorboard:
             self._tensorboard.add_image("samples", grid, step, dataformats="HWC")
 

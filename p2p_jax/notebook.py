@@ -1,0 +1,110 @@
+"""For notebooks, on Colab and elsewhere: pictures, sample grids while a run trains, a pad to draw label maps on."""
+
+import base64
+import contextlib
+import io
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from p2p_jax.errors import InputError
+from p2p_jax.monitoring import make_grid
+
+try:
+    import anywidget
+    import traitlets
+    from IPython import display
+except ImportError as error:
+    raise InputError(
+        f"p2p_jax.notebook needs the packages of notebooks ({error}): pip install 'p2p_jax[notebooks]'"
+    ) from error
+
+_LOOK_EVERY = 0.5  # seconds
+
+
+@contextlib.contextmanager
+def live_samples(workdir: str | Path) -> Iterator[None]:
+    """Show the newest sample grid of a run under the cell, as long as the block lasts that trains it.
+
+    Args:
+      workdir: the run's directory; it need not be there yet.
+    """
+    done = threading.Event()
+    shown, handle = None, display.DisplayHandle()
+
+    def show_newest():
+        nonlocal shown
+        newest = max(Path(workdir, "samples").glob("step_*.png"), default=None)
+        if newest in (None, shown):
+            return
+        show = handle.display if shown is None else handle.update
+        show(display.Image(newest.read_bytes()))
+        shown = newest
+
+    def watch():
+        while not done.wait(_LOOK_EVERY):
+            show_newest()
+
+    thread, verbosity = threading.Thread(target=watch, daemon=True), logging.get_verbosity()
+    thread.start()
+    logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        done.set()
+        thread.join()
+        show_newest()
+
+
+def grid(columns: Mapping[str, np.ndarray | Sequence[np.ndarray]], height: int = 128) -> Image.Image:
+    """Lay images out in named columns, to be the last line of a cell.
+
+    Args:
+      columns: name -> images [N, H, W, 1 or 3] (or a sequence of them), uint8 or floating in [-1, 1]; all of one size.
+      height: smaller images are enlarged by whole factors to about this height, without smoothing.
+    """
+    pictures = {name: _as_uint8(np.stack(list(images))) for name, images in columns.items()}
+    factor = max(1, round(height / next(iter(pictures.values())).shape[1]))
+    return Image.fromarray(make_grid({k: x.repeat(factor, 1).repeat(factor, 2) for k, x in pictures.items()}))
+
+
+def _as_uint8(images: np.ndarray) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return images
+    return np.rint((np.clip(images.astype(np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+class DrawingPad(anywidget.AnyWidget):
+    """A picture to draw on with the mouse, in rectangles or freely, with the colours of a palette.
+
+    Args:
+      image: [H, W, 3] uint8, the picture to begin with.
+      colors: name -> (red, green, blue), 0 to 255.
+      scale: how many times as large it is shown.
+    """
+
+    _esm = Path(__file__).with_name("drawing_pad.js")
+    _colors = traitlets.Dict().tag(sync=True)
+    _scale = traitlets.Int().tag(sync=True)
+    _start = traitlets.Unicode().tag(sync=True)  # pictures are PNG files as data URLs
+    _drawn = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, image: np.ndarray, colors: Mapping[str, np.ndarray | tuple[int, int, int]], scale: int = 2):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+            raise InputError(f"a picture to draw on is uint8 [H, W, 3], not {image.dtype} {image.shape}")
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        start = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        named = {name: "#" + bytes(int(x) for x in color).hex() for name, color in colors.items()}
+        super().__init__(_colors=named, _scale=scale, _start=start, _drawn=start)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The picture as it is drawn now: [H, W, 3] uint8."""
+        with Image.open(io.BytesIO(base64.b64decode(self._drawn.partition(",")[2]))) as image:
+            return np.asarray(image.convert("RGB"))
