@@ -30,6 +30,7 @@ setup(
         "absl-py>=2.1",
         "pillow>=10.3",
         "tqdm>=4.66",
+        "flatbuffers>=24",  # jax.export writes with it
     ],
     extras_require={
         "data": [
@@ -40,7 +41,7 @@ setup(
         "eval": ["scikit-image>=0.24"],  # Lab colours
         "images": ["tifffile>=2024.8", "imagecodecs>=2024.9", "scikit-image>=0.24"],  # TIFF; 16-bit PNG; Lab, Canny
         "torch": ["torch>=2.6"],  # files of PyTorch, in and out
-        "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24", "flatbuffers"],
+        "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24"],
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
         "video": ["av>=14"],
         # No ipykernel: the one that Colab or Jupyter runs must stay as it is.

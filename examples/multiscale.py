@@ -6,7 +6,7 @@ Each discriminator sees the images at half the size of the one before. In place 
 their inner layers as the real image does. Translation and evaluation are pix2pix's. The library's loop trains it
 unchanged, started in the folder that holds examples/.
 
-Hardware: any CPU. Time: 3 to 4 minutes on 2 cores. Expect a validation L1 of about 0.06, although L1 is not learnt from.
+Hardware: any CPU. Time: 3 to 4 minutes on 2 cores. Expect a validation L1 of about 0.06, which it is not trained on.
 """
 
 import flax.linen as nn

@@ -24,6 +24,7 @@ except ImportError as error:
     ) from error
 
 _LOOK_EVERY = 0.5  # seconds
+_WIDTH = 500  # pixels, to about which small grids are enlarged
 
 
 @contextlib.contextmanager
@@ -42,7 +43,8 @@ def live_samples(workdir: str | Path) -> Iterator[None]:
         if newest in (None, shown):
             return
         show = handle.display if shown is None else handle.update
-        show(display.Image(newest.read_bytes()))
+        with Image.open(newest) as image:
+            show(display.Image(newest.read_bytes(), width=image.width * max(1, round(_WIDTH / image.width))))
         shown = newest
 
     def watch():

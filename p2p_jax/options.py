@@ -12,6 +12,7 @@ from p2p_jax.images import domains
 # name, `loss` by the objective (`LOSS` in objectives/pix2pix.py and objectives/cyclegan.py explains its options). In
 # `task`, `input` names a function that makes A of photographs B (p2p_jax/images/tasks.py has ours), whose options stand
 # beside it. `extra` belongs to objectives outside the library.
+# --8<-- [start:defaults]
 DEFAULTS: dict[str, Any] = {
     "objective": "p2p_jax:pix2pix",  # "module:function" from a config to an Objective
     "seed": 0,  # of everything random: initialisation, dropout, data order, augmentation
@@ -92,6 +93,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "extra": None,
 }
+# --8<-- [end:defaults]
 SECTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "task": {},
     "generator": {"network": "p2p_jax.nets:UNet"},

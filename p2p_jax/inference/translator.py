@@ -135,7 +135,9 @@ class Translator:
     @overload
     def __call__(self, images: Sequence[np.ndarray], *, normalized: bool = False) -> list[np.ndarray]: ...
 
-    def __call__(self, images, *, normalized=False):
+    def __call__(
+        self, images: np.ndarray | Sequence[np.ndarray], *, normalized: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
         """Translate images.
 
         Args:

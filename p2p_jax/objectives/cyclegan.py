@@ -20,6 +20,7 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 
+# --8<-- [start:options]
 LOSS = {
     "gan": "lsgan",  # "lsgan" (squared error), "vanilla" (cross-entropy) or "module:name" of a losses.GanLoss
     "lambda_gan": 1.0,  # 0 leaves the discriminators out
@@ -28,6 +29,7 @@ LOSS = {
     "lambda_identity": 0.0,  # as a fraction of lambda_cycle; the paper has 0.5 for paintings and flowers
     "pool_size": 50,  # fakes of each domain kept for its discriminator, over all devices together; 0: none
 }
+# --8<-- [end:options]
 """Options of ``config.loss`` with their values where a config is silent."""
 
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}

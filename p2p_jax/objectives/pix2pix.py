@@ -21,12 +21,14 @@ from p2p_jax.objectives.base import (
 from p2p_jax.objectives.metrics import full_reference
 from p2p_jax.options import is_unpaired
 
+# --8<-- [start:options]
 LOSS = {
     "gan": "vanilla",  # "vanilla" (cross-entropy), "lsgan" (squared error) or "module:name" of a losses.GanLoss
     "lambda_gan": 1.0,  # 0 leaves the discriminator out
     "lambda_l1": 100.0,
     "conditional": True,  # the discriminator sees the input too
 }
+# --8<-- [end:options]
 """Options of ``config.loss`` with their values where a config is silent."""
 
 

@@ -1,0 +1,357 @@
+"""The documentation is true: the site builds without a warning, and commands and snippets run as printed.
+
+What would download a set is checked as far as the complete config; what serves pages as far as its arguments.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from p2p_jax import main
+from p2p_jax.config import complete, load_with_overrides, resolve
+
+ROOT = Path(__file__).parent.parent
+PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+BLOCKS = [match.groupdict() | {"page": page} for page, text in PAGES.items() for match in BLOCK.finditer(text)]
+FILES = {block["mark"][6:]: block["text"] for block in BLOCKS if (block["mark"] or "").startswith("file: ")}
+SNIPPETS = {
+    page: "\n".join(
+        block["text"]
+        for block in BLOCKS
+        if (block["page"], block["language"], block["mark"]) == (page, "python", None) and "--8<--" not in block["text"]
+    )
+    for page in PAGES
+}
+LINES = [
+    line
+    for text in [
+        *(block["text"] for block in BLOCKS if block["language"] == "bash"),
+        *(path.read_text() for room in ("configs", "examples") for path in sorted((ROOT / room).glob("*.py"))),
+    ]
+    for line in re.sub(r"\\\n\s*", "", text).splitlines()
+]
+COMMANDS = list(dict.fromkeys(line for line in LINES if "python -m p2p_jax." in line))
+TRAINING = [line.split("python -m p2p_jax.main ")[1] for line in COMMANDS if "p2p_jax.main" in line]
+WITHOUT_DOWNLOAD = [
+    line
+    for line in TRAINING
+    if re.search(r"data\.dir=photos|quickstart|my_", line)  # examples/ have tests of their own
+]
+SMALL = shlex.split(
+    "--config.num_steps=1 --config.batch_size=2 --config.num_samples=1 --config.data.load_size=36 "
+    "--config.data.crop_size=32 --config.generator.base_width=4 --config.discriminator.base_width=4 "
+    "--config.discriminator.receptive_field=16"
+)
+
+
+def python(folder, code):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that a reader is in, with the files that the pages tell to write."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in FILES:
+        sys.modules.pop(Path(name).stem, None)
+
+
+def write_photos(source):
+    """Write images as the layout of a ``data.source`` wants them into photos/."""
+    names = {"folders": ["{}/A", "{}/B"], "unpaired": ["{}A", "{}B"]}.get(source, ["{}"])
+    for name in names:
+        for split in ("train", "val", "test"):
+            into = Path("photos", name.format(split))
+            into.mkdir(parents=True)
+            for i in range(3):
+                noise = np.random.RandomState(i).randint(0, 256, (40, 80 if "side" in source else 40, 3), np.uint8)
+                Image.fromarray(noise).save(into / f"{i}.png")
+
+
+def config_of(command):
+    args, overrides = main._parser().parse_known_args(shlex.split(command))
+    return complete(load_with_overrides(args.config, overrides))
+
+
+def test_files_that_readers_write_are_known():
+    assert set(FILES) == {"my_variant.py", "my_config.py", "my_settings.py", "my_source.py", "my_losses.py"}
+    assert len(TRAINING) > 40 and len(WITHOUT_DOWNLOAD) > 10
+
+
+def test_every_training_command_makes_an_objective(folder):
+    options = {option for text in PAGES.values() for option in re.findall(r"`(--config\.[^`]*=[^`]+)`", text)}
+    commands = TRAINING + [
+        f"--config {'horse2zebra' if re.search('cycle|identity|pool|blocks', option) else 'facades'} {option}"
+        for option in sorted(options)
+        if not re.search("FOLDER|SECTION|OLD_RUN|resident", option)
+    ]
+    assert len(options) > 25
+    for command in commands:
+        config = config_of(command)
+        with config.unlocked():
+            config.data.num_train = 400
+        assert len(resolve(config.objective)(config)) == 4, command
+
+
+@pytest.mark.parametrize("command", WITHOUT_DOWNLOAD)
+def test_training_commands_run(folder, command):
+    config = config_of(command)
+    write_photos(config.data.source)
+    depth = "num_blocks=1" if config.generator.network.endswith("ResNet") else "num_downs=4"
+    given = [part for part in shlex.split(command) if "num_steps" not in part]
+    main.run([*given, *SMALL, f"--config.generator.{depth}"])
+    (summary,) = folder.glob("runs/*/summary.txt")
+    assert summary.read_text().startswith(f"Finished: 1 steps of {config.objective}")
+
+
+def arguments_of(name, *words):
+    found = [shlex.split(line.split(f"p2p_jax.{name} ")[1]) for line in COMMANDS if f"p2p_jax.{name} " in line]
+    return [arguments for arguments in found if all(word in arguments for word in words)]
+
+
+def run(name, arguments):
+    with contextlib.suppress(SystemExit):
+        importlib.import_module(f"p2p_jax.{name}").run(arguments)
+
+
+COMMANDS_ON_A_RUN = ["translate", "evaluate", "train_segmenter", "ablate", "study", "convert", "export"]
+
+
+def test_every_command_exists():
+    modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
+    assert modules == {f"p2p_jax.{name}" for name in {"main", "prepare_cityscapes", "inspect_data", *COMMANDS_ON_A_RUN}}
+    for module in modules:
+        result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
+        assert "usage" in result.stdout.lower() or "--workdir" in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS_ON_A_RUN)
+def test_commands_on_a_run_parse(name):
+    commands = arguments_of(name)
+    assert commands
+    for arguments in commands:
+        assert vars(importlib.import_module(f"p2p_jax.{name}")._parser().parse_args(arguments))
+
+
+def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
+    for name in ("mine", "quickstart"):
+        shutil.copytree(pix2pix_run, folder / "runs" / name)
+    (folder / "photos" / "new").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "navy").save(folder / "photos" / "new" / "plain.png")
+    for arguments in arguments_of("translate"):
+        run("translate", arguments)
+    with Image.open(folder / "translated" / "plain.png") as image:
+        assert image.size == (40, 30)
+    for arguments in arguments_of("evaluate"):
+        if "--segmenter" not in arguments:
+            run("evaluate", arguments)
+            workdir = Path(arguments[arguments.index("--workdir") + 1])
+            results = json.loads((workdir / "evaluation" / "val_4" / "results.json").read_text())
+            assert results["metrics"]["l1"]["count"] == results["num_images"] == 100
+    run("study", arguments_of("study", "make")[0])
+    assert (folder / "runs" / "study" / "study.json").is_file()
+    run("study", arguments_of("study", "analyse")[0])
+    assert "Published, on other people and images" in capsys.readouterr().out
+
+
+def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
+    shutil.copytree(pix2pix_run, folder / "runs" / "mine")
+    (arguments,) = arguments_of("train_segmenter")
+    run("train_segmenter", [*arguments, "--num_steps", "2", "--base_width", "4"])
+    (arguments,) = arguments_of("evaluate", "--segmenter")
+    run("evaluate", arguments)
+    results = json.loads((folder / "runs" / "mine" / "evaluation" / "val_4" / "results.json").read_text())
+    assert set(results["set_metrics"]) == {"histogram intersection", "FCN score [own FCN-8s, seed 0]"}
+
+
+def test_data_sets_are_inspected_as_printed(folder, capsys):
+    write_photos("side_by_side")
+    for arguments in arguments_of("inspect_data"):
+        run("inspect_data", arguments)
+    assert "3 pairs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["onnx", "stablehlo"])
+def test_exports_are_written_and_loaded_as_printed(folder, pix2pix_run, name):
+    pytest.importorskip("jax2onnx" if name == "onnx" else "flatbuffers")
+    for workdir in ("mine", "quickstart"):
+        shutil.copytree(pix2pix_run, folder / "runs" / workdir)
+    for arguments in arguments_of("export", name):
+        run("export", arguments)
+        assert Path(arguments[arguments.index("--output") + 1]).stat().st_size > 10_000
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == name]
+    assert len(snippet.strip().splitlines()) <= 7  # six lines and an empty one
+    output = python(folder, snippet + "\nprint(translated.shape, translated.dtype)")
+    assert output.strip() == {"onnx": "(2, 64, 64, 3) float32", "stablehlo": "(2, 64, 64, 3) uint8"}[name]
+
+
+def test_weights_of_pytorch_come_and_go_as_printed(folder, pix2pix_run):
+    pytest.importorskip("torch")
+    from p2p_jax.inference.run import open_run
+    from p2p_jax.interop import write_torch
+
+    write_torch(open_run(pix2pix_run), folder)
+    shutil.copytree(pix2pix_run, folder / "runs" / "mine")
+    (arguments,) = arguments_of("convert")
+    run("convert", arguments)
+    theirs = open_run(folder / "runs" / "theirs")
+    assert theirs.step == 4 and set(theirs.shapes["params"]) == {"generator", "discriminator"}
+    (arguments,) = arguments_of("export", "torch")
+    run("export", arguments)
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == "torch"]
+    assert "model.model.0.weight torch.float32" in python(
+        folder, snippet + "\nfor name, value in state_dict.items(): print(name, value.dtype)"
+    )
+
+
+SMALL_NETWORKS = """
+import p2p_jax
+import p2p_jax.config
+
+
+def load_small(name):
+    config = p2p_jax.config.load(name)
+    config.generator.base_width = config.discriminator.base_width = 4
+    config.batch_size = 2
+    return config
+
+
+p2p_jax.load_config = load_small
+"""
+SHOW = {
+    "README": (
+        "(2, 64, 64, 3) uint8 40 8",
+        "print(translated.shape, translated.dtype, state['step'], generator.num_downs)",
+    ),
+    "quickstart": ("40", "print(state['step'])"),
+    "data": (
+        "float32 (8, 64, 64, 1)",
+        "own = p2p_jax.Translator.from_workdir('runs/from_arrays')(a); print(own.dtype, own.shape)",
+    ),
+    "translating": ("(2, 64, 64, 3) uint8", "print(translated.shape, translated.dtype)"),
+    "evaluation": ("True", "print((results['step'], results['split']) == (4, 'val'))"),
+    "objectives": ("contract kept", "print('contract kept')"),
+}
+
+
+def test_snippets_are_on_known_pages():
+    assert {page for page, text in SNIPPETS.items() if text} == set(SHOW)
+
+
+@pytest.mark.parametrize("page", SHOW)
+def test_snippets_run_as_printed(folder, pix2pix_run, page):
+    for name in ("mine", "quickstart"):
+        shutil.copytree(pix2pix_run, folder / "runs" / name)
+    expected, show = SHOW[page]
+    assert expected in python(folder, "\n".join([SMALL_NETWORKS, SNIPPETS[page], show]))
+
+
+def test_own_objective_changes_the_result(folder):
+    small = "config.num_steps = 1; config.batch_size = 2; config.generator.base_width = 4; config.data.crop_size = 64"
+    output = python(
+        folder,
+        f"""
+        import p2p_jax, my_config
+        losses = []
+        for noise in (0.0, 0.5):
+            config = my_config.get_config()
+            {small}
+            config.extra.noise = noise
+            config.data.val_split = ""
+            p2p_jax.train(config, f"runs/{{noise}}")
+            losses.append(open(f"runs/{{noise}}/metrics.csv").read().splitlines()[-1])
+        print("differ", losses[0] != losses[1])
+        """,
+    )
+    assert "differ True" in output
+
+
+def test_other_lines_of_shells_are_known():
+    extras = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
+    named = {
+        name
+        for text in (*PAGES.values(), (ROOT / "CONTRIBUTING.md").read_text())
+        for group in re.findall(r"'(?:\.|p2p_jax)\[([\w,]+)\]'", text)
+        for name in group.split(",")
+    }
+    assert named <= extras and len(extras) > 10
+    lines = [line for block in BLOCKS if block["language"] == "bash" for line in block["text"].splitlines()]
+    others = {line for line in lines if line and not line.startswith("#") and "python -m p2p_jax." not in line}
+    assert {line for line in others if not line.startswith("pip install -e '.[")} == {
+        "git clone https://github.com/p2p-jax/p2p_jax && cd p2p_jax",
+        "python3 -m venv .venv && . .venv/bin/activate",
+        "python3 -m venv .venv && . .venv/bin/activate && "
+        "pip install -e '.[data,tb,eval,images,video,notebooks,docs,test]' && pytest",  # what CI runs
+        'python -c "import jax; print(jax.devices())"',
+        "jupyter lab notebooks",
+    }
+    assert "CpuDevice" in python(ROOT, "import jax; print(jax.devices())")
+
+
+def test_marked_commands_are_there_for_ci():
+    marked = {block["mark"]: block["text"] for block in BLOCKS if block["mark"] in ("quickstart", "tests")}
+    assert marked["tests"].strip().endswith("&& pytest")
+    assert marked["quickstart"].strip().endswith("python -m p2p_jax.main --config configs/quickstart.py")
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)h][^)]*)\)", PAGES["README"]))))
+def test_links_of_the_readme_lead_somewhere(link):
+    path, _, anchor = link.partition("#")
+    assert (ROOT / path).exists()
+    headings = (
+        [line.lstrip("# ").lower().replace(" ", "-") for line in (ROOT / path).read_text().splitlines()]
+        if anchor
+        else [""]
+    )
+    assert anchor in headings
+
+
+def test_links_into_the_repository_lead_somewhere():
+    links = {link for text in PAGES.values() for link in re.findall(r"p2p_jax/(?:blob|tree)/main/([^)#\s]*)", text)}
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # Material's note on its own future
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and "WARNING" not in result.stderr, result.stderr
+    assert {path.parent.name for path in tmp_path.glob("*/index.html")} >= set(PAGES) - {"README", "index"}
+    assert "steps between sample grids" in (tmp_path / "configs" / "index.html").read_text()
+    for page, text in {"index": "the experiment; missing options", "objectives": "averages gradients"}.items():
+        assert text in (tmp_path / "api" / ("" if page == "index" else page) / "index.html").read_text()
