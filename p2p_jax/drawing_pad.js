@@ -5,7 +5,7 @@ function render({ model, el }) {
   const root = document.createElement("div");
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d");
-  const colors = Object.entries(model.get("_colors"));
+  const colors = model.get("_colors");
   let [color, tool, before, last] = [colors[0][1], "rectangle", null, null];
 
   function choices(values, choose) {

@@ -43,9 +43,9 @@ def live_samples(workdir: str | Path) -> Iterator[None]:
         if newest in (None, shown):
             return
         show = handle.display if shown is None else handle.update
-        with Image.open(newest) as image:
+        with contextlib.suppress(OSError), Image.open(newest) as image:  # no reason to end a training
             show(display.Image(newest.read_bytes(), width=image.width * max(1, round(_WIDTH / image.width))))
-        shown = newest
+            shown = newest
 
     def watch():
         while not done.wait(_LOOK_EVERY):
@@ -91,7 +91,7 @@ class DrawingPad(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_name("drawing_pad.js")
-    _colors = traitlets.Dict().tag(sync=True)
+    _colors: traitlets.List = traitlets.List().tag(sync=True)  # of [name, "#rrggbb"]
     _scale = traitlets.Int().tag(sync=True)
     _start = traitlets.Unicode().tag(sync=True)  # pictures are PNG files as data URLs
     _drawn = traitlets.Unicode().tag(sync=True)
@@ -102,7 +102,7 @@ class DrawingPad(anywidget.AnyWidget):
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         start = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-        named = {name: "#" + bytes(int(x) for x in color).hex() for name, color in colors.items()}
+        named = [[name, "#" + bytes(int(x) for x in color).hex()] for name, color in colors.items()]
         super().__init__(_colors=named, _scale=scale, _start=start, _drawn=start)
 
     @property

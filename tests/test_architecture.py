@@ -20,7 +20,7 @@ FLOORS = [
     {"inference", "train"},
     {"evaluation", "interop"},
     {"testing", "main", "inspect_data", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter"}
-    | {"ablate", "convert", "export"},
+    | {"ablate", "convert", "export", "notebook"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

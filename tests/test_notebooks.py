@@ -82,7 +82,7 @@ def test_what_is_drawn_comes_back():
     image = np.random.RandomState(0).randint(0, 256, (6, 5, 3), np.uint8)
     pad = DrawingPad(image, {"wall": (0, 0, 255)})
     np.testing.assert_array_equal(pad.image, image)
-    assert pad._colors == {"wall": "#0000ff"}
+    assert pad._colors == [["wall", "#0000ff"]]
     other = DrawingPad(255 - image, {"wall": np.array([0, 0, 255], np.uint8)})
     pad._drawn = other._drawn
     np.testing.assert_array_equal(pad.image, 255 - image)
