@@ -3,8 +3,9 @@
     python -m p2p_jax.main --config examples/cut.py --workdir runs/cut
 
 No cycle and no second generator: a patch of the translation must be more like the patch of the input at the same place
-than like its other patches, in the features of the generator's own encoder. The library's loop trains it unchanged,
-started in the folder that holds examples/.
+than like its other patches, in the features of the generator's own encoder. As in the authors' release, what is asked
+of A and of B is averaged; unlike there, the generator is CycleGAN's, without smoothing where it resamples. The
+library's loop trains it unchanged, started in the folder that holds examples/.
 
 Hardware: any CPU. Time: 4 minutes on 2 cores. Expect night to fall on the toy facades, and some windows to be lit.
 """

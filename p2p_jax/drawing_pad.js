@@ -81,7 +81,7 @@ function render({ model, el }) {
       fill(last, now);
     }
   };
-  canvas.onpointerup = () => {
+  canvas.onpointerup = canvas.onpointercancel = () => {
     before = null;
     send();
   };

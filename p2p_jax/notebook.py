@@ -67,12 +67,24 @@ def grid(columns: Mapping[str, np.ndarray | Sequence[np.ndarray]], height: int =
     """Lay images out in named columns, to be the last line of a cell.
 
     Args:
-      columns: name -> images [N, H, W, 1 or 3] (or a sequence of them), uint8 or floating in [-1, 1]; all of one size.
+      columns: name -> images [N, H, W, 1 or 3] (or a sequence of them), uint8 or floating in [-1, 1]; those of another
+        size than the first are resized to it.
       height: smaller images are enlarged by whole factors to about this height, without smoothing.
     """
-    pictures = {name: _as_uint8(np.stack(list(images))) for name, images in columns.items()}
-    factor = max(1, round(height / next(iter(pictures.values())).shape[1]))
+    height_of_all, width = np.shape(next(iter(columns.values()))[0])[:2]
+    pictures = {
+        name: np.stack([_resized(_as_uint8(np.asarray(image)), height_of_all, width) for image in images])
+        for name, images in columns.items()
+    }
+    factor = max(1, round(height / height_of_all))
     return Image.fromarray(make_grid({k: x.repeat(factor, 1).repeat(factor, 2) for k, x in pictures.items()}))
+
+
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    resized = np.asarray(Image.fromarray(image.squeeze()).resize((width, height)))
+    return resized.reshape(height, width, -1)
 
 
 def _as_uint8(images: np.ndarray) -> np.ndarray:

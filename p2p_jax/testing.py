@@ -1,6 +1,7 @@
 """The contract of the seam as checks that any objective can be put through, ours and yours.
 
-Call ``check_objective(make(config), config)`` in a test of yours.
+Call ``check_objective(make(config), config)`` in a test of yours. What devices must agree on shows where there are two
+or more; ``XLA_FLAGS=--xla_force_host_platform_device_count=2``, set before JAX starts, makes two of a CPU.
 """
 
 import jax
@@ -29,10 +30,13 @@ def check_objective(objective: Objective, config: ConfigDict) -> None:
         for name, shape in image_shapes(config.data).items()
     }
     rng = jax.random.key(0)
-    state = jax.device_get(jax.jit(objective.init)(rng, batch))  # on the host, where no step takes its memory
-    _check_update(objective, state, batch, rng)
-    _check_translate(objective, state, batch, rng)
-    _check_evaluate(objective, state, batch, rng)
+    with jax.default_matmul_precision(
+        "highest"
+    ):  # TPUs and some GPUs round otherwise, by batches of other sizes differently
+        state = jax.device_get(jax.jit(objective.init)(rng, batch))  # on the host, where no step takes its memory
+        _check_update(objective, state, batch, rng)
+        _check_translate(objective, state, batch, rng)
+        _check_evaluate(objective, state, batch, rng)
 
 
 def _check_update(objective, state, batch, rng):

@@ -237,6 +237,8 @@ import p2p_jax.config
 
 
 def load_small(name):
+    import p2p_jax
+
     config = p2p_jax.config.load(name)
     config.generator.base_width = config.discriminator.base_width = 4
     config.batch_size = 2
@@ -244,6 +246,7 @@ def load_small(name):
 
 
 p2p_jax.load_config = load_small
+del p2p_jax  # a page imports what it uses
 """
 SHOW = {
     "README": (
