@@ -11,7 +11,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    url="https://github.com/p2p-jax/p2p_jax",
+    url="https://github.com/p2p-jax/p2p-jax",
     python_requires=">=3.11",
     # configs/ stands at the top of the checkout, where users look for it, and is installed as p2p_jax.configs.
     packages=[*find_packages(include=["p2p_jax", "p2p_jax.*"]), "p2p_jax.configs"],

@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
                 range_b="",
                 palette_b="",
                 train_split="train",
-                val_split="val",
+                val_split="test",
                 resident=False,
                 cache_mb=2048,
             ),

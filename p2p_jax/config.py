@@ -36,7 +36,8 @@ def resolve(reference: str) -> Any:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         raise InputError(
-            f"{reference!r}: there is no module {error.name!r} in {os.getcwd()} or among the installed packages"
+            f"{reference!r}: there is no module {error.name!r} in {os.getcwd()}, where this was started, or among the "
+            "installed packages"
         ) from None
     if not hasattr(module, name):
         close = difflib.get_close_matches(name, dir(module), n=1)

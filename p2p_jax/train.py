@@ -60,7 +60,7 @@ def train(
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
         if run.data is None:
-            print(f"{workdir}: this run is finished ({step:,} of {config.num_steps:,} steps); nothing to do")
+            print(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
             return parallel.for_saving(state)
 
         rng = jax.random.key(config.seed)

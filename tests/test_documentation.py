@@ -50,10 +50,14 @@ WITHOUT_DOWNLOAD = [
     for line in TRAINING
     if re.search(r"data\.dir=photos|quickstart|my_", line)  # examples/ have tests of their own
 ]
+ON_A_CPU = [  # what the README says of the quickstarts
+    "--config configs/quickstart.py --config.data.source=folders --config.data.dir=photos",
+    "--config configs/quickstart_cyclegan.py --config.data.source=unpaired --config.data.dir=photos",
+]
 SMALL = shlex.split(
-    "--config.num_steps=1 --config.batch_size=2 --config.num_samples=1 --config.data.load_size=36 "
-    "--config.data.crop_size=32 --config.generator.base_width=4 --config.discriminator.base_width=4 "
-    "--config.discriminator.receptive_field=16"
+    "--config.num_steps=1 --config.batch_size=2 --config.num_samples=1 --config.data.val_split= "
+    "--config.data.load_size=36 --config.data.crop_size=32 --config.generator.base_width=4 "
+    "--config.discriminator.base_width=4 --config.discriminator.receptive_field=16"
 )
 
 
@@ -120,7 +124,7 @@ def test_every_training_command_makes_an_objective(folder):
         assert len(resolve(config.objective)(config)) == 4, command
 
 
-@pytest.mark.parametrize("command", WITHOUT_DOWNLOAD)
+@pytest.mark.parametrize("command", [*WITHOUT_DOWNLOAD, *ON_A_CPU])
 def test_training_commands_run(folder, command):
     config = config_of(command)
     write_photos(config.data.source)
@@ -165,6 +169,7 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
         shutil.copytree(pix2pix_run, folder / "runs" / name)
     (folder / "photos" / "new").mkdir(parents=True)
     Image.new("RGB", (40, 30), "navy").save(folder / "photos" / "new" / "plain.png")
+    Image.new("RGB", (64, 64), "navy").save(folder / "plan.png")
     for arguments in arguments_of("translate"):
         run("translate", arguments)
     with Image.open(folder / "translated" / "plain.png") as image:
@@ -253,7 +258,7 @@ SHOW = {
         "(2, 64, 64, 3) uint8 40 8",
         "print(translated.shape, translated.dtype, state['step'], generator.num_downs)",
     ),
-    "quickstart": ("40", "print(state['step'])"),
+    "quickstart": ("40 (64, 64)", "print(state['step'], plan.size)"),
     "data": (
         "float32 (8, 64, 64, 1)",
         "own = p2p_jax.Translator.from_workdir('runs/from_arrays')(a); print(own.dtype, own.shape)",
@@ -308,7 +313,7 @@ def test_other_lines_of_shells_are_known():
     lines = [line for block in BLOCKS if block["language"] == "bash" for line in block["text"].splitlines()]
     others = {line for line in lines if line and not line.startswith("#") and "python -m p2p_jax." not in line}
     assert {line for line in others if not line.startswith("pip install -e '.[")} == {
-        "git clone https://github.com/p2p-jax/p2p_jax && cd p2p_jax",
+        "git clone https://github.com/p2p-jax/p2p-jax && cd p2p-jax",
         "python3 -m venv .venv && . .venv/bin/activate",
         "python3 -m venv .venv && . .venv/bin/activate && "
         "pip install -e '.[data,tb,eval,images,video,notebooks,docs,test]' && pytest",  # what CI runs
@@ -337,7 +342,7 @@ def test_links_of_the_readme_lead_somewhere(link):
 
 
 def test_links_into_the_repository_lead_somewhere():
-    links = {link for text in PAGES.values() for link in re.findall(r"p2p_jax/(?:blob|tree)/main/([^)#\s]*)", text)}
+    links = {link for text in PAGES.values() for link in re.findall(r"p2p-jax/(?:blob|tree)/main/([^)#\s]*)", text)}
     assert len(links) > 5
     for link in links:
         assert (ROOT / link).exists(), link

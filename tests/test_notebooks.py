@@ -53,12 +53,12 @@ def test_a_notebook_is_tidy(path):
     for kind, _, cell in cells:
         assert kind == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
     (_, title, _), *_ = cells
-    assert f"colab.research.google.com/github/p2p-jax/p2p_jax/blob/main/notebooks/{path.name}" in title
+    assert f"colab.research.google.com/github/p2p-jax/p2p-jax/blob/main/notebooks/{path.name}" in title
     text = "".join(source for kind, source, _ in cells if kind == "markdown")
     assert len(text) > 2_000
     for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (path.parent / link).is_file()
-    for link in re.findall(r"github.com/p2p-jax/p2p_jax/(?:blob|tree)/main/([^)#]*)", text):
+    for link in re.findall(r"github.com/p2p-jax/p2p-jax/(?:blob|tree)/main/([^)#]*)", text):
         assert (ROOT / link).exists()
 
 
