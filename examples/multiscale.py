@@ -4,8 +4,8 @@
 
 Each discriminator sees the images at half the size of the one before. In place of L1 the generator is asked to excite
 their inner layers as the real image does; here, all losses are means over the scales, and a layer is looked at before
-its activation. Translation and evaluation are pix2pix's. The library's loop trains it
-unchanged, started in the folder that holds examples/.
+its activation. Translation and evaluation are pix2pix's. The library's loop trains it unchanged, started in the folder
+that holds examples/.
 
 Hardware: any CPU. Time: 3 to 4 minutes on 2 cores. Expect a validation L1 of about 0.06, which it is not trained on.
 """

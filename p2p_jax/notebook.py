@@ -12,6 +12,7 @@ from absl import logging
 from PIL import Image
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.domains import Domain
 from p2p_jax.monitoring import make_grid
 
 try:
@@ -73,24 +74,20 @@ def grid(columns: Mapping[str, np.ndarray | Sequence[np.ndarray]], height: int =
     """
     height_of_all, width = np.shape(next(iter(columns.values()))[0])[:2]
     pictures = {
-        name: np.stack([_resized(_as_uint8(np.asarray(image)), height_of_all, width) for image in images])
+        name: np.stack([_picture(np.asarray(image), height_of_all, width) for image in images])
         for name, images in columns.items()
     }
     factor = max(1, round(height / height_of_all))
     return Image.fromarray(make_grid({k: x.repeat(factor, 1).repeat(factor, 2) for k, x in pictures.items()}))
 
 
-def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _picture(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.dtype != np.uint8:
+        image = Domain("float", image.shape[-1]).picture(image)
     if image.shape[:2] == (height, width):
         return image
     resized = np.asarray(Image.fromarray(image.squeeze()).resize((width, height)))
     return resized.reshape(height, width, -1)
-
-
-def _as_uint8(images: np.ndarray) -> np.ndarray:
-    if images.dtype == np.uint8:
-        return images
-    return np.rint((np.clip(images.astype(np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
 class DrawingPad(anywidget.AnyWidget):

@@ -30,9 +30,8 @@ def check_objective(objective: Objective, config: ConfigDict) -> None:
         for name, shape in image_shapes(config.data).items()
     }
     rng = jax.random.key(0)
-    with jax.default_matmul_precision(
-        "highest"
-    ):  # TPUs and some GPUs round otherwise, by batches of other sizes differently
+    # TPUs and some GPUs round otherwise, and batches of other sizes differently.
+    with jax.default_matmul_precision("highest"):
         state = jax.device_get(jax.jit(objective.init)(rng, batch))  # on the host, where no step takes its memory
         _check_update(objective, state, batch, rng)
         _check_translate(objective, state, batch, rng)

@@ -103,6 +103,7 @@ def test_downloads_once_and_keeps_the_bytes(server):
     server.stop()
     again = cycle_gan_sets.fetch("horse2zebra", "train")
     assert again == (side_a, side_b)
+    assert all(list(side) == sorted(side) for side in (*again, side_a, side_b))
     assert [len(side) for side in cycle_gan_sets.fetch("horse2zebra", "test")] == [2, 1]
 
 

@@ -174,6 +174,7 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
         run("translate", arguments)
     with Image.open(folder / "translated" / "plain.png") as image:
         assert image.size == (40, 30)
+    assert (folder / "translated" / "plan.png").is_file()
     for arguments in arguments_of("evaluate"):
         if "--segmenter" not in arguments:
             run("evaluate", arguments)
