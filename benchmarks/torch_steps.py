@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks import torch_twin
+from tests import torch_twin
 
 
 class Variant(NamedTuple):

@@ -7,7 +7,6 @@ Weights and images come from numpy's frozen ``RandomState`` stream, so that a fi
 """
 
 import functools
-import sys
 from pathlib import Path
 
 import jax
@@ -18,7 +17,6 @@ from p2p_jax import nets
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = Path(__file__).parent / "fixtures"
-sys.path.insert(0, str(ROOT))  # for benchmarks.torch_twin, which is not installed
 
 _UNET = {"network": "UNet", "shape": (2, 32, 32, 3), "num_downs": 5, "base_width": 4}
 _PATCHGAN = {"network": "PatchGAN", "shape": (2, 64, 64, 6), "base_width": 4}
@@ -173,7 +171,7 @@ def run_torch(name, seed, dtype="float64"):
     """
     import torch
 
-    from benchmarks import torch_twin
+    import torch_twin
 
     torch.set_num_threads(1)  # faster for networks this narrow, and far faster where cores are shared
 
@@ -208,7 +206,7 @@ def train_torch(objective, images, optimizer, num_steps):
     """
     import torch
 
-    from benchmarks import torch_twin
+    import torch_twin
 
     torch.set_num_threads(1)  # faster for networks this narrow, and far faster where cores are shared
 

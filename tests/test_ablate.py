@@ -3,15 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, memory_data, small_config, small_cyclegan_config
-from test_data import write_pairs
 
 from p2p_jax import ablate as command
 from p2p_jax.config import complete, load_with_overrides, resolve
@@ -22,6 +18,10 @@ from p2p_jax.evaluation.ablation import ablate
 from p2p_jax.evaluation.ablation_table import TABLES, markdown, rows
 from p2p_jax.images.palettes import CMP_FACADES
 from p2p_jax.train import train
+from support.configs import SMALL, small_config, small_cyclegan_config
+from support.images import write_pairs
+from support.processes import run_python
+from support.runs import memory_data
 
 ROOT = Path(__file__).parent.parent
 
@@ -373,5 +373,5 @@ def test_help_is_quick():
     code = (
         "import sys, p2p_jax.ablate as c\ntry: c.run(['--help'])\nexcept SystemExit: print('tensorflow' in sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip().endswith("False") and "--segmenter" in result.stdout
+    printed = run_python(code)
+    assert printed.strip().endswith("False") and "--segmenter" in printed

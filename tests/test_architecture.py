@@ -1,11 +1,10 @@
 """The floors of the house: imports point down only, and importing the library does not import TensorFlow."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import p2p_jax
+from support.processes import run_python
 
 PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
@@ -76,8 +75,7 @@ def test_objectives_do_not_know_each_other():
 
 def test_import_is_light():
     code = "import p2p_jax, sys; print([m for m in ('tensorflow', 'tensorflow_datasets', 'torch') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert run_python(code).strip() == "[]"
 
 
 EXCUSED = {"data/toy_facades.py": "one drawing, told from the roof to the pavement"}

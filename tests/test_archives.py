@@ -7,7 +7,6 @@ import io
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 import tarfile
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from p2p_jax.data import archives
 from p2p_jax.errors import InputError
+from support.processes import run_python
 
 FILES = {
     "facades/train/1.jpg": b"first" * 999,
@@ -281,5 +281,4 @@ def test_cache_directory_that_cannot_be_made(tmp_path):
 
 def test_import_is_lazy():
     code = "import sys, p2p_jax.data.archives; print([m for m in sys.modules if m.startswith('tensorflow')])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
+    assert run_python(code) == "[]\n"

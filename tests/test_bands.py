@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config
 from PIL import Image
 
 from p2p_jax import Translator, evaluation, train, translate
 from p2p_jax.data import load, load_split
 from p2p_jax.data.toy_facades import render
 from p2p_jax.images import formats
+from support.configs import small_config
 
 pytest.importorskip("tifffile")
 WEIGHTS = np.array([2e-3, -1e-3, 5e-4, 1.5e-3], np.float32)  # the relation of the bands that is to be learnt

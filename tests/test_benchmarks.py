@@ -3,20 +3,17 @@
 import json
 import os
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import CHEAP_COMPILATION
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for the benchmarks, which are not installed
 
 from benchmarks import accelerator, cost, memory, train_step, turns
 from benchmarks.experiments import make_config
 from p2p_jax.config import complete
 from p2p_jax.nets import PatchGAN
 from p2p_jax.nets.layers import Conv
+from support.environment import CHEAP_COMPILATION
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import equations, memory_data, random_batch, small_config, small_cyclegan_config
 from jax.flatten_util import ravel_pytree
 
 from p2p_jax import Translator, parallel, train
 from p2p_jax.config import resolve
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import BatchNorm, InstanceNorm
+from support.configs import small_config, small_cyclegan_config
+from support.images import random_batch
+from support.runs import memory_data
+from support.tracing import equations
 
 CONFIGS = {
     "pix2pix": lambda **changes: small_config(**changes),
@@ -49,6 +52,7 @@ def test_what_a_run_holds_is_float32(name):
     assert dtypes(metrics) == dtypes(shown) == {"float32"}
 
 
+@pytest.mark.usefixtures("fast_convolutions")
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_product_of_a_step_takes_bfloat16(name, backend):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tifffile
-from conftest import small_config
 from PIL import Image
 
 from p2p_jax.data import checks, layouts
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_files
+from support.configs import small_config
 
 
 def save(path, pixels):

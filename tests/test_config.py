@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from conftest import memory_data, random_batch, small_config, small_cyclegan_config
 from ml_collections import ConfigDict
 
 from p2p_jax import config as config_lib
@@ -18,6 +17,9 @@ from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import find_palette
 from p2p_jax.options import DEFAULTS
 from p2p_jax.train import train
+from support.configs import small_config, small_cyclegan_config
+from support.images import random_batch
+from support.runs import memory_data
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).parent.parent / "configs").glob("*.py") if p.stem != "__init__")
 GIVEN_BY_OBJECTIVE = {"out_channels", "dtype", "param_dtype", "axis_name", "parent", "name"}

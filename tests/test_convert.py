@@ -10,10 +10,7 @@ import tarfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_config, small_cyclegan_config, to_uint8
 from PIL import Image
-from test_fine_tuning import learnable_data
-from test_train import rows_of
 
 from p2p_jax import Translator, convert, evaluate, train, translate
 from p2p_jax.checkpoint import read_config
@@ -21,9 +18,12 @@ from p2p_jax.errors import InputError
 from p2p_jax.inference.run import open_run
 from p2p_jax.interop import Options, write_torch
 from p2p_jax.interop import convert as convert_in_python
+from support.configs import small_config, small_cyclegan_config
+from support.images import to_uint8
+from support.runs import learnable_data, rows_of
 
 torch = pytest.importorskip("torch")
-import torch_release as release  # noqa: E402, it needs PyTorch
+from support import torch_release as release  # noqa: E402, it needs PyTorch
 
 SIDE = 32
 
@@ -237,7 +237,7 @@ FAULTS = {
         lambda d: (d / "G.pth").write_bytes(pickle.dumps(Bomb(d / "exploded"), protocol=2)),
         "more than weights",
     ),
-    "whole module": (lambda d: torch.save(release.UNet(3, 3, 5, 4), d / "G.pth"), "torch_release.UNet"),
+    "whole module": (lambda d: torch.save(release.UNet(3, 3, 5, 4), d / "G.pth"), "support.torch_release.UNet"),
     "no weights": (lambda d: torch.save({"epoch": 3}, d / "G.pth"), "holds a dict of epoch, not a state dict"),
     "a list": (lambda d: torch.save([torch.zeros(3)], d / "G.pth"), "holds a list, not a state dict"),
     "other architecture": (

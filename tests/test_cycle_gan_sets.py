@@ -9,11 +9,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import small_config
 from PIL import Image
 
 from p2p_jax.data import cycle_gan_sets, load, make_source
 from p2p_jax.errors import InputError
+from support.configs import small_config
 
 COUNTS = {"trainA": 3, "trainB": 4, "testA": 2, "testB": 1}
 GRAY = ("trainB", 1)

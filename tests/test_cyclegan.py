@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_batch, small_cyclegan_config
 
 import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
 from p2p_jax.testing import check_objective
+from support.configs import small_cyclegan_config
+from support.images import random_batch
 
 BATCH_NORM = {"generator__norm": "batch", "discriminator__norm": "batch"}
 VARIANTS = {

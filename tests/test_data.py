@@ -4,13 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import small_config
 from PIL import Image
 
 from p2p_jax.data import from_arrays, load
 from p2p_jax.data.files import describe_duplicates, find_duplicates
 from p2p_jax.data.sources import make_source
 from p2p_jax.errors import InputError
+from support.configs import small_config
 
 
 def write_pairs(folder, count, size=(16, 16), start=0, seed=0):

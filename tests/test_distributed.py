@@ -2,29 +2,24 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import CHEAP_COMPILATION, SMALL, SMALL_CYCLEGAN
 from PIL import Image
 
 import p2p_jax.main
 from p2p_jax import checkpoint, distributed, witness
 from p2p_jax.errors import InputError
+from support.configs import SGD, SMALL, SMALL_CYCLEGAN
+from support.processes import finish, processes
 
-ROOT = Path(__file__).parent.parent
 AGAIN = "start all processes again with the same command, on any number of hosts"
-SGD = {"factory": "optax:sgd", "learning_rate": 0.01}
 INSTANCE = {"norm": "instance"}  # statistics of single images do not depend on how a batch is divided
 
 # A config file that also notes which images its process reads.
@@ -49,51 +44,6 @@ def write_config(path, options, record=None):
         f"from ml_collections import ConfigDict\n{text}\ndef get_config():\n    return ConfigDict({options!r})\n"
     )
     return path
-
-
-@contextlib.contextmanager
-def processes(count, devices, *arguments, code=None, folders=None):
-    """Start processes that know of each other (the command, or other code), and end them whatever happens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {
-        **os.environ,
-        "P2P_JAX_TEST_DEVICES": str(devices),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {CHEAP_COMPILATION}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
-    }
-    if count > 1:
-        env |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count)}
-    started = []
-    try:
-        for index in range(count):
-            start = ["-c", textwrap.dedent(code)] if code else ["-m", "p2p_jax.main"]
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, *start, *map(str, arguments)],
-                    env=env | ({"JAX_PROCESS_ID": str(index)} if count > 1 else {}),
-                    cwd=folders[index] if folders else None,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-        yield started
-    finally:
-        for process in started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-
-def finish(started, status=0):
-    """Wait for processes; return what each wrote to stdout and to stderr."""
-    outputs = [process.communicate(timeout=400) for process in started]
-    assert [process.returncode for process in started] == [status] * len(started), "".join(
-        x[1][-3000:] for x in outputs
-    )
-    return outputs
 
 
 def saved(workdir, step):
@@ -164,11 +114,12 @@ def assert_ended_alike(one, two):
 
 # The command on noise in memory, so that TensorFlow is not loaded, and with a shorter patience.
 WITHOUT_TENSORFLOW = """
-    import sys, conftest, jax, p2p_jax.main
+    import sys, support, jax, p2p_jax.main
+    from support.runs import memory_data
     from p2p_jax import distributed
 
     def load(config, process_index, process_count):
-        data, share = conftest.memory_data(config), config.batch_size // process_count
+        data, share = memory_data(config), config.batch_size // process_count
 
         def train(step):
             for batch in data.train(step):
@@ -274,15 +225,16 @@ def test_stopping_one_process_stops_all_in_order(tmp_path):
 
 
 CHECKS = """
-    import json, pathlib, sys, conftest, jax
+    import json, pathlib, sys, support, jax
+    from support.configs import small_config
     from p2p_jax import distributed
     from p2p_jax.errors import InputError
     distributed._SHARED_LIMIT = 2
     distributed._initialize()
     index, folder = jax.process_index(), pathlib.Path(sys.argv[1])
     checks = {
-        "another data.dir": (distributed._require_same_config, conftest.small_config(data__dir=str(index))),
-        "another seed": (distributed._require_same_config, conftest.small_config(seed=index)),
+        "another data.dir": (distributed._require_same_config, small_config(data__dir=str(index))),
+        "another seed": (distributed._require_same_config, small_config(seed=index)),
         "shared": (distributed._require_shared, folder / "new" / "run"),
         "not shared": (distributed._require_shared, folder / str(index)),
         "same": (distributed.require_same, "the text", "ä", "mend it"),

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config, to_uint8
 from PIL import Image
-from test_data import write_pairs
 
 from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, predict
 from p2p_jax.evaluation.distribution import fid_kid
 from p2p_jax.images import pictures
+from support.configs import small_config
+from support.images import to_uint8, write_pairs
 
 
 def write_folder(folder, count, highest, size=24):

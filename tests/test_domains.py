@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import small_config
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain, format_range, of_config, of_files
 from p2p_jax.images.palettes import CMP_FACADES, VOID, palette_from_json
+from support.configs import small_config
 
 
 def domain(kind, channels=1, **options):

@@ -4,7 +4,8 @@ import base64
 
 import numpy as np
 import pytest
-from browser import chromium
+
+from support.browser import chromium
 
 pytest.importorskip("anywidget")
 COLORS = {"facade": (0, 0, 255), "window": (0, 85, 255), "door": (0, 170, 255)}

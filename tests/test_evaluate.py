@@ -5,12 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import small_config, small_cyclegan_config, to_uint8
 from PIL import Image
-from test_train import rows_of
-from test_translate import command as translate
-from test_translate import same, save
-from test_translator import noise
 
 from p2p_jax import Translator, evaluate, train
 from p2p_jax.checkpoint import read_config
@@ -20,6 +15,11 @@ from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
 from p2p_jax.images import pictures
 from p2p_jax.images.palettes import CMP_FACADES, nearest_labels
+from support.comparers import same_pixels
+from support.configs import small_config, small_cyclegan_config
+from support.images import noise, save, to_uint8
+from support.runs import rows_of
+from support.runs import translate_files as translate
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_images_of_translate_and_of_the_sample_grid(run, pairs, tmp_path):
         prediction = predictions[f"house_{i}.png"]
         rows = slice(16 + 20 * i, 32 + 20 * i)
         assert np.abs(to_uint8(prediction.input).astype(int) - grid[rows, 0:16]).max() <= 1
-        assert same(to_uint8(prediction.output), grid[rows, 20:36])
+        assert same_pixels(to_uint8(prediction.output), grid[rows, 20:36])
         # Another size is resized by another library, whose roundings may differ in a pixel.
         translated = pictures.read(tmp_path / "out" / f"{i}.png").pixels
         assert np.abs(translated.astype(int) - grid[rows, 20:36]).mean() < 0.5

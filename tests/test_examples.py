@@ -5,12 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import memory_data, small_config, small_cyclegan_config
 
 import p2p_jax
 from p2p_jax.config import complete, load, resolve
 from p2p_jax.options import is_unpaired
 from p2p_jax.testing import check_objective
+from support.configs import small_config, small_cyclegan_config
+from support.runs import memory_data
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_CYCLEGAN
 from jax import export as jax_export
 from jax import lax
 
@@ -25,6 +24,7 @@ from p2p_jax.interop import exporting, onnx_format
 from p2p_jax.interop.exporting import export
 from p2p_jax.interop.flattening import flatten
 from p2p_jax.options import image_shapes
+from support.configs import SMALL, SMALL_CYCLEGAN
 
 missing = [name for name in ("jax2onnx", "onnx", "onnxruntime") if find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")

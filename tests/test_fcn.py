@@ -6,7 +6,6 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import small_config, small_cyclegan_config
 from PIL import Image
 
 from p2p_jax import train_segmenter
@@ -20,6 +19,7 @@ from p2p_jax.evaluation.fcn import FCN, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
 from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
+from support.configs import small_config, small_cyclegan_config
 
 TINY = {"num_steps": 2, "batch_size": 2, "base_width": 2}
 

@@ -2,23 +2,23 @@
 
 import json
 import shutil
-import socket
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, random_batch, small_config, small_cyclegan_config
-from test_parallel import finish, start_python
-from test_train import assert_bitwise_equal, rows_of
 
 import p2p_jax
 from p2p_jax import train
 from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, saved_shapes
-from p2p_jax.config import complete, to_json
-from p2p_jax.data import Data
+from p2p_jax.config import complete
 from p2p_jax.errors import InputError
 from p2p_jax.fine_tuning import find_source, take_weights
+from support.comparers import assert_equal_trees
+from support.configs import small_config, small_cyclegan_config
+from support.images import random_batch
+from support.processes import finish, processes
+from support.runs import learnable_data, memory_data, rows_of, write_run
 
 
 def fresh_state(config):
@@ -37,14 +37,6 @@ def state_of(run, step):
         return jax.device_get(checkpoints.restore(step, shapes, sharding))
     finally:
         checkpoints.close()
-
-
-def write_run(workdir, config, state, step=0):
-    """Make the directory of a run that holds a state, as a conversion does."""
-    checkpoints = Checkpoints(workdir, config)
-    checkpoints.save(step, state, None)
-    checkpoints.close()
-    (workdir / "config.json").write_text(to_json(config))
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +68,8 @@ def test_everything_is_taken(pix2pix_run, capsys):
     for init_from, step in ((pix2pix_run, 4), (pix2pix_run / "checkpoints" / "2", 2)):
         state = take_weights(find_source(str(init_from), pix2pix_run.parent / "new"), fresh, config)
         saved = state_of(pix2pix_run, step)
-        assert_bitwise_equal(weights(state), weights(saved))
-        assert_bitwise_equal(state["opt_state"], fresh["opt_state"])
+        assert_equal_trees(weights(state), weights(saved))
+        assert_equal_trees(state["opt_state"], fresh["opt_state"])
         assert int(state["step"]) == 0
         lines = capsys.readouterr().out.splitlines()
         size = {name: sum(x.size for x in jax.tree.leaves(fresh["params"][name])) for name in fresh["params"]}
@@ -103,16 +95,16 @@ def learns_nothing(config):
 def test_a_run_starts_from_it_on_all_devices(pix2pix_run, tmp_path):
     config = small_config(num_steps=2, seed=5, init_from=str(pix2pix_run))
     state = train(config, tmp_path / "run", learns_nothing(config), memory_data(config))
-    assert_bitwise_equal(weights(state), weights(state_of(pix2pix_run, 4)))
+    assert_equal_trees(weights(state), weights(state_of(pix2pix_run, 4)))
     assert int(state["step"]) == 2
     assert json.loads((tmp_path / "run" / "config.json").read_text())["init_from"] == str(pix2pix_run)
 
 
 TWO_PROCESSES = """
-    import sys
+    import os, sys
     from test_fine_tuning import learns_nothing, memory_data, small_config
     import jax, numpy as np
-    jax.distributed.initialize(f"127.0.0.1:{sys.argv[4]}", num_processes=2, process_id=int(sys.argv[3]))
+    jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], 2, int(os.environ["JAX_PROCESS_ID"]))
     import p2p_jax
     config = small_config(num_steps=1, seed=5, init_from=sys.argv[1])
 
@@ -123,20 +115,17 @@ TWO_PROCESSES = """
     data = memory_data(config)._replace(train=batches)
     state = p2p_jax.train(config, sys.argv[2], learns_nothing(config), data)
     leaves = [np.asarray(x.addressable_data(0)) for x in jax.tree.leaves((state["params"], state["batch_stats"]))]
-    np.savez(f"{sys.argv[2]}/weights{sys.argv[3]}.npz", *leaves)
+    np.savez(f"{sys.argv[2]}/weights{jax.process_index()}.npz", *leaves)
 """
 
 
 def test_two_processes_start_from_it(pix2pix_run, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     run, saved = tmp_path / "run", state_of(pix2pix_run, 4)
-    for process in [start_python(TWO_PROCESSES, 1, str(pix2pix_run), str(run), str(i), port) for i in range(2)]:
-        finish(process)
+    with processes(2, 1, pix2pix_run, run, code=TWO_PROCESSES) as pair:
+        finish(pair)
     for i in range(2):
         found = np.load(run / f"weights{i}.npz")
-        assert_bitwise_equal([found[name] for name in found], jax.tree.leaves((saved["params"], saved["batch_stats"])))
+        assert_equal_trees([found[name] for name in found], jax.tree.leaves((saved["params"], saved["batch_stats"])))
 
 
 def test_pix2pix_takes_of_a_cyclegan_what_maps_a_to_b(cyclegan_run, capsys):
@@ -144,10 +133,10 @@ def test_pix2pix_takes_of_a_cyclegan_what_maps_a_to_b(cyclegan_run, capsys):
     config = small_config(generator=resnet, discriminator__norm="instance", data__direction="AtoB")
     fresh, saved = fresh_state(config), state_of(cyclegan_run, 4)
     state = take_weights(find_source(str(cyclegan_run), cyclegan_run / "new"), fresh, config)
-    assert_bitwise_equal(weights(state, ["generator"]), weights(saved, ["gen_ab"]))
+    assert_equal_trees(weights(state, ["generator"]), weights(saved, ["gen_ab"]))
     ours, theirs = state["params"]["discriminator"], saved["params"]["disc_b"]
-    assert_bitwise_equal(ours["conv_1"], fresh["params"]["discriminator"]["conv_1"])  # it sees both images here
-    assert_bitwise_equal({**ours, "conv_1": None}, {**theirs, "conv_1": None})
+    assert_equal_trees(ours["conv_1"], fresh["params"]["discriminator"]["conv_1"])  # it sees both images here
+    assert_equal_trees({**ours, "conv_1": None}, {**theirs, "conv_1": None})
     start = f"init_from {cyclegan_run}, step 4"
     discriminator, fresh_layer, generator, rest = capsys.readouterr().out.splitlines()
     assert discriminator == f"{start}: discriminator: 649 of 1,037 parameters, from disc_b"
@@ -162,9 +151,9 @@ def test_cyclegan_takes_a_pix2pix_generator_for_one_direction(pix2pix_run, capsy
     config = small_cyclegan_config(generator=unet, discriminator__norm="batch", data__direction="BtoA")
     fresh, saved = fresh_state(config), state_of(pix2pix_run, 4)
     state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh, config)
-    assert_bitwise_equal(weights(state, ["gen_ab"]), weights(saved, ["generator"]))
-    assert_bitwise_equal(weights(state, ["gen_ba", "disc_a"]), weights(fresh, ["gen_ba", "disc_a"]))
-    assert_bitwise_equal(state["params"]["disc_b"]["conv_2"], saved["params"]["discriminator"]["conv_2"])
+    assert_equal_trees(weights(state, ["gen_ab"]), weights(saved, ["generator"]))
+    assert_equal_trees(weights(state, ["gen_ba", "disc_a"]), weights(fresh, ["gen_ba", "disc_a"]))
+    assert_equal_trees(state["params"]["disc_b"]["conv_2"], saved["params"]["discriminator"]["conv_2"])
     assert "gen_ba: none of 6,251 parameters; there is no gen_ba there" in capsys.readouterr().out
 
 
@@ -173,7 +162,7 @@ def test_with_the_other_direction_the_other_generator_is_taken(cyclegan_run, pix
     config = small_cyclegan_config(data__direction="BtoA")
     fresh, saved = fresh_state(config), state_of(cyclegan_run, 4)
     state = take_weights(find_source(str(cyclegan_run), cyclegan_run / "new"), fresh, config)
-    assert_bitwise_equal(
+    assert_equal_trees(
         weights(state, ["gen_ab", "gen_ba", "disc_a", "disc_b"]),
         weights(saved, ["gen_ba", "gen_ab", "disc_b", "disc_a"]),
     )
@@ -182,20 +171,20 @@ def test_with_the_other_direction_the_other_generator_is_taken(cyclegan_run, pix
     resnet = {"network": "p2p_jax.nets:ResNet", "num_blocks": 1, "base_width": 4}
     config = small_config(generator=resnet, discriminator__norm="instance")
     state = take_weights(find_source(str(cyclegan_run), cyclegan_run / "new"), fresh_state(config), config)
-    assert_bitwise_equal(weights(state, ["generator"]), weights(saved, ["gen_ba"]))
-    assert_bitwise_equal(state["params"]["discriminator"]["conv_2"], saved["params"]["disc_a"]["conv_2"])
+    assert_equal_trees(weights(state, ["generator"]), weights(saved, ["gen_ba"]))
+    assert_equal_trees(state["params"]["discriminator"]["conv_2"], saved["params"]["disc_a"]["conv_2"])
 
     config = small_cyclegan_config(generator={"num_downs": 3, "base_width": 4}, discriminator__norm="batch")
     fresh, saved = fresh_state(config), state_of(pix2pix_run, 4)
     state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh, config)
-    assert_bitwise_equal(weights(state, ["gen_ba"]), weights(saved, ["generator"]))
-    assert_bitwise_equal(weights(state, ["gen_ab"]), weights(fresh, ["gen_ab"]))
-    assert_bitwise_equal(state["params"]["disc_a"]["conv_2"], saved["params"]["discriminator"]["conv_2"])
+    assert_equal_trees(weights(state, ["gen_ba"]), weights(saved, ["generator"]))
+    assert_equal_trees(weights(state, ["gen_ab"]), weights(fresh, ["gen_ab"]))
+    assert_equal_trees(state["params"]["disc_a"]["conv_2"], saved["params"]["discriminator"]["conv_2"])
 
     capsys.readouterr()
     config = small_config(data__direction="AtoB", generator__dropout_layout="pytorch", discriminator__padding=2)
     state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh_state(config), config)
-    assert_bitwise_equal(weights(state, ["generator"]), weights(saved, ["generator"]))
+    assert_equal_trees(weights(state, ["generator"]), weights(saved, ["generator"]))
     assert [line for line in capsys.readouterr().out.splitlines() if "note" in line] == [
         "  note: config.data.direction was BtoA there and is AtoB here",
         "  note: discriminator.padding was 1 there and is 2 here; --config.discriminator.padding=1 keeps it",
@@ -210,12 +199,12 @@ def test_other_channels_start_their_layers_afresh(pix2pix_run, capsys):
     state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh, config)
     for player, first in (("generator", "down_1"), ("discriminator", "conv_1")):
         ours, theirs = state["params"][player], saved["params"][player]
-        assert_bitwise_equal(ours[first], fresh["params"][player][first])
-        assert_bitwise_equal(
+        assert_equal_trees(ours[first], fresh["params"][player][first])
+        assert_equal_trees(
             {k: v for k, v in ours.items() if k != first},
             jax.tree.map(lambda x: x.astype(jnp.bfloat16), {k: v for k, v in theirs.items() if k != first}),
         )
-        assert_bitwise_equal(state["batch_stats"][player], saved["batch_stats"][player])
+        assert_equal_trees(state["batch_stats"][player], saved["batch_stats"][player])
     assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, fresh)
     out = capsys.readouterr().out
     assert "  starts fresh: down_1 (kernel 4x4x3x4 -> 4x4x1x4)" in out
@@ -325,8 +314,8 @@ def test_converted_weights_start_a_run_and_are_none(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
     fresh = fresh_state(config)
     result = take_weights(find_source(str(tmp_path / "converted"), tmp_path / "new"), fresh, config)
-    assert_bitwise_equal(weights(result, ["generator"]), weights(state, ["generator"]))
-    assert_bitwise_equal(weights(result, ["discriminator"]), weights(fresh, ["discriminator"]))
+    assert_equal_trees(weights(result, ["generator"]), weights(state, ["generator"]))
+    assert_equal_trees(weights(result, ["discriminator"]), weights(fresh, ["discriminator"]))
     out = capsys.readouterr().out
     assert "step 0: discriminator: none of 1,045 parameters; there is no discriminator there" in out
 
@@ -341,24 +330,7 @@ def test_optimizers_that_copy_the_parameters_are_refused(pix2pix_run, factory):
             take_weights(source, state, config)
     else:
         result = take_weights(source, state, config)
-        assert_bitwise_equal(weights(result), weights(state_of(pix2pix_run, 4)))
-
-
-def learnable_data(config):
-    """Return pairs whose output is a simple function of the input; no adversary is needed to learn it."""
-
-    def batch(seed, size):
-        images = random_batch(config, seed, size)["real_a"].mean((1, 2), keepdims=True) * 8
-        real_a = np.broadcast_to(np.clip(images, -1, 1), (size, *[config.data.crop_size] * 2, 3)).astype(np.float32)
-        return {"real_a": real_a, "real_b": np.ascontiguousarray(0.8 - 0.2 * real_a)}
-
-    def stream(first_step):
-        step = first_step
-        while True:
-            yield batch(step, config.batch_size)
-            step += 1
-
-    return Data(8, 3, "learnable", stream, lambda size: iter([batch(10**6, 3)]))
+        assert_equal_trees(weights(result), weights(state_of(pix2pix_run, 4)))
 
 
 def test_it_goes_on_from_the_quality_reached_and_resumes_without_the_source(tmp_path):
@@ -382,7 +354,7 @@ def test_it_goes_on_from_the_quality_reached_and_resumes_without_the_source(tmp_
     shutil.rmtree(tmp_path / "first")
     with pytest.raises(InputError, match=r"config.init_from: stored '.*first', now ''"):
         train(config(seed=1), tmp_path / "parts", data=learnable_data(tuned))
-    assert_bitwise_equal(train(tuned, tmp_path / "parts", data=learnable_data(tuned)), whole)
+    assert_equal_trees(train(tuned, tmp_path / "parts", data=learnable_data(tuned)), whole)
     fresh, tuned = losses("fresh"), losses("tuned")
     assert max(tuned[:5]) < 1.2 * reached < 0.4 * fresh[0]  # it starts where the first run ended ...
     assert max(tuned[-5:]) < 0.5 * reached < 0.6 * min(fresh[-5:])  # ... and goes on falling

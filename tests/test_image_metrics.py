@@ -1,17 +1,18 @@
 """MAE, PSNR and SSIM against closed forms, scikit-image and the training loop; Lab histograms against hand values."""
 
-import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import random_batch, small_config
 
 import p2p_jax
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.histograms import LabHistograms
 from p2p_jax.objectives.metrics import full_reference
+from support.configs import small_config
+from support.images import random_batch
+from support.processes import run_python
 
 
 def pairs(channels, side=40, count=3):
@@ -171,5 +172,4 @@ def test_import_is_light():
         "import p2p_jax.evaluation.histograms, p2p_jax.evaluation.distribution, p2p_jax.evaluation.ablation, sys; "
         "print([m for m in ('tensorflow', 'torch', 'skimage', 'torch_fidelity') if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert run_python(code).strip() == "[]"

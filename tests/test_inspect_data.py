@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import small_config
 from PIL import Image
 
 from p2p_jax.data import examples, inspection, layouts, measures
@@ -16,6 +15,7 @@ from p2p_jax.data.toy_facades import render
 from p2p_jax.images.domains import Domain, of_files
 from p2p_jax.images.formats import Stored
 from p2p_jax.inspect_data import describe, run
+from support.configs import small_config
 
 REAL = Path(os.environ.get("P2P_JAX_TEST_DATA", "")) / "facades"
 COUNTS = {"train": 8, "val": 4}

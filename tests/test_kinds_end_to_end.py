@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config, small_cyclegan_config
 from PIL import Image
 
 from p2p_jax import Translator, main, train, translate
@@ -14,6 +13,7 @@ from p2p_jax.data.toy_facades import render
 from p2p_jax.evaluation import evaluate
 from p2p_jax.images import formats, lab
 from p2p_jax.images.palettes import CMP_FACADES, PIX2PIX_FACADES, to_hex, true_labels
+from support.configs import small_config, small_cyclegan_config
 
 REAL = Path(os.environ.get("P2P_JAX_TEST_DATA", "")) / "facades"
 SIZE = 32

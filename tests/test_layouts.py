@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from conftest import small_config
 
 from p2p_jax.data import layouts
 from p2p_jax.errors import InputError
+from support.configs import small_config
 
 
 def data_of(root, source):

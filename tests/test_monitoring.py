@@ -5,12 +5,13 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import small_config, to_uint8
 from PIL import Image
 
 from p2p_jax.images import lab
 from p2p_jax.images.domains import Domain
 from p2p_jax.monitoring import Log, format_seconds, make_grid, pictures, stop_requests
+from support.configs import small_config
+from support.images import to_uint8
 
 
 def test_rows_after_the_resumed_step_are_removed_and_cut_ones_too(tmp_path):

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import random_batch, small_config
 
 import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.objectives import losses, make_optimizer, make_schedule
 from p2p_jax.testing import check_objective
+from support.configs import small_config
+from support.images import random_batch
 
 TABLE_1 = {
     "L1": {"loss__lambda_gan": 0.0},

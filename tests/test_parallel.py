@@ -1,51 +1,30 @@
 """Devices: one step on 4 simulated devices equals the mean over shards; pmap, shard_map and two processes agree."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, random_batch, small_config
 
 import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.errors import InputError
 from p2p_jax.testing import check_objective
-
-TESTS = Path(__file__).parent
-
-
-def start_python(code, devices, *arguments):
-    """Start a fresh interpreter with that many simulated devices."""
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        env={**os.environ, "P2P_JAX_TEST_DEVICES": str(devices), "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err[-3000:]
-    return out
+from support.configs import small_config
+from support.images import random_batch
+from support.processes import finish, processes, run_python
+from support.runs import memory_data
 
 
 def test_sgd_step_is_the_mean_over_shards():
     """With SGD, because Adam hides a gradient that is four times too large."""
-    process = start_python(
+    printed = run_python(
         """
         import json
-        from conftest import memory_data, random_batch, small_config
+        from support.configs import small_config
+        from support.images import random_batch
+        from support.runs import memory_data
         import jax, jax.numpy as jnp, numpy as np, p2p_jax
         from p2p_jax import parallel
         from p2p_jax.nets import PatchGAN, UNet
@@ -97,9 +76,9 @@ def test_sgd_step_is_the_mean_over_shards():
             errors[f"{name} statistics"] = [float(np.abs(x).max()) for x in (expected_mean, mean - expected_mean)]
         print(json.dumps(errors))
         """,
-        4,
+        devices=4,
     )
-    errors = json.loads(finish(process).splitlines()[-1])
+    errors = json.loads(printed.splitlines()[-1])
     assert errors.pop("devices") == 4
     assert len(errors) == 6
     for name, (moved, error) in errors.items():
@@ -108,11 +87,13 @@ def test_sgd_step_is_the_mean_over_shards():
 
 
 TRAIN = """
-    import sys
-    from conftest import memory_data, random_batch, small_config
+    import os, sys
+    from support.configs import small_config
+    from support.images import random_batch
+    from support.runs import memory_data
     import jax, numpy as np
-    if len(sys.argv) > 4:
-        jax.distributed.initialize(f"127.0.0.1:{sys.argv[4]}", num_processes=2, process_id=int(sys.argv[3]))
+    if "JAX_PROCESS_ID" in os.environ:
+        jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], 2, int(os.environ["JAX_PROCESS_ID"]))
     import p2p_jax
     several = {"log_every": 2, "steps_per_dispatch": jax.process_count()}
     config = small_config(seed=5, num_steps=int(sys.argv[2]), **several)
@@ -136,19 +117,11 @@ TRAIN = """
 
 def test_two_processes_train_save_and_resume_like_one(tmp_path):
     """The two do two steps in a dispatch, the one does one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    finish(start_python(TRAIN, 4, str(tmp_path / "one"), "4"))
+    run_python(TRAIN, tmp_path / "one", 4, devices=4)
     expected = np.load(tmp_path / "one" / "params0.npy")
-
-    def run_pair(steps, port):
-        pair = [start_python(TRAIN, 2, str(tmp_path / "two"), str(steps), str(i), port) for i in range(2)]
-        for process in pair:
-            finish(process)
-
-    run_pair(2, port)
-    run_pair(4, port)
+    for steps in (2, 4):
+        with processes(2, 2, tmp_path / "two", steps, code=TRAIN) as pair:
+            finish(pair)
     found = [np.load(tmp_path / "two" / f"params{i}.npy") for i in range(2)]
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0], expected, atol=1e-6)

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import make_fixtures
 import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from make_fixtures import CASES, NUM_STEPS, TRAINING, digest
 
+import make_fixtures
+from make_fixtures import CASES, NUM_STEPS, TRAINING, digest
 from p2p_jax import nets
 from p2p_jax.config import complete, resolve
 from p2p_jax.nets.layers import conv, conv_transpose
 from p2p_jax.objectives import DEVICE_AXIS
 
+pytestmark = pytest.mark.usefixtures("fast_convolutions")
 DATA = Path(os.environ.get("P2P_JAX_TEST_DATA", make_fixtures.ROOT.parent / "shared" / "data"))
 
 
@@ -126,7 +127,7 @@ def test_dropout_sits_where_pytorch_has_it(num_downs, layout, levels):
     network = nets.UNet(num_downs=num_downs, dropout_layout=layout)
     assert [i for i in range(num_downs, 0, -1) if network.has_dropout(i)] == levels
     torch = pytest.importorskip("torch")
-    twin = pytest.importorskip("benchmarks.torch_twin").UNet(num_downs=num_downs, base_width=1, dropout_layout=layout)
+    twin = pytest.importorskip("torch_twin").UNet(num_downs=num_downs, base_width=1, dropout_layout=layout)
     names = [name for name, layer in twin.layers.items() if isinstance(layer, torch.nn.Dropout)]
     assert names == [f"up_{level}_dropout" for level in levels]
 
@@ -166,7 +167,7 @@ def train_step(name, optimizer, dtype):
             out_specs=replicated,
             check_vma=False,
         )
-        # conftest.py has XLA optimise nothing; many steps in float64 are worth it.
+        # The tests have XLA optimise nothing; many steps in float64 are worth it.
         options = {"xla_backend_optimization_level": 3} if optimizer == "adam" and dtype == "float64" else {}
         # Placed as the update returns it, or the second step would be compiled again.
         return jax.device_put(state, NamedSharding(mesh, replicated)), jax.jit(update, compiler_options=options)

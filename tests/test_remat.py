@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import equations, random_batch, small_config, small_cyclegan_config
 from jax.flatten_util import ravel_pytree
 
 import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.nets import ResNet, UNet
+from support.configs import small_config, small_cyclegan_config
+from support.images import random_batch
+from support.tracing import equations
 
 NETWORKS = {
     "U-Net": UNet(num_downs=3, base_width=4),

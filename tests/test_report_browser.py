@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from browser import chromium
 
 from p2p_jax.evaluation.report import write_report
+from support.browser import chromium
 
 HOSTILE = "<b onclick=alert(1)>&\"'"
 L1 = {"9.png": 0.3, "10.png": 0.1, HOSTILE: None, "8.png": 0.4, "11.png": 0.2}

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
-from conftest import random_batch, small_config, small_cyclegan_config, to_uint8
 from PIL import Image
 
 from p2p_jax import study as command
@@ -33,6 +32,8 @@ from p2p_jax.evaluation.study.design import Design, Trial
 from p2p_jax.evaluation.study.server import Server
 from p2p_jax.evaluation.study.sessions import read_sessions
 from p2p_jax.inference import Translator
+from support.configs import small_config, small_cyclegan_config
+from support.images import random_batch, to_uint8
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SHORT = study.PRESETS["pix2pix"]._replace(practice=2, trials=4, size=16)

@@ -7,13 +7,13 @@ import sys
 import time
 
 import pytest
-from browser import chromium
 from PIL import Image, ImageFilter
 
 from p2p_jax import study as command
 from p2p_jax.data.toy_facades import render
 from p2p_jax.evaluation import study
 from p2p_jax.evaluation.study.sessions import read_sessions
+from support.browser import chromium
 
 PRACTICE, TRIALS, SECONDS, PAUSE = 2, 4, 0.15, 0.05
 OTHER = {"left": "right", "right": "left"}

@@ -12,7 +12,7 @@ from p2p_jax.interop.torch_layouts import read_network, write_network
 from p2p_jax.objectives import make_network
 
 torch = pytest.importorskip("torch")
-import torch_release as release  # noqa: E402, it needs PyTorch
+from support import torch_release as release  # noqa: E402, it needs PyTorch
 
 
 def with_statistics(tensors):

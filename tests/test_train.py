@@ -1,47 +1,26 @@
 """The loop: exact resume after every kind of stop, refusals, divergence, and what a run leaves behind."""
 
-import csv
 import json
 import os
 import signal
-import subprocess
 import sys
-import textwrap
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import memory_data, small_config, small_cyclegan_config
 from PIL import Image
-from test_data import write_pairs
 
 import p2p_jax
 from p2p_jax import monitoring, parallel, resident, train
 from p2p_jax.data import from_arrays
 from p2p_jax.errors import InputError, TrainingDivergedError
+from support.comparers import assert_equal_trees
+from support.configs import SGD, small_config, small_cyclegan_config
+from support.images import write_images, write_pairs
+from support.processes import python, run
+from support.runs import memory_data, rows_of, stop_at
 
-TESTS = Path(__file__).parent
 loop = sys.modules["p2p_jax.train"]
-
-
-def assert_bitwise_equal(a, b):
-    a, b = jax.device_get(a), jax.device_get(b)
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        assert np.array_equal(x, y), f"{jax.tree_util.keystr(path)} differs"
-
-
-def write_images(folder, count):
-    folder.mkdir()
-    for i in range(count):
-        noise = np.random.RandomState([i, count]).randint(0, 256, (20, 16 + i, 3), np.uint8)
-        Image.fromarray(noise).save(folder / f"{i}.png")
-
-
-def rows_of(workdir):
-    with open(workdir / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +84,7 @@ def test_four_steps_equal_some_and_the_rest(uninterrupted, pairs, tmp_path, firs
     train(file_config(pairs, num_steps=first_part), tmp_path / "run")
     state = train(file_config(pairs), tmp_path / "run")
     assert f"found a checkpoint of step {first_part}" in capsys.readouterr().out
-    assert_bitwise_equal(state, uninterrupted[0])
+    assert_equal_trees(state, uninterrupted[0])
     found = [{k: v for k, v in row.items() if k.startswith(("step", "train/"))} for row in rows_of(tmp_path / "run")]
     expected = [{k: row[k] for k in found[0]} for row in rows_of(uninterrupted[1])]
     assert found == expected
@@ -128,24 +107,12 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
         run = tmp_path / f"parts{first_part}"
         stopped = train(config(num_steps=first_part), run)
         assert stopped["pool"]["b"]["filled"].sum() == min(2 * first_part, 4)
-        assert_bitwise_equal(train(config(), run), whole)
+        assert_equal_trees(train(config(), run), whole)
     rows = rows_of(tmp_path / "whole")
     assert float(rows[-1]["eval/cycle"]) > 0
     grid = Image.open(tmp_path / "whole" / "samples" / "step_0000008.png")
     assert grid.size == (6 * 16 + 5 * 4, 16 + 3 * 16 + 2 * 4)
     assert "on 5 training examples from unpaired" in (tmp_path / "whole" / "summary.txt").read_text()
-
-
-def stop_at(step, data):
-    """Return data that bring a SIGTERM while `step` is under way: the batch after it is put on the devices then."""
-
-    def train_batches(first_step):
-        for i, batch in enumerate(data.train(first_step), start=first_step):
-            if i == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    return data._replace(train=train_batches)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):
@@ -156,7 +123,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_pa
     assert signal.getsignal(signal.SIGTERM) == before
     assert "stopped at step 3" in capsys.readouterr().out
     assert not (tmp_path / "run" / "summary.txt").exists()
-    assert_bitwise_equal(train(config, tmp_path / "run"), uninterrupted[0])
+    assert_equal_trees(train(config, tmp_path / "run"), uninterrupted[0])
     assert rows_of(tmp_path / "run") == rows_of(uninterrupted[1])
 
 
@@ -238,19 +205,13 @@ def test_kill_during_a_save_costs_that_save_alone(uninterrupted, pairs, tmp_path
         p2p_jax.train(file_config(Path(sys.argv[1]), checkpoint_every=1), sys.argv[2])
     """
     workdir = tmp_path / "run"
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(pairs), str(workdir)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    result = run(python(code, pairs, workdir))
     assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
     complete = {p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()}
     assert complete == {"1", "2"}  # the third was being written
     assert len(list((workdir / "checkpoints").glob("3.*tmp*"))) == 1
     assert rows_of(workdir)[-1]["step"] == "3"  # a row that the resumed run writes again
-    assert_bitwise_equal(train(file_config(pairs, checkpoint_every=1), workdir), uninterrupted[0])
+    assert_equal_trees(train(file_config(pairs, checkpoint_every=1), workdir), uninterrupted[0])
     assert rows_of(workdir) == rows_of(uninterrupted[1])
 
 
@@ -260,7 +221,7 @@ def test_finished_run_says_so_and_does_nothing(uninterrupted, pairs, capsys):
     again = train(file_config(pairs), workdir)
     assert "this run has 4 steps and config.num_steps is 4; nothing to do" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
-    assert_bitwise_equal(again, state)
+    assert_equal_trees(again, state)
 
 
 def test_another_config_is_refused_by_name(uninterrupted, pairs):
@@ -326,7 +287,6 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 SEVERAL = {"num_steps": 7, "log_every": 2, "sample_every": 4, "eval_every": 4, "checkpoint_every": 4}
-SGD = {"factory": "optax:sgd", "learning_rate": 0.01}  # Adam makes much of last bits
 
 
 def test_dispatches_end_where_something_is_due_and_start_at_their_multiples():
@@ -388,7 +348,7 @@ def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_pa
 
     stopped = train(config, tmp_path / "parts", data=stop_at(3, memory_data(config)))
     assert int(stopped["step"]) == 2  # the batches of steps 3 and 4 are put on the devices during the first dispatch
-    assert_bitwise_equal(train(config, tmp_path / "parts", data=memory_data(config)), whole[0])
+    assert_equal_trees(train(config, tmp_path / "parts", data=memory_data(config)), whole[0])
     shorter = small_config(**{**SEVERAL, "num_steps": 3}, optimizer=SGD, steps_per_dispatch=2)
     train(shorter, tmp_path / "inside", data=memory_data(config))
     sizes.clear()
@@ -533,7 +493,8 @@ def test_training_in_memory_works_without_tensorflow(tmp_path):
     code = """
         import sys
         sys.modules["tensorflow"] = None  # importing it raises ImportError
-        from conftest import memory_data, small_config, small_cyclegan_config
+        from support.configs import small_config, small_cyclegan_config
+        from support.runs import memory_data
         import p2p_jax
         config = small_config(num_steps=1)
         state = p2p_jax.train(config, sys.argv[1], data=memory_data(config))
@@ -543,12 +504,6 @@ def test_training_in_memory_works_without_tensorflow(tmp_path):
         except p2p_jax.InputError as error:
             print(error)
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    result = run(python(code, tmp_path / "run"))
     assert "step 1 []" in result.stdout, result.stderr[-2000:]
     assert "pip install 'p2p_jax[data]'" in result.stdout

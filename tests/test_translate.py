@@ -1,20 +1,21 @@
 """The translate command: files, folders, patterns, stacks and videos of every kind, and what it refuses."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config
 from PIL import Image
-from test_translator import noise
 
-from p2p_jax import Translator, train, translate
+from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
 from p2p_jax.inference import files
+from support import processes
+from support.comparers import same_pixels
+from support.configs import small_config
+from support.images import load, noise, save
+from support.runs import translate_files
 
 ROOT = Path(__file__).parent.parent
 FACADES = Path(os.environ.get("P2P_JAX_TEST_DATA", "nowhere")) / "facades" / "val"
@@ -25,34 +26,12 @@ def run(pix2pix_run):
     return pix2pix_run
 
 
-def command(run, source, target, *options):
-    """Run the command in this process; returns its exit status or its error."""
-    with pytest.raises(SystemExit) as stopped:
-        translate.run(["--workdir", str(run), "--input", str(source), "--output", str(target), *options])
-    return stopped.value.code
-
-
-def save(path, pixels, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return pixels
-
-
-def load(path):
-    return np.asarray(Image.open(path))
-
-
-def same(found, expected):
-    """Tell whether images are equal but for roundings of sums in another order."""
-    return found.shape == expected.shape and np.abs(found.astype(int) - expected).max() <= 1
-
-
 def test_single_file(run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(300, 500, 3))
-    assert command(run, tmp_path / "in.png", tmp_path / "to" / "out.png") == 0
-    assert same(load(tmp_path / "to" / "out.png"), Translator.from_workdir(run)(pixels))
-    assert command(run, tmp_path / "in.png", tmp_path / "folder") == 0
-    assert same(load(tmp_path / "folder" / "in.png"), load(tmp_path / "to" / "out.png"))
+    assert translate_files(run, tmp_path / "in.png", tmp_path / "to" / "out.png") == 0
+    assert same_pixels(load(tmp_path / "to" / "out.png"), Translator.from_workdir(run)(pixels))
+    assert translate_files(run, tmp_path / "in.png", tmp_path / "folder") == 0
+    assert same_pixels(load(tmp_path / "folder" / "in.png"), load(tmp_path / "to" / "out.png"))
     assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == ["in.png"]
 
 
@@ -63,13 +42,13 @@ def test_folder_with_folders_keeps_names_and_formats(run, tmp_path, capsys):
         save(source / name, noise(20 + i, 31, 3, seed=i))
     (source / "notes.txt").write_text("not an image")
     save(source / ".hidden" / "x.png", noise(8, 8, 3))
-    assert command(run, source, target) == 0
+    assert translate_files(run, source, target) == 0
     assert sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()) == sorted(names)
     for name in names:
         with Image.open(source / name) as given, Image.open(target / name) as made:
             assert (made.format, made.size, made.mode) == (given.format, given.size, "RGB")
     expected = Translator.from_workdir(run)(load(source / "a.png"))
-    assert same(load(target / "a.png"), expected)
+    assert same_pixels(load(target / "a.png"), expected)
     lossy = Translator.from_workdir(run)(pictures.read(source / "deep/er/b.JPG").pixels)
     assert np.abs(load(target / "deep/er/b.JPG").astype(int) - lossy).mean() < 4
     output = capsys.readouterr().out
@@ -79,9 +58,9 @@ def test_folder_with_folders_keeps_names_and_formats(run, tmp_path, capsys):
 def test_pattern(run, tmp_path):
     for name in ("x/1.png", "x/2.png", "x/y/3.png", "x/4.bmp"):
         save(tmp_path / name, noise(16, 16, 3))
-    assert command(run, tmp_path / "x" / "*.png", tmp_path / "some") == 0
+    assert translate_files(run, tmp_path / "x" / "*.png", tmp_path / "some") == 0
     assert sorted(p.name for p in (tmp_path / "some").iterdir()) == ["1.png", "2.png"]
-    assert command(run, tmp_path / "x" / "**" / "*.png", tmp_path / "all") == 0
+    assert translate_files(run, tmp_path / "x" / "**" / "*.png", tmp_path / "all") == 0
     assert sorted(str(p.relative_to(tmp_path / "all")) for p in (tmp_path / "all").rglob("*.png")) == [
         "1.png",
         "2.png",
@@ -92,16 +71,16 @@ def test_pattern(run, tmp_path):
 def test_stack(run, tmp_path):
     images = noise(11, 12, 20, 3)
     np.save(tmp_path / "stack.npy", images)
-    assert command(run, tmp_path / "stack.npy", tmp_path / "out.npy", "--batch_size", "4") == 0
+    assert translate_files(run, tmp_path / "stack.npy", tmp_path / "out.npy", "--batch_size", "4") == 0
     found = np.load(tmp_path / "out.npy")
     assert found.dtype == np.uint8
-    assert same(found, Translator.from_workdir(run)(images))
+    assert same_pixels(found, Translator.from_workdir(run)(images))
     np.save(tmp_path / "gray.npy", noise(3, 16, 16).astype(np.float32) / 127.5 - 1)
-    assert command(run, tmp_path / "gray.npy", tmp_path / "folder") == 0
+    assert translate_files(run, tmp_path / "gray.npy", tmp_path / "folder") == 0
     assert np.load(tmp_path / "folder" / "gray.npy").shape == (3, 16, 16, 3)
-    assert "exists; --overwrite" in command(run, tmp_path / "stack.npy", tmp_path / "out.npy")
+    assert "exists; --overwrite" in translate_files(run, tmp_path / "stack.npy", tmp_path / "out.npy")
     np.save(tmp_path / "bad.npy", images.astype(np.float32))
-    assert "floats in [-1, 1]" in command(run, tmp_path / "bad.npy", tmp_path / "bad_out.npy")
+    assert "floats in [-1, 1]" in translate_files(run, tmp_path / "bad.npy", tmp_path / "bad_out.npy")
     assert not list(tmp_path.glob("*bad_out*")) and not list(tmp_path.glob(".*"))
 
 
@@ -110,10 +89,10 @@ def test_large_image_in_tiles(run, tmp_path, capsys):
     small = noise(32, 32, 3)
     pixels = save(tmp_path / "large.png", np.asarray(Image.fromarray(small).resize((1024, 1024), Image.BICUBIC)))
     arguments = (run, tmp_path / "large.png", tmp_path / "out.png", "--tile", "256")
-    assert command(*arguments) == 0
+    assert translate_files(*arguments) == 0
     assert "warning: tiles are normalised by their own statistics" in capsys.readouterr().err
     quiet = {"norm": "running", "dropout": False}  # noise has the shape of what is translated: of a tile, or the whole
-    assert command(*arguments, "--norm", "running", "--dropout", "off", "--overwrite") == 0
+    assert translate_files(*arguments, "--norm", "running", "--dropout", "off", "--overwrite") == 0
     assert capsys.readouterr().err == ""
     tiled, whole = load(tmp_path / "out.png"), Translator.from_workdir(run, **quiet)(pixels)
     assert tiled.shape == (1024, 1024, 3)
@@ -128,18 +107,18 @@ def test_gray_and_alpha(run, tmp_path):
     both = save(tmp_path / "in" / "gray_alpha.png", np.dstack([gray, alpha]))
     palette = Image.fromarray(color).quantize(16)
     palette.save(tmp_path / "in" / "palette.png", transparency=0)
-    assert command(run, tmp_path / "in", tmp_path / "out") == 0
-    assert same(load(tmp_path / "out" / "gray.png"), translator(np.repeat(gray[..., None], 3, axis=-1)))
+    assert translate_files(run, tmp_path / "in", tmp_path / "out") == 0
+    assert same_pixels(load(tmp_path / "out" / "gray.png"), translator(np.repeat(gray[..., None], 3, axis=-1)))
     opacity = alpha[..., None] / 255
     on_white = np.rint(color * opacity + 255 * (1 - opacity)).astype(np.uint8)
     found = load(tmp_path / "out" / "alpha.png")
     assert found.shape == (20, 20, 3)
-    assert same(pictures.read(tmp_path / "in" / "alpha.png").pixels, on_white)
-    assert same(found, translator(pictures.read(tmp_path / "in" / "alpha.png").pixels))
+    assert same_pixels(pictures.read(tmp_path / "in" / "alpha.png").pixels, on_white)
+    assert same_pixels(found, translator(pictures.read(tmp_path / "in" / "alpha.png").pixels))
     assert pictures.read(tmp_path / "in" / "gray_alpha.png").pixels.shape == (20, 20, 1)
     indices = np.asarray(palette)
     assert (pictures.read(tmp_path / "in" / "palette.png").pixels[indices == 0] == 255).all()
-    assert command(run, tmp_path / "in", tmp_path / "kept", "--keep_alpha") == 0
+    assert translate_files(run, tmp_path / "in", tmp_path / "kept", "--keep_alpha") == 0
     assert np.array_equal(load(tmp_path / "kept" / "alpha.png")[..., 3], alpha)
     assert np.array_equal(load(tmp_path / "kept" / "gray_alpha.png")[..., 3], both[..., 1])
 
@@ -161,10 +140,10 @@ def test_exif_orientation_is_honoured(run, tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
-    assert command(run, tmp_path / "turned.png", tmp_path / "out.png") == 0
+    assert translate_files(run, tmp_path / "turned.png", tmp_path / "out.png") == 0
     with Image.open(tmp_path / "out.png") as made:
         assert made.getexif().get(0x0112, 1) == 1
-        assert same(np.asarray(made), Translator.from_workdir(run)(upright))
+        assert same_pixels(np.asarray(made), Translator.from_workdir(run)(upright))
 
 
 def test_a_corrupt_file_is_reported_and_the_others_are_translated(run, tmp_path, capsys):
@@ -174,7 +153,7 @@ def test_a_corrupt_file_is_reported_and_the_others_are_translated(run, tmp_path,
     (tmp_path / "in" / "2.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "in" / "4.jpg").write_bytes(b"")
     Image.fromarray(noise(16, 16).astype(np.uint16) * 257).save(tmp_path / "in" / "5.png")
-    assert command(run, tmp_path / "in", tmp_path / "out") == 1
+    assert translate_files(run, tmp_path / "in", tmp_path / "out") == 1
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["1.png", "3.png"]
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
@@ -189,15 +168,15 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
     for name in ("1.png", "2.png"):
         save(tmp_path / "in" / name, noise(16, 16, 3))
     mine = save(tmp_path / "out" / "1.png", noise(4, 4, 3))
-    assert command(run, tmp_path / "in", tmp_path / "out") == 0
+    assert translate_files(run, tmp_path / "in", tmp_path / "out") == 0
     assert "translated 1 of 2" in (printed := capsys.readouterr().out)
     assert "1 exist and were left as they are; --overwrite replaces them" in printed
     assert np.array_equal(load(tmp_path / "out" / "1.png"), mine)
-    assert command(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
+    assert translate_files(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
     assert load(tmp_path / "out" / "1.png").shape == (16, 16, 3)
     # A folder inside the input is not translated again.
-    assert command(run, tmp_path / "in", tmp_path / "in" / "made") == 0
-    assert command(run, tmp_path / "in", tmp_path / "in" / "made") == 0
+    assert translate_files(run, tmp_path / "in", tmp_path / "in" / "made") == 0
+    assert translate_files(run, tmp_path / "in", tmp_path / "in" / "made") == 0
     assert sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "in").rglob("*.png")) == [
         "in/1.png",
         "in/2.png",
@@ -228,23 +207,23 @@ def test_one_line_for_what_cannot_be_done(run, tmp_path, source, options, messag
     save(tmp_path / "one.png", noise(8, 8, 3))
     for name in ("a.png", "a.bmp"):
         save(tmp_path / "twins" / name, noise(8, 8, 3))
-    error = command(run, tmp_path / source, tmp_path / "out", *options)
+    error = translate_files(run, tmp_path / source, tmp_path / "out", *options)
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_is_not_replaced_by_its_own_translation(run, tmp_path):
     pixels = save(tmp_path / "in" / "1.png", noise(8, 8, 3))
-    error = command(run, tmp_path / "in", tmp_path / "in", "--overwrite")
+    error = translate_files(run, tmp_path / "in", tmp_path / "in", "--overwrite")
     assert "would be replaced by its own translation" in error
     assert np.array_equal(load(tmp_path / "in" / "1.png"), pixels)
 
 
 def test_size_resizes_as_training_does(run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(50, 40, 3))
-    assert command(run, tmp_path / "in.png", tmp_path / "16.png", "--size", "16") == 0
-    assert same(load(tmp_path / "16.png"), Translator.from_workdir(run)(pictures.resize(pixels, (16, 16))))
-    assert command(run, tmp_path / "in.png", tmp_path / "wide.png", "--size", "24x16", "--keep_alpha") == 0
+    assert translate_files(run, tmp_path / "in.png", tmp_path / "16.png", "--size", "16") == 0
+    assert same_pixels(load(tmp_path / "16.png"), Translator.from_workdir(run)(pictures.resize(pixels, (16, 16))))
+    assert translate_files(run, tmp_path / "in.png", tmp_path / "wide.png", "--size", "24x16", "--keep_alpha") == 0
     assert load(tmp_path / "wide.png").shape == (16, 24, 3)
 
 
@@ -273,9 +252,12 @@ def test_pictures_are_those_of_the_data_stream(tmp_path):
 def test_cyclegan_by_direction(cyclegan_run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(16, 16, 3))
     for direction in ("AtoB", "BtoA"):
-        assert command(cyclegan_run, tmp_path / "in.png", tmp_path / f"{direction}.png", "--direction", direction) == 0
+        assert (
+            translate_files(cyclegan_run, tmp_path / "in.png", tmp_path / f"{direction}.png", "--direction", direction)
+            == 0
+        )
         expected = Translator.from_workdir(cyclegan_run, direction=direction)(pixels)
-        assert same(load(tmp_path / f"{direction}.png"), expected)
+        assert same_pixels(load(tmp_path / f"{direction}.png"), expected)
     assert not np.array_equal(load(tmp_path / "AtoB.png"), load(tmp_path / "BtoA.png"))
 
 
@@ -301,13 +283,7 @@ def test_translating_needs_no_tensorflow(run, tmp_path):
         "from p2p_jax import translate\n"
         f"translate.run(['--workdir', {str(run)!r}, '--input', 'in.png', '--output', 'out.png'])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    result = processes.run(processes.python(code), tmp_path)
     assert result.returncode == 0, result.stderr
     assert load(tmp_path / "out.png").shape == (16, 16, 3)
 
@@ -319,12 +295,12 @@ def test_real_facades_agree_with_validation(tmp_path):
     train(small_config(num_steps=2, data__load_size=72, sample_every=2, num_samples=3, **data), tmp_path / "run")
     for i, path in enumerate(sorted(FACADES.glob("*.jpg"))[:3]):
         save(tmp_path / "labels" / f"{i}.png", pictures.read(path).pixels[:, 256:])
-    assert command(tmp_path / "run", tmp_path / "labels", tmp_path / "photos", "--size", "64") == 0
+    assert translate_files(tmp_path / "run", tmp_path / "labels", tmp_path / "photos", "--size", "64") == 0
     grid = load(tmp_path / "run" / "samples" / "step_0000002.png")
     for i in range(3):
         found, shown = load(tmp_path / "photos" / f"{i}.png"), grid[16 + 68 * i : 80 + 68 * i, 68:132]
         assert np.abs(found.astype(int) - shown).mean() < 0.5  # the resized label maps differ in a rounding or two
-    assert command(tmp_path / "run", FACADES / "1.jpg", tmp_path / "whole.jpg") == 0
+    assert translate_files(tmp_path / "run", FACADES / "1.jpg", tmp_path / "whole.jpg") == 0
     assert load(tmp_path / "whole.jpg").shape == (256, 512, 3)
 
 
@@ -335,9 +311,9 @@ HORSES = FACADES.parent.parent / "horse2zebra" / "testA"
 def test_real_horses_both_ways(cyclegan_run, tmp_path):
     for direction in ("AtoB", "BtoA"):
         arguments = (cyclegan_run, HORSES / "n02381460_10*.jpg", tmp_path / direction, "--direction", direction)
-        assert command(*arguments, "--format", "png") == 0
+        assert translate_files(*arguments, "--format", "png") == 0
         names = sorted(p.stem for p in HORSES.glob("n02381460_10*.jpg"))
         assert sorted(p.stem for p in (tmp_path / direction).iterdir()) == names and names
         pixels = pictures.read(HORSES / f"{names[0]}.jpg").pixels
         expected = Translator.from_workdir(cyclegan_run, direction=direction)(pixels)
-        assert same(load(tmp_path / direction / f"{names[0]}.png"), expected)
+        assert same_pixels(load(tmp_path / direction / f"{names[0]}.png"), expected)

@@ -5,10 +5,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, small_config
 from PIL import Image
-from test_translate import command, save
-from test_translator import noise
 
 from p2p_jax import Translator, evaluate, train
 from p2p_jax.errors import InputError
@@ -18,6 +15,9 @@ from p2p_jax.images.palettes import CMP_FACADES
 from p2p_jax.inference.sizes import find_sizes
 from p2p_jax.objectives import Objective
 from p2p_jax.objectives.metrics import full_reference
+from support.configs import small_config
+from support.images import noise, save
+from support.runs import memory_data, translate_files
 
 RED_GREEN_BLUE = "#ff0000,#00ff00,#0000ff"
 TAGS = ((33550, 12, 3, (10.0, 10.0, 0.0)), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 4.1e6, 0.0)))
@@ -238,7 +238,7 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
     formats.write(tmp_path / "in" / "b.png", values)
     formats.write(tmp_path / "in" / "c.npy", values)
     formats.write(tmp_path / "in" / "deep" / "d.npz", values)
-    assert command(bands_run, tmp_path / "in", tmp_path / "out") == 0
+    assert translate_files(bands_run, tmp_path / "in", tmp_path / "out") == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert written == ["a.tif", "b.tif", "c.npy", "deep/d.npz"]
     assert ".png does not keep float32 of 1 channel: 1 of the files written are .tif" in capsys.readouterr().out
@@ -247,11 +247,11 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
         assert stored.pixels.dtype == np.float32
         np.testing.assert_allclose(stored.pixels, metres(values), atol=1e-4)
         assert stored.tags == (TAGS if name == "a.tif" else ())
-    error = command(bands_run, tmp_path / "in", tmp_path / "other", "--format", "png")
+    error = translate_files(bands_run, tmp_path / "in", tmp_path / "other", "--format", "png")
     assert ".png does not keep float32 of 1 channel, which this run makes: choose .npy" in error
-    assert "does not keep float32" in command(bands_run, tmp_path / "in" / "a.tif", tmp_path / "x.jpg")
+    assert "does not keep float32" in translate_files(bands_run, tmp_path / "in" / "a.tif", tmp_path / "x.jpg")
     formats.write(tmp_path / "in" / "b.tif", values)
-    assert "would both be written to" in command(bands_run, tmp_path / "in", tmp_path / "third")
+    assert "would both be written to" in translate_files(bands_run, tmp_path / "in", tmp_path / "third")
 
 
 @pytest.mark.filterwarnings("default")
@@ -260,12 +260,12 @@ def test_georeferences_go_where_the_size_does(bands_run, tmp_path, capsys):
     values[..., 0] = 3000
     for name in ("a.tif", "b.tif"):
         formats.write(tmp_path / "in" / name, values, tags=TAGS)
-    assert command(bands_run, tmp_path / "in", tmp_path / "large", "--size", "x2.5") == 0
+    assert translate_files(bands_run, tmp_path / "in", tmp_path / "large", "--size", "x2.5") == 0
     assert capsys.readouterr().err.count("georeferences are left out") == 1
     stored = formats.read(tmp_path / "large" / "a.tif")
     assert stored.pixels.shape == (20, 20, 1) and stored.tags == ()
     np.testing.assert_allclose(stored.pixels, 20, atol=1e-3)
-    assert command(bands_run, tmp_path / "in", tmp_path / "same", "--size", "8") == 0
+    assert translate_files(bands_run, tmp_path / "in", tmp_path / "same", "--size", "8") == 0
     assert capsys.readouterr().err == ""
     assert formats.read(tmp_path / "same" / "a.tif").tags == TAGS
 
@@ -274,7 +274,7 @@ def test_files_of_another_kind_are_reported(bands_run, tmp_path, capsys):
     formats.write(tmp_path / "in" / "good.tif", bands(8, 8))
     formats.write(tmp_path / "in" / "three.tif", bands(8, 8)[..., :3])
     save(tmp_path / "in" / "photo.jpg", noise(8, 8, 3))
-    assert command(bands_run, tmp_path / "in", tmp_path / "out") == 1
+    assert translate_files(bands_run, tmp_path / "in", tmp_path / "out") == 1
     errors = capsys.readouterr().err
     assert "three.tif has 3 channels, but this side takes 4" in errors
     assert "photo.jpg has 8 bits (uint8), but this side is declared uint16" in errors
@@ -286,7 +286,7 @@ def test_files_with_holes_in_their_numbers_are_reported(tmp_path, capsys):
     image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)
     formats.write(tmp_path / "in" / "good.tif", image, tags=TAGS)
     formats.write(tmp_path / "in" / "bad.tif", np.where(image > 0.9, np.float32(np.nan), image))
-    assert command(run, tmp_path / "in", tmp_path / "out") == 1
+    assert translate_files(run, tmp_path / "in", tmp_path / "out") == 1
     assert "bad.tif holds numbers that are not finite" in capsys.readouterr().err
     stored = formats.read(tmp_path / "out" / "good.tif")
     assert stored.tags == TAGS  # in pictures of 8 bits too
@@ -296,17 +296,17 @@ def test_files_with_holes_in_their_numbers_are_reported(tmp_path, capsys):
 def test_a_stack_and_an_image(bands_run, tmp_path):
     values = bands(5, 8, 12)
     np.save(tmp_path / "stack.npy", values)
-    assert command(bands_run, tmp_path / "stack.npy", tmp_path / "out.npy") == 0
+    assert translate_files(bands_run, tmp_path / "stack.npy", tmp_path / "out.npy") == 0
     found = np.load(tmp_path / "out.npy")
     assert (found.dtype, found.shape) == (np.float32, (5, 8, 12, 1))
     np.testing.assert_allclose(found, metres(values), atol=1e-4)
-    assert command(bands_run, tmp_path / "stack.npy", tmp_path / "half.npy", "--size", "x0.5") == 0
+    assert translate_files(bands_run, tmp_path / "stack.npy", tmp_path / "half.npy", "--size", "x0.5") == 0
     assert np.load(tmp_path / "half.npy").shape == (5, 4, 6, 1)
     (tmp_path / "folder").mkdir()
     np.save(tmp_path / "folder" / "image.npy", values[0])
-    assert command(bands_run, tmp_path / "folder", tmp_path / "made") == 0
+    assert translate_files(bands_run, tmp_path / "folder", tmp_path / "made") == 0
     np.testing.assert_allclose(np.load(tmp_path / "made" / "image.npy"), found[0], atol=1e-5)
-    assert "--format, --keep_alpha and --task are for image files" in command(
+    assert "--format, --keep_alpha and --task are for image files" in translate_files(
         bands_run, tmp_path / "stack.npy", tmp_path / "again.npy", "--format", "npy"
     )
 
@@ -317,14 +317,16 @@ def test_labels_are_written_with_their_colours(classes_run, tmp_path):
     save(tmp_path / "in" / "c.webp", image, lossless=True)
     save(tmp_path / "in" / "d.bmp", image)
     np.save(tmp_path / "in" / "e.npy", image)
-    assert command(classes_run, tmp_path / "in", tmp_path / "out") == 0
+    assert translate_files(classes_run, tmp_path / "in", tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png", "d.bmp", "e.npy"]
     for name in ("a.png", "c.png", "d.bmp", "e.npy"):
         stored = formats.read(tmp_path / "out" / name)
         np.testing.assert_array_equal(stored.pixels[..., 0], image.argmax(axis=-1))
         if name != "e.npy":
             np.testing.assert_array_equal(stored.palette[:3], np.eye(3, dtype=np.uint8) * 255)
-    assert ".jpg does not keep labels" in command(classes_run, tmp_path / "in", tmp_path / "no", "--format", "jpg")
+    assert ".jpg does not keep labels" in translate_files(
+        classes_run, tmp_path / "in", tmp_path / "no", "--format", "jpg"
+    )
 
 
 def test_paletted_files_are_labels(labels_run, tmp_path):
@@ -332,12 +334,12 @@ def test_paletted_files_are_labels(labels_run, tmp_path):
     formats.write(tmp_path / "in" / "indices.png", classes, palette=CMP_FACADES.colors)  # of whatever colours
     formats.write(tmp_path / "in" / "numbers.png", classes)
     save(tmp_path / "in" / "colours.png", np.eye(3, dtype=np.uint8)[classes[..., 0]] * np.uint8(250))
-    assert command(labels_run, tmp_path / "in", tmp_path / "out") == 0
+    assert translate_files(labels_run, tmp_path / "in", tmp_path / "out") == 0
     for name in ("indices.png", "numbers.png", "colours.png"):
         expected = np.array([0, 128, 255], np.uint8)[classes]
         np.testing.assert_array_equal(formats.read(tmp_path / "out" / name).pixels, expected)
     # Sizes change to the nearest pixel: no class lies between two others.
-    assert command(labels_run, tmp_path / "in", tmp_path / "large", "--size", "x2") == 0
+    assert translate_files(labels_run, tmp_path / "in", tmp_path / "large", "--size", "x2") == 0
     large = formats.read(tmp_path / "large" / "indices.png").pixels
     np.testing.assert_array_equal(large, expected.repeat(2, axis=0).repeat(2, axis=1))
 
@@ -345,7 +347,7 @@ def test_paletted_files_are_labels(labels_run, tmp_path):
 def test_sixteen_bits_of_eight(deep_run, tmp_path):
     gray = save(tmp_path / "in" / "a.jpg", np.full((8, 8), 200, np.uint8))
     save(tmp_path / "in" / "b.tif", gray)
-    assert command(deep_run, tmp_path / "in", tmp_path / "out") == 0
+    assert translate_files(deep_run, tmp_path / "in", tmp_path / "out") == 0
     for name in ("a.png", "b.tif"):
         stored = formats.read(tmp_path / "out" / name)
         assert (stored.pixels.dtype, np.unique(stored.pixels).tolist()) == (np.uint16, [200 * 257])
@@ -354,14 +356,14 @@ def test_sixteen_bits_of_eight(deep_run, tmp_path):
 def test_colours_are_written_with_the_lightness_of_their_photograph(colour_run, tmp_path):
     photo = save(tmp_path / "in" / "a.png", noise(20, 24, 3))
     save(tmp_path / "in" / "b.jpg", photo)
-    assert command(colour_run, tmp_path / "in", tmp_path / "out", "--direction", "AtoB") == 0
+    assert translate_files(colour_run, tmp_path / "in", tmp_path / "out", "--direction", "AtoB") == 0
     written = pictures.read(tmp_path / "out" / "a.png").pixels
     assert pictures.read(tmp_path / "out" / "b.jpg").pixels.shape == (20, 24, 3)
     wanted, found = lab.from_rgb(photo), lab.from_rgb(written)
     assert np.abs(found[..., 0] - wanted[..., 0]).max() < 0.5  # of 100: the rounding to 8 bits
     bright = (wanted[..., 0] > 60) & (wanted[..., 0] < 80)
     assert found[bright][:, 1].min() > 0 and not np.array_equal(written, photo)
-    assert command(colour_run, tmp_path / "in", tmp_path / "back", "--direction", "BtoA") == 0
+    assert translate_files(colour_run, tmp_path / "in", tmp_path / "back", "--direction", "BtoA") == 0
     back = lab.from_rgb(pictures.read(tmp_path / "back" / "a.png").pixels)
     expected = Translator.from_workdir(colour_run, direction="BtoA")(photo)
     assert np.abs(back[..., :1] - expected).max() < 0.5
@@ -369,22 +371,26 @@ def test_colours_are_written_with_the_lightness_of_their_photograph(colour_run, 
 
 def test_a_run_makes_its_inputs_of_photographs(hole_run, bands_run, tmp_path):
     photo = save(tmp_path / "in" / "a.png", noise(16, 20, 3))
-    assert command(hole_run, tmp_path / "in", tmp_path / "out", "--task") == 0
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "out", "--task") == 0
     expected = photo.copy()
     expected[4:12, 5:15] = 7
     np.testing.assert_array_equal(pictures.read(tmp_path / "out" / "a.png").pixels, expected)
-    assert command(hole_run, tmp_path / "in", tmp_path / "large", "--task", "--size", "x2") == 0
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "large", "--task", "--size", "x2") == 0
     large = pictures.read(tmp_path / "large" / "a.png").pixels
     assert large.shape == (32, 40, 3) and (large[8:24, 10:30] == 7).all()
-    assert command(hole_run, tmp_path / "in", tmp_path / "plain") == 0
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "plain") == 0
     np.testing.assert_array_equal(pictures.read(tmp_path / "plain" / "a.png").pixels, photo)
-    assert "--task: this run has no config.task.input" in command(bands_run, tmp_path / "in", tmp_path / "no", "--task")
+    assert "--task: this run has no config.task.input" in translate_files(
+        bands_run, tmp_path / "in", tmp_path / "no", "--task"
+    )
 
 
 @pytest.mark.parametrize("size", ["x0", "x", "xx4", "4x", "x-2", "x1.2.3", "x1e3"])
 def test_factors_that_are_none(hole_run, tmp_path, size):
     save(tmp_path / "a.png", noise(8, 8, 3))
-    assert f"--size {size}: write one number" in command(hole_run, tmp_path / "a.png", tmp_path / "out", "--size", size)
+    assert f"--size {size}: write one number" in translate_files(
+        hole_run, tmp_path / "a.png", tmp_path / "out", "--size", size
+    )
 
 
 def test_videos_are_of_pictures(bands_run, classes_run, colour_run, tmp_path):
@@ -393,12 +399,12 @@ def test_videos_are_of_pictures(bands_run, classes_run, colour_run, tmp_path):
         (bands_run, "uint16 of 4 channels to float of 1"),
         (classes_run, "uint8 of 3 channels to labels"),
     ):
-        assert f"this run translates {told}" in command(run, tmp_path / "in.mp4", tmp_path / "out.mp4")
+        assert f"this run translates {told}" in translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4")
     pytest.importorskip("av")
-    from test_video import make_video, read_video
+    from support.videos import make_video, read_video
 
     make_video(tmp_path / "in.mp4", times=[0, 2, 4])
-    assert command(colour_run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--direction", "AtoB") == 0
+    assert translate_files(colour_run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--direction", "AtoB") == 0
     given, made = read_video(tmp_path / "in.mp4")[0], read_video(tmp_path / "out.mp4")[0]
     assert len(made) == 3 and made[0].shape == given[0].shape
     for frame, output in zip(given, made, strict=True):
@@ -458,12 +464,12 @@ def test_labels_are_compared_as_classes(tmp_path):
 
 def test_sixteen_bits_are_not_cut_to_eight(hole_run, tmp_path, capsys):
     formats.write(tmp_path / "in" / "deep.png", np.full((16, 16, 3), 40_000, np.uint16))
-    assert command(hole_run, tmp_path / "in", tmp_path / "out") == 1
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "out") == 1
     assert "deep.png has 16 bits (uint16); this run takes 8 bits" in capsys.readouterr().err
 
 
 def test_an_array_with_channels_is_one_image(bands_run, tmp_path):
     image = bands(16, 24)
     np.save(tmp_path / "one.npy", image)
-    assert command(bands_run, tmp_path / "one.npy", tmp_path / "out") == 0
+    assert translate_files(bands_run, tmp_path / "one.npy", tmp_path / "out") == 0
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "one.npy")[0], Translator.from_workdir(bands_run)(image))

@@ -8,17 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import memory_data, small_config, to_uint8
 from PIL import Image
 
 from p2p_jax import Translator, train
 from p2p_jax.checkpoint import read_config
 from p2p_jax.errors import InputError
 from p2p_jax.inference import tiling
-
-
-def noise(*shape, seed=0):
-    return np.random.RandomState(seed).randint(0, 256, shape, np.uint8)
+from support.configs import small_config
+from support.images import noise, to_uint8
+from support.runs import memory_data
 
 
 def cells(workdir, step, columns, rows):

@@ -5,7 +5,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import small_config
 from PIL import Image
 
 from p2p_jax.data import Source, Unpaired, from_arrays, load, unpaired_from_arrays
@@ -13,6 +12,7 @@ from p2p_jax.data.sources import make_source
 from p2p_jax.data.toy_facades import render
 from p2p_jax.data.toy_night import at_night
 from p2p_jax.errors import InputError
+from support.configs import small_config
 
 
 def numbered(count, start=0, size=16, channels=3):

@@ -1,15 +1,13 @@
 """Videos, through PyAV: every frame translated, in its time, with the sound as it was."""
 
 import struct
-from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
-from test_translate import command
-from test_translator import noise
 
 from p2p_jax import Translator
+from support.runs import translate_files
+from support.videos import make_video, read_video
 
 av = pytest.importorskip("av")
 
@@ -19,44 +17,9 @@ def run(pix2pix_run):
     return pix2pix_run
 
 
-def make_video(path, *, times, size=(50, 34)):
-    """Write frames of smooth colour at given times in 1/50 s, with a tone beside them; returns the frames."""
-    frames = [
-        np.asarray(Image.fromarray(noise(3, 4, 3, seed=i)).resize(size, Image.Resampling.BICUBIC))
-        for i in range(len(times))
-    ]
-    with av.open(str(path), "w") as made:
-        video = made.add_stream("libx264", rate=25, options={"crf": "1"})
-        video.width, video.height = size
-        video.pix_fmt = "yuv420p"
-        video.codec_context.time_base = Fraction(1, 50)
-        sound = made.add_stream("aac", rate=16000)
-        tone = (np.sin(np.arange(8000) * 0.2) * 10_000).astype(np.int16)
-        heard = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
-        heard.sample_rate = 16000
-        made.mux(sound.encode(heard))
-        for time, frame in zip(times, frames, strict=True):
-            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            image.pts, image.time_base = time, Fraction(1, 50)
-            made.mux(video.encode(image))
-        made.mux(video.encode())
-        made.mux(sound.encode())
-    return frames
-
-
-def read_video(path):
-    """Return the frames, their times in seconds, the rate, and the packets of sound."""
-    with av.open(str(path)) as given:
-        decoded = list(given.decode(video=0))
-        rate = given.streams.video[0].average_rate
-    with av.open(str(path)) as given:
-        sound = [(bytes(p), float(p.pts * p.time_base)) for p in given.demux(audio=0) if p.dts is not None]
-    return [f.to_ndarray(format="rgb24") for f in decoded], [f.time for f in decoded], rate, sound
-
-
 def test_frames_times_and_sound(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[2 * i for i in range(11)])
-    assert command(run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--batch_size", "4") == 0
+    assert translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--batch_size", "4") == 0
     given, times, rate, sound = read_video(tmp_path / "in.mp4")
     made, made_times, made_rate, made_sound = read_video(tmp_path / "out.mp4")
     assert len(made) == 11 and {frame.shape for frame in made} == {(34, 50, 3)}
@@ -73,16 +36,18 @@ def test_frames_times_and_sound(run, tmp_path):
 def test_a_changing_rate_is_kept(run, tmp_path):
     times = [0, 2, 4, 9, 10, 20]
     make_video(tmp_path / "in.mkv", times=times)
-    assert command(run, tmp_path / "in.mkv", tmp_path / "to") == 0
+    assert translate_files(run, tmp_path / "in.mkv", tmp_path / "to") == 0
     made = tmp_path / "to" / "in.mkv"
-    assert command(run, tmp_path / "in.mkv", tmp_path / "to") == f"error: {made} exists; --overwrite replaces it"
+    assert (
+        translate_files(run, tmp_path / "in.mkv", tmp_path / "to") == f"error: {made} exists; --overwrite replaces it"
+    )
     _, found, _, _ = read_video(tmp_path / "to" / "in.mkv")
     assert np.allclose(np.array(found) - found[0], np.array(times) / 50, atol=2e-3)
 
 
 def test_odd_sides(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2, 4])
-    assert command(run, tmp_path / "in.mp4", tmp_path / "odd.mp4", "--size", "33x17") == 0
+    assert translate_files(run, tmp_path / "in.mp4", tmp_path / "odd.mp4", "--size", "33x17") == 0
     frames, _, _, _ = read_video(tmp_path / "odd.mp4")
     assert [frame.shape for frame in frames] == [(17, 33, 3)] * 3
 
@@ -94,7 +59,7 @@ def test_a_turned_video_is_translated_upright(run, tmp_path):
     clockwise = [0, 1 << 16, 0, -(1 << 16), 0, 0, 34 << 16, 0, 1 << 30]
     stored[matrix : matrix + 36] = struct.pack(">9i", *clockwise)
     (tmp_path / "turned.mp4").write_bytes(stored)
-    assert command(run, tmp_path / "turned.mp4", tmp_path / "out.mp4") == 0
+    assert translate_files(run, tmp_path / "turned.mp4", tmp_path / "out.mp4") == 0
     frames, _, _, _ = read_video(tmp_path / "out.mp4")
     assert [frame.shape for frame in frames] == [(50, 34, 3)] * 3
     lying, _, _, _ = read_video(tmp_path / "in.mp4")
@@ -106,7 +71,7 @@ def test_a_turned_video_is_translated_upright(run, tmp_path):
 @pytest.mark.parametrize(("ending", "height"), [("mkv", 34), ("mp4", 720)])
 def test_times_and_colours_by_container_and_size(run, tmp_path, ending, height):
     make_video(tmp_path / "in.mp4", times=[0, 2, 4, 6, 8, 10])
-    assert command(run, tmp_path / "in.mp4", tmp_path / f"out.{ending}", "--size", f"48x{height}") == 0
+    assert translate_files(run, tmp_path / "in.mp4", tmp_path / f"out.{ending}", "--size", f"48x{height}") == 0
     _, times, rate, _ = read_video(tmp_path / f"out.{ending}")
     assert np.allclose(np.diff(times), 0.04, atol=1e-3) and rate == 25
     with av.open(str(tmp_path / f"out.{ending}")) as made:
@@ -116,7 +81,7 @@ def test_times_and_colours_by_container_and_size(run, tmp_path, ending, height):
 
 def test_sound_that_the_container_cannot_hold(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
-    error = command(run, tmp_path / "in.mp4", tmp_path / "out.webm")
+    error = translate_files(run, tmp_path / "in.mp4", tmp_path / "out.webm")
     assert error.startswith("error: ") and "aac" in error and "an --output in .mp4 may do" in error
     assert not list(tmp_path.glob("*out*"))
 
@@ -124,17 +89,17 @@ def test_sound_that_the_container_cannot_hold(run, tmp_path):
 def test_what_cannot_be_done(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     (tmp_path / "cut.mp4").write_bytes((tmp_path / "in.mp4").read_bytes()[:300])
-    error = command(run, tmp_path / "cut.mp4", tmp_path / "out.mp4")
+    error = translate_files(run, tmp_path / "cut.mp4", tmp_path / "out.mp4")
     assert error.startswith(f"error: {tmp_path / 'cut.mp4'} cannot be translated")
     for ending in ("gif", "avi"):
-        assert command(run, tmp_path / "in.mp4", tmp_path / f"x.{ending}").startswith("error: --output")
+        assert translate_files(run, tmp_path / "in.mp4", tmp_path / f"x.{ending}").startswith("error: --output")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.mp4", "in.mp4"]
 
 
 def test_a_video_is_not_replaced_by_its_own_translation(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     before = (tmp_path / "in.mp4").read_bytes()
-    error = command(run, tmp_path / "in.mp4", tmp_path, "--overwrite")
+    error = translate_files(run, tmp_path / "in.mp4", tmp_path, "--overwrite")
     assert "would be replaced by its own translation" in error
     assert (tmp_path / "in.mp4").read_bytes() == before
 
@@ -142,5 +107,5 @@ def test_a_video_is_not_replaced_by_its_own_translation(run, tmp_path):
 def test_without_pyav_one_error_names_the_extra(run, tmp_path, monkeypatch):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    error = command(run, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    error = translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert error == "error: videos need PyAV, which is not installed: pip install 'p2p_jax[video]'"

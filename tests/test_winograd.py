@@ -8,6 +8,7 @@ from jax import lax
 
 from p2p_jax.nets import convolution, winograd
 
+pytestmark = pytest.mark.usefixtures("fast_convolutions")
 SHAPES = [  # batch, sides, channels, features, size, stride, padding
     (1, (9, 12), 3, 5, 3, 1, 0),
     (3, (8, 7), 4, 2, 3, 1, 1),

@@ -1,0 +1,3 @@
+"""What test files share. Importing it readies the process: see ``environment``."""
+
+from support import environment as environment

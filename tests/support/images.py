@@ -1,0 +1,76 @@
+"""Images to test with: noise, files of it, and batches."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def noise(*shape: int, low: int | None = None, high: int | None = None, dtype=np.uint8, seed: int = 0) -> np.ndarray:
+    """Return whole numbers in [low, high), by default all that `dtype` has; of a float `dtype`, numbers in [-1, 1)."""
+    rng, dtype = np.random.RandomState(seed), np.dtype(dtype)
+    if dtype.kind == "f" and low is None:
+        return rng.uniform(-1, 1, shape).astype(dtype)
+    if low is None:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max + 1
+    return rng.randint(low, high, shape).astype(dtype)
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Map [-1, 1] to whole numbers in [0, 255], rounding to the nearest."""
+    return np.rint((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def levels(images: np.ndarray) -> np.ndarray:
+    """Map [-1, 1] to whole numbers, those beyond 0 and 255 included."""
+    return np.rint((images + 1) * 127.5).astype(int)
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> np.ndarray:
+    """Write an image into a folder that may be new: by Pillow; numbers that it does not know, in TIFF, by tifffile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif" and pixels.ndim == 3 and pixels.dtype != np.uint8:
+        import tifffile
+
+        tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig" if pixels.shape[2] > 1 else None)
+    else:
+        Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def load(path: Path) -> np.ndarray:
+    """Read an image as Pillow does."""
+    return np.asarray(Image.open(path))
+
+
+def random_batch(config, seed: int = 0, size: int | None = None) -> dict[str, np.ndarray]:
+    """Return a batch of noise in [-1, 1]."""
+    rng, side = np.random.RandomState(seed), config.data.crop_size
+    shape = (size or config.batch_size, side, side)
+    return {
+        "real_a": rng.uniform(-1, 1, (*shape, config.data.channels_a)).astype(np.float32),
+        "real_b": rng.uniform(-1, 1, (*shape, config.data.channels_b)).astype(np.float32),
+    }
+
+
+def write_pairs(folder: Path, count: int, size=(16, 16), start: int = 0, seed: int = 0) -> None:
+    """Write side-by-side files whose left half is a photograph-like noise and whose right half is its negative."""
+    rng = np.random.RandomState(seed)
+    for i in range(start, start + count):
+        a = rng.randint(0, 256, (*size, 3), np.uint8)
+        save(folder / f"{i:03d}.png", np.concatenate([a, 255 - a], axis=1))
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write noise of different widths."""
+    for i in range(count):
+        save(folder / f"{i}.png", np.random.RandomState([i, count]).randint(0, 256, (20, 16 + i, 3), np.uint8))
+
+
+def write_sides_of_pairs(folder: Path, sizes: Iterable[tuple[int, int]], mode: str = "RGB", seed: int = 0) -> None:
+    """Write side-by-side files of noise of these heights and widths, PNG and JPEG in turn."""
+    folder.mkdir(parents=True)
+    for i, (height, width) in enumerate(sizes):
+        image = Image.fromarray(noise(height, 2 * width, 3, seed=seed + i)).convert(mode)
+        image.save(folder / f"{i}.{'jpg' if i % 2 and mode != 'P' else 'png'}")

@@ -1,0 +1,103 @@
+"""Data sets in memory, runs on disk, and what is read of them."""
+
+import csv
+import os
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from p2p_jax.checkpoint import Checkpoints
+from p2p_jax.config import to_json
+from p2p_jax.data import Data
+from support.images import random_batch
+
+
+def memory_data(config, num_train: int = 8, num_val: int = 3) -> Data:
+    """Return a data set of noise in memory: a function of the seed and the step, without TensorFlow."""
+
+    def train(first_step):
+        step = first_step
+        while True:
+            yield random_batch(config, seed=config.seed * 100_003 + step)
+            step += 1
+
+    def validation(batch_size):
+        batch = random_batch(config, seed=7, size=num_val)
+        for i in range(0, num_val, batch_size):
+            yield {key: value[i : i + batch_size] for key, value in batch.items()}
+
+    return Data(num_train=num_train, num_val=num_val, fingerprint="noise", train=train, validation=validation)
+
+
+def learnable_data(config) -> Data:
+    """Return pairs whose output is a simple function of the input; no adversary is needed to learn it."""
+
+    def batch(seed, size):
+        images = random_batch(config, seed, size)["real_a"].mean((1, 2), keepdims=True) * 8
+        real_a = np.broadcast_to(np.clip(images, -1, 1), (size, *[config.data.crop_size] * 2, 3)).astype(np.float32)
+        return {"real_a": real_a, "real_b": np.ascontiguousarray(0.8 - 0.2 * real_a)}
+
+    def stream(first_step):
+        step = first_step
+        while True:
+            yield batch(step, config.batch_size)
+            step += 1
+
+    return Data(8, 3, "learnable", stream, lambda size: iter([batch(10**6, 3)]))
+
+
+def stop_at(step: int, data: Data) -> Data:
+    """Return data that bring a SIGTERM while `step` is under way: the batch after it is put on the devices then."""
+
+    def train_batches(first_step):
+        for i, batch in enumerate(data.train(first_step), start=first_step):
+            if i == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    return data._replace(train=train_batches)
+
+
+def rows_of(workdir: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's metrics."""
+    with open(workdir / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_run(workdir: Path, config, state, step: int = 0) -> Path:
+    """Make the directory of a run that holds a state, as a conversion does."""
+    checkpoints = Checkpoints(workdir, config)
+    checkpoints.save(step, state, None)
+    checkpoints.close()
+    (workdir / "config.json").write_text(to_json(config))
+    return workdir
+
+
+def blank_state(objective, config):
+    """Return the shapes and dtypes of an objective's state."""
+    batch = {
+        f"real_{x}": jax.ShapeDtypeStruct((1, *[config.data.crop_size] * 2, config.data[f"channels_{x}"]), np.float32)
+        for x in "ab"
+    }
+    return jax.eval_shape(objective.init, jax.random.key(0), batch)
+
+
+def run_command(module, *arguments) -> int | str:
+    """Run a command in this process; return its exit status, or the message with which it ends."""
+    try:
+        module.run([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        return stopped.code or 0
+    return 0
+
+
+def translate_files(run: Path, source: Path, target: Path, *options) -> int | str:
+    """Run the command translate; see ``run_command``."""
+    from p2p_jax import translate
+
+    with pytest.raises(SystemExit) as stopped:
+        translate.run(["--workdir", str(run), "--input", str(source), "--output", str(target), *map(str, options)])
+    return stopped.value.code
