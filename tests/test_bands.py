@@ -13,6 +13,8 @@ from p2p_jax.data.toy_facades import render
 from p2p_jax.images import formats
 from support.configs import small_config
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tifffile")
 WEIGHTS = np.array([2e-3, -1e-3, 5e-4, 1.5e-3], np.float32)  # the relation of the bands that is to be learnt
 OFFSET = np.float32(-3)

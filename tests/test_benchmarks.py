@@ -354,6 +354,7 @@ def test_parts_without_time_are_left_out_by_name(tmp_path, monkeypatch):
     assert result["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.slow
 def test_rehearsal_without_tensorflow(tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("raise ImportError('there is no TensorFlow')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))

@@ -59,6 +59,7 @@ def test_json_round_trip(name):
     assert differences(config, from_json(to_json(config))) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_config", [small_config, small_cyclegan_config])
 def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     """An option that nothing reads is a lie to the user. Checking and copying a config do not count as reading."""

@@ -1,5 +1,7 @@
 """CycleGAN: the contract, the rows of Tables 4 and 5, identity, pool and validation in closed form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,21 +12,24 @@ from p2p_jax import parallel
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
 from p2p_jax.testing import check_objective
-from support.configs import small_cyclegan_config
+from support.configs import SGD, small_cyclegan_config
 from support.images import random_batch
+from support.networks import PIXEL_GAN, TINY
 
+STILL = {"factory": "optax:sgd", "learning_rate": 0.0}
 BATCH_NORM = {"generator__norm": "batch", "discriminator__norm": "batch"}
 VARIANTS = {
     "as published": {},
-    "synchronised batch norm": {**BATCH_NORM, "sync_batch_norm": True},
+    "synchronised batch norm": {"generator": TINY, "discriminator": PIXEL_GAN, **BATCH_NORM, "sync_batch_norm": True},
     "vanilla U-Net with dropout, bfloat16": {
-        "generator": {"network": "p2p_jax.nets:UNet", "num_downs": 3, "base_width": 4},
+        "generator": {"network": "p2p_jax.nets:UNet", "num_downs": 2, "base_width": 4},
         "inference__dropout": True,
         "loss__gan": "vanilla",
         "dtype": "bfloat16",
     },
     "gray to colour, resized, zeros, remat, no discriminators, no pool": {
         "data__channels_a": 1,
+        "generator__num_blocks": 0,
         "generator__upsampling": "resize",
         "generator__padding": "zero",
         "generator__dropout_rate": 0.5,
@@ -34,6 +39,7 @@ VARIANTS = {
         "loss__pool_size": 0,
     },
 }
+tiny_config = partial(small_cyclegan_config, generator=TINY, discriminator=PIXEL_GAN)  # losses know no layers
 # What the rows of the paper's Tables 4 and 5 leave out.
 ROWS = {
     "cycle alone": {"loss__lambda_gan": 0.0},
@@ -60,7 +66,7 @@ def run_update(config, batch=None):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_rows_of_tables_4_and_5(row):
-    config = small_cyclegan_config(**ROWS[row])
+    config = tiny_config(**ROWS[row])
     state, new, metrics = run_update(config)
     gan = {"gen/gan_ab", "gen/gan_ba"} if "GAN" in row else set()
     discs = {f"disc/{kind}_{name}" for kind in ("real", "fake") for name in "ab"} if gan else set()
@@ -84,7 +90,7 @@ def test_translation_is_not_disturbed_by_the_identity_pass():
     """One batched call or two, what the other losses see is the same, under batch norm too."""
     for norm in ({}, BATCH_NORM):
         with_identity, without = (
-            run_update(small_cyclegan_config(loss__lambda_identity=weight, **norm))[2] for weight in (1e-6, 0.0)
+            run_update(tiny_config(loss__lambda_identity=weight, **norm))[2] for weight in (1e-6, 0.0)
         )
         for name in without.keys() - {"gen/total"}:
             assert float(with_identity[name]) == pytest.approx(float(without[name]), rel=1e-4), name
@@ -92,7 +98,7 @@ def test_translation_is_not_disturbed_by_the_identity_pass():
 
 def test_identity_loss_in_closed_form():
     """|G(b) - b| is what validation measures, on [0, 1] images and so halved."""
-    config = small_cyclegan_config(optimizer={"factory": "optax:sgd", "learning_rate": 0.0})
+    config = tiny_config(optimizer=STILL)
     batch = random_batch(config)
     state, _, metrics = run_update(config, batch)
     results, columns = parallel.compile_evaluate(p2p_jax.cyclegan(config).evaluate, 2)(state, batch, jax.random.key(0))
@@ -107,7 +113,7 @@ def test_identity_loss_in_closed_form():
 
 
 def test_translate_goes_where_it_is_asked_to():
-    config = small_cyclegan_config()
+    config = tiny_config()
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     both = objective.translate(state, batch, jax.random.key(0))
@@ -121,9 +127,7 @@ def test_translate_goes_where_it_is_asked_to():
 
 def test_discriminators_see_the_past_through_the_pool():
     """Networks that stand still make the fakes predictable; the pool hands out some of the first step's again."""
-    config = small_cyclegan_config(
-        batch_size=2, loss__pool_size=2, optimizer={"factory": "optax:sgd", "learning_rate": 0.0}
-    )
+    config = tiny_config(batch_size=2, loss__pool_size=2, discriminator__init_gain=0.5, optimizer=STILL)
     objective = p2p_jax.cyclegan(config)
     update = parallel.pmap_update(objective.update)
     batches = [random_batch(config, seed) for seed in range(2)]
@@ -150,11 +154,11 @@ def test_discriminators_see_the_past_through_the_pool():
 
 
 def test_one_optimizer_for_both_networks_of_a_side():
-    state, _, _ = run_update(small_cyclegan_config())
+    state, _, _ = run_update(tiny_config())
     counts = [leaf for leaf in jax.tree.leaves(state["opt_state"]) if leaf.shape == () and leaf.dtype == jnp.int32]
     moments = sum(leaf.size for leaf in jax.tree.leaves(state["opt_state"]) if leaf.shape)
     assert moments == 2 * sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    alone = small_cyclegan_config(loss__lambda_gan=0.0)
+    alone = tiny_config(loss__lambda_gan=0.0)
     other = jax.eval_shape(p2p_jax.cyclegan(alone).init, jax.random.key(0), random_batch(alone))
     assert len(counts) == 2 * len(
         [x for x in jax.tree.leaves(other["opt_state"]) if x.shape == () and x.dtype == jnp.int32]
@@ -163,7 +167,7 @@ def test_one_optimizer_for_both_networks_of_a_side():
 
 def test_two_devices_do_what_one_does_with_the_whole_batch():
     """Instance norm knows no neighbours, so the mean over shards is that over the batch; SGD, as Adam hides scales."""
-    config = small_cyclegan_config(loss__pool_size=0, optimizer={"factory": "optax:sgd", "learning_rate": 0.01})
+    config = tiny_config(loss__pool_size=0, optimizer=SGD)
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     one, two = (
@@ -187,14 +191,14 @@ TENFOLD = hinge_like("lsgan")
 
 
 def test_adversarial_loss_from_outside():
-    usual = run_update(small_cyclegan_config())[2]
-    tenfold = run_update(small_cyclegan_config(loss__gan="test_cyclegan:TENFOLD"))[2]
+    usual = run_update(tiny_config())[2]
+    tenfold = run_update(tiny_config(loss__gan="test_cyclegan:TENFOLD"))[2]
     assert float(tenfold["gen/gan_ab"]) == pytest.approx(10 * float(usual["gen/gan_ab"]), rel=1e-5)
 
 
 def test_objective_is_made_before_the_images_are_counted():
     """Only a rate that is asked for needs their number."""
-    config = small_cyclegan_config(schedule__kind="linear_decay")
+    config = tiny_config(schedule__kind="linear_decay")
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     assert objective.translate(state, {"real_a": batch["real_a"]}, jax.random.key(0))["fake_b"].shape == (4, 16, 16, 3)
@@ -205,7 +209,7 @@ def test_objective_is_made_before_the_images_are_counted():
 def test_first_losses_of_undecided_discriminators():
     """Zero logits cost 1 against the label 1 and 0 against the label 0; the vanilla loss costs log 2 either way."""
     for gan, real, fake in (("lsgan", 1.0, 0.0), ("vanilla", np.log(2), np.log(2))):
-        _, _, metrics = run_update(small_cyclegan_config(discriminator__init_gain=0.0, loss__gan=gan))
+        _, _, metrics = run_update(tiny_config(discriminator__init_gain=0.0, loss__gan=gan))
         for name in "ab":
             assert float(metrics[f"disc/real_{name}"]) == pytest.approx(real, rel=1e-5)
             assert float(metrics[f"disc/fake_{name}"]) == pytest.approx(fake, abs=1e-5)
@@ -213,7 +217,7 @@ def test_first_losses_of_undecided_discriminators():
 
 
 def test_state_looks_the_same_on_any_number_of_devices():
-    config = small_cyclegan_config(loss__pool_size=5)
+    config = tiny_config(loss__pool_size=5)
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     new = [
@@ -243,4 +247,4 @@ def test_state_looks_the_same_on_any_number_of_devices():
 )
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(InputError, match=message):
-        p2p_jax.cyclegan(small_cyclegan_config(**changes))
+        p2p_jax.cyclegan(tiny_config(**changes))

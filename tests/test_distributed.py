@@ -58,6 +58,7 @@ def parameters(workdir, step):
     return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(saved(workdir, step)["params"])])
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_one_goes_on_with_fewer_devices(tmp_path, capsys):
     rng, data, records = np.random.RandomState(0), tmp_path / "data", [tmp_path / "one_reads", tmp_path / "two_read"]
     for folder, count in ((data / "train", 9), (data / "val", 3), *((record, 0) for record in records)):
@@ -136,6 +137,7 @@ WITHOUT_TENSORFLOW = """
 """
 
 
+@pytest.mark.slow
 def test_cyclegan_with_its_pool_goes_on_with_fewer_devices(tmp_path, monkeypatch):
     """In float64: in float32 rounding alone moves a network of so few pixels by 1e-3 within a step."""
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
@@ -205,6 +207,7 @@ def endless_pair(tmp_path):
         yield pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "what"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_the_end_of_one_process_ends_the_other(who, what, tmp_path):
     with endless_pair(tmp_path) as pair:
@@ -215,6 +218,7 @@ def test_the_end_of_one_process_ends_the_other(who, what, tmp_path):
     assert int(step.replace(",", "")) >= 100
 
 
+@pytest.mark.slow
 def test_stopping_one_process_stops_all_in_order(tmp_path):
     with endless_pair(tmp_path) as pair:
         pair[1].send_signal(signal.SIGTERM)
@@ -251,6 +255,7 @@ CHECKS = """
 """
 
 
+@pytest.mark.slow
 def test_what_must_be_the_same_for_all(tmp_path):
     with processes(2, 1, tmp_path, code=CHECKS) as pair:
         said = [json.loads(out.splitlines()[-1]) for out, _ in finish(pair)]
@@ -265,6 +270,7 @@ def test_what_must_be_the_same_for_all(tmp_path):
     assert list((tmp_path / "new" / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_error_ends_all_processes_with_status_1(tmp_path):
     config = write_config(tmp_path / "config.py", SMALL)
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -359,6 +365,7 @@ def test_tpu_pods(variables, hosts, monkeypatch):
     assert distributed._tpu_hosts() == hosts
 
 
+@pytest.mark.slow
 def test_what_is_said_when_others_cannot_be_found(tmp_path):
     config = write_config(tmp_path / "config.py", SMALL)
     with processes(1, 1, "--config", config, "--workdir", tmp_path / "run", "--config.distributed") as started:

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ SMALL = shlex.split(
 
 
 def python(folder, code):
-    return run_python(code, folder=folder)
+    return run_python("import support\n" + textwrap.dedent(code), folder=folder)
 
 
 @pytest.fixture
@@ -115,11 +116,12 @@ def test_every_training_command_makes_an_objective(folder):
         assert len(resolve(config.objective)(config)) == 4, command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*WITHOUT_DOWNLOAD, *ON_A_CPU])
 def test_training_commands_run(folder, command):
     config = config_of(command)
     write_photos(config.data.source)
-    depth = "num_blocks=1" if config.generator.network.endswith("ResNet") else "num_downs=4"
+    depth = "num_blocks=1" if config.generator.network.endswith("ResNet") else "num_downs=2"
     given = [part for part in shlex.split(command) if "num_steps" not in part]
     main.run([*given, *SMALL, f"--config.generator.{depth}"])
     (summary,) = folder.glob("runs/*/summary.txt")
@@ -139,6 +141,7 @@ def run(name, arguments):
 COMMANDS_ON_A_RUN = ["translate", "evaluate", "train_segmenter", "ablate", "study", "convert", "export"]
 
 
+@pytest.mark.slow
 def test_every_command_exists():
     modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
     assert modules == {f"p2p_jax.{name}" for name in {"main", "prepare_cityscapes", "inspect_data", *COMMANDS_ON_A_RUN}}
@@ -155,6 +158,7 @@ def test_commands_on_a_run_parse(name):
         assert vars(importlib.import_module(f"p2p_jax.{name}")._parser().parse_args(arguments))
 
 
+@pytest.mark.slow
 def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     for name in ("mine", "quickstart"):
         shutil.copytree(pix2pix_run, folder / "runs" / name)
@@ -178,6 +182,7 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     assert "Published, on other people and images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
     shutil.copytree(pix2pix_run, folder / "runs" / "mine")
     (arguments,) = arguments_of("train_segmenter")
@@ -188,6 +193,7 @@ def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
     assert set(results["set_metrics"]) == {"histogram intersection", "FCN score [own FCN-8s, seed 0]"}
 
 
+@pytest.mark.slow
 def test_data_sets_are_inspected_as_printed(folder, capsys):
     write_photos("side_by_side")
     for arguments in arguments_of("inspect_data"):
@@ -195,6 +201,7 @@ def test_data_sets_are_inspected_as_printed(folder, capsys):
     assert "3 pairs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "stablehlo"])
 def test_exports_are_written_and_loaded_as_printed(folder, pix2pix_run, name):
     pytest.importorskip("jax2onnx" if name == "onnx" else "flatbuffers")
@@ -209,6 +216,7 @@ def test_exports_are_written_and_loaded_as_printed(folder, pix2pix_run, name):
     assert output.strip() == {"onnx": "(2, 64, 64, 3) float32", "stablehlo": "(2, 64, 64, 3) uint8"}[name]
 
 
+@pytest.mark.slow
 def test_weights_of_pytorch_come_and_go_as_printed(folder, pix2pix_run):
     pytest.importorskip("torch")
     from p2p_jax.inference.run import open_run
@@ -239,6 +247,8 @@ def load_small(name):
     config = p2p_jax.config.load(name)
     config.generator.base_width = config.discriminator.base_width = 4
     config.batch_size = 2
+    if "num_downs" in config.generator:
+        config.generator.num_downs = 3
     return config
 
 
@@ -265,6 +275,7 @@ def test_snippets_are_on_known_pages():
     assert {page for page, text in SNIPPETS.items() if text} == set(SHOW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", SHOW)
 def test_snippets_run_as_printed(folder, pix2pix_run, page):
     for name in ("mine", "quickstart"):
@@ -273,8 +284,11 @@ def test_snippets_run_as_printed(folder, pix2pix_run, page):
     assert expected in python(folder, "\n".join([SMALL_NETWORKS, SNIPPETS[page], show]))
 
 
+@pytest.mark.slow
 def test_own_objective_changes_the_result(folder):
-    small = "config.num_steps = 1; config.batch_size = 2; config.generator.base_width = 4; config.data.crop_size = 64"
+    small = (
+        "config.num_steps = 1; config.batch_size = 2; config.generator.base_width = 4; config.generator.num_downs = 2"
+    )
     output = python(
         folder,
         f"""
@@ -293,6 +307,7 @@ def test_own_objective_changes_the_result(folder):
     assert "differ True" in output
 
 
+@pytest.mark.slow
 def test_other_lines_of_shells_are_known():
     extras = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
     named = {
@@ -340,6 +355,7 @@ def test_links_into_the_repository_lead_somewhere():
         assert (ROOT / link).exists(), link
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")

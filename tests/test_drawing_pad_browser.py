@@ -7,6 +7,8 @@ import pytest
 
 from support.browser import chromium
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("anywidget")
 COLORS = {"facade": (0, 0, 255), "window": (0, 85, 255), "door": (0, 170, 255)}
 START = np.random.RandomState(0).randint(0, 256, (48, 64, 3), np.uint8)

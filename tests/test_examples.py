@@ -32,6 +32,7 @@ def test_examples_keep_the_contract(config):
     check_objective(resolve(config.objective)(config), config)
 
 
+@pytest.mark.slow
 def test_examples_are_trained_and_resumed_by_the_loop(config, tmp_path):
     data = memory_data(config)
     whole = p2p_jax.train(config, tmp_path / "whole", data=data)

@@ -26,6 +26,7 @@ from p2p_jax.interop.flattening import flatten
 from p2p_jax.options import image_shapes
 from support.configs import SMALL, SMALL_CYCLEGAN
 
+pytestmark = pytest.mark.usefixtures("fast_convolutions")  # as a run translates; what is exported has plain ones
 missing = [name for name in ("jax2onnx", "onnx", "onnxruntime") if find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 FORMATS = [pytest.param("onnx", marks=needs_onnx), "stablehlo"]

@@ -119,6 +119,7 @@ TWO_PROCESSES = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_start_from_it(pix2pix_run, tmp_path):
     run, saved = tmp_path / "run", state_of(pix2pix_run, 4)
     with processes(2, 1, pix2pix_run, run, code=TWO_PROCESSES) as pair:
@@ -333,6 +334,7 @@ def test_optimizers_that_copy_the_parameters_are_refused(pix2pix_run, factory):
         assert_equal_trees(weights(result), weights(state_of(pix2pix_run, 4)))
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_the_quality_reached_and_resumes_without_the_source(tmp_path):
     def config(**changes):
         pace = {"num_steps": 30, "eval_every": 30, "sample_every": 30, "checkpoint_every": 30}

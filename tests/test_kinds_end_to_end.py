@@ -15,6 +15,8 @@ from p2p_jax.images import formats, lab
 from p2p_jax.images.palettes import CMP_FACADES, PIX2PIX_FACADES, to_hex, true_labels
 from support.configs import small_config, small_cyclegan_config
 
+pytestmark = pytest.mark.slow
+
 REAL = Path(os.environ.get("P2P_JAX_TEST_DATA", "")) / "facades"
 SIZE = 32
 

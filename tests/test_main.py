@@ -20,6 +20,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_trains_with_overrides_into_the_default_workdir(folder):
     command = [sys.executable, "-m", "p2p_jax.main", "--config", "tiny.py", "--config.seed=3"]
     result = run([*command, "--config.data.load_size=20"], folder)
@@ -29,6 +30,7 @@ def test_trains_with_overrides_into_the_default_workdir(folder):
     assert "Finished: 1 steps" in result.stdout
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_without_a_traceback(folder):
     result = run([sys.executable, "-m", "p2p_jax.main", "--config", "tiny.py", "--config.sed=3"], folder)
     assert result.returncode == 1

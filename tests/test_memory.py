@@ -87,6 +87,7 @@ def test_memories_share_their_limit():
     assert (int(one.table.size()), int(other.table.size())) == (15, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_is_given_back():
     tf = tensorflow()

@@ -10,8 +10,9 @@ import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.objectives import losses, make_optimizer, make_schedule
 from p2p_jax.testing import check_objective
-from support.configs import small_config
+from support.configs import SGD, small_config
 from support.images import random_batch
+from support.runs import blank_state
 
 TABLE_1 = {
     "L1": {"loss__lambda_gan": 0.0},
@@ -20,26 +21,65 @@ TABLE_1 = {
     "L1+GAN": {"loss__conditional": False},
     "L1+cGAN": {},
 }
-VARIANTS = {
-    **TABLE_1,
-    "encoder-decoder": {"generator__skips": False},
-    "PixelGAN": {"discriminator__receptive_field": 1},
-    "34x34": {"discriminator__receptive_field": 34},
-    "lsgan": {"loss__gan": "lsgan"},
-    "instance norm": {"generator__norm": "instance", "discriminator__norm": "instance"},
+STRUCTURES = {  # other parts, other sums over devices, other ways through the networks
+    "L1": TABLE_1["L1"],
+    "GAN": TABLE_1["GAN"],
+    "L1+cGAN": {},
     "synchronised": {"sync_batch_norm": True},
     "bfloat16": {"dtype": "bfloat16"},
     "running statistics": {"inference__norm": "running", "inference__dropout": False},
-    "gray to colour": {"data__channels_a": 1},
-    "sgd": {"optimizer__factory": "optax:sgd", "optimizer__learning_rate": 0.1},
-    "pytorch dropout": {"generator__dropout_layout": "pytorch", "generator__num_downs": 4},
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_contract(variant):
-    config = small_config(**VARIANTS[variant])
+def kernels(state, player):
+    """Return the shapes of a player's kernels."""
+    return {name: layer["kernel"].shape for name, layer in state["params"][player].items() if "kernel" in layer}
+
+
+VARIANTS = {  # changes of the published objective -> what they change in its state, and into what
+    "cGAN": (TABLE_1["cGAN"], lambda state: set(state["params"]), {"generator", "discriminator"}),
+    "L1+GAN": (TABLE_1["L1+GAN"], lambda state: kernels(state, "discriminator")["conv_1"], (4, 4, 3, 4)),
+    "encoder-decoder": (
+        {"generator__skips": False}, lambda state: kernels(state, "generator")["up_1"], (4, 4, 3, 4)
+    ),
+    "PixelGAN": (
+        {"discriminator__receptive_field": 1},
+        lambda state: [shape[:2] for shape in kernels(state, "discriminator").values()],
+        [(1, 1)] * 3,
+    ),
+    "34x34": ({"discriminator__receptive_field": 34}, lambda state: len(kernels(state, "discriminator")), 4),
+    "instance norm": (
+        {"generator__norm": "instance", "discriminator__norm": "instance"},
+        lambda state: len(jax.tree.leaves(state["batch_stats"])),
+        0,
+    ),
+    "gray to colour": (
+        {"data__channels_a": 1},
+        lambda state: (kernels(state, "generator")["down_1"], kernels(state, "discriminator")["conv_1"]),
+        ((4, 4, 1, 4), (4, 4, 4, 4)),
+    ),
+    "sgd": ({"optimizer": SGD}, lambda state: sum(x.size for x in jax.tree.leaves(state["opt_state"])), 2),
+    "pytorch dropout": (
+        {"generator__dropout_layout": "pytorch", "generator__num_downs": 4},
+        lambda state: len(kernels(state, "generator")),
+        8,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_contract(structure):
+    config = small_config(**STRUCTURES[structure])
     check_objective(p2p_jax.pix2pix(config), config)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_contract_of_variants_as_far_as_shapes_tell(variant):
+    changes, look, expected = VARIANTS[variant]
+    config = small_config(**changes)
+    objective = p2p_jax.pix2pix(config)
+    check_objective(objective, config, run=False)
+    assert look(blank_state(objective, config)) == expected
 
 
 def run_update(config, batch=None, seed=0):
@@ -66,12 +106,13 @@ def test_rows_of_table_1(row):
         assert np.abs(moved).max() > 0
 
 
-def test_first_discriminator_losses_of_an_undecided_discriminator():
-    """Zero logits cost log 2 on either side."""
-    config = small_config(discriminator__init_gain=0.0)
-    _, _, metrics = run_update(config)
-    for name in ("disc/real", "disc/fake"):
-        assert float(metrics[name]) == pytest.approx(np.log(2), rel=1e-5)
+@pytest.mark.parametrize(("gan", "real", "fake"), [("vanilla", np.log(2), np.log(2)), ("lsgan", 1.0, 0.0)])
+def test_first_losses_of_an_undecided_discriminator(gan, real, fake):
+    """Zero logits cost log 2 on either side; with squared errors 1 against the label 1 and 0 against the label 0."""
+    _, _, metrics = run_update(small_config(discriminator__init_gain=0.0, loss__gan=gan))
+    assert float(metrics["disc/real"]) == pytest.approx(real, rel=1e-5)
+    assert float(metrics["disc/fake"]) == pytest.approx(fake, abs=1e-5)
+    assert float(metrics["gen/gan"]) == pytest.approx(real, rel=1e-3)  # after the discriminator's first step
 
 
 def test_generator_plays_against_the_updated_discriminator():

@@ -17,6 +17,7 @@ from support.processes import finish, processes, run_python
 from support.runs import memory_data
 
 
+@pytest.mark.slow
 def test_sgd_step_is_the_mean_over_shards():
     """With SGD, because Adam hides a gradient that is four times too large."""
     printed = run_python(
@@ -115,6 +116,7 @@ TRAIN = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_save_and_resume_like_one(tmp_path):
     """The two do two steps in a dispatch, the one does one."""
     run_python(TRAIN, tmp_path / "one", 4, devices=4)

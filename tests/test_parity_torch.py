@@ -167,8 +167,8 @@ def train_step(name, optimizer, dtype):
             out_specs=replicated,
             check_vma=False,
         )
-        # The tests have XLA optimise nothing; many steps in float64 are worth it.
-        options = {"xla_backend_optimization_level": 3} if optimizer == "adam" and dtype == "float64" else {}
+        # The tests have XLA optimise nothing; forty steps in float64 are worth a little.
+        options = {"xla_backend_optimization_level": 1} if (name, optimizer) == ("pix2pix", "adam") else {}
         # Placed as the update returns it, or the second step would be compiled again.
         return jax.device_put(state, NamedSharding(mesh, replicated)), jax.jit(update, compiler_options=options)
 
@@ -230,12 +230,14 @@ def assert_follows_live_pytorch(objective, images):
     assert_same_losses(losses, make_fixtures.train_torch(objective, images, "adam", num_steps), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_pix2pix_on_facades_follows_live_pytorch():
     pytest.importorskip("torch")
     photo, label = np.split(load_images("facades/train", (128, 64)), 2, axis=2)
     assert_follows_live_pytorch("pix2pix", (label, photo))
 
 
+@pytest.mark.slow
 def test_cyclegan_on_horses_and_zebras_follows_live_pytorch():
     pytest.importorskip("torch")
     images = tuple(load_images(f"horse2zebra/train{domain}", (32, 32)) for domain in "AB")

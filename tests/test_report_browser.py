@@ -6,6 +6,8 @@ import pytest
 from p2p_jax.evaluation.report import write_report
 from support.browser import chromium
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<b onclick=alert(1)>&\"'"
 L1 = {"9.png": 0.3, "10.png": 0.1, HOSTILE: None, "8.png": 0.4, "11.png": 0.2}
 HISTORY = "step,train/gen/l1,eval/l1\n" + "".join(f"{i},{1 / i},{0.5 if i == 200 else ''}\n" for i in (100, 200, 400))

@@ -178,6 +178,7 @@ print("loaded", loaded)
 """
 
 
+@pytest.mark.slow
 def test_training_from_files_on_a_machine_without_tensorflow(tmp_path):
     write(tmp_path / "data" / "train", [(20, 20), (40, 30), (16, 16)])
     write(tmp_path / "data" / "val", [(18, 18), (40, 30)])

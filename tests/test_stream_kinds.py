@@ -290,6 +290,7 @@ def test_other_partners_in_a_csv_are_other_data(tmp_path):
     assert fingerprints[0] != fingerprints[1]
 
 
+@pytest.mark.slow
 def test_a_program_ends_while_functions_of_python_read_ahead():
     script = """
 import time

@@ -499,6 +499,7 @@ def start_process(folder):
     return process, re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
 
 
+@pytest.mark.slow
 def test_a_killed_server_goes_on_where_it_was(tmp_path):
     folder = tmp_path / "study"
     make_noise_study(folder)
@@ -524,6 +525,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path):
     assert results["ours"].fooled == sum(t.fake == "right" for s in sessions.values() for t in s.trials[2:])
 
 
+@pytest.mark.slow
 def test_no_acknowledged_answer_is_lost_when_the_server_is_killed_at_work(tmp_path):
     folder, acknowledged, count = tmp_path / "study", {"anna": 0, "ben": 0}, 400
     study.make(folder, {"ours": make_algorithm(noise(0, count))}, SHORT._replace(practice=0, trials=count))

@@ -15,6 +15,8 @@ from p2p_jax.evaluation import study
 from p2p_jax.evaluation.study.sessions import read_sessions
 from support.browser import chromium
 
+pytestmark = pytest.mark.slow
+
 PRACTICE, TRIALS, SECONDS, PAUSE = 2, 4, 0.15, 0.05
 OTHER = {"left": "right", "right": "left"}
 # Keeps what is to be seen whenever the page goes on: the phase, and in which frames a picture stands. Presses a key too

@@ -17,6 +17,7 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from support.comparers import assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import write_images, write_pairs
+from support.networks import PIXEL_GAN, TINY, linear
 from support.processes import python, run
 from support.runs import memory_data, rows_of, stop_at
 
@@ -29,6 +30,11 @@ def pairs(tmp_path_factory):
     write_pairs(folder / "train", 5)
     write_pairs(folder / "val", 3, seed=1)
     return folder
+
+
+def linear_config(**changes):
+    """Return the config of an objective that compiles at once: for what the loop does, whatever it trains."""
+    return small_config(**{"objective": "support.networks:linear", "optimizer": SGD, **changes})
 
 
 def file_config(pairs, **changes):
@@ -90,6 +96,7 @@ def test_four_steps_equal_some_and_the_rest(uninterrupted, pairs, tmp_path, firs
     assert found == expected
 
 
+@pytest.mark.slow
 def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
     """Folders of 5 and 3 images in batches of 2: the pools are full and swapping by the time of the interruption."""
     for split in ("train", "test"):
@@ -98,8 +105,9 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
 
     def config(**changes):
         folder = {"data__source": "unpaired", "data__dir": str(tmp_path), "data__val_split": "test"}
-        length = {"batch_size": 2, "num_samples": 3, "num_steps": 8}
-        return small_cyclegan_config(**{**folder, **length, "loss__pool_size": 4, **changes})
+        length = {"batch_size": 2, "num_samples": 3, "num_steps": 8, "loss__pool_size": 4}
+        networks = {"generator": TINY, "discriminator": PIXEL_GAN}
+        return small_cyclegan_config(**{**folder, **length, **networks, **changes})
 
     whole = train(config(), tmp_path / "whole")
     assert whole["pool"]["a"]["filled"].all()
@@ -128,7 +136,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_pa
 
 
 def test_stop_on_the_last_step_is_a_finished_run(tmp_path):
-    config = small_config(num_steps=2)
+    config = linear_config(num_steps=2)
     data = memory_data(config)
 
     def validation(batch_size):
@@ -148,7 +156,7 @@ def test_a_second_sigterm_does_not_cost_the_save(tmp_path, monkeypatch):
         save_under_way(self)
 
     monkeypatch.setattr(p2p_jax.checkpoint.Checkpoints, "wait", wait)
-    config = small_config(checkpoint_every=100, eval_every=100)
+    config = linear_config(checkpoint_every=100, eval_every=100)
     state = train(config, tmp_path, data=stop_at(3, memory_data(config)))
     assert int(state["step"]) == 3
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"3"}
@@ -156,8 +164,8 @@ def test_a_second_sigterm_does_not_cost_the_save(tmp_path, monkeypatch):
 
 def test_first_start_that_never_saved_does_not_bind(tmp_path):
     """An out-of-memory error at the first step must not forbid a smaller batch in the same directory."""
-    config = small_config(num_steps=1)
-    base = p2p_jax.pix2pix(config)
+    config = linear_config(num_steps=1)
+    base = linear(config)
 
     def update(state, batch, rng):
         raise MemoryError
@@ -167,14 +175,14 @@ def test_first_start_that_never_saved_does_not_bind(tmp_path):
 
     with pytest.raises(MemoryError):
         train_with(config, base._replace(update=update))
-    smaller = small_config(num_steps=1, batch_size=2)
-    assert int(train_with(smaller, p2p_jax.pix2pix(smaller))["step"]) == 1
+    smaller = linear_config(num_steps=1, batch_size=2)
+    assert int(train_with(smaller, linear(smaller))["step"]) == 1
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 2
 
 
 def test_workdir_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    config = small_config(num_steps=1)
+    config = linear_config(num_steps=1)
     for workdir in ("file", "file/run"):
         with pytest.raises(InputError, match=r"--workdir .*file"):
             train(config, tmp_path / workdir, data=memory_data(config))
@@ -188,6 +196,7 @@ def test_grid_without_validation_shows_different_training_images(tmp_path):
     assert len({image.tobytes() for image in seen["real_a"]}) == 4
 
 
+@pytest.mark.slow
 def test_kill_during_a_save_costs_that_save_alone(uninterrupted, pairs, tmp_path):
     code = """
         import os, signal, sys
@@ -236,9 +245,9 @@ def test_another_config_is_refused_by_name(uninterrupted, pairs):
 
 
 def test_other_data_are_refused(tmp_path):
-    config = small_config(num_steps=1)
+    config = linear_config(num_steps=1)
     train(config, tmp_path, data=memory_data(config))
-    more = small_config(num_steps=2)
+    more = linear_config(num_steps=2)
     with pytest.raises(InputError, match=r"config.data.fingerprint: stored 'noise', now 'other'"):
         train(more, tmp_path, data=memory_data(more)._replace(fingerprint="other"))
     with pytest.raises(InputError, match="num_train is 8, but there are 9"):
@@ -247,8 +256,8 @@ def test_other_data_are_refused(tmp_path):
 
 def test_best_checkpoint_is_kept_besides_the_latest(tmp_path):
     """The evaluation is best at step 1 by construction; it must outlive the latest ones."""
-    config = small_config(eval_every=1, checkpoint_every=1, keep_checkpoints=1, num_steps=4)
-    base = p2p_jax.pix2pix(config)
+    config = linear_config(eval_every=1, checkpoint_every=1, keep_checkpoints=1, num_steps=4)
+    base = linear(config)
 
     def evaluate(state, batch, rng):
         metrics, images = base.evaluate(state, batch, rng)
@@ -260,8 +269,8 @@ def test_best_checkpoint_is_kept_besides_the_latest(tmp_path):
 
 
 def test_improvement_is_saved_between_checkpoints(tmp_path):
-    config = small_config(eval_every=1, checkpoint_every=100, keep_checkpoints=1, num_steps=3, best_mode="max")
-    base = p2p_jax.pix2pix(config)
+    config = linear_config(eval_every=1, checkpoint_every=100, keep_checkpoints=1, num_steps=3, best_mode="max")
+    base = linear(config)
 
     def evaluate(state, batch, rng):
         metrics, images = base.evaluate(state, batch, rng)
@@ -272,7 +281,7 @@ def test_improvement_is_saved_between_checkpoints(tmp_path):
 
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path):
-    config = small_config(log_every=100, num_steps=8)
+    config = linear_config(log_every=100, num_steps=8)
     data = memory_data(config)
 
     def train_batches(first_step):
@@ -312,7 +321,7 @@ def test_dispatches_end_where_something_is_due_and_start_at_their_multiples():
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "one_by_one"
-    config = small_config(**SEVERAL, optimizer=SGD)
+    config = linear_config(**SEVERAL)
     return train(config, workdir, data=memory_data(config)), workdir
 
 
@@ -340,7 +349,7 @@ def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_pa
 
     monkeypatch.setattr(loop, "_InFlight", in_flight)
     monkeypatch.setattr(parallel, "compile_update", lambda update, _, __, n: compile_update(update, None, n))
-    config = small_config(**SEVERAL, optimizer=SGD, steps_per_dispatch=2)
+    config = linear_config(**SEVERAL, steps_per_dispatch=2)
     whole = train(config, tmp_path / "whole", data=memory_data(config)), tmp_path / "whole"
     assert sizes == [2, 2, 2, 1]
     assert_same_run(whole, one_by_one)
@@ -349,7 +358,7 @@ def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_pa
     stopped = train(config, tmp_path / "parts", data=stop_at(3, memory_data(config)))
     assert int(stopped["step"]) == 2  # the batches of steps 3 and 4 are put on the devices during the first dispatch
     assert_equal_trees(train(config, tmp_path / "parts", data=memory_data(config)), whole[0])
-    shorter = small_config(**{**SEVERAL, "num_steps": 3}, optimizer=SGD, steps_per_dispatch=2)
+    shorter = linear_config(**{**SEVERAL, "num_steps": 3}, steps_per_dispatch=2)
     train(shorter, tmp_path / "inside", data=memory_data(config))
     sizes.clear()
     state = train(config, tmp_path / "inside", data=memory_data(config))
@@ -372,9 +381,9 @@ def resident_data(config, data):
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_resident_data_train_alike(one_by_one, at_once, tmp_path):
-    config = small_config(**SEVERAL, optimizer=SGD, steps_per_dispatch=at_once)
+    config = linear_config(**SEVERAL, steps_per_dispatch=at_once)
     data = resident_data(config, memory_data(config))
-    stopped = small_config(**{**SEVERAL, "num_steps": 5}, optimizer=SGD, steps_per_dispatch=at_once)
+    stopped = linear_config(**{**SEVERAL, "num_steps": 5}, steps_per_dispatch=at_once)
     train(stopped, tmp_path / "run", data=data)
     state = train(config, tmp_path / "run", data=data)
     for a, b in zip(*map(jax.tree.leaves, (state["params"], one_by_one[0]["params"])), strict=True):
@@ -384,20 +393,20 @@ def test_resident_data_train_alike(one_by_one, at_once, tmp_path):
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_what_is_drawn_on_the_devices_trains_like_a_stream_of_it(at_once, tmp_path):
     """Two devices and several steps a dispatch, with a stop in between, against the batches that the host draws."""
-    config = small_config(**SEVERAL, optimizer=SGD, steps_per_dispatch=at_once, data__resident=True)
+    config = linear_config(**SEVERAL, steps_per_dispatch=at_once, data__resident=True)
     images = np.random.RandomState(0).randint(0, 256, (2, 7, 20, 24, 3), np.uint8)
     data = resident.load(config, train=from_arrays(*images))
     streamed = train(config, tmp_path / "stream", data=data._replace(resident=None))
-    train(small_config(**config.to_dict() | {"num_steps": 3}), tmp_path / "run", data=data)
+    train(linear_config(**config.to_dict() | {"num_steps": 3}), tmp_path / "run", data=data)
     state = train(config, tmp_path / "run", data=data)
     for a, b in zip(*map(jax.tree.leaves, (state["params"], streamed["params"])), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    other = resident.load(small_config(**config.to_dict() | {"seed": 1}), train=from_arrays(*images))
+    other = resident.load(linear_config(**config.to_dict() | {"seed": 1}), train=from_arrays(*images))
     assert not np.array_equal(next(other.train(0))["real_a"], next(data.train(0))["real_a"])
 
 
 def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):
-    config = small_config(num_steps=1, data__resident=True)
+    config = linear_config(num_steps=1, data__resident=True)
     asked = []
 
     def load(config, *, process_index, process_count):
@@ -412,7 +421,7 @@ def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("bad", [4, 5, 6])
 def test_the_first_bad_step_of_a_dispatch_is_named(tmp_path, bad):
     every = {"log_every": 3, "eval_every": 3, "sample_every": 3, "checkpoint_every": 3}
-    config = small_config(**every, num_steps=12, steps_per_dispatch=3)
+    config = linear_config(**every, num_steps=12, steps_per_dispatch=3)
     data = memory_data(config)
 
     def train_batches(first_step):
@@ -451,7 +460,7 @@ def test_the_devices_do_not_wait_for_the_host(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_InFlight", in_flight)
     monkeypatch.setattr(monitoring.Log, "progress", progress)
     monkeypatch.setattr(p2p_jax.checkpoint.Checkpoints, "save", save)
-    config = small_config(num_steps=6, eval_every=100, sample_every=100, checkpoint_every=5)
+    config = linear_config(num_steps=6, eval_every=100, sample_every=100, checkpoint_every=5)
     train(config, tmp_path, data=memory_data(config, num_val=0))
     assert events == [
         *["place", "place", "run 1", "place", "run 2", "place", "run 3", "log 1", "place", "run 4", "log 2"],
@@ -461,8 +470,8 @@ def test_the_devices_do_not_wait_for_the_host(tmp_path, monkeypatch):
 
 
 def test_parameter_that_is_not_finite_is_never_saved(tmp_path):
-    config = small_config()
-    base = p2p_jax.pix2pix(config)
+    config = linear_config()
+    base = linear(config)
 
     def update(state, batch, rng):
         state, metrics = base.update(state, batch, rng)
@@ -473,7 +482,7 @@ def test_parameter_that_is_not_finite_is_never_saved(tmp_path):
 
 
 def test_no_validation(tmp_path):
-    config = small_config(num_steps=2)
+    config = linear_config(num_steps=2)
     data = memory_data(config, num_val=0)._replace(validation=lambda batch_size: iter(()))
     train(config, tmp_path, data=data)
     assert [row["eval/l1"] for row in rows_of(tmp_path)] == ["", ""]
@@ -489,6 +498,7 @@ def test_checkpoints_without_their_config_are_not_overwritten(uninterrupted, pai
         train(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_training_in_memory_works_without_tensorflow(tmp_path):
     code = """
         import sys

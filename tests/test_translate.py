@@ -276,6 +276,7 @@ def test_plan_lists_every_file_once(tmp_path):
     assert job == (tmp_path / "a.png", tmp_path / "b.webp")
 
 
+@pytest.mark.slow
 def test_translating_needs_no_tensorflow(run, tmp_path):
     save(tmp_path / "in.png", noise(16, 16, 3))
     code = (

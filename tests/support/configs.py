@@ -41,6 +41,7 @@ def small_config(base: dict = SMALL, **changes) -> ConfigDict:
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
+        value = dict(value) if isinstance(value, dict) else value
         (config.setdefault(section, {}) if section else config)[key] = value
     return complete(config)
 

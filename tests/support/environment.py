@@ -8,11 +8,14 @@ import os
 import zlib
 from pathlib import Path
 
+_JAXLIB = importlib.metadata.version("jaxlib")
 # Tests compile much and compute little: optimisation passes that cost more than they gain here are left out.
 CHEAP_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
+if tuple(map(int, _JAXLIB.split(".")[:3])) < (0, 11, 1):  # which has no other emitters any more
+    CHEAP_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 _LIMIT = 2 * 2**30  # bytes of programs on disk
 _CHECKED = ".checked"  # a file as old as the last look for damaged programs
 
@@ -34,14 +37,14 @@ from p2p_jax.nets import convolution
 def _programs_folder() -> Path:
     """Return where programs are kept: one folder for each version, set of flags and kind of processor."""
     flags = f"{zlib.crc32(CHEAP_COMPILATION.encode()):08x}"
-    return cache.directory() / "tests" / f"jaxlib-{importlib.metadata.version('jaxlib')}-{flags}-{cache.processor()}"
+    return cache.directory() / "tests" / f"jaxlib-{_JAXLIB}-{flags}-{cache.processor()}"
 
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_programs_folder())
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Products over patches and Winograd's way are for wide layers; in these narrow ones they only take longer to compile.
@@ -50,12 +53,15 @@ choose_fast_convolutions = convolution._detours
 convolution._detours = lambda steps: False
 
 
-def tidy_programs(folder: Path | None = None) -> list[str]:
+def tidy_programs() -> list[str]:
     """Delete kept programs that are damaged, and those unused for longest; return the names of the damaged ones.
 
-    A process that is killed while it writes leaves half a file, which JAX neither reads nor replaces.
+    A process that is killed while it writes leaves half a file, which JAX neither reads nor replaces. A folder that the
+    user has named is left alone.
     """
-    folder = folder or Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    folder = _programs_folder()
+    if os.environ["JAX_COMPILATION_CACHE_DIR"] != str(folder):
+        return []
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     stamp = folder / _CHECKED
     since = stamp.stat().st_mtime if stamp.exists() else 0.0
