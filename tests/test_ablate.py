@@ -21,7 +21,7 @@ from p2p_jax.train import train
 from support.configs import SMALL, small_config, small_cyclegan_config
 from support.images import write_pairs
 from support.processes import run_python
-from support.runs import memory_data
+from support.runs import memory_data, run_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -342,6 +342,13 @@ def test_command_trains_and_scores(tiny, capsys):
             assert of_images["count"] == row["num_images"] == 3
         assert Path("out", row["run"], "evaluation", "val_2", "report.html").exists()
     assert Path("out/table.md").read_text() in printed
+
+
+@pytest.mark.parametrize(("diverge", "status"), [([], 0), (["GAN"], 1)])
+def test_the_status_tells_of_a_row_that_diverged(tiny, monkeypatch, diverge, status):
+    FakeTraining(monkeypatch, diverge=diverge)
+    assert run_command(command, "--config=tiny.py", "--output=out", "--table=losses") == status
+    assert ("diverged" in Path("out/table.md").read_text()) == bool(status)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,8 @@ def test_resolve_finds_files_of_the_working_directory(tmp_path, monkeypatch):
 def test_differences():
     a, b = small_config(), small_config(seed=3, loss__lambda_l1=10.0)
     assert differences(a, b) == {"seed": (0, 3), "loss.lambda_l1": (100.0, 10.0)}
+    assert differences(a, small_config(extra={"mine": 1})) == {"extra.mine": (None, 1)}
+    assert differences(small_config(extra={"mine": 1}), a) == {"extra.mine": (1, None)}
     with_tuples = small_config(extra={"sizes": ((1, 2), (3, 4))})
     assert differences(with_tuples, from_json(to_json(with_tuples))) == {}
 

@@ -150,7 +150,8 @@ def test_discriminators_see_the_past_through_the_pool():
     outcomes = {swap[:2] for swap in swaps}
     assert len(outcomes) > 2
     for name in (0, 1):  # what the discriminator saw depends on what was swapped, and on nothing else
-        assert len(set(swaps[name::2])) == len({swap[:2] for swap in swaps[name::2]}) > 1
+        of_side = set(swaps[name::2])
+        assert len(of_side) == len({swap[:2] for swap in of_side}) == len({swap[2] for swap in of_side}) > 1
 
 
 def test_one_optimizer_for_both_networks_of_a_side():

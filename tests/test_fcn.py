@@ -122,7 +122,7 @@ def test_what_is_void_is_not_learnt(tmp_path):
 
     void = train("void", VOID)
     assert_same(void, train("minus", -1))
-    for other in (train("class", 1), train("seed", VOID, seed=1)):
+    for other in (train("class", 1), train("first", 0), train("seed", VOID, seed=1)):
         assert not np.array_equal(*(jax.tree.leaves(x["params"])[-1] for x in (void, other)))
 
 

@@ -178,12 +178,22 @@ def test_batch_norm_over_devices(synchronised):
     x = jnp.asarray(np.random.RandomState(0).normal(3, 2, (2, 3, 4, 4, 5)), jnp.float32)
     layer = BatchNorm(use_running_average=False, axis_name="data" if synchronised else None)
     variables = BatchNorm(use_running_average=False).init(jax.random.key(0), x[0])
-    out = jax.pmap(lambda x: layer.apply(variables, x), axis_name="data")(x)
+
+    def apply(layer, x):
+        return layer.apply(variables, x, mutable=["batch_stats"])
+
+    out, new = jax.pmap(lambda x: apply(layer, x), axis_name="data")(x)
     single = BatchNorm(use_running_average=False)
-    whole = single.apply(variables, x.reshape(6, 4, 4, 5)).reshape(x.shape)
-    apart = jnp.stack([single.apply(variables, share) for share in x])
+    whole, kept = apply(single, x.reshape(6, 4, 4, 5))
+    parts, kept_apart = zip(*(apply(single, share) for share in x), strict=True)
+    whole, apart = whole.reshape(x.shape), jnp.stack(parts)
     np.testing.assert_allclose(out, whole if synchronised else apart, atol=1e-5)
     assert np.abs(whole - apart).max() > 0.01
+    for device in range(2):  # the running statistics, the variance corrected for all the pixels that it is of
+        expected = kept if synchronised else kept_apart[device]
+        for name in ("mean", "var"):
+            found = new["batch_stats"][name][device]
+            np.testing.assert_allclose(found, expected["batch_stats"][name], rtol=1e-5)
 
 
 def test_instance_norm():

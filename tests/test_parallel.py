@@ -208,6 +208,24 @@ def test_the_step_compiles_once(compile_update):
     assert float(state["total"]) == pytest.approx(4 * float(batch["real_a"].sum()), rel=1e-4)
 
 
+def test_every_step_and_device_has_noise_of_its_own():
+    def update(state, batch, rng):
+        drawn = jax.lax.all_gather(jax.random.normal(rng, (3,)), parallel.DEVICE_AXIS)
+        return {"step": state["step"] + 1, "drawn": drawn}, {"number": drawn.sum()}
+
+    state, rng = {"step": np.int32(0), "drawn": np.zeros((2, 3), np.float32)}, jax.random.key(0)
+    batch, seen = random_batch(small_config()), set()
+    for compile_update in (parallel.pmap_update, parallel.shard_map_update):
+        new, found = parallel.replicate(state), []
+        step = compile_update(update)
+        for _ in range(3):
+            new, _, _ = step(new, batch, rng)
+            found.append(np.asarray(new["drawn"]))
+        seen.add(np.stack(found).tobytes())
+        assert len({row.tobytes() for row in np.concatenate(found)}) == 6
+    assert len(seen) == 1  # a function of the rng, the step and the device
+
+
 def counting_update(state, batch, rng):
     """Keep the last numbers that all devices saw; not finite where one of them is 13."""
     seen = jax.lax.all_gather(batch["number"], parallel.DEVICE_AXIS).reshape(-1)

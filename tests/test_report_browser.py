@@ -192,6 +192,7 @@ def test_curves_read_out(driver):
     path = driver.find_elements("css selector", "path.line")[1].get_attribute("d")
     points = np.array([[float(v) for v in p.split()] for p in path[1:].split("L")])
     assert len(points) == 3
+    assert points[0, 1] < points[1, 1] < points[2, 1]  # a loss that falls goes down on the page
     np.testing.assert_allclose((points[1] - points[0]) / (points[2] - points[0]), [1 / 3, 2 / 3], atol=2e-3)
 
 

@@ -208,7 +208,7 @@ class Pointwise(nn.Module):
         return jnp.tanh(nn.Dense(self.out_channels, name="mix")(x))
 
 
-def test_tiles_that_agree_leave_no_trace(tmp_path):
+def test_tiles_that_agree_leave_no_trace(tmp_path, monkeypatch):
     config = small_config(generator={"network": "test_translator:Pointwise"}, inference={"dropout": False})
     train(config, tmp_path, data=memory_data(config))
     image = noise(50, 75, 3)
@@ -218,6 +218,11 @@ def test_tiles_that_agree_leave_no_trace(tmp_path):
         warnings.simplefilter("error")  # nothing is normalised, so that there is nothing to warn of
         output = tiled(image)
     assert output.shape == (50, 75, 3)
+    seen, cut = [], tiling.cut
+    monkeypatch.setattr(tiling, "cut", lambda image, *rest: (seen.append(image.shape[:2]), cut(image, *rest))[1])
+    for size in ((16, 40), (40, 16), (16, 16)):  # longer than a tile in one direction, in the other, in none
+        assert np.abs(tiled(image[: size[0], : size[1]]).astype(int) - whole(image[: size[0], : size[1]])).max() <= 1
+    assert [shape[:2] for shape in seen] == [(16, 40), (40, 16)]
     assert np.abs(output.astype(int) - whole(image)).max() <= 1
 
 
