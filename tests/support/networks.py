@@ -60,12 +60,14 @@ def linear(config) -> Objective:
 
     What an update does depends on the state, on every image of the batch, on the rng and on the number of the step; its
     state has parameters, statistics, an optimizer's state and the step, as those of the library have.
+    ``config.extra.noise`` is how much noise there is, 0.1 by default.
     """
     tx, learning_rate = make_optimizer(config)
+    scale = config.extra.get("noise", 0.1)
     channels = config.data.channels_a, config.data.channels_b
 
     def generate(params, images, rng=None):
-        noise = 0.0 if rng is None else 0.1 * jax.random.normal(rng, (*images.shape[:-1], channels[1]))
+        noise = 0.0 if rng is None else scale * jax.random.normal(rng, (*images.shape[:-1], channels[1]))
         return jnp.tanh(images @ params["mix"] + params["bias"] + noise)
 
     def init(rng, batch):
