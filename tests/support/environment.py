@@ -3,8 +3,10 @@
 It sets variables that JAX reads when it starts, so import it first; processes that tests start inherit them.
 """
 
+import functools
 import importlib.metadata
 import os
+import types
 import zlib
 from pathlib import Path
 
@@ -31,6 +33,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 
 from p2p_jax import cache
+from p2p_jax.data import sources, toy_facades
 from p2p_jax.nets import convolution
 
 
@@ -51,6 +54,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests of them ask for the fixture ``fast_convolutions``.
 choose_fast_convolutions = convolution._detours
 convolution._detours = lambda steps: False
+
+# Tests train on the toy facades dozens of times: each house is drawn once in a process.
+_remembered = functools.lru_cache(maxsize=4096)(toy_facades.render)
+sources.toy_facades = types.SimpleNamespace(**vars(toy_facades) | {"render": _remembered})
 
 
 def tidy_programs() -> list[str]:
