@@ -172,8 +172,8 @@ def _open(
         data = None
 
     objective = objective or resolve(config.objective)(config)
-    rng, batch = jax.random.key(config.seed), _blank_batch(config)
-    shapes = jax.eval_shape(objective.init, rng, batch)
+    rng, batch, init = jax.random.key(config.seed), _blank_batch(config), parallel.compile_init(objective.init)
+    shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
     if config.best_metric not in names:
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
@@ -182,7 +182,7 @@ def _open(
         print(f"{workdir}: found a checkpoint of step {step:,}")
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
     else:
-        state = parallel.compile_init(objective.init)(rng, batch)
+        state = init(rng, batch)
         state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
     checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
     if data is not None and jax.process_index() == 0:

@@ -39,7 +39,7 @@ def forget_compiled_programs():
     """
     yield
     maps = Path("/proc/self/maps")
-    if next(_finished) % 10 == 0 and maps.exists() and maps.read_text().count("\n") > 20_000:
+    if next(_finished) % 5 == 0 and maps.exists() and maps.read_text().count("\n") > 40_000:
         jax.clear_caches()
 
 

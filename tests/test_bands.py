@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def config_of(folder, **changes):
+def experiment(folder, **changes):
     data = {
         "source": "folders", "dir": str(folder), "direction": "AtoB", "preprocess": "crop", "crop_size": 32,
         "kind_a": "uint16", "range_a": "0:12000", "channels_a": 4, "kind_b": "float", "channels_b": 1,
@@ -75,7 +75,7 @@ def config_of(folder, **changes):
 @pytest.fixture(scope="module")
 def workdir(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "bands"
-    train(config_of(folder), workdir)
+    train(experiment(folder), workdir)
     return workdir
 
 
@@ -116,22 +116,22 @@ def test_the_measured_range_is_kept_with_the_run(folder, workdir, capsys):
     values = np.concatenate([formats.read(path).pixels for path in sorted((folder / "train" / "B").iterdir())])
     assert stored.range_b == f"{float(values.min())!r}:{float(values.max())!r}"
     assert stored.range_a == "0:12000"
-    train(config_of(folder), workdir)  # the same command: the measured range is no other one
+    train(experiment(folder), workdir)  # the same command: the measured range is no other one
     assert "nothing to do" in capsys.readouterr().out
-    train(config_of(folder, num_steps=801), workdir)
+    train(experiment(folder, num_steps=801), workdir)
     out = capsys.readouterr().out
     assert "found a checkpoint of step 800" in out and "values of b" not in out
 
 
 def test_the_images_of_a_split_as_they_are_stored(folder):
-    split = load_split(config_of(folder), "val")
+    split = load_split(experiment(folder), "val")
     for side, name in enumerate("AB"):
         stored = formats.read(folder / "val" / name / "03.tif").pixels
         np.testing.assert_array_equal(split.original(side, 3), stored)
 
 
 def test_a_file_of_another_kind_is_named_before_training(folder, tmp_path):
-    config = config_of(folder)
+    config = experiment(folder)
     bad = folder / "train" / "B" / "03.tif"
     good = bad.read_bytes()
     pixels = formats.read(bad).pixels.copy()
@@ -142,6 +142,6 @@ def test_a_file_of_another_kind_is_named_before_training(folder, tmp_path):
             load(config)
     finally:
         bad.write_bytes(good)
-    config = config_of(folder, data__kind_a="uint8", data__range_a="")
+    config = experiment(folder, data__kind_a="uint8", data__range_a="")
     with pytest.raises(Exception, match=r"A.00\.tif has 16 bits \(uint16\), .* set config\.data\.kind_a .*uint16"):
         load(config)

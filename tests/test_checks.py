@@ -2,25 +2,13 @@
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from p2p_jax.data import checks, layouts
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_files
 from support.configs import small_config
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".tif":
-        tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig" if pixels.shape[2] > 1 else None)
-    else:
-        Image.fromarray(pixels).save(path)
-
-
-def noise(*shape, dtype=np.uint8):
-    return np.random.RandomState(0).randint(0, 255, shape).astype(dtype)
+from support.images import noise, save
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import tarfile
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,8 @@ from support.runs import learnable_data, rows_of
 
 torch = pytest.importorskip("torch")
 from support import torch_release as release  # noqa: E402, it needs PyTorch
+from support.comparers import assert_close_trees
+from support.images import noise
 
 SIDE = 32
 
@@ -49,12 +52,11 @@ def apply(network, images):
     return torch.cat(outputs).permute(0, 2, 3, 1).numpy()
 
 
-def noise(channels=3, side=SIDE, count=2):
-    return np.random.RandomState(1).uniform(-1, 1, (count, side, side, channels)).astype(np.float32)
+def inputs(channels=3, side=SIDE, count=2):
+    return noise(count, side, side, channels, dtype=np.float32, seed=1)
 
 
-def assert_close(here, there):
-    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-4 * np.abs(there).max())
+assert_close = partial(assert_close_trees, rtol=1e-4, of_largest=1e-4)
 
 
 @pytest.mark.parametrize("container", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
@@ -69,14 +71,14 @@ def test_a_generator_becomes_a_run(tmp_path, capsys, container):
     config = read_config(tmp_path / "run")
     assert config.loss.to_dict() == {"lambda_gan": 0.0} and config.data.crop_size == SIDE
     assert config.inference.to_dict() == {"norm": "batch", "dropout": True}
-    assert_close(Translator.from_workdir(tmp_path / "run", dropout=False)(noise()), apply(network, noise()))
-    running = Translator.from_workdir(tmp_path / "run", dropout=False, norm="running")(noise())
+    assert_close(Translator.from_workdir(tmp_path / "run", dropout=False)(inputs()), apply(network, inputs()))
+    running = Translator.from_workdir(tmp_path / "run", dropout=False, norm="running")(inputs())
     with torch.no_grad():
-        there = network.eval()(torch.from_numpy(noise()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+        there = network.eval()(torch.from_numpy(inputs()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     assert np.abs(running - there).max() > 0.01  # `apply` has moved the twin's statistics since it was saved
     save(tmp_path, "same.pth", network)
     with torch.no_grad():
-        there = network.eval()(torch.from_numpy(noise()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+        there = network.eval()(torch.from_numpy(inputs()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     assert_close(running, there)
     facts = json.loads((tmp_path / "run" / "converted_from.json").read_text())
     assert facts["files"]["generator"]["path"] == "latest_net_G.pth" and facts["options"]["concat"] == "skip_up"
@@ -86,7 +88,7 @@ def test_translate_and_evaluate_take_a_converted_run(tmp_path):
     network = save(tmp_path, "latest_net_G.pth", release.ResNet(3, 3, 6, 4))
     save(tmp_path, "latest_net_D.pth", release.PatchGAN(6, 1, 4))
     run_convert("--input", tmp_path, "--workdir", tmp_path / "run")  # the folder: both networks
-    pixels = to_uint8(noise(count=3))
+    pixels = to_uint8(inputs(count=3))
     (tmp_path / "photos" / "val").mkdir(parents=True)
     for i, image in enumerate(pixels):
         whole = np.concatenate([image, 255 - image], axis=1)
@@ -119,10 +121,10 @@ def test_a_pair_becomes_a_cyclegan_and_comes_back(tmp_path, capsys):
     config = read_config(tmp_path / "run")
     assert config.objective == "p2p_jax:cyclegan" and config.inference.dropout is False
     assert (config.data.channels_a, config.data.channels_b, config.data.source) == (3, 1, "unpaired")
-    there = Translator.from_workdir(tmp_path / "run")(noise(3))
-    assert_close(there, apply(networks["G_A"], noise(3)))
-    back = Translator.from_workdir(tmp_path / "run", direction="BtoA")(noise(1))
-    assert_close(back, apply(networks["G_B"], noise(1)))
+    there = Translator.from_workdir(tmp_path / "run")(inputs(3))
+    assert_close(there, apply(networks["G_A"], inputs(3)))
+    back = Translator.from_workdir(tmp_path / "run", direction="BtoA")(inputs(1))
+    assert_close(back, apply(networks["G_B"], inputs(1)))
 
     written = write_torch(open_run(tmp_path / "run"), tmp_path / "back")
     assert sorted(w.path.name for w in written) == sorted(p.name for p in folder.iterdir())
@@ -151,7 +153,7 @@ def test_a_trained_run_leaves_for_the_release(pix2pix_run, cyclegan_run, tmp_pat
     network = release.UNet(3, 3, config.generator.num_downs, config.generator.base_width)
     network.load_state_dict(torch.load(generator.path, weights_only=True))
     assert int(network.state_dict()["model.model.1.model.2.num_batches_tracked"]) == 4
-    images = noise(side=16)
+    images = inputs(side=16)
     assert_close(Translator.from_workdir(pix2pix_run, dropout=False)(images), apply(network, images))
     discriminator = release.PatchGAN(6, 1, 4)
     discriminator.load_state_dict(torch.load(judge.path, weights_only=True))
@@ -331,10 +333,10 @@ def test_as_the_release_translates_with_eval(tmp_path):
     network = save(tmp_path, "G.pth", release.UNet(3, 3, 5, 4))
     run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run", "--eval", "--direction", "BtoA")
     with torch.no_grad():
-        there = network.eval()(torch.from_numpy(noise()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+        there = network.eval()(torch.from_numpy(inputs()).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     translator = Translator.from_workdir(tmp_path / "run")
     assert translator.direction == "BtoA"
-    assert_close(translator(noise()), there)
+    assert_close(translator(inputs()), there)
 
 
 def test_a_link_to_an_empty_folder_takes_a_run(tmp_path):
@@ -364,7 +366,7 @@ def test_options_for_what_cannot_be_seen(tmp_path):
     run_convert(*arguments, "--concat", "up_skip", "--discriminator_padding", "2", "--dropout", "off")
     config = read_config(tmp_path / "run")
     assert config.discriminator.padding == 2 and config.generator.biases == "all" and not config.inference.dropout
-    assert_close(Translator.from_workdir(tmp_path / "run")(noise()), apply(network, noise()))
+    assert_close(Translator.from_workdir(tmp_path / "run")(inputs()), apply(network, inputs()))
     written = write_torch(open_run(tmp_path / "run"), tmp_path / "back", concat="up_skip")
     for path, twin in zip([w.path for w in written], (network, judge), strict=True):
         tensors = torch.load(path, weights_only=True)
@@ -380,7 +382,7 @@ def test_half_precision_is_read(tmp_path):
         torch.save(tensors, tmp_path / "G.pth")
         run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / f"run{i}")
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
-        assert_close(Translator.from_workdir(tmp_path / f"run{i}")(noise()), apply(network, noise()))
+        assert_close(Translator.from_workdir(tmp_path / f"run{i}")(inputs()), apply(network, inputs()))
         assert open_run(tmp_path / f"run{i}").shapes["params"]["generator"]["stem"]["kernel"].dtype == jnp.float32
 
 
@@ -391,7 +393,7 @@ def test_colorization_takes_photographs(tmp_path, capsys):
     assert "colorization in CIE Lab" in capsys.readouterr().out
     translator = Translator.from_workdir(tmp_path / "run")
     assert (translator.domain_in.kind, translator.domain_out.kind) == ("lab_l", "lab_ab")
-    assert translator(to_uint8(noise())).shape == (2, SIDE, SIDE, 2)
+    assert translator(to_uint8(inputs())).shape == (2, SIDE, SIDE, 2)
 
 
 def test_fine_tuning_goes_on_from_the_quality_of_a_converted_generator(tmp_path):

@@ -13,8 +13,9 @@ from PIL import Image
 
 from p2p_jax.data import cycle_gan_sets, load, make_source
 from p2p_jax.errors import InputError
-from support.configs import small_config
+from support.configs import data_config
 
+config_of = functools.partial(data_config, source="cycle_gan/horse2zebra", val_split="test", flip=True)
 COUNTS = {"trainA": 3, "trainB": 4, "testA": 2, "testB": 1}
 GRAY = ("trainB", 1)
 
@@ -88,11 +89,6 @@ def server(tmp_path, tfds_dir, monkeypatch):
         server.expect, server.stop = expect, stop
         yield server
         stop()
-
-
-def config_of(**changes):
-    defaults = {"source": "cycle_gan/horse2zebra", "direction": "AtoB", "load_size": 16, "val_split": "test"}
-    return small_config(**{f"data__{key}": value for key, value in defaults.items()} | changes)
 
 
 def test_downloads_once_and_keeps_the_bytes(server):

@@ -10,7 +10,9 @@ from p2p_jax.data import from_arrays, load
 from p2p_jax.data.files import describe_duplicates, find_duplicates
 from p2p_jax.data.sources import make_source
 from p2p_jax.errors import InputError
-from support.configs import small_config
+from support.comparers import assert_equal_batches
+from support.configs import pairs_config, small_config
+from support.streams import take
 
 
 def write_pairs(folder, count, size=(16, 16), start=0, seed=0):
@@ -29,23 +31,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def config_of(folder, **changes):
-    defaults = {"source": "side_by_side", "dir": str(folder), "load_size": 16, "direction": "AtoB"}
-    return small_config(**{f"data__{key}": value for key, value in defaults.items()} | changes)
-
-
-def take(iterator, count):
-    return list(itertools.islice(iterator, count))
-
-
-def assert_equal(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-
-
 def test_counts_and_contract(folder, capsys):
-    data = load(config_of(folder))
+    data = load(pairs_config(folder))
     assert (data.num_train, data.num_val) == (5, 3)
     assert "5 pairs in train, 3 in val" in capsys.readouterr().out
     batch = next(data.train(0))
@@ -58,16 +45,16 @@ def test_counts_and_contract(folder, capsys):
 
 
 def test_stream_is_a_function_of_seed_and_step(folder):
-    config = config_of(folder, data__load_size=18)
+    config = pairs_config(folder, data__load_size=18)
     batches = take(load(config).train(0), 9)
     for step in (1, 4, 8):
-        assert_equal(next(load(config).train(step)), batches[step])
-    other = next(load(config_of(folder, data__load_size=18, seed=1)).train(0))
+        assert_equal_batches(next(load(config).train(step)), batches[step])
+    other = next(load(pairs_config(folder, data__load_size=18, seed=1)).train(0))
     assert not np.array_equal(other["real_a"], batches[0]["real_a"])
 
 
 def test_every_epoch_is_another_permutation_of_all_images(folder):
-    config = config_of(folder, data__flip=False, batch_size=2)
+    config = pairs_config(folder, data__flip=False, batch_size=2)
     epochs = []
     images = np.concatenate([batch["real_a"] for batch in take(load(config).train(0), 20)])
     for start in range(0, 40, 5):
@@ -77,12 +64,12 @@ def test_every_epoch_is_another_permutation_of_all_images(folder):
 
 
 def test_processes_share_each_batch(folder):
-    config = config_of(folder, data__load_size=18)
+    config = pairs_config(folder, data__load_size=18)
     whole = load(config)
     shares = [load(config, process_index=i, process_count=2) for i in range(2)]
     for step in (0, 7):
         parts = [next(share.train(step)) for share in shares]
-        assert_equal({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, next(whole.train(step)))
+        assert_equal_batches({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, next(whole.train(step)))
     parts = [np.concatenate([b["real_a"] for b in share.validation(1)]) for share in shares]
     together = np.concatenate([b["real_a"] for b in whole.validation(2)])
     np.testing.assert_array_equal(together[0::2], parts[0])
@@ -90,20 +77,20 @@ def test_processes_share_each_batch(folder):
 
 
 def test_validation_is_whole_and_in_order(folder):
-    sizes = [len(batch["real_a"]) for batch in load(config_of(folder)).validation(2)]
+    sizes = [len(batch["real_a"]) for batch in load(pairs_config(folder)).validation(2)]
     assert sizes == [2, 1]
-    first = next(load(config_of(folder)).validation(2))["real_a"][0]
+    first = next(load(pairs_config(folder)).validation(2))["real_a"][0]
     stored = np.asarray(Image.open(folder / "val" / "000.png"))[:, :16]
     np.testing.assert_array_equal(np.rint((first + 1) * 127.5), stored)
 
 
 def test_direction_swaps_once(folder):
-    one, other = (next(load(config_of(folder, data__direction=d)).train(3)) for d in ("AtoB", "BtoA"))
-    assert_equal(one, {"real_a": other["real_b"], "real_b": other["real_a"]})
+    one, other = (next(load(pairs_config(folder, data__direction=d)).train(3)) for d in ("AtoB", "BtoA"))
+    assert_equal_batches(one, {"real_a": other["real_b"], "real_b": other["real_a"]})
 
 
 def test_crop_and_flip_are_the_same_for_both_images(folder):
-    config = config_of(folder, data__load_size=24)
+    config = pairs_config(folder, data__load_size=24)
     for batch in take(load(config).train(0), 5):
         # b is the negative of a, and bicubic resizing commutes with that, up to rounding and clipping.
         assert np.abs(batch["real_a"] + batch["real_b"]).max() <= 1.01 / 127.5
@@ -115,7 +102,7 @@ def test_random_crops_reach_every_offset_and_both_flips(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         Image.fromarray(np.concatenate([image, image], axis=1)).save(tmp_path / split / "0.png")
-    config = config_of(tmp_path, data__load_size=18, batch_size=32)
+    config = pairs_config(tmp_path, data__load_size=18, batch_size=32)
     seen = set()
     for batch in take(load(config).train(0), 4):
         values = np.rint((batch["real_a"] + 1) * 127.5 / 10).astype(int)
@@ -132,7 +119,7 @@ def test_resize_is_pillows_antialiased_bicubic(tmp_path):
         (tmp_path / split).mkdir()
         Image.fromarray(np.concatenate([np.asarray(smooth)] * 2, axis=1)).save(tmp_path / split / "0.png")
     for size in (16, 64):
-        config = config_of(tmp_path, data__load_size=size, data__crop_size=size)
+        config = pairs_config(tmp_path, data__load_size=size, data__crop_size=size)
         ours = np.rint((next(load(config).validation(1))["real_a"][0] + 1) * 127.5)
         pillow = np.asarray(smooth.resize((size, size), Image.Resampling.BICUBIC), np.float32)
         assert np.abs(ours - pillow).max() <= 1
@@ -145,7 +132,7 @@ def test_gray_and_colour_are_converted_per_side(tmp_path, stored_mode, channels)
         write_pairs(tmp_path / split, 1)
         path = tmp_path / split / "000.png"
         Image.open(path).convert(stored_mode).save(path)
-    config = config_of(tmp_path, data__channels_a=channels, data__channels_b=3)
+    config = pairs_config(tmp_path, data__channels_a=channels, data__channels_b=3)
     batch = next(load(config).validation(1))
     assert batch["real_a"].shape[-1] == channels
     assert batch["real_b"].shape[-1] == 3
@@ -163,7 +150,7 @@ def test_two_folders_are_matched_by_stem(tmp_path, layout):
             for name in ("x", "y", "z"):
                 image = np.full((16, 16, 3), 10 * "xyz".index(name) + 100 * i, np.uint8) + rng.randint(0, 3)
                 Image.fromarray(image).save(tmp_path / folder / f"{name}.{'png' if i else 'bmp'}")
-    config = config_of(tmp_path, data__source="folders", data__flip=False)
+    config = pairs_config(tmp_path, data__source="folders", data__flip=False)
     batch = next(load(config).validation(3))
     means = np.rint((np.stack([batch["real_a"], batch["real_b"]]).mean((2, 3, 4)) + 1) * 127.5)
     assert np.abs(means - [[0, 10, 20], [100, 110, 120]]).max() <= 2
@@ -177,20 +164,20 @@ def test_toy_facades_need_no_files():
 
 
 def test_no_validation_split(folder):
-    data = load(config_of(folder, data__val_split=""))
+    data = load(pairs_config(folder, data__val_split=""))
     assert data.num_val == 0
     assert list(data.validation(2)) == []
 
 
 def test_fingerprint_knows_the_files_but_not_their_place(folder, tmp_path):
-    before = load(config_of(folder)).fingerprint
+    before = load(pairs_config(folder)).fingerprint
     moved = folder.rename(tmp_path.with_name(tmp_path.name + "_moved"))
-    assert load(config_of(moved)).fingerprint == before
+    assert load(pairs_config(moved)).fingerprint == before
     write_pairs(moved / "val", 1, seed=2, size=(20, 16))
-    changed = load(config_of(moved)).fingerprint
+    changed = load(pairs_config(moved)).fingerprint
     assert changed != before
     write_pairs(moved / "train", 1, start=99)
-    assert load(config_of(moved)).fingerprint not in (before, changed)
+    assert load(pairs_config(moved)).fingerprint not in (before, changed)
 
 
 def test_source_from_outside_the_library(tmp_path, monkeypatch):
@@ -263,19 +250,19 @@ def test_faults_are_named_before_training(folder, fault):
     damage, message = FAULTS[fault]
     damage(folder)
     with pytest.raises(InputError, match=message):
-        load(config_of(folder))
+        load(pairs_config(folder))
 
 
 def test_a_damaged_file_among_very_many_is_named_when_it_is_met(folder, monkeypatch):
     monkeypatch.setattr("p2p_jax.data.files.DECODE_AT_MOST", 0)
     corrupt(folder / "train" / "003.png")
     with pytest.raises(InputError, match=r"train.003\.png cannot be read"):
-        take(load(config_of(folder)).train(0), 3)
+        take(load(pairs_config(folder)).train(0), 3)
 
 
 def test_files_that_are_no_images_are_counted(folder, capsys):
     (folder / "train" / "notes.txt").write_text("x")
-    assert load(config_of(folder)).num_train == 5
+    assert load(pairs_config(folder)).num_train == 5
     assert "5 images; not images, left out: 1 .txt" in capsys.readouterr().out
 
 
@@ -291,19 +278,19 @@ def test_two_folders_unequal_counts(tmp_path):
     (two_folders(tmp_path) / "B" / "y.png").unlink()
     message = r"1 of 3 \+ 2 images have no partner .*A.y\.png.*--config\.data\.source=unpaired"
     with pytest.raises(InputError, match=message):
-        make_source(config_of(tmp_path, data__source="folders").data, "train")
+        make_source(pairs_config(tmp_path, data__source="folders").data, "train")
 
 
 def test_two_folders_of_different_sizes(tmp_path):
     Image.new("RGB", (16, 20)).save(two_folders(tmp_path) / "B" / "y.png")
     with pytest.raises(InputError, match=r"A.y\.png is 16x16 pixels but its partner .*B.y\.png is 16x20"):
-        make_source(config_of(tmp_path, data__source="folders").data, "train")
+        make_source(pairs_config(tmp_path, data__source="folders").data, "train")
 
 
 def test_two_folders_with_one_stem_twice(tmp_path):
     Image.new("RGB", (16, 16)).save(two_folders(tmp_path) / "A" / "y.jpg")
     with pytest.raises(InputError, match="have the same stem"):
-        make_source(config_of(tmp_path, data__source="folders").data, "train")
+        make_source(pairs_config(tmp_path, data__source="folders").data, "train")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +308,7 @@ def test_two_folders_with_one_stem_twice(tmp_path):
 )
 def test_wrong_sources_are_named(folder, changes, message):
     with pytest.raises(InputError, match=message):
-        load(config_of(folder, **changes))
+        load(pairs_config(folder, **changes))
 
 
 @pytest.mark.parametrize(
@@ -349,7 +336,7 @@ def test_duplicates_are_named_but_not_refused(folder, capsys):
     contents = (folder / "train" / "001.png").read_bytes()
     for copy in ("train/copy.png", "val/held_out.png"):
         (folder / copy).write_bytes(contents)
-    assert load(config_of(folder)).num_train == 6
+    assert load(pairs_config(folder)).num_train == 6
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: 1 image stands more than once in train (001.png = copy.png)",
@@ -358,7 +345,7 @@ def test_duplicates_are_named_but_not_refused(folder, capsys):
 
 
 def test_one_split_for_both_purposes_is_no_duplicate(folder, capsys):
-    load(config_of(folder, data__val_split="train"))
+    load(pairs_config(folder, data__val_split="train"))
     assert "note" not in capsys.readouterr().out
 
 
@@ -389,5 +376,5 @@ def test_duplicates_are_told_by_kind_and_only_few_by_name(tmp_path):
 
 
 def test_archive_name_with_a_copy_of_ones_own(folder):
-    data = load(config_of(folder, data__source="pix2pix/facades"))
+    data = load(pairs_config(folder, data__source="pix2pix/facades"))
     assert data.num_train == 5

@@ -6,7 +6,6 @@ import shutil
 import sys
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,15 +15,16 @@ import pytest
 from jax import export as jax_export
 from jax import lax
 
+import support.images
 from p2p_jax import InputError, Translator
-from p2p_jax.checkpoint import Checkpoints
-from p2p_jax.config import complete, resolve, to_json
+from p2p_jax.config import complete, resolve
 from p2p_jax.export import run as command
 from p2p_jax.interop import exporting, onnx_format
 from p2p_jax.interop.exporting import export
 from p2p_jax.interop.flattening import flatten
-from p2p_jax.options import image_shapes
-from support.configs import SMALL, SMALL_CYCLEGAN
+from support.configs import SMALL, SMALL_CYCLEGAN, merged
+from support.networks import POINTWISE, Pointwise, draw_state
+from support.runs import blank_state, write_run
 
 pytestmark = pytest.mark.usefixtures("fast_convolutions")  # as a run translates; what is exported has plain ones
 missing = [name for name in ("jax2onnx", "onnx", "onnxruntime") if find_spec(name) is None]
@@ -33,50 +33,14 @@ FORMATS = [pytest.param("onnx", marks=needs_onnx), "stablehlo"]
 UNET = {"num_downs": 8, "base_width": 2}
 
 
-class Pointwise(nn.Module):
-    """A generator that sees one pixel: where the network does not matter, it should not cost either."""
-
-    out_channels: int = 3
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x, *, train, dropout=None):
-        return jnp.tanh(nn.Dense(self.out_channels, dtype=self.dtype, param_dtype=self.param_dtype, name="mix")(x))
+noise = partial(support.images.noise, dtype=np.float32)
 
 
-POINTWISE = SMALL | {"generator": {"network": "test_export:Pointwise"}}
-
-
-def merged(base, changes):
-    """Return a config with the options of some sections changed."""
-    return base | {k: base.get(k, {}) | v if isinstance(v, dict) else v for k, v in changes.items()}
-
-
-def save_run(workdir, changes=None, base=POINTWISE, gain=8.0):
+def save_run(workdir, changes=None, base=SMALL | {"generator": POINTWISE}, gain=8.0):
     """Make a run's directory with random weights, large enough for images with contrast, and running statistics."""
     config = complete(merged(base, {"loss": {"lambda_gan": 0.0}} | (changes or {})))
-    batch = {name: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for name, shape in image_shapes(config.data).items()}
-    shapes = jax.eval_shape(resolve(config.objective)(config).init, jax.random.key(0), batch)
-    rng = np.random.RandomState(1)
-
-    def draw(path, leaf):
-        name = jax.tree_util.keystr(path)
-        if "batch_stats" in name:
-            return rng.uniform(0.5, 2, leaf.shape).astype(leaf.dtype)
-        if "kernel" in name:
-            return rng.normal(0, 0.02 * gain, leaf.shape).astype(leaf.dtype)
-        return np.full(leaf.shape, "scale" in name, leaf.dtype)
-
-    checkpoints = Checkpoints(workdir, config)
-    checkpoints.save(7, jax.tree_util.tree_map_with_path(draw, shapes), None)
-    checkpoints.close()
-    (workdir / "config.json").write_text(to_json(config))
-    return workdir
-
-
-def noise(*shape, seed=0):
-    return np.random.RandomState(seed).uniform(-1, 1, shape).astype(np.float32)
+    shapes = blank_state(resolve(config.objective)(config), config)
+    return write_run(workdir, config, draw_state(shapes, gain), 7)
 
 
 class Files:

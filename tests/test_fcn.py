@@ -19,7 +19,9 @@ from p2p_jax.evaluation.fcn import FCN, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
 from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
+from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config
+from support.images import noise
 
 TINY = {"num_steps": 2, "batch_size": 2, "base_width": 2}
 
@@ -27,14 +29,6 @@ TINY = {"num_steps": 2, "batch_size": 2, "base_width": 2}
 def toys(split, count, size=64):
     facades = [render(i, split, size) for i in range(count)]
     return [(facade.photo, facade.classes.astype(np.int64)) for facade in facades]
-
-
-def noise(*shape, seed=0):
-    return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
-
-
-def assert_same(one, other):
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +115,7 @@ def test_what_is_void_is_not_learnt(tmp_path):
         return train_fcn(masked, CMP_FACADES, tmp_path / name, seed=seed, **TINY).variables
 
     void = train("void", VOID)
-    assert_same(void, train("minus", -1))
+    assert_equal_trees(void, train("minus", -1))
     for other in (train("class", 1), train("first", 0), train("seed", VOID, seed=1)):
         assert not np.array_equal(*(jax.tree.leaves(x["params"])[-1] for x in (void, other)))
 
@@ -133,7 +127,7 @@ def test_photographs_take_the_size_of_their_labels(tmp_path):
     one, other = (
         train_fcn([(x, truth)], CMP_FACADES, tmp_path / name, **TINY) for x, name in ((small, "a"), (shown, "b"))
     )
-    assert_same(one.variables, other.variables)
+    assert_equal_trees(one.variables, other.variables)
 
 
 def test_crops_keep_photograph_and_labels_together(monkeypatch):
@@ -204,7 +198,7 @@ def test_save_and_load(trained):
     np.testing.assert_array_equal(loaded.palette.colors, CMP_FACADES.colors)
     assert loaded.facts == segmenter.facts
     assert loaded.facts["made"] == "for a test" and loaded.facts["num_steps"] == 220
-    assert_same(loaded.variables, segmenter.variables)
+    assert_equal_trees(loaded.variables, segmenter.variables)
     images = noise(3, 40, 56, 3)
     np.testing.assert_array_equal(loaded(images), segmenter(images))
 

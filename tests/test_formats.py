@@ -35,7 +35,7 @@ GEOREFERENCE = (
 )
 
 
-def noise(dtype, *shape, seed=0):
+def extremes(dtype, *shape, seed=0):
     """Return numbers over the whole range of a dtype; of floats negative, infinite and missing ones too."""
     rng, dtype = np.random.default_rng(seed), np.dtype(dtype)
     if dtype.kind == "f":
@@ -68,7 +68,7 @@ def smooth(channels):
 
 @pytest.mark.parametrize(("ending", "dtype", "channels"), [case for case in HELD if case[0] in LOSSLESS])
 def test_what_is_written_is_read_again(ending, dtype, channels, tmp_path):
-    path, x = tmp_path / "new" / f"x{ending}", noise(dtype, 13, 9, channels)
+    path, x = tmp_path / "new" / f"x{ending}", extremes(dtype, 13, 9, channels)
     formats.write(path, x)
     stored = formats.read(path)
     assert_same(stored.pixels, x)
@@ -102,7 +102,7 @@ def test_lossy_formats(ending, channels, tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_deep_png_against_tensorflow(channels, tmp_path):
-    x, path = noise("uint16", 13, 9, channels), tmp_path / "x.png"
+    x, path = extremes("uint16", 13, 9, channels), tmp_path / "x.png"
     formats.write(path, x)
     assert_same(tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy(), x)
     path.write_bytes(tf.io.encode_png(x[::-1]).numpy())
@@ -112,7 +112,7 @@ def test_deep_png_against_tensorflow(channels, tmp_path):
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_deep_gray_against_pillow(ending, tmp_path):
-    x, path = noise("uint16", 13, 9, 1), tmp_path / f"x{ending}"
+    x, path = extremes("uint16", 13, 9, 1), tmp_path / f"x{ending}"
     Image.fromarray(x[..., 0]).save(path)
     assert_same(formats.read(path).pixels, x)
     formats.write(path, x // 2)
@@ -121,7 +121,7 @@ def test_deep_gray_against_pillow(ending, tmp_path):
 
 
 def test_transparent_colour_of_a_deep_png_adds_no_channel(tmp_path):
-    x, path = noise("uint16", 13, 9, 3), tmp_path / "x.png"
+    x, path = extremes("uint16", 13, 9, 3), tmp_path / "x.png"
     encoded, chunk = imagecodecs.png_encode(x), b"tRNS" + x[3, 3].astype(">u2").tobytes()
     chunk = struct.pack(">I", 6) + chunk + struct.pack(">I", zlib.crc32(chunk))
     path.write_bytes(encoded[:33] + chunk + encoded[33:])
@@ -141,7 +141,7 @@ def test_transparent_colour_of_a_deep_png_adds_no_channel(tmp_path):
     ids=["planes", "tiles", "imagej", "ome", "pages"],
 )
 def test_tiff_with_bands_first(options, tmp_path):
-    x, path = noise("uint16", 5, 32, 40), tmp_path / "x.tif"
+    x, path = extremes("uint16", 5, 32, 40), tmp_path / "x.tif"
     tifffile.imwrite(path, x, **options)
     expected = np.ascontiguousarray(np.moveaxis(x, 0, -1))
     assert_same(formats.read(path).pixels, expected)
@@ -150,7 +150,7 @@ def test_tiff_with_bands_first(options, tmp_path):
 
 @pytest.mark.parametrize("compression", [None, "lzw", "packbits", "zstd", "lzma"])
 def test_compressed_tiff(compression, tmp_path):
-    x, path = noise("float32", 32, 40, 2), tmp_path / "x.tif"
+    x, path = extremes("float32", 32, 40, 2), tmp_path / "x.tif"
     options = dict(photometric="minisblack", planarconfig="contig", tile=(16, 16))
     tifffile.imwrite(path, x, compression=compression, **options)
     assert_same(formats.read(path).pixels, x)
@@ -168,7 +168,7 @@ def test_tiff_of_pillow(mode, ours, tmp_path):
 
 
 def test_tiff_as_others_see_it(tmp_path):
-    x, path = noise("uint8", 13, 9, 4), tmp_path / "x.tif"
+    x, path = extremes("uint8", 13, 9, 4), tmp_path / "x.tif"
     formats.write(path, x[..., :3])
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image), x[..., :3])
@@ -179,7 +179,7 @@ def test_tiff_as_others_see_it(tmp_path):
 
 
 def test_white_is_zero(tmp_path):
-    x, path = noise("uint8", 13, 9), tmp_path / "x.tif"
+    x, path = extremes("uint8", 13, 9), tmp_path / "x.tif"
     tifffile.imwrite(path, x, photometric="miniswhite")
     assert_same(formats.read(path).pixels, 255 - x[..., None])
     with Image.open(path) as image:
@@ -187,7 +187,7 @@ def test_white_is_zero(tmp_path):
 
 
 def test_overviews_and_masks_are_no_images(tmp_path):
-    x, path = noise("uint16", 64, 64, 4), tmp_path / "x.tif"
+    x, path = extremes("uint16", 64, 64, 4), tmp_path / "x.tif"
     options = dict(photometric="minisblack", planarconfig="contig", metadata=None)
     with tifffile.TiffWriter(path) as tif:
         tif.write(x, **options)
@@ -198,7 +198,7 @@ def test_overviews_and_masks_are_no_images(tmp_path):
 
 @pytest.mark.parametrize("axes", ["ZYX", "TYX", None])
 def test_stacks_are_refused(axes, tmp_path):
-    x, path = noise("uint8", 3, 32, 40), tmp_path / "x.tif"
+    x, path = extremes("uint8", 3, 32, 40), tmp_path / "x.tif"
     if axes:
         tifffile.imwrite(path, x, photometric="minisblack", metadata={"axes": axes})
     else:
@@ -210,14 +210,14 @@ def test_stacks_are_refused(axes, tmp_path):
 
 
 def test_georeference_and_resolution_are_kept(tmp_path):
-    x, path, copy = noise("uint16", 13, 9, 4), tmp_path / "x.tif", tmp_path / "copy.tif"
+    x, path, copy = extremes("uint16", 13, 9, 4), tmp_path / "x.tif", tmp_path / "copy.tif"
     tifffile.imwrite(
         path, x, photometric="minisblack", planarconfig="contig", metadata=None, resolution=(72.5, 300),
         resolutionunit="inch", extratags=[(*tag, True) for tag in GEOREFERENCE],
     )  # fmt: skip
     tags = formats.read(path).tags
     assert tags[: len(GEOREFERENCE)] == GEOREFERENCE and hash(tags)
-    formats.write(copy, noise("float32", 13, 9, 1), tags=tags)
+    formats.write(copy, extremes("float32", 13, 9, 1), tags=tags)
     assert formats.read(copy).tags == tags
 
     def raw(file):
@@ -238,7 +238,7 @@ def test_georeference_and_resolution_are_kept(tmp_path):
 
 @pytest.mark.parametrize("ending", formats.WITH_PALETTE)
 def test_palettes(ending, tmp_path):
-    path, colors, x = tmp_path / f"x{ending}", noise("uint8", 12, 3), noise("uint8", 13, 9, 1) % 12
+    path, colors, x = tmp_path / f"x{ending}", extremes("uint8", 12, 3), extremes("uint8", 13, 9, 1) % 12
     formats.write(path, x, palette=colors)
     stored = formats.read(path)
     assert_same(stored.pixels, x)
@@ -251,7 +251,7 @@ def test_palettes(ending, tmp_path):
 
 
 def test_palette_of_few_bits_with_transparency(tmp_path):
-    path, colors, x = tmp_path / "x.png", noise("uint8", 3, 3), noise("uint8", 13, 9) % 3
+    path, colors, x = tmp_path / "x.png", extremes("uint8", 3, 3), extremes("uint8", 13, 9) % 3
     image = Image.fromarray(x)
     image.putpalette(colors.tobytes())
     image.save(path, bits=2, transparency=1)
@@ -261,7 +261,7 @@ def test_palette_of_few_bits_with_transparency(tmp_path):
 
 
 def test_tiff_palette_of_eight_bits_in_sixteen(tmp_path):
-    path, colors, x = tmp_path / "x.tif", noise("uint8", 256, 3), noise("uint8", 13, 9)
+    path, colors, x = tmp_path / "x.tif", extremes("uint8", 256, 3), extremes("uint8", 13, 9)
     tifffile.imwrite(path, x, photometric="palette", colormap=colors.T.astype(np.uint16))
     assert_same(formats.read(path).palette, colors)
 
@@ -289,7 +289,7 @@ def test_orientation_is_told_and_not_applied(ending, tmp_path):
 
 
 def test_arrays_of_other_orders_and_kinds(tmp_path):
-    x = noise("float32", 13, 9, 3)
+    x = extremes("float32", 13, 9, 3)
     np.save(tmp_path / "x.npy", np.asfortranarray(x.astype(">f4")))
     assert_same(formats.read(tmp_path / "x.npy").pixels, x)
     check_header(tmp_path / "x.npy", x)
@@ -331,7 +331,7 @@ def whole_files():
     found = {}
     for ending, dtype, channels in HELD:
         if (channels, dtype) in {(3, "uint8"), (1, "uint8"), (4, "uint16"), (1, "float32")}:
-            found[f"{dtype}-{channels}{ending}"] = noise(dtype, 33, 31, channels)
+            found[f"{dtype}-{channels}{ending}"] = extremes(dtype, 33, 31, channels)
     return found
 
 
@@ -354,7 +354,7 @@ def test_damaged_files(name, tmp_path):
 def test_truncated_tiff_is_seen_in_its_header(compression, tmp_path):
     path = tmp_path / "x.tif"
     options = dict(photometric="minisblack", planarconfig="contig", compression=compression)
-    tifffile.imwrite(path, noise("uint16", 64, 64, 4), **options)
+    tifffile.imwrite(path, extremes("uint16", 64, 64, 4), **options)
     path.write_bytes(path.read_bytes()[:-100])
     for function in (formats.read, formats.read_header):
         with pytest.raises(InputError, match=r"x\.tif cannot be read as an image .100 bytes are missing at its end"):
@@ -427,7 +427,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "module"), [("x.tif", "tifffile"), ("x.png", "imagecodecs")])
 def test_missing_libraries_are_named(name, module, tmp_path, monkeypatch):
-    formats.write(tmp_path / name, noise("uint16", 13, 9, 3))
+    formats.write(tmp_path / name, extremes("uint16", 13, 9, 3))
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(InputError, match=rf"needs {module}: pip install 'p2p_jax\[images\]'"):
         formats.read(tmp_path / name)
@@ -467,7 +467,7 @@ def test_resize_keeps_the_dtype(dtype):
 
 
 def test_resize_of_labels_takes_the_nearest():
-    x = noise("uint8", 20, 24, 1)
+    x = extremes("uint8", 20, 24, 1)
     for size in ((10, 36), (31, 7), (40, 48)):
         expected = tf.image.resize(x, size, "nearest").numpy()
         np.testing.assert_array_equal(pictures.resize(x, size, nearest=True), expected)

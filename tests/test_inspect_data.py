@@ -16,19 +16,12 @@ from p2p_jax.images.domains import Domain, of_files
 from p2p_jax.images.formats import Stored
 from p2p_jax.inspect_data import describe, run
 from support.configs import small_config
+from support.images import noise, save
 
 REAL = Path(os.environ.get("P2P_JAX_TEST_DATA", "")) / "facades"
 COUNTS = {"train": 8, "val": 4}
 FOLDERS = ["source=folders", "crop_size=16", "load_size=18"]
 FLOATS = [*FOLDERS, "kind_a=float", "channels_a=2", "direction=AtoB"]
-
-
-def save(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".tif":
-        tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig" if pixels.shape[2] > 1 else None)
-    else:
-        Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -242,34 +235,30 @@ def inspection_of(a, b, tmp_path, **changes):
     return inspection.inspect(small_config(**{f"data__{key}": value for key, value in options.items()}))
 
 
-def noise(low, high, *shape, dtype=np.uint8):
-    return np.random.RandomState(0).uniform(low, high, shape).astype(dtype)
-
-
 SUGGESTIONS = {
     "12 of 16 bits": (
-        noise(0, 4000, 6, 20, 20, 1, dtype=np.uint16),
+        noise(6, 20, 20, 1, low=0, high=4000, dtype=np.uint16),
         {"kind_a": "uint16", "channels_a": 1},
         "--config.data.range_a=0:4095",
     ),
     "part of a float range": (
-        noise(-3, 12, 6, 20, 20, 1, dtype=np.float32),
+        noise(6, 20, 20, 1, low=-3, high=12, dtype=np.float32),
         {"kind_a": "float", "channels_a": 1, "range_a": "-100:100"},
         "--config.data.range_a=-3:12",
     ),
     "16 bits": (
-        noise(0, 4000, 6, 20, 20, 4, dtype=np.uint16),
+        noise(6, 20, 20, 4, low=0, high=4000, dtype=np.uint16),
         {},
         "--config.data.kind_a=uint16 --config.data.channels_a=4",
     ),
     "classes": (
-        noise(0, 5, 6, 20, 20, 1),
+        noise(6, 20, 20, 1, low=0, high=5),
         {"channels_a": 1},
         "--config.data.kind_a=labels --config.data.channels_a=5",
     ),
-    "large": (noise(0, 256, 6, 64, 64, 3), {}, "--config.data.preprocess=crop"),
+    "large": (noise(6, 64, 64, 3, low=0, high=256), {}, "--config.data.preprocess=crop"),
     "wide": (
-        noise(0, 256, 6, 20, 40, 3),
+        noise(6, 20, 40, 3, low=0, high=256),
         {"load_size": 20},
         "--config.data.load_width=40 --config.data.crop_width=32",
     ),
@@ -279,7 +268,7 @@ SUGGESTIONS = {
 @pytest.mark.parametrize("name", SUGGESTIONS)
 def test_suggestions(tmp_path, name):
     a, changes, option = SUGGESTIONS[name]
-    b = noise(0, 256, *a.shape[:3], 3)
+    b = noise(*a.shape[:3], 3, low=0, high=256)
     report = inspection_of(a, b, tmp_path, **changes)
     assert len(report.suggestions) == 1
     assert option in report.suggestions[0]
@@ -296,8 +285,8 @@ def test_labels_as_output_are_wondered_at(clean):
 
 
 def test_values_beyond_what_is_declared(tmp_path):
-    a = noise(0, 1000, 6, 20, 20, 1, dtype=np.uint16)
-    b = noise(0, 6, 6, 20, 20, 1)
+    a = noise(6, 20, 20, 1, low=0, high=1000, dtype=np.uint16)
+    b = noise(6, 20, 20, 1, low=0, high=6)
     changes = {"kind_a": "uint16", "channels_a": 1, "range_a": "0:900", "kind_b": "labels", "channels_b": 4}
     warnings = inspection_of(a, b, tmp_path, **changes).warnings
     shares = [(a > 900).mean(), (b >= 4).mean()]

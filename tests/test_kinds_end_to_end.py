@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import Translator, main, train, translate
+from p2p_jax import Translator, main, train
 from p2p_jax.checkpoint import read_config
 from p2p_jax.data.toy_facades import render
 from p2p_jax.evaluation import evaluate
 from p2p_jax.images import formats, lab
 from p2p_jax.images.palettes import CMP_FACADES, PIX2PIX_FACADES, to_hex, true_labels
 from support.configs import small_config, small_cyclegan_config
+from support.runs import translate_files
 
 pytestmark = pytest.mark.slow
 
@@ -47,19 +48,13 @@ def folder(tmp_path_factory):
     return root
 
 
-def config_of(folder, make=small_config, **changes):
+def experiment(folder, make=small_config, **changes):
     defaults = {"num_steps": 2, "data__load_size": SIZE, "data__crop_size": SIZE, "data__direction": "AtoB"}
     return make(**defaults | {"data__dir": str(folder)} | changes)
 
 
-def run(command, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        command.run([str(x) for x in arguments])
-    assert stop.value.code == 0
-
-
 def translated(workdir, source, target, *flags):
-    run(translate, "--workdir", workdir, "--input", source, "--output", target, *flags)
+    assert translate_files(workdir, source, target, *flags) == 0
     return [formats.read(path) for path in sorted(target.iterdir())]
 
 
@@ -69,7 +64,7 @@ LABELS = {"data__source": "folders", "data__kind_a": "labels", "data__channels_a
 def test_paletted_labels_to_photographs(folder, tmp_path):
     options = {"num_steps": 200, "log_every": 100, "eval_every": 200, "sample_every": 200, "checkpoint_every": 200}
     options |= {"loss__lambda_gan": 0.0, "optimizer__learning_rate": 2e-3, "generator__base_width": 8}
-    train(config_of(folder / "pairs", **LABELS, **options), tmp_path / "run")
+    train(experiment(folder / "pairs", **LABELS, **options), tmp_path / "run")
     stored = read_config(tmp_path / "run").data
     assert stored.palette_a == to_hex(CMP_FACADES.colors)  # found in the files
 
@@ -93,7 +88,7 @@ def test_paletted_labels_to_photographs(folder, tmp_path):
 
 
 def test_photographs_to_paletted_labels(folder, tmp_path):
-    train(config_of(folder / "pairs", data__direction="BtoA", data__source="folders", data__kind_b="labels",
+    train(experiment(folder / "pairs", data__direction="BtoA", data__source="folders", data__kind_b="labels",
                     data__channels_b=12), tmp_path / "run")  # fmt: skip
     made = translated(tmp_path / "run", folder / "photos" / "val", tmp_path / "out")
     np.testing.assert_array_equal(made[0].palette, CMP_FACADES.colors)
@@ -173,7 +168,7 @@ def test_without_pairs_the_domains_differ_too(folder, tmp_path):
             formats.write(tmp_path / "data" / f"{split}B" / f"{path.stem}.tif", gray.astype(np.uint16))
     options = {"data__source": "unpaired", "data__kind_b": "uint16", "data__channels_b": 1, "data__range_b": "0:4095"}
     options |= {"loss__lambda_identity": 0.0}
-    train(config_of(tmp_path / "data", small_cyclegan_config, **options), tmp_path / "run")
+    train(experiment(tmp_path / "data", small_cyclegan_config, **options), tmp_path / "run")
     there = translated(tmp_path / "run", tmp_path / "data" / "valA", tmp_path / "there")
     assert (there[0].pixels.dtype, there[0].pixels.shape) == (np.uint16, (SIZE, SIZE, 1))
     assert 255 < there[0].pixels.max() <= 4095

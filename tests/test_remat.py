@@ -1,5 +1,6 @@
 """Computing activations again for the gradient changes memory alone: not gradients, statistics, noise or names."""
 
+from functools import partial
 from unittest import mock
 
 import jax
@@ -11,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 import p2p_jax
 from p2p_jax import parallel
 from p2p_jax.nets import ResNet, UNet
+from support.comparers import assert_close_trees
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch
 from support.tracing import equations
@@ -49,11 +51,7 @@ def count(function, *args, names):
     return sum(equation.primitive.name in names for equation in equations(jax.make_jaxpr(function)(*args).jaxpr))
 
 
-def assert_close(found, expected):
-    """Assert that two trees are the same to a few roundings of each array's largest value."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * max(float(np.abs(b).max()), 1e-6))
+assert_close = partial(assert_close_trees, of_largest=2e-6, least=1e-6)  # a few roundings of the largest value
 
 
 @pytest.mark.parametrize("name", NETWORKS)

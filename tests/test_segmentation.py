@@ -15,12 +15,9 @@ from p2p_jax.evaluation import segmentation
 from p2p_jax.evaluation.segmentation import confusion_matrix, fcn_score, palette_score, scores
 from p2p_jax.images import palettes
 from p2p_jax.images.palettes import CITYSCAPES, CMP_FACADES, PIX2PIX_FACADES, VOID, Palette
+from support.images import noise
 
 TWO = Palette(("dark", "light"), np.array([[0, 0, 0], [255, 255, 255]], np.uint8))
-
-
-def noise(shape, low=0, high=256, seed=0, dtype=np.uint8):
-    return np.random.RandomState(seed).randint(low, high, shape).astype(dtype)
 
 
 # Palettes
@@ -32,8 +29,8 @@ def test_every_colour_is_its_own_class_under_noise(palette):
     everything = np.concatenate([palette.colors, palette.void]).astype(int)
     distances = np.linalg.norm(everything[:, None] - everything, axis=-1)
     room = int((distances[distances > 0].min() - 1) / 2 / np.sqrt(3))
-    labels = noise((40, 50), 0, len(everything), dtype=np.int32)
-    image = np.clip(everything[labels] + noise((40, 50, 3), -room, room + 1, seed=1, dtype=int), 0, 255).astype(
+    labels = noise(40, 50, low=0, high=len(everything), dtype=np.int32)
+    image = np.clip(everything[labels] + noise(40, 50, 3, low=-room, high=room + 1, seed=1, dtype=int), 0, 255).astype(
         np.uint8
     )
     expected = np.where(labels < len(palette.names), labels, VOID)
@@ -43,7 +40,7 @@ def test_every_colour_is_its_own_class_under_noise(palette):
 
 
 def test_nearest_labels_are_the_nearest():
-    image = noise((30, 20, 3))
+    image = noise(30, 20, 3)
     for palette in palettes.BUILT_IN.values():
         squares = (image[..., None, :].astype(int) - palette.colors.astype(int)) ** 2
         labels = palettes.nearest_labels(image, palette)
@@ -141,16 +138,16 @@ def test_scores_by_hand():
 
 
 def test_perfect_and_hopeless():
-    truth = noise((8, 8), 0, 3)
+    truth = noise(8, 8, low=0, high=3)
     assert scores(confusion_matrix(truth, truth, 3))[:3] == (1, 1, 1)
     assert scores(confusion_matrix(truth, (truth + 1) % 3, 3))[:3] == (0, 0, 0)
 
 
 @pytest.mark.parametrize("num_classes", [2, 7, 19])
 def test_scores_are_those_of_scikit_learn(num_classes):
-    truth = noise((3, 20, 30), 0, num_classes + 2, seed=1)  # two of the numbers are no class
-    guess = noise((3, 20, 30), 0, num_classes, seed=2)
-    predicted = np.where(noise((3, 20, 30), 0, 2, seed=3), truth, guess) % num_classes
+    truth = noise(3, 20, 30, low=0, high=num_classes + 2, seed=1)  # two of the numbers are no class
+    guess = noise(3, 20, 30, low=0, high=num_classes, seed=2)
+    predicted = np.where(noise(3, 20, 30, low=0, high=2, seed=3), truth, guess) % num_classes
     predicted[predicted == 1] = 0  # a class that is never told
     known = truth < num_classes
     true, told = truth[known], predicted[known]
@@ -196,8 +193,8 @@ class Recorder:
 def test_fcn_score_resizes_images_and_never_labels():
     """One confusion over images of several sizes equals what Pillow and scikit-learn give image by image."""
     sizes = [(32, 48), (16, 16), (32, 48), (16, 16), (32, 48), (8, 40)]
-    images = [noise((16, 16, 3), seed=i) for i in range(len(sizes))]
-    truths = [noise(size, 0, 3, seed=i) for i, size in enumerate(sizes)]  # 2 is no class here
+    images = [noise(16, 16, 3, seed=i) for i in range(len(sizes))]
+    truths = [noise(*size, low=0, high=3, seed=i) for i, size in enumerate(sizes)]  # 2 is no class here
     before = [truth.copy() for truth in truths]
     segmenter = Recorder()
     found = fcn_score(iter(images), iter(truths), segmenter, 2, batch_size=2)
@@ -216,8 +213,8 @@ def test_fcn_score_resizes_images_and_never_labels():
 
 
 def test_batches_do_not_change_the_score():
-    images = [noise((12, 12, 3), seed=i) for i in range(7)]
-    truths = [noise((12, 12), 0, 2, seed=10 + i) for i in range(7)]
+    images = [noise(12, 12, 3, seed=i) for i in range(7)]
+    truths = [noise(12, 12, low=0, high=2, seed=10 + i) for i in range(7)]
     found = {fcn_score(images, truths, Recorder(), 2, batch_size=size) for size in (1, 3, 7, 64)}
     assert len(found) == 1
 
@@ -237,7 +234,7 @@ def test_palette_score():
 
 
 def test_fcn_score_refuses():
-    image, truth = noise((8, 8, 3)), noise((8, 8), 0, 2)
+    image, truth = noise(8, 8, 3), noise(8, 8, low=0, high=2)
     with pytest.raises(InputError, match="more images than label maps"):
         fcn_score([image, image], [truth], Recorder(), 2)
     with pytest.raises(InputError, match="more label maps than images"):

@@ -40,7 +40,7 @@ SHORT = study.PRESETS["pix2pix"]._replace(practice=2, trials=4, size=16)
 OTHER = {"left": "right", "right": "left"}
 
 
-def noise(seed, count=8):
+def examples_of_noise(seed, count=8):
     """An algorithm of some examples, reals and fakes, each another noise."""
     rng = np.random.RandomState(seed)
     for i in range(count):
@@ -55,7 +55,7 @@ def make_algorithm(images, source=None):
 
 
 def make_noise_study(folder, protocol=SHORT, names=("ours",), seed=0):
-    algorithms = {name: make_algorithm(noise(i), {"secret": name}) for i, name in enumerate(names)}
+    algorithms = {name: make_algorithm(examples_of_noise(i), {"secret": name}) for i, name in enumerate(names)}
     return study.make(folder, algorithms, protocol, seed)
 
 
@@ -183,7 +183,7 @@ def test_names_come_from_the_system_unless_a_seed_is_given(tmp_path):
 
 
 def test_the_same_real_image_is_kept_once_for_all_algorithms(tmp_path):
-    algorithms = {name: make_algorithm(noise(0)) for name in ("a", "b")}
+    algorithms = {name: make_algorithm(examples_of_noise(0)) for name in ("a", "b")}
     kept = study.make(tmp_path / "study", algorithms, SHORT).algorithms
     assert kept["a"]["real"] == kept["b"]["real"] and not kept["a"]["fake"].keys() & kept["b"]["fake"].keys()
     assert len(list((tmp_path / "study" / "images").iterdir())) == 8 + 8 + 8
@@ -528,7 +528,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path):
 @pytest.mark.slow
 def test_no_acknowledged_answer_is_lost_when_the_server_is_killed_at_work(tmp_path):
     folder, acknowledged, count = tmp_path / "study", {"anna": 0, "ben": 0}, 400
-    study.make(folder, {"ours": make_algorithm(noise(0, count))}, SHORT._replace(practice=0, trials=count))
+    study.make(folder, {"ours": make_algorithm(examples_of_noise(0, count))}, SHORT._replace(practice=0, trials=count))
 
     def answer_until_killed(name):
         while acknowledged[name] < count:

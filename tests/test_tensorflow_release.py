@@ -16,6 +16,7 @@ from p2p_jax.inference.run import open_run
 from p2p_jax.interop.tensorflow_files import is_checkpoint, read_checkpoint, read_pict
 from p2p_jax.interop.tensorflow_release import recognise
 from p2p_jax.objectives import make_network
+from support.comparers import assert_close_trees
 
 pytest.importorskip("tensorflow")
 WIDTH = 4
@@ -155,7 +156,7 @@ def random_images(size, seed, channels=3):
 
 def assert_close(actual, expected):
     assert expected.std() > 0.05  # neither saturated nor flat
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert_close_trees(actual, expected, of_largest=1e-4)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -3,9 +3,7 @@
 import json
 import warnings
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +14,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.inference import tiling
 from support.configs import small_config
 from support.images import noise, to_uint8
+from support.networks import POINTWISE
 from support.runs import memory_data
 
 
@@ -197,19 +196,8 @@ def test_a_checkpoint_of_another_network_is_one_error(pix2pix_run, tmp_path):
         Translator.from_workdir(tmp_path / "run")
 
 
-class Pointwise(nn.Module):
-    """A generator that sees one pixel and normalises nothing: tiles of it agree."""
-
-    out_channels: int = 3
-    norm: str = "none"
-
-    @nn.compact
-    def __call__(self, x, *, train, dropout=None):
-        return jnp.tanh(nn.Dense(self.out_channels, name="mix")(x))
-
-
 def test_tiles_that_agree_leave_no_trace(tmp_path, monkeypatch):
-    config = small_config(generator={"network": "test_translator:Pointwise"}, inference={"dropout": False})
+    config = small_config(generator=POINTWISE, inference={"dropout": False})
     train(config, tmp_path, data=memory_data(config))
     image = noise(50, 75, 3)
     whole, tiled = Translator.from_workdir(tmp_path), Translator.from_workdir(tmp_path, tile=16, overlap=5)

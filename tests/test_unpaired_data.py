@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from p2p_jax.data.sources import make_source
 from p2p_jax.data.toy_facades import render
 from p2p_jax.data.toy_night import at_night
 from p2p_jax.errors import InputError
-from support.configs import small_config
+from support.comparers import assert_equal_batches
+from support.configs import data_config
+
+config_of = partial(data_config, val_split="test", flip=True)
 
 
 def numbered(count, start=0, size=16, channels=3):
@@ -20,11 +24,6 @@ def numbered(count, start=0, size=16, channels=3):
     return np.broadcast_to(
         np.arange(start, start + count, dtype=np.uint8)[:, None, None, None], (count, size, size, channels)
     )
-
-
-def config_of(**changes):
-    defaults = {"direction": "AtoB", "load_size": 16, "val_split": "test"}
-    return small_config(**{f"data__{key}": value for key, value in defaults.items()} | changes)
 
 
 @pytest.fixture
@@ -57,12 +56,6 @@ def streamed(data, count, first_step=0):
             return a[:count], b[:count]
 
 
-def assert_equal(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-
-
 def test_counts_and_contract(load_sides, capsys):
     data = load_sides(5, 3, size=20)
     assert (data.num_train, data.num_val) == (5, 5)
@@ -76,7 +69,7 @@ def test_stream_is_a_function_of_seed_and_step(load_sides):
     noise = {"size": 40, "data__load_size": 18}
     batches = list(itertools.islice(load_sides(5, 3, **noise).train(0), 9))
     for step in (1, 4, 8):
-        assert_equal(next(load_sides(5, 3, **noise).train(step)), batches[step])
+        assert_equal_batches(next(load_sides(5, 3, **noise).train(step)), batches[step])
     assert streamed(load_sides(5, 3, seed=1), 20) != streamed(load_sides(5, 3), 20)
 
 
@@ -120,7 +113,7 @@ def test_processes_share_each_batch(load_sides):
     whole, shares = load_sides(5, 3), load_sides(5, 3, processes=2)
     for step in (0, 7):
         parts = [next(share.train(step)) for share in shares]
-        assert_equal({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, next(whole.train(step)))
+        assert_equal_batches({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, next(whole.train(step)))
     together = [pair for batch in whole.validation(2) for pair in zip(*map(numbers, batch.values()), strict=True)]
     for i, share in enumerate(shares):
         mine = [pair for batch in share.validation(2) for pair in zip(*map(numbers, batch.values()), strict=True)]
@@ -140,7 +133,7 @@ def test_direction_swaps_the_sides(load_sides):
     one, other = (load_sides(5, 3, size=40, data__load_size=18, data__direction=d) for d in ("AtoB", "BtoA"))
     for there, back in ((one.train(3), other.train(3)), (one.validation(4), other.validation(4))):
         first, second = next(there), next(back)
-        assert_equal(first, {"real_a": second["real_b"], "real_b": second["real_a"]})
+        assert_equal_batches(first, {"real_a": second["real_b"], "real_b": second["real_a"]})
     assert min(numbers(next(other.validation(4))["real_a"])) >= 100
     assert other.fingerprint == one.fingerprint
 

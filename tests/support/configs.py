@@ -59,3 +59,8 @@ def data_config(make=small_config, **options) -> ConfigDict:
     defaults = {"direction": "AtoB", "load_size": 16, "crop_size": 16, "flip": False}
     named = {k if "__" in k or k in _NOT_OF_DATA else f"data__{k}": v for k, v in (defaults | options).items()}
     return make(**named)
+
+
+def pairs_config(folder, **options) -> ConfigDict:
+    """Return a small experiment on the files of ``support.images.write_pairs``; see ``data_config``."""
+    return data_config(**{"source": "side_by_side", "dir": str(folder), "flip": True} | options)

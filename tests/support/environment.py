@@ -6,7 +6,6 @@ It sets variables that JAX reads when it starts, so import it first; processes t
 import functools
 import importlib.metadata
 import os
-import types
 import zlib
 from pathlib import Path
 
@@ -55,9 +54,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 choose_fast_convolutions = convolution._detours
 convolution._detours = lambda steps: False
 
-# Tests train on the toy facades dozens of times: each house is drawn once in a process.
-_remembered = functools.lru_cache(maxsize=4096)(toy_facades.render)
-sources.toy_facades = types.SimpleNamespace(**vars(toy_facades) | {"render": _remembered})
+
+class _DrawnOnce:
+    """The toy facades, on which tests train dozens of times, with each house drawn once in a process."""
+
+    render = staticmethod(functools.lru_cache(maxsize=4096)(toy_facades.render))
+
+    def __getattr__(self, name):
+        return getattr(toy_facades, name)
+
+
+sources.toy_facades = _DrawnOnce()
 
 
 def tidy_programs() -> list[str]:

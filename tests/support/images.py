@@ -8,10 +8,10 @@ from PIL import Image
 
 
 def noise(*shape: int, low: int | None = None, high: int | None = None, dtype=np.uint8, seed: int = 0) -> np.ndarray:
-    """Return whole numbers in [low, high), by default all that `dtype` has; of a float `dtype`, numbers in [-1, 1)."""
+    """Return numbers in [low, high): by default all that a whole `dtype` has, and [-1, 1) of a float one."""
     rng, dtype = np.random.RandomState(seed), np.dtype(dtype)
-    if dtype.kind == "f" and low is None:
-        return rng.uniform(-1, 1, shape).astype(dtype)
+    if dtype.kind == "f":
+        return rng.uniform(-1 if low is None else low, 1 if high is None else high, shape).astype(dtype)
     if low is None:
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max + 1
     return rng.randint(low, high, shape).astype(dtype)
@@ -30,7 +30,8 @@ def levels(images: np.ndarray) -> np.ndarray:
 def save(path: Path, pixels: np.ndarray, **options) -> np.ndarray:
     """Write an image into a folder that may be new: by Pillow; numbers that it does not know, in TIFF, by tifffile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".tif" and pixels.ndim == 3 and pixels.dtype != np.uint8:
+    is_picture = pixels.ndim == 2 or (pixels.dtype == np.uint8 and pixels.shape[2] in (3, 4))
+    if path.suffix == ".tif" and not is_picture:
         import tifffile
 
         tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig" if pixels.shape[2] > 1 else None)

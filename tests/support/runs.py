@@ -12,6 +12,7 @@ import pytest
 from p2p_jax.checkpoint import Checkpoints
 from p2p_jax.config import to_json
 from p2p_jax.data import Data
+from p2p_jax.options import image_shapes
 from support.images import random_batch
 
 
@@ -78,10 +79,7 @@ def write_run(workdir: Path, config, state, step: int = 0) -> Path:
 
 def blank_state(objective, config):
     """Return the shapes and dtypes of an objective's state."""
-    batch = {
-        f"real_{x}": jax.ShapeDtypeStruct((1, *[config.data.crop_size] * 2, config.data[f"channels_{x}"]), np.float32)
-        for x in "ab"
-    }
+    batch = {name: jax.ShapeDtypeStruct((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
     return jax.eval_shape(objective.init, jax.random.key(0), batch)
 
 
