@@ -48,6 +48,16 @@ def test_every_pass_over_a_side_is_a_permutation_of_it():
     assert len(set(zip(order(8, 0), order(8, 1), strict=True))) > 30  # of 64 that there are
 
 
+def test_crops_reach_all_of_images_of_different_sizes():
+    sizes = np.array([(17, 40), (64, 23), (16, 16), (30, 31), (25, 70)], np.int32)
+    choose = jax.jit(partial(resident.choose, number=0, config=config_of(preprocess="crop")))
+    found = jax.device_get(choose(sizes, np.arange(200, dtype=np.uint32)))
+    room = sizes[found.index] - 16
+    assert (found.top >= 0).all() and (found.left >= 0).all()
+    assert (found.top <= room[:, 0]).all() and (found.left <= room[:, 1]).all()
+    assert (found.top.min(), found.left.min()) == (0, 0) and found.top.max() > 40 and found.left.max() > 45
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_draws_depend_on_the_place_alone(count):
     options = dict(flip=True, augment__vflip=True, augment__quarter_turns=True, augment__photometric=0.2)
