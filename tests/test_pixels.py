@@ -23,7 +23,7 @@ from p2p_jax.images import formats
 from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
 from support.configs import data_config, small_cyclegan_config
-from support.images import save, write_images, write_pairs
+from support.images import save, write_images, write_pairs, write_sides_of_pairs
 from support.kinds import COUNT, KINDS, PHOTOS, SIDE
 from support.runs import write_run
 from support.streams import assert_same_in_every_way, changed, in_order
@@ -155,13 +155,9 @@ def test_what_chance_changes(options):
 
 
 def write_halves(folder, sizes, mode="RGB"):
-    """Write side-by-side files of noise of these sizes, PNG and JPEG in turn, of both splits."""
+    """Write side-by-side files of noise of these sizes, of both splits."""
     for split in ("train", "val"):
-        for i, (height, width) in enumerate(sizes):
-            pixels = np.random.RandomState(i).randint(0, 256, (height, 2 * width, 3), np.uint8)
-            path = folder / split / f"{i}.{'jpg' if i % 2 and mode != 'P' else 'png'}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).convert(mode).save(path)
+        write_sides_of_pairs(folder / split, sizes, mode)
 
 
 PREPROCESS = [

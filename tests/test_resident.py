@@ -8,28 +8,19 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from p2p_jax import resident
 from p2p_jax.data import from_arrays
 from p2p_jax.errors import InputError
 from support.comparers import assert_equal_batches
 from support.configs import data_config
-from support.images import noise
+from support.images import noise, write_sides_of_pairs
 from support.kinds import KINDS
 from support.processes import run_python
 from support.streams import drawn
 
 PHOTOS = noise(5, 20, 20, 3)
 config_of = partial(data_config, load_size=18, flip=True, resident=True)
-
-
-def write(folder, sizes, mode="RGB"):
-    """Write side-by-side files of noise of these sizes, JPEG and PNG in turn."""
-    folder.mkdir(parents=True)
-    for i, (height, width) in enumerate(sizes):
-        image = Image.fromarray(noise(height, 2 * width, 3, seed=i)).convert(mode)
-        image.save(folder / f"{i}.{'jpg' if i % 2 and mode != 'P' else 'png'}")
 
 
 def order(count, number=0, places=60, **options):
@@ -162,7 +153,7 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(monkeypatch):
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("p2p_jax.data.files.DECODE_AT_MOST", 0)
-    write(tmp_path / "train", [(16, 16)] * 5)
+    write_sides_of_pairs(tmp_path / "train", [(16, 16)] * 5)
     (tmp_path / "train" / "3.jpg").write_bytes((tmp_path / "train" / "3.jpg").read_bytes()[:150])
     with pytest.raises(InputError, match=r"3\.jpg cannot be read"):
         resident.load(config_of(source="side_by_side", dir=str(tmp_path), val_split=""))
@@ -191,8 +182,8 @@ print("loaded", loaded)
 
 @pytest.mark.slow
 def test_training_from_files_on_a_machine_without_tensorflow(tmp_path):
-    write(tmp_path / "data" / "train", [(20, 20), (40, 30), (16, 16)])
-    write(tmp_path / "data" / "val", [(18, 18), (40, 30)])
+    write_sides_of_pairs(tmp_path / "data" / "train", [(20, 20), (40, 30), (16, 16)])
+    write_sides_of_pairs(tmp_path / "data" / "val", [(18, 18), (40, 30)])
     printed = run_python(WITHOUT_TENSORFLOW, tmp_path / "data", tmp_path / "run")
     assert printed.endswith("loaded []\n")
     assert "values of a in 3 training images" in printed
