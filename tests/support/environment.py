@@ -4,6 +4,7 @@ It sets variables that JAX reads when it starts, so import it first; processes t
 """
 
 import functools
+import gc
 import importlib.metadata
 import os
 import zlib
@@ -48,6 +49,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing makes many objects that are no garbage: at Python's own thresholds the search for it takes a sixth of the time.
+gc.set_threshold(200_000, 20, 100)
 
 # Products over patches and Winograd's way are for wide layers; in these narrow ones they only take longer to compile.
 # Tests of them ask for the fixture ``fast_convolutions``.
