@@ -130,7 +130,7 @@ WITHOUT_TENSORFLOW = """
         return data._replace(train=train, validation=validation)
 
     sys.modules["p2p_jax.train"].load = load
-    distributed._SILENCE_LIMIT = 8
+    distributed._SILENCE_LIMIT = 5
     p2p_jax.main.run()
 """
 
@@ -274,7 +274,7 @@ def test_an_error_ends_all_processes_with_status_1(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    code = WITHOUT_TENSORFLOW.replace("_SILENCE_LIMIT = 8", "_SHARED_LIMIT = 1")
+    code = WITHOUT_TENSORFLOW.replace("_SILENCE_LIMIT = 5", "_SHARED_LIMIT = 1")
     with processes(
         2, 1, "--config", config, "--workdir", "run", "--config.distributed", code=code, folders=folders
     ) as pair:

@@ -50,7 +50,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tracing makes many objects that are no garbage: at Python's own thresholds the search for it takes a sixth of the time.
+# Tracing makes many objects that are no garbage: Python's own thresholds would spend a sixth of the time on the search.
 gc.set_threshold(200_000, 20, 100)
 
 # Products over patches and Winograd's way are for wide layers; in these narrow ones they only take longer to compile.
