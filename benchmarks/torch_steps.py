@@ -1,14 +1,19 @@
 """PyTorch's side of the benchmarks: training steps and translation, eager as people run it, and at its best."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from tests import torch_twin
+# Not "from tests import": torch-fidelity installs a package of that name.
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+import torch_twin
 
 
 class Variant(NamedTuple):

@@ -15,7 +15,7 @@ from p2p_jax.data import toy_facades
 from p2p_jax.data.toy_facades import render
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import fcn_training
-from p2p_jax.evaluation.fcn import FCN, init, load_fcn
+from p2p_jax.evaluation.fcn import FCN, OwnSegmenter, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
 from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
@@ -236,8 +236,8 @@ def test_directories_are_guarded(trained, tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["params.msgpack", "segmenter.json"]
     with pytest.raises(InputError, match="holds a segmenter; .* --overwrite"):
         segmenter.save(target)
-    segmenter.facts["note"] = "second"
-    segmenter.save(target, overwrite=True)
+    other = OwnSegmenter(segmenter.variables, segmenter.facts | {"note": "second"})
+    other.save(target, overwrite=True)
     assert load_fcn(target).facts["note"] == "second"
     assert [path.name for path in target.parent.iterdir()] == ["fcn"]
     precious = tmp_path / "photos"
