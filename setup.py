@@ -13,6 +13,7 @@ setup(
     license="MIT",
     url="https://github.com/p2p-jax/p2p-jax",
     python_requires=">=3.11",
+    entry_points={"console_scripts": ["p2p-jax = p2p_jax.__main__:run"]},
     # configs/ stands at the top of the checkout, where users look for it, and is installed as p2p_jax.configs.
     packages=[*find_packages(include=["p2p_jax", "p2p_jax.*"]), "p2p_jax.configs"],
     package_dir={"p2p_jax.configs": "configs"},

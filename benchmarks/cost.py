@@ -27,9 +27,9 @@ from ml_collections import ConfigDict
 from benchmarks import turns
 from benchmarks.experiments import OBJECTIVES, make_config
 from p2p_jax.config import complete, resolve
+from p2p_jax.config.options import image_shapes
 from p2p_jax.nets.layers import Conv
 from p2p_jax.objectives import DEVICE_AXIS, make_networks
-from p2p_jax.options import image_shapes
 
 ADAM_BYTES = 28  # a parameter: itself and two moments, each read and written, and its gradient read
 

@@ -33,8 +33,8 @@ def memory_data(config: Any, *, resident: bool) -> Any:
       config: the experiment.
       resident: put them on the device once; else they travel with every step.
     """
+    from p2p_jax.config.options import image_shapes
     from p2p_jax.data import Data
-    from p2p_jax.options import image_shapes
 
     random = np.random.RandomState(0)
     images = {name: random.randint(0, 256, (_IMAGES, *x), np.uint8) for name, x in image_shapes(config.data).items()}

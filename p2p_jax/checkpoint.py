@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from p2p_jax.config import differences, from_json
+from p2p_jax.config.options import OPTIONS
 from p2p_jax.errors import InputError
-from p2p_jax.options import FREE_TO_CHANGE
 
 PyTree = Any
 CONVERTED = "converted_from.json"
 """In the directory of a run that was made of foreign weights: what it was made of."""
+_MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change)  # between two starts
 
 
 class Checkpoints:
@@ -250,7 +251,7 @@ def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -
       InputError: an option differs that changes what is computed; names all of them.
     """
     found = differences(stored, config)
-    harmful = {key: values for key, values in found.items() if key not in FREE_TO_CHANGE}
+    harmful = {key: values for key, values in found.items() if key not in _MAY_CHANGE}
     if harmful:
         lines = "\n".join(f"  config.{key}: stored {old!r}, now {new!r}" for key, (old, new) in harmful.items())
         raise InputError(

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax import witness
 from p2p_jax.config import differences, from_json, to_json
+from p2p_jax.config.options import OPTIONS
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -35,7 +36,7 @@ _START_LIMIT = 300  # seconds in which all processes must have started
 _SILENCE_LIMIT = 30  # seconds without a heartbeat after which a process counts as dead; JAX adds a few
 _SHARED_LIMIT = 60  # seconds in which a file must be seen by all hosts: NFS keeps directories in mind that long
 _FAREWELL = 3  # seconds that a process with an error stays, because the others end at once with the first one
-_MAY_DIFFER = frozenset({"distributed", "data.dir", "data.cache_mb"})  # between processes
+_MAY_DIFFER = frozenset(option.name for option in OPTIONS if option.may_change == "processes")
 
 
 @contextlib.contextmanager

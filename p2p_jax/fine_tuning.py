@@ -185,7 +185,7 @@ def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
     found = []
     for section in ("generator", "discriminator"):
         try:
-            old, new = make_network(stored.get(section) or {}), make_network(config[section])
+            old, new = make_network(stored.get(section) or {}, section), make_network(config[section], section)
         except (InputError, KeyError, ImportError, TypeError):
             continue  # of a lab that is gone, or of none
         for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION if type(old) is type(new) else ():

@@ -39,12 +39,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(args: argparse.Namespace, overrides: list[str]) -> int:
-    from p2p_jax.config import complete, find, load_with_overrides
+    from p2p_jax.config import find, load_with_overrides
     from p2p_jax.data.inspection import inspect
     from p2p_jax.data.sheet import draw
     from p2p_jax.images import pictures
 
-    config = complete(load_with_overrides(args.config, overrides))
+    config = load_with_overrides(args.config, overrides)
     output = args.output or Path("runs") / "inspect" / find(args.config).stem
     report = inspect(config)
     pictures.make_folder(output / "inspection.json")

@@ -1,4 +1,4 @@
-"""Train from the command line.
+"""Train from the command line: ``python -m p2p_jax train``, or ``python -m p2p_jax.main``.
 
     python -m p2p_jax.main --config configs/facades.py [--workdir runs/facades] [--config.OPTION=VALUE ...]
 
@@ -8,6 +8,7 @@ Running the same command again goes on from the last checkpoint. Several process
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 from p2p_jax.errors import InputError, TrainingDivergedError
@@ -17,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m p2p_jax.main",
         description=__doc__,
+        epilog=_options(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -26,17 +28,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _options() -> str:
+    """Return the options of a config, section by section, each with its values, its default and its meaning."""
+    from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
+
+    lines, section = ["options of a config, as --config.OPTION=VALUE:"], ""
+    for option in OPTIONS:
+        group = option.name.partition(".")[0] if "." in option.name else ""
+        if group != section:
+            lines, section = [*lines, ""], group
+        lines.append(f"  {option.name}  ({option.wanted}; {option.default!r})")
+        lines += textwrap.wrap(option.meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    free = ", ".join(name for name in FREE_SECTIONS if name != "extra")
+    return "\n".join([*lines, "", f"{free} have the options of what they name: see python -m p2p_jax config NAME"])
+
+
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    import jax
     from absl import logging
 
-    from p2p_jax.config import complete, find, load_with_overrides
+    from p2p_jax.config import find, load_with_overrides
     from p2p_jax.distributed import joined
-    from p2p_jax.train import train  # after the flags are read, so that --help is quick
+    from p2p_jax.loop import train
+    from p2p_jax.published import describe
 
     logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
-    config = complete(load_with_overrides(args.config, overrides))
+    config = load_with_overrides(args.config, overrides)
     workdir = args.workdir or Path("runs") / find(args.config).stem
     with joined(config, workdir):
+        if jax.process_index() == 0:
+            print("options that differ from the published recipe:", *describe(config, changed_only=True), sep="\n")
         train(config, workdir)
 
 

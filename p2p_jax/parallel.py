@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import DEVICE_AXIS
-from p2p_jax.options import crop_shape
 
 PyTree = Any
 

@@ -164,8 +164,8 @@ def _write_pair(photo: Image.Image, label: Image.Image, target: pathlib.Path) ->
     os.replace(partial, target)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit with status 2 and one message where the input is at fault."""
+def run(argv: Sequence[str] | None = None) -> None:
+    """Run the command; exit with status 1 and one message where the input is at fault."""
     parser = argparse.ArgumentParser(
         prog="python -m p2p_jax.prepare_cityscapes", description="Make side-by-side pairs from Cityscapes."
     )
@@ -177,8 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         prepare(args.gtfine, args.photos, args.output, size=args.size)
     except InputError as error:
-        parser.exit(2, f"error: {error}\n")
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run()

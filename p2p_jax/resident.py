@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Data, Source, Unpaired, decoded, opening
 from p2p_jax.data.facts import find_facts
 from p2p_jax.data.sides import Side
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain, of_config
-from p2p_jax.options import crop_shape
 
 _NAMES = ("real_a", "real_b")
 _SHARE = 0.5  # of the memory; training needs the rest

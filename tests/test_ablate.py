@@ -17,7 +17,7 @@ from p2p_jax.evaluation import ablation
 from p2p_jax.evaluation.ablation import ablate
 from p2p_jax.evaluation.ablation_table import TABLES, markdown, rows
 from p2p_jax.images.palettes import CMP_FACADES
-from p2p_jax.train import train
+from p2p_jax.loop import train
 from support.configs import SMALL, small_config, small_cyclegan_config
 from support.images import write_pairs
 from support.processes import run_python
@@ -355,7 +355,7 @@ def test_the_status_tells_of_a_row_that_diverged(tiny, monkeypatch, diverge, sta
     ("arguments", "message"),
     [
         (["--config=nowhere.py"], "error: no config file nowhere.py; the ones that come with p2p_jax are apple2orange"),
-        (["--config.sed=3"], 'error: the config file has no option \'sed\'. Did you mean "seed" instead of "sed"?'),
+        (["--config.sed=3"], 'error: the config has no option \'sed\'. Did you mean "seed" instead of "sed"?'),
         (["--config.data.load_sise=x"], 'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?'),
         (["--config.seed=many"], "error: flag --config.seed=many: "),
         (["--outptu=x"], "error: Unknown command line flag 'outptu'"),

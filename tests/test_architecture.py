@@ -10,16 +10,17 @@ PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
     {"errors"},
     {"images"},
-    {"options", "cache", "witness", "host_memory"},
-    {"config"},
-    {"nets", "data"},
+    {"config", "cache", "witness", "host_memory"},
+    {"nets", "data", "published"},
     {"objectives"},
     {"parallel", "checkpoint", "monitoring", "resident", "compilation_cache", "distributed"},
     {"fine_tuning"},
-    {"inference", "train"},
+    {"inference", "start"},
+    {"loop"},
     {"evaluation", "interop"},
     {"testing", "main", "inspect_data", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter"}
-    | {"ablate", "convert", "export", "notebook"},
+    | {"ablate", "convert", "export", "notebook", "show_config"},
+    {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -31,7 +32,7 @@ def imports_of(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [alias.name for alias in node.names]
+            names = [alias.name for alias in node.names if alias.name != "__version__"]
             yield from [f"p2p_jax.{name}" for name in names] if node.module == "p2p_jax" else [node.module]
 
 

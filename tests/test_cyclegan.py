@@ -238,7 +238,7 @@ def test_state_looks_the_same_on_any_number_of_devices():
         ({"data__channels_a": 1}, r"data.channels_a is 1 and data.channels_b is 3: set loss.lambda_identity=0."),
         ({"loss__lambda_L1": 1.0}, r"unknown option config.loss.lambda_L1"),
         ({"loss__lambda_cycel": 1.0}, r"did you mean loss.lambda_cycle\?"),
-        ({"loss__cycle": "sideways"}, "choose one of both, forward, backward"),
+        ({"loss__cycle": "sideways"}, "choose both, forward or backward"),
         ({"loss__gan": "wgan"}, "choose one of vanilla, lsgan"),
         ({"loss__lambda_gan": 0.0, "loss__lambda_cycle": 0.0}, "no loss"),
         ({"loss__lambda_cycle": 0.0}, "a fraction of loss.lambda_cycle"),

@@ -113,7 +113,7 @@ def assert_ended_alike(one, two):
 
 # The command on noise in memory, so that TensorFlow is not loaded, and with a shorter patience.
 WITHOUT_TENSORFLOW = """
-    import sys, support, jax, p2p_jax.main
+    import support, jax, p2p_jax.main, p2p_jax.start
     from support.runs import memory_data
     from p2p_jax import distributed
 
@@ -129,7 +129,7 @@ WITHOUT_TENSORFLOW = """
 
         return data._replace(train=train, validation=validation)
 
-    sys.modules["p2p_jax.train"].load = load
+    p2p_jax.start.load = load
     distributed._SILENCE_LIMIT = 5
     p2p_jax.main.run()
 """

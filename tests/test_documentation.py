@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import p2p_jax
+import p2p_jax.__main__
 from p2p_jax import main
 from p2p_jax.config import complete, load, load_with_overrides, resolve
 
@@ -46,6 +46,7 @@ LINES = [
     for line in re.sub(r"\\\n\s*", "", text).splitlines()
 ]
 COMMANDS = list(dict.fromkeys(line for line in LINES if "python -m p2p_jax." in line))
+VERBS = list(dict.fromkeys(line for line in LINES if line.startswith("python -m p2p_jax ")))
 TRAINING = [line.split("python -m p2p_jax.main ")[1] for line in COMMANDS if "p2p_jax.main" in line]
 WITHOUT_DOWNLOAD = {  # of those that differ in the folder or the number of steps alone, the last
     " ".join(re.sub(r"--workdir \S+|--config\.num_steps=\S+|#.*", "", line).split()): line
@@ -155,6 +156,14 @@ def test_every_command_exists(monkeypatch, capsys):
             runpy.run_module(module, run_name="__main__")
         assert not ended.value.code
         assert f"usage: python -m {module}" in capsys.readouterr().out
+
+
+def test_verbs_run_as_printed(folder, capsys):
+    assert [shlex.split(line)[3] for line in VERBS] == ["config"]
+    for line in VERBS:
+        p2p_jax.__main__.run(shlex.split(line)[3:])
+    printed = capsys.readouterr().out
+    assert "* batch_size = 4    (published: 1)" in printed and "  data.flip = True" in printed
 
 
 @pytest.mark.parametrize("name", COMMANDS_ON_A_RUN)
@@ -304,7 +313,7 @@ def test_other_lines_of_shells_are_known(capsys):
     }
     assert named <= extras and len(extras) > 10
     lines = [line for block in BLOCKS if block["language"] == "bash" for line in block["text"].splitlines()]
-    others = {line for line in lines if line and not line.startswith("#") and "python -m p2p_jax." not in line}
+    others = {line for line in lines if line and not line.startswith("#") and "python -m p2p_jax" not in line}
     assert {line for line in others if not line.startswith("pip install -e '.[")} == {
         "git clone https://github.com/p2p-jax/p2p-jax && cd p2p-jax",
         "python3 -m venv .venv && . .venv/bin/activate",

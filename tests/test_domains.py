@@ -180,7 +180,7 @@ def test_sides_of_files_come_before_the_direction():
         ({"kind": "lab_l", "channels": 3}, "channels_a is 3; it must be 1, as lab_l need"),
         ({"kind": "labels", "channels": 1}, "labels are of 2 to 255 classes"),
         ({"kind": "labels", "channels": 3, "palette": "cmp_facades"}, "it must be 12, as labels need"),
-        ({"kind": "uint8", "channels": 0}, "a whole number of at least 1"),
+        ({"kind": "uint8", "channels": 0}, "a whole number in"),
         ({"kind": "uint8", "palette": "cmp_facades"}, "palette_a is for labels; config.data.kind_a is uint8"),
         ({"kind": "lab_l", "range": "0:50"}, "lab_l have a range of their own"),
         ({"kind": "float", "range": "5"}, "write LOW:HIGH"),

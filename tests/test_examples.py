@@ -8,7 +8,7 @@ import pytest
 
 import p2p_jax
 from p2p_jax.config import complete, load, resolve
-from p2p_jax.options import is_unpaired
+from p2p_jax.config.options import is_unpaired
 from p2p_jax.testing import check_objective
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config

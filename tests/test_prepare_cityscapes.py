@@ -205,10 +205,9 @@ def test_size_must_be_positive(write):
 def test_command(write, capsys):
     args = write()
     flags = [f"--{name}={path}" for name, path in args.items()]
-    assert prepare_cityscapes.main([*flags, "--size=8"]) is None
+    assert prepare_cityscapes.run([*flags, "--size=8"]) is None
     assert pixels(args["output"] / "val" / "lindau_000000_000019.png").shape == (8, 16, 3)
     args["photos"].unlink()
     with pytest.raises(SystemExit) as stop:
-        prepare_cityscapes.main(flags)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: --photos {args['photos']} is missing")
+        prepare_cityscapes.run(flags)
+    assert stop.value.code.startswith(f"error: --photos {args['photos']} is missing")

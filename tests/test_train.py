@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 import p2p_jax
-from p2p_jax import monitoring, parallel, resident, train
+from p2p_jax import loop, monitoring, parallel, resident, train
 from p2p_jax.data import from_arrays
 from p2p_jax.errors import InputError, TrainingDivergedError
 from support.comparers import assert_equal_trees
@@ -20,8 +19,6 @@ from support.images import write_images, write_pairs
 from support.networks import PIXEL_GAN, TINY, linear
 from support.processes import python, run
 from support.runs import memory_data, rows_of, stop_at
-
-loop = sys.modules["p2p_jax.train"]
 
 
 @pytest.fixture(scope="module")

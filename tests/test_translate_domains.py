@@ -54,6 +54,7 @@ def make_run(workdir, matrix, both=False, stored=None, **data):
     """Make a run of the linear objective, from noise, or from a data set that is ``stored``."""
     config = small_config(
         num_steps=1,
+        batch_size=2,
         objective="test_translate_domains:linear",
         extra={"matrix": matrix, "both": both},
         generator__norm="none",  # so that tiles are nothing to warn of
@@ -104,6 +105,7 @@ def hole_run(tmp_path_factory):
     """Photographs without their middles to the same, untouched."""
     config = small_config(
         num_steps=1,
+        batch_size=2,
         objective="test_translate_domains:linear",
         extra={"matrix": np.eye(3).tolist()},
         task={"input": "p2p_jax.images.tasks:centre_hole", "size": 0.5, "value": 7.0},

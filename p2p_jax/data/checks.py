@@ -10,13 +10,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import ExifTags, Image
 
+from p2p_jax.config.options import crop_shape
 from p2p_jax.data import files
 from p2p_jax.data.layouts import Layout
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.formats import Header
-from p2p_jax.options import crop_shape
 
 
 class Examined(NamedTuple):

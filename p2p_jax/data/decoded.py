@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data import checks
 from p2p_jax.data.sides import Side, arrange
 from p2p_jax.data.sources import Source, Unpaired, loader
@@ -18,7 +19,6 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.resize import resize
-from p2p_jax.options import crop_shape, load_shape
 
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # TensorFlow's
 

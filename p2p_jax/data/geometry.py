@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.images.domains import Domain
-from p2p_jax.options import crop_shape, load_shape
 
 if TYPE_CHECKING:
     import tensorflow as tf

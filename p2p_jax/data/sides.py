@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
+from p2p_jax.config.options import crop_shape
 from p2p_jax.data import checks, geometry
 from p2p_jax.data.backend import tensorflow
 from p2p_jax.data.memory import Memory
@@ -14,7 +15,6 @@ from p2p_jax.data.sources import Source, Unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.images import tasks
 from p2p_jax.images.domains import NUMBERS, Domain
-from p2p_jax.options import crop_shape
 
 if TYPE_CHECKING:
     import tensorflow as tf

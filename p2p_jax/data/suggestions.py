@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data.examples import Seen
 from p2p_jax.data.measures import Look, flatness
 from p2p_jax.images.domains import NUMBERS, Domain, of_files
-from p2p_jax.options import crop_shape, load_shape
 
 _FULL = (255, 1023, 4095, 16383, 65535)  # the largest numbers of 8, 10, 12, 14 and 16 bits
 

@@ -9,7 +9,8 @@ import jax
 from ml_collections import ConfigDict
 
 from p2p_jax.checkpoint import find_step, read_config, refuse_other_config
-from p2p_jax.config import complete, resolve
+from p2p_jax.config import complete_experiment, resolve
+from p2p_jax.config.options import image_shapes
 from p2p_jax.data import load_split
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import set_metrics
@@ -17,9 +18,8 @@ from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, row
 from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
+from p2p_jax.loop import train
 from p2p_jax.monitoring import write_atomically
-from p2p_jax.options import image_shapes
-from p2p_jax.train import train
 
 # The whole method; every row takes something away from it.
 _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}
@@ -50,7 +50,7 @@ def ablate(
       InputError: the config is not the whole method or no row can run, `output` holds runs of another config, or the
         scoring lacks something; raised before training starts.
     """
-    config, output = complete(config), Path(output)
+    config, output = complete_experiment(config), Path(output)
     for table in tables:
         if table not in TABLES:
             raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
@@ -145,7 +145,7 @@ def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
     for option, value in changes.items():
         section, _, key = option.partition(".")
         values[section] = {**values[section], key: value}
-    return complete(values)
+    return complete_experiment(values)
 
 
 def _value(config: ConfigDict, option: str, default: Any) -> Any:

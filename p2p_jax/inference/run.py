@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from p2p_jax.checkpoint import CONVERTED, find_step, read_config, restore_part
 from p2p_jax.config import complete, resolve
+from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network
-from p2p_jax.options import image_shapes
 
 PyTree = Any
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from p2p_jax.compilation_cache import use_compilation_cache
+from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.pictures import with_channels
@@ -19,7 +20,6 @@ from p2p_jax.inference import tiling, values
 from p2p_jax.inference.run import Run, digest, open_run, warn_of_tiles
 from p2p_jax.inference.sizes import find_sizes
 from p2p_jax.objectives import DEVICE_AXIS, Objective
-from p2p_jax.options import crop_shape
 
 PyTree = Any
 _MOST_WAITING = 4  # batches of images of sizes of which there is no full batch yet

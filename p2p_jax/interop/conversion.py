@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from p2p_jax.checkpoint import CONVERTED, Checkpoints
 from p2p_jax.config import complete, resolve, to_json
+from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
 from p2p_jax.images.pictures import make_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_layouts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
-from p2p_jax.options import image_shapes
 
 
 class Converted(NamedTuple):

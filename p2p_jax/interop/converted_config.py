@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from p2p_jax.config.options import is_unpaired
 from p2p_jax.data import layouts
 from p2p_jax.errors import InputError
 from p2p_jax.interop.network import ForeignNetwork
 from p2p_jax.interop.torch_layouts import CONCATS, NORMS, SKIP_UP
-from p2p_jax.options import is_unpaired
 
 Networks = Mapping[str, tuple[Path, ForeignNetwork]]
 """By player ("generator", "gen_ab", ...), the file and what was found in it."""

@@ -11,13 +11,13 @@ from jax import export
 import p2p_jax
 from p2p_jax.checkpoint import read_config
 from p2p_jax.config import complete, resolve
+from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.inference.sizes import Sizes, find_sizes
 from p2p_jax.objectives import Objective, make_network
-from p2p_jax.options import crop_shape
 
 Weights = dict[str, jax.Array]
 

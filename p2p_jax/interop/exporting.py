@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from p2p_jax.checkpoint import CONVERTED
+from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.images.pictures import make_folder
 from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
 from p2p_jax.objectives import Objective
-from p2p_jax.options import crop_shape
 
 Call = Callable[[np.ndarray], np.ndarray]
 FORMATS: dict[str, Any] = {"onnx": onnx_format, "stablehlo": stablehlo}

@@ -21,6 +21,7 @@ NORMS = ("batch", "instance", "instance_affine", "none")
 PADDINGS = ("zero", "reflect")
 UPSAMPLINGS = ("transposed", "resize")
 BIASES = ("auto", "all", "last")
+INITIALIZERS = ("normal", "xavier", "kaiming", "orthogonal")
 
 
 def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> Callable[..., jax.Array]:

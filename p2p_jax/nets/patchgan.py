@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, has_biases, leaky_relu, make_norm
+from p2p_jax.nets.layers import BIASES, INITIALIZERS, NORMS, Conv, has_biases, leaky_relu, make_norm
 
 # Receptive field of one logit in pixels -> convolutions with stride 2 (0: the PixelGAN, 1x1 kernels throughout).
 RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -28,13 +29,13 @@ class PatchGAN(nn.Module):
       init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.
     """
 
-    receptive_field: int = 70
-    base_width: int = 64
-    norm: str = "batch"
-    biases: str = "auto"
-    padding: int = 1
-    init_type: str = "normal"
-    init_gain: float = 0.02
+    receptive_field: int = attribute(70, choices=tuple(RECEPTIVE_FIELDS))
+    base_width: int = attribute(64, bounds="[1, 65536]")
+    norm: str = attribute("batch", choices=NORMS)
+    biases: str = attribute("auto", choices=BIASES)
+    padding: int = attribute(1, choices=(1, 2))
+    init_type: str = attribute("normal", choices=INITIALIZERS)
+    init_gain: float = attribute(0.02, bounds="[0, inf)")
     dtype: Any = None
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -52,7 +53,7 @@ class PatchGAN(nn.Module):
           the padding of 1).
 
         Raises:
-          ValueError: unknown receptive field, or an image too small to hold one patch's layers.
+          InputError: unknown receptive field, or an image too small to hold one patch's layers.
         """
         if self.receptive_field not in RECEPTIVE_FIELDS:
             choices = ", ".join(map(str, RECEPTIVE_FIELDS))

@@ -8,8 +8,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import PADDINGS, Conv, compute_again, has_biases, make_norm, make_upsampling
+from p2p_jax.nets.layers import (
+    BIASES,
+    INITIALIZERS,
+    NORMS,
+    PADDINGS,
+    UPSAMPLINGS,
+    Conv,
+    compute_again,
+    has_biases,
+    make_norm,
+    make_upsampling,
+)
 
 _NUM_DOWNS = 2
 
@@ -37,16 +49,16 @@ class ResNet(nn.Module):
     """
 
     out_channels: int = 3
-    num_blocks: int = 9
-    base_width: int = 64
-    norm: str = "instance"
-    biases: str = "auto"
-    padding: str = "reflect"
-    dropout_rate: float = 0.0
-    upsampling: str = "transposed"
+    num_blocks: int = attribute(9, bounds="[0, 1000]")
+    base_width: int = attribute(64, bounds="[1, 65536]")
+    norm: str = attribute("instance", choices=NORMS)
+    biases: str = attribute("auto", choices=BIASES)
+    padding: str = attribute("reflect", choices=PADDINGS)
+    dropout_rate: float = attribute(0.0, bounds="[0, 1)")
+    upsampling: str = attribute("transposed", choices=UPSAMPLINGS)
     remat: bool = False
-    init_type: str = "normal"
-    init_gain: float = 0.02
+    init_type: str = attribute("normal", choices=INITIALIZERS)
+    init_gain: float = attribute(0.02, bounds="[0, inf)")
     dtype: Any = None
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -65,7 +77,7 @@ class ResNet(nn.Module):
           [B, H, W, out_channels] in [-1, 1], at least float32.
 
         Raises:
-          ValueError: a side is not a multiple of 4 or too small to be reflected, or an attribute is unknown.
+          InputError: a side is not a multiple of 4 or too small to be reflected, or an attribute is unknown.
         """
         self._check(x)
         dropout = train if dropout is None else dropout

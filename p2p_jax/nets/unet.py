@@ -7,8 +7,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import Conv, compute_again, has_biases, leaky_relu, make_norm, make_upsampling
+from p2p_jax.nets.layers import (
+    BIASES,
+    INITIALIZERS,
+    NORMS,
+    UPSAMPLINGS,
+    Conv,
+    compute_again,
+    has_biases,
+    leaky_relu,
+    make_norm,
+    make_upsampling,
+)
 
 DROPOUT_LAYOUTS = ("paper", "pytorch")
 
@@ -43,18 +55,18 @@ class UNet(nn.Module):
     """
 
     out_channels: int = 3
-    num_downs: int = 8
-    base_width: int = 64
+    num_downs: int = attribute(8, bounds="[2, 16]")
+    base_width: int = attribute(64, bounds="[1, 65536]")
     skips: bool = True
-    norm: str = "batch"
-    biases: str = "auto"
+    norm: str = attribute("batch", choices=NORMS)
+    biases: str = attribute("auto", choices=BIASES)
     bottleneck_norm: bool = False
-    dropout_rate: float = 0.5
-    dropout_layout: str = "paper"
-    upsampling: str = "transposed"
+    dropout_rate: float = attribute(0.5, bounds="[0, 1)")
+    dropout_layout: str = attribute("paper", choices=DROPOUT_LAYOUTS)
+    upsampling: str = attribute("transposed", choices=UPSAMPLINGS)
     remat: bool = False
-    init_type: str = "normal"
-    init_gain: float = 0.02
+    init_type: str = attribute("normal", choices=INITIALIZERS)
+    init_gain: float = attribute(0.02, bounds="[0, inf)")
     dtype: Any = None
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -73,7 +85,7 @@ class UNet(nn.Module):
           [B, H, W, out_channels] in [-1, 1], at least float32.
 
         Raises:
-          ValueError: a side is not a multiple of ``2 ** num_downs``, or an attribute is unknown.
+          InputError: a side is not a multiple of ``2 ** num_downs``, or an attribute is unknown.
         """
         self._check(x)
         dropout = train if dropout is None else dropout

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete, complete_section
+from p2p_jax.config import Option, complete, complete_section
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses, pool
 from p2p_jax.objectives.base import (
@@ -20,19 +20,18 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 
-# --8<-- [start:options]
-LOSS = {
-    "gan": "lsgan",  # "lsgan" (squared error), "vanilla" (cross-entropy) or "module:name" of a losses.GanLoss
-    "lambda_gan": 1.0,  # 0 leaves the discriminators out
-    "lambda_cycle": 10.0,  # 0 leaves the cycles out
-    "cycle": "both",  # "forward": a -> b -> a alone; "backward": b -> a -> b alone
-    "lambda_identity": 0.0,  # as a fraction of lambda_cycle; the paper has 0.5 for paintings and flowers
-    "pool_size": 50,  # fakes of each domain kept for its discriminator, over all devices together; 0: none
-}
-# --8<-- [end:options]
-"""Options of ``config.loss`` with their values where a config is silent."""
-
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
+# --8<-- [start:options]
+LOSS = (
+    Option("gan", str, "lsgan", 'lsgan (squared error), vanilla (cross-entropy) or "module:name" of a losses.GanLoss'),
+    Option("lambda_gan", float, 1.0, "0 leaves the discriminators out", "[0, inf)"),
+    Option("lambda_cycle", float, 10.0, "0 leaves the cycles out", "[0, inf)"),
+    Option("cycle", str, "both", "forward: only a -> b -> a; backward: only b -> a -> b", choices=tuple(CYCLES)),
+    Option("lambda_identity", float, 0.0, "as a fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
+    Option("pool_size", int, 50, "fakes of each domain kept for its discriminator, over all devices", "[0, 1000000]"),
+)
+# --8<-- [end:options]
+"""Options of ``config.loss``."""
 
 
 def cyclegan(config: ConfigDict) -> Objective:
@@ -208,16 +207,12 @@ def cyclegan(config: ConfigDict) -> Objective:
 
 
 def _check(loss: ConfigDict, config: ConfigDict) -> None:
-    if loss.cycle not in CYCLES:
-        raise InputError(f"loss.cycle is {loss.cycle!r}; choose one of {', '.join(CYCLES)}")
     if loss.lambda_gan == 0 and loss.lambda_cycle == 0:
         raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0: the generators would have no loss")
     if loss.lambda_identity and loss.lambda_cycle == 0:
         raise InputError(
             "loss.lambda_identity is a fraction of loss.lambda_cycle, which is 0: set loss.lambda_identity=0."
         )
-    if type(loss.pool_size) is not int or loss.pool_size < 0:
-        raise InputError(f"loss.pool_size is {loss.pool_size!r}; it must be a whole number, 0 for none")
     a, b = config.data.channels_a, config.data.channels_b
     if loss.lambda_identity and a != b:
         raise InputError(

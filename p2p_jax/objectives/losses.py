@@ -53,7 +53,7 @@ def find(name: str) -> GanLoss:
       InputError: unknown name.
     """
     if ":" in name:
-        return resolve(name)
+        return resolve(name, "config.loss.gan")
     if name not in GAN_LOSSES:
         raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")
     return GAN_LOSSES[name]

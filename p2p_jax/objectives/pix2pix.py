@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete, complete_section
+from p2p_jax.config import Option, complete, complete_section
+from p2p_jax.config.options import is_unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
 from p2p_jax.objectives.base import (
@@ -19,17 +20,16 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 from p2p_jax.objectives.metrics import full_reference
-from p2p_jax.options import is_unpaired
 
 # --8<-- [start:options]
-LOSS = {
-    "gan": "vanilla",  # "vanilla" (cross-entropy), "lsgan" (squared error) or "module:name" of a losses.GanLoss
-    "lambda_gan": 1.0,  # 0 leaves the discriminator out
-    "lambda_l1": 100.0,
-    "conditional": True,  # the discriminator sees the input too
-}
+LOSS = (
+    Option("gan", str, "vanilla", 'vanilla (cross-entropy), lsgan (squares) or "module:name" of a losses.GanLoss'),
+    Option("lambda_gan", float, 1.0, "0 leaves the discriminator out", "[0, inf)"),
+    Option("lambda_l1", float, 100.0, "weight of the L1 distance to the target", "[0, inf)"),
+    Option("conditional", bool, True, "the discriminator sees the input too"),
+)
 # --8<-- [end:options]
-"""Options of ``config.loss`` with their values where a config is silent."""
+"""Options of ``config.loss``."""
 
 
 def pix2pix(config: ConfigDict) -> Objective:

@@ -11,8 +11,8 @@ import pytest
 
 from p2p_jax.checkpoint import Checkpoints
 from p2p_jax.config import to_json
+from p2p_jax.config.options import image_shapes
 from p2p_jax.data import Data
-from p2p_jax.options import image_shapes
 from support.images import random_batch
 
 

@@ -1,0 +1,188 @@
+"""Completing a config: every option of the table, and of the free sections those that their readers know."""
+
+import contextlib
+import difflib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from p2p_jax.config.option import Option, as_options
+from p2p_jax.config.options import FREE_SECTIONS, OPTIONS, check
+from p2p_jax.config.readers import READERS, inherited, options_of, takes_anything
+from p2p_jax.config.reference import resolve
+from p2p_jax.errors import InputError
+from p2p_jax.images import palettes
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+_SECTIONS = dict.fromkeys(name.partition(".")[0] for name in _BY_NAME if "." in name)
+_read: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("read", default=None)
+
+
+def complete(config: Mapping[str, Any]) -> ConfigDict:
+    """Return a locked copy with every missing option of the table at its default, checked.
+
+    What networks, the optimizer and the loss read is in the free sections; ``complete_experiment`` completes these too.
+
+    Raises:
+      InputError: an option is unknown (the nearest one is named) or its value cannot be used.
+    """
+    given = as_dict(config)
+    known = dict.fromkeys([*(name for name in _BY_NAME if "." not in name), *_SECTIONS, *FREE_SECTIONS])
+    _reject_unknown(given, known, "")
+    merged: dict[str, Any] = {}
+    for name in known:
+        if name in FREE_SECTIONS:
+            merged[name] = _free_section(name, given.get(name) or {})
+        elif name in _SECTIONS:
+            merged[name] = _section(name, given.get(name, {}))
+        else:
+            merged[name] = _checked(_BY_NAME[name], given.get(name, _BY_NAME[name].default), name)
+    if merged["init_from"]:
+        merged["init_from"] = os.path.normpath(merged["init_from"])  # a slash at its end makes no other run of it
+    for key in ("palette_a", "palette_b"):
+        merged["data"][key] = _self_contained(merged["data"][key], key)
+    result = ConfigDict(merged)
+    check(result)
+    return result.lock()
+
+
+def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
+    """Return a locked copy that is complete in all its sections: it says every number that takes part.
+
+    Whoever reads a free section is asked what it reads: ``config.objective`` is made, and dropped.
+
+    Raises:
+      InputError: an option is unknown or its value cannot be used; it is named.
+    """
+    completed = complete(config)
+    with _asking() as read:
+        if completed.task:
+            complete_read_section(completed.task, "task")
+        resolve(completed.objective, "config.objective")(completed)
+    merged = completed.to_dict()
+    for name, sections in read.items():
+        merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
+    return complete(merged)
+
+
+def complete_read_section(section: Mapping[str, Any], name: str, given: Collection[str] = ()) -> ConfigDict:
+    """Return a free section that names its reader, with all options that the reader knows, checked.
+
+    Args:
+      section: as it stands in the config.
+      name: "generator", "discriminator", "optimizer" or "task".
+      given: names that the reader takes from elsewhere.
+
+    Raises:
+      InputError: an option is unknown (the nearest one is named) or its value cannot be used.
+    """
+    if READERS[name] not in section:
+        raise InputError(f"config.{name} has {', '.join(section) or 'no options'}, but no {READERS[name]}")
+    reference = section[READERS[name]]
+    options = options_of(name, reference, given)
+    if takes_anything(reference):
+        options = {key: Option(key, None, value) for key, value in section.items()} | options
+    return complete_section(section, list(options.values()), name, reference)
+
+
+def complete_section(
+    given: Mapping[str, Any],
+    options: Sequence[Option] | Mapping[str, Any],
+    name: str,
+    reader: str = "the config's objective",
+) -> ConfigDict:
+    """Return the free section `name` of a config with all options of whoever reads it, checked.
+
+    Args:
+      given: the section as it stands in the config.
+      options: what the reader knows, or defaults by name.
+      name: of the section.
+      reader: for messages.
+
+    Raises:
+      InputError: an option is unknown (the nearest one is named) or its value cannot be used.
+    """
+    known = as_options(options)
+    dropped = inherited(name, given, known)
+    given = {key: value for key, value in given.items() if key not in dropped}
+    _reject_unknown(given, known, name + ".", f"{reader} reads no such {name} option")
+    section = {key: _checked(option, given.get(key, option.default), f"{name}.{key}") for key, option in known.items()}
+    read = _read.get()
+    if read is not None:
+        read.setdefault(name, []).append(section)
+    return ConfigDict(section)
+
+
+def as_dict(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config as plain dicts that may be changed."""
+    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Note every section that is completed within."""
+    read: dict[str, list[dict[str, Any]]] = {}
+    token = _read.set(read)
+    try:
+        yield read
+    finally:
+        _read.reset(token)
+
+
+def _covers(section: Mapping[str, Any], given: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a section that was read has all that was given of it."""
+    return set(given) - inherited(name, given, section) <= section.keys()
+
+
+def _section(name: str, given: Any) -> dict[str, Any]:
+    """Return a section of the table, complete."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"config.{name} is {given!r}; it must be a section with options of its own")
+    known = {key.partition(".")[2]: option for key, option in _BY_NAME.items() if key.startswith(name + ".")}
+    _reject_unknown(given, known, name + ".")
+    return {key: _checked(option, given.get(key, option.default), option.name) for key, option in known.items()}
+
+
+def _free_section(name: str, given: Any) -> dict[str, Any]:
+    """Return a free section: one that names the published reader, or none, has the published values too."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"config.{name} is {given!r}; it must be a section with options of its own")
+    published, names = FREE_SECTIONS[name], READERS.get(name)
+    section = dict(given)
+    if names in section and not isinstance(section[names], str):
+        raise InputError(f"config.{name}.{names} is {section[names]!r}; it must be text, 'package.module:name'")
+    if names in published and section.get(names, published[names]) == published[names]:
+        return {**published, **section}
+    return section
+
+
+def _self_contained(palette: str, key: str) -> str:
+    """Return a palette with the colours that a file of it holds."""
+    try:
+        return palettes.self_contained(palette)
+    except InputError as error:
+        raise InputError(f"config.data.{key}: {error}") from error
+
+
+def _checked(option: Option, value: Any, name: str) -> Any:
+    """Return the value of an option, a whole number of a float's as a float."""
+    fault = option.fault(value)
+    if fault:
+        raise InputError(f"config.{name} is {value!r}; {fault}")
+    return float(value) if option.type is float and value is not None else value
+
+
+def _reject_unknown(
+    given: Mapping[str, Any],
+    known: Mapping[str, Any],
+    prefix: str,
+    note: str = "options of your own go under config.extra",
+) -> None:
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
+            raise InputError(f"unknown option config.{prefix}{key}; {hint} ({note})")

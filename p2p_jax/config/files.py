@@ -1,0 +1,176 @@
+"""Config files: finding, loading, overriding, comparing, and configs as JSON."""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from p2p_jax.config.completing import as_dict, complete, complete_experiment
+from p2p_jax.config.options import FREE_SECTIONS
+from p2p_jax.config.readers import READERS, options_of, takes_anything
+from p2p_jax.errors import InputError
+
+
+def find(path: str) -> Path:
+    """Find a config file: as given, in the working directory's configs/, or among the ones shipped with the package.
+
+    Args:
+      path: "configs/facades.py", "facades.py" or just "facades".
+
+    Raises:
+      InputError: no such file; lists the shipped ones.
+    """
+    shipped = importlib.util.find_spec("p2p_jax.configs")
+    folders = ["configs", *((shipped.submodule_search_locations or []) if shipped else [])]
+    folders.append(str(Path(__file__).parents[2] / "configs"))  # a checkout on PYTHONPATH, not installed
+    name = path if path.endswith(".py") else path + ".py"
+    elsewhere = folders if Path(name).parent.name in ("", "configs") else []
+    candidates = [Path(name), *(Path(folder) / Path(name).name for folder in elsewhere)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = sorted({p.stem for f in folders for p in Path(f).glob("*.py") if p.stem != "__init__"})
+    raise InputError(f"no config file {path}; the ones that come with p2p_jax are {', '.join(names)}")
+
+
+def load(path: str) -> ConfigDict:
+    """Load a config file by path or name, without changing it.
+
+    Raises:
+      InputError: no such file, or it has no ``get_config()``.
+    """
+    file = find(path)
+    spec = importlib.util.spec_from_file_location(f"_p2p_jax_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{file} has no function get_config() that returns the config")
+    return module.get_config()
+
+
+def load_with_overrides(path: str, overrides: Sequence[str]) -> ConfigDict:
+    """Load a config file, complete it, and change options of it, as the command line does.
+
+    A section for which another reader is named (``generator.network``, ``optimizer.factory``, ``objective`` for the
+    loss) keeps of the file's options those that the new reader knows.
+
+    Args:
+      path: of the file, or its name.
+      overrides: as in ``["--config.data.crop_size=64"]``.
+
+    Returns:
+      A complete config, locked.
+
+    Raises:
+      InputError: no such file, option or flag, or a value that cannot be used; an unknown option's nearest one is
+        named.
+    """
+    groups = list(_flags(overrides))
+    texts = {name: group[-1].partition("=")[2] or group[-1] for name, group in groups}
+    config = as_dict(load(path))
+    for section, naming in READERS.items():
+        if f"{section}.{naming}" in texts:
+            config[section] = _with_reader(config.get(section) or {}, section, texts[f"{section}.{naming}"])
+    # The table's options first: what the free sections hold may depend on them.
+    ours = [flag for name, group in groups if name.partition(".")[0] not in FREE_SECTIONS for flag in group]
+    of_sections = [flag for name, group in groups if name.partition(".")[0] in FREE_SECTIONS for flag in group]
+    chosen = _overridden(complete(config), ours)
+    if "objective" in texts:
+        chosen.loss = _for_objective(chosen)
+    return complete_experiment(_overridden(complete_experiment(chosen), of_sections))
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the options that are named and the arguments that belong to each: ``--config.NAME=TEXT``, or two."""
+    group: list[str] = []
+    for argument in arguments:
+        if group and (argument.startswith("--") or len(group) > 1 or "=" in group[0]):
+            yield _name_of(group[0]), group
+            group = []
+        group.append(argument)
+    if group:
+        yield _name_of(group[0]), group
+
+
+def _name_of(flag: str) -> str:
+    return flag.lstrip("-").partition("=")[0].removeprefix("noconfig.").removeprefix("config.")
+
+
+def _with_reader(section: Mapping[str, Any], name: str, reference: str) -> dict[str, Any]:
+    """Return a section for another reader, with those of its options that the new one knows."""
+    known = options_of(name, reference)
+    kept = {key: value for key, value in section.items() if key in known or takes_anything(reference)}
+    return kept | {READERS[name]: reference}
+
+
+def _for_objective(config: ConfigDict) -> ConfigDict:
+    """Return the loss of a config with those of its options that the objective knows."""
+    known = complete_experiment({**config.to_dict(), "loss": {}}).loss
+    return ConfigDict({key: value for key, value in config.loss.items() if key in known})
+
+
+def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """Return a complete config with options changed by flags, each of the type that it has."""
+    values, argv = flags.FlagValues(), ["", *overrides]
+    open_config = ConfigDict(_with_placeholders(config.to_dict()))
+    try:
+        holder = config_flags.DEFINE_config_dict("config", open_config, flag_values=values, sys_argv=argv)
+        left = values(argv)
+    except (AttributeError, KeyError) as error:
+        cause: Exception = error
+        while cause.args and isinstance(cause.args[0], Exception):  # ml_collections wraps one in the other
+            cause = cause.args[0]
+        reason = str(cause.args[0]).replace("\n", ". ")
+        raise InputError(f"the config has no option {reason}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+    if len(left) > 1:
+        raise InputError(f"unknown argument {left[1]}")
+    return holder.value
+
+
+def _with_placeholders(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree in which None has the place of any value: flags would not know the type of its successor."""
+    return {
+        key: config_dict.placeholder(object)
+        if value is None
+        else _with_placeholders(value)
+        if isinstance(value, Mapping)
+        else value
+        for key, value in tree.items()
+    }
+
+
+def to_json(config: ConfigDict) -> str:
+    """Return the config as JSON text."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Return the config that ``to_json`` wrote; options added to the library since then take their defaults."""
+    return complete(json.loads(text))
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return ``{"section.key": (old value, new value)}`` for every option that differs; absent is None."""
+    a, b = (flat(json.loads(to_json(config))) for config in (old, new))
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a config by their whole names, ``{"data.flip": True, ...}``."""
+    return dict(_leaves(config, ""))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,150 @@
+"""The table of all options, in their order: everything that is known of an option stands in its line here.
+
+A config, its checks, ``train --help`` and the page of options are made of this table. `generator`, `discriminator`,
+`loss`, `optimizer` and `task` are free sections: each names its reader (a network, the objective, an optimizer, a
+function), and the reader's own table says what else stands in the section. `extra` belongs to objectives outside the
+library.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from p2p_jax.config.option import Option
+from p2p_jax.errors import InputError
+from p2p_jax.images import domains
+
+_COUNT, _COUNT_OR_NONE = "[1, inf)", "[0, inf)"
+_PIXELS, _PIXELS_OR_NONE = "[1, 65536]", "[0, 65536]"
+_RUNS, _PROCESSES = "runs", "processes"
+PREPROCESS = ("resize_and_crop", "crop", "scale_width_and_crop", "scale_width", "none")
+_PALETTE = 'colours of labels: a built-in name, a JSON file or #rrggbb,#rrggbb,...; "": the files\' own'
+_RANGE = (
+    'values that become -1 and 1, LOW:HIGH, one or with commas one a channel; "measured" in the training images; '
+    '"": 0:255 of uint8, 0:65535 of uint16, else measured'
+)
+
+# fmt: off
+# --8<-- [start:options]
+OPTIONS = (
+    Option("objective", str, "p2p_jax:pix2pix", '"module:function" from a config to an Objective'),
+    Option("seed", int, 0, "of everything random: weights, dropout, data order, augmentation", "[0, 4294967295]"),
+    Option("init_from", str, "", 'start from the weights of another run as far as they fit: its directory, or that of one of its checkpoints; "": random'),
+    Option("num_steps", int, 80_000, "generator updates in all", _COUNT, may_change=_RUNS),
+    Option("batch_size", int, 1, "images per step over all devices together", _COUNT),
+    Option("dtype", str, "float32", "of the computation; bfloat16 on accelerators", choices=("float32", "bfloat16", "float64")),
+    Option("param_dtype", str, "float32", "of parameters and optimizer state", choices=("float32", "bfloat16", "float64")),
+    Option("sync_batch_norm", bool, False, "average batch-norm statistics over devices instead of per device"),
+    Option("log_every", int, 100, "steps between rows of metrics.csv", _COUNT, may_change=_RUNS),
+    Option("sample_every", int, 2_000, "steps between sample grids", _COUNT, may_change=_RUNS),
+    Option("eval_every", int, 4_000, "steps between evaluations on the whole validation split", _COUNT, may_change=_RUNS),
+    Option("checkpoint_every", int, 4_000, "steps between checkpoints", _COUNT, may_change=_RUNS),
+    Option("keep_checkpoints", int, 2, "latest checkpoints kept, besides the best one", _COUNT, may_change=_RUNS),
+    Option("best_metric", str, "l1", "evaluation metric by which the best checkpoint is chosen"),
+    Option("best_mode", str, "min", "whether its lowest or its highest value is the best", choices=("min", "max")),
+    Option("num_samples", int, 4, "validation images in a sample grid", "[1, 256]", may_change=_RUNS),
+    Option("steps_per_dispatch", int, 0, "steps that devices do without the host; 0: chosen for them", _COUNT_OR_NONE, may_change=_RUNS),
+    Option("distributed", bool, False, "one of several processes that train together; found automatically on TPU pods and SLURM", may_change=_PROCESSES),
+
+    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; your own: "module:name"'),
+    Option("data.dir", str, "", 'folder with the images; "" where the source needs none', may_change=_PROCESSES),
+    Option("data.direction", str, "AtoB", "BtoA swaps the two images, or sides", choices=("AtoB", "BtoA")),
+    Option("data.preprocess", str, "resize_and_crop", "crop: out of images of their own size; scale_width_and_crop: keeps the aspect, unless an image is too flat; scale_width: to crop_width, no crop; none: images are of the size of the crop", choices=PREPROCESS),
+    Option("data.load_size", int, 286, "images are resized to this height, then cropped", _PIXELS),
+    Option("data.load_width", int, 0, "and to this width; 0: the same", _PIXELS_OR_NONE),
+    Option("data.crop_size", int, 256, "height of the images that the networks see", _PIXELS),
+    Option("data.crop_width", int, 0, "their width; 0: the same", _PIXELS_OR_NONE),
+    Option("data.flip", bool, True, "mirror at random"),
+    Option("data.kind_a", str, "uint8", "what the values of the input are", choices=domains.KINDS),
+    Option("data.channels_a", int, 3, "channels of the input that networks see; of labels the number of classes", _PIXELS),
+    Option("data.range_a", str, "", _RANGE),
+    Option("data.palette_a", str, "", _PALETTE),
+    Option("data.kind_b", str, "uint8", "what the values of the output are", choices=domains.KINDS),
+    Option("data.channels_b", int, 3, "channels of the output", _PIXELS),
+    Option("data.range_b", str, "", _RANGE),
+    Option("data.palette_b", str, "", _PALETTE),
+    Option("data.train_split", str, "train", "the split to train on"),
+    Option("data.val_split", str, "val", 'the split to validate on; "" trains without validation'),
+    Option("data.resident", bool, False, "keep all training images on the device, where they are shuffled and cropped too"),
+    Option("data.cache_mb", int, 2048, "MiB of resized images that the stream keeps in memory, for each process; 0: none", _COUNT_OR_NONE, may_change=_PROCESSES),
+    Option("data.num_train", int, 0, "training pairs, or images of the longer side, in an epoch; 0: counted at the start", _COUNT_OR_NONE),
+    Option("data.fingerprint", str, "", 'of the images; "": computed at the start'),
+
+    Option("augment.vflip", bool, False, "upside down at random"),
+    Option("augment.quarter_turns", bool, False, "turn by 0, 90, 180 or 270 degrees at random"),
+    Option("augment.scale_jitter", float, 0.0, "enlarge by a random factor in [1, 1 + this] before the crop", "[0, 1)"),
+    Option("augment.photometric", float, 0.0, "contrast of the input (of CycleGAN: of A) by a factor in [1 - this, 1 + this], brightness by as much of the range", "[0, 1)"),
+
+    Option("schedule.kind", str, "constant", "of the learning rate", choices=("constant", "linear_decay")),
+    Option("schedule.unit", str, "epochs", "of the next two", choices=("epochs", "steps")),
+    Option("schedule.constant_for", int, 100, "before the rate falls", _COUNT_OR_NONE),
+    Option("schedule.decay_over", int, 100, "until it is 0", _COUNT),
+
+    Option("inference.norm", str, "batch", "statistics of the translated image itself, or running ones", choices=("batch", "running")),
+    Option("inference.dropout", bool, True, "keep dropout, the paper's noise z, at test time"),
+)
+FREE_SECTIONS: dict[str, dict[str, Any]] = {
+    "task": {},  # `input` names a function that makes A of photographs B (p2p_jax/images/tasks.py has ours)
+    "generator": {"network": "p2p_jax.nets:UNet"},
+    "discriminator": {"network": "p2p_jax.nets:PatchGAN"},
+    "loss": {},
+    "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
+    "extra": {},
+}
+# --8<-- [end:options]
+# fmt: on
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse options that contradict each other.
+
+    Args:
+      config: complete, with values that are right each by itself.
+
+    Raises:
+      InputError: names the options.
+    """
+    data, augment = config.data, config.augment
+    load, crop = load_shape(data), crop_shape(data)
+    sides = {"resize_and_crop": (0, 1), "scale_width_and_crop": (1,)}.get(data.preprocess, ())
+    if any(crop[i] > load[i] for i in sides):
+        raise InputError(
+            f"config.data.crop_size is {crop[0]} and load_size {load[0]} (width {crop[1]} and {load[1]}); "
+            "the crop must fit into the loaded image"
+        )
+    input_domain, _ = domains.of_config(data)
+    if augment.scale_jitter and "crop" not in data.preprocess:
+        raise InputError(
+            f"config.augment.scale_jitter needs a crop, and config.data.preprocess={data.preprocess} has none"
+        )
+    if config.task and "input" not in config.task:
+        raise InputError(
+            f"config.task has {', '.join(config.task)} but no input, which names the function that takes it"
+        )
+    if augment.quarter_turns and crop[0] != crop[1]:
+        raise InputError("config.augment.quarter_turns needs square crops: set config.data.crop_width=0")
+    if augment.photometric and input_domain.kind not in (*domains.NUMBERS, "lab_l"):
+        raise InputError(
+            f"config.augment.photometric needs a numeric input; this one is {input_domain.kind}: set it to 0."
+        )
+
+
+def load_shape(data: ConfigDict) -> tuple[int, int]:
+    """Return height and width to which images are resized before they are cropped."""
+    return data.load_size, data.load_width or data.load_size
+
+
+def crop_shape(data: ConfigDict) -> tuple[int, int]:
+    """Return height and width of the images that the networks see."""
+    return data.crop_size, data.crop_width or data.crop_size
+
+
+def image_shapes(data: ConfigDict) -> dict[str, tuple[int, int, int]]:
+    """Return the shape [H, W, C] of every image of a batch, by its name there."""
+    crop = crop_shape(data)
+    return {"real_a": (*crop, data.channels_a), "real_b": (*crop, data.channels_b)}
+
+
+def is_unpaired(source: str) -> bool:
+    """Tell whether a ``config.data.source`` of ours has no pairs."""
+    return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/")

@@ -1,0 +1,96 @@
+"""Who reads a free section of a config, and the options that its signature has."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from p2p_jax.config.option import Option, type_of
+from p2p_jax.config.options import FREE_SECTIONS
+from p2p_jax.config.reference import resolve
+
+READERS = {"task": "input", "generator": "network", "discriminator": "network", "optimizer": "factory"}
+"""The option of a free section that names its reader."""
+PUBLISHED = {
+    "generator": ("p2p_jax.nets:UNet", "p2p_jax.nets:ResNet"),
+    "discriminator": ("p2p_jax.nets:PatchGAN",),
+    "optimizer": ("optax:adam",),
+}
+"""The readers that the published experiments have."""
+_OF_MODULES = {"parent", "name"}  # what Flax gives every module
+_ANNOTATIONS = {"bool": bool, "int": int, "float": float, "str": str}
+_RATES = {  # of optimizers, which say nothing of their bounds
+    **dict.fromkeys(("b1", "b2", "decay", "momentum"), "[0, 1)"),
+    **dict.fromkeys(("learning_rate", "eps", "eps_root", "weight_decay", "initial_scale"), "[0, inf)"),
+}
+
+
+def options_of(section: str, reference: str, given: Collection[str] = ()) -> dict[str, Option]:
+    """Return the options of a free section that a reader knows, its own name first.
+
+    Args:
+      section: "generator", "optimizer" ...
+      reference: the reader, "module:name": a Flax module, whose attributes they are, or a function.
+      given: names that the reader takes from elsewhere.
+
+    Raises:
+      InputError: nothing is called so.
+    """
+    naming = READERS[section]
+    reader = resolve(reference, f"config.{section}.{naming}")
+    found = _of_class(reader) if dataclasses.is_dataclass(reader) else _of_function(reader, section)
+    return {naming: Option(naming, str, reference)} | {k: v for k, v in found.items() if k not in given}
+
+
+def takes_anything(reference: str) -> bool:
+    """Tell whether a reader is a function of any options, ``**kwargs``."""
+    reader = resolve(reference)
+    parameters = [] if dataclasses.is_dataclass(reader) else inspect.signature(reader).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def inherited(section: str, values: Mapping[str, Any], known: Collection[str]) -> set[str]:
+    """Return the options that a reader does not know and that stand at a published reader's default.
+
+    They were not chosen for this reader: a config that names another one in a copy of ours has them.
+    """
+    unknown = set(values) - set(known)
+    if not unknown:
+        return set()
+    tables = [options_of(section, reference) for reference in PUBLISHED.get(section, ())]
+    defaults = [{name: option.default for name, option in table.items()} for table in tables]
+    defaults.append(FREE_SECTIONS[section])
+    return {key for key in unknown if any(key in table and table[key] == values[key] for table in defaults)}
+
+
+def _of_class(network: Any) -> dict[str, Option]:
+    """Return the attributes of a module; types that an annotation does not say are those of the defaults."""
+    options = {}
+    for field in dataclasses.fields(network):
+        if field.name in _OF_MODULES or not field.init:
+            continue
+        default = None if field.default is dataclasses.MISSING else field.default
+        name = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
+        options[field.name] = Option(
+            field.name,
+            _ANNOTATIONS.get(name, type_of(default)),
+            default,
+            bounds=field.metadata.get("bounds", ""),
+            choices=field.metadata.get("choices", ()),
+        )
+    return options
+
+
+def _of_function(function: Callable, section: str) -> dict[str, Option]:
+    """Return the parameters of a function; those of a task come after the image and the random generator."""
+    parameters = list(inspect.signature(function).parameters.values())[2 if section == "task" else 0 :]
+    options = {}
+    for parameter in parameters:
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.name not in _OF_MODULES:
+            bounds = _RATES.get(parameter.name, "") if section == "optimizer" else ""
+            kind = float if parameter.name == "learning_rate" else type_of(parameter.default)
+            kind = float if section == "optimizer" and parameter.name in _RATES else kind
+            default = None if parameter.default is parameter.empty else parameter.default
+            options[parameter.name] = Option(parameter.name, kind, default, bounds=bounds)
+    return options

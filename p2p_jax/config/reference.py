@@ -1,0 +1,48 @@
+"""References to code: ``"package.module:name"``."""
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+from p2p_jax.errors import InputError
+
+
+def resolve(reference: str, option: str = "") -> Any:
+    """Return what "package.module:name" names; the current directory is searched too.
+
+    Args:
+      reference: "package.module:name".
+      option: where it stands, such as "config.objective", for messages.
+
+    Raises:
+      InputError: no such module or name, or the reference has another form; names the option.
+    """
+    try:
+        return _find(reference)
+    except InputError as error:
+        raise InputError(f"{option}: {error}" if option else str(error)) from None
+
+
+def _find(reference: str) -> Any:
+    """Return what a reference names."""
+    module_name, separator, name = reference.partition(":")
+    if not separator or not module_name or not name:
+        raise InputError(f"{reference!r} must have the form 'package.module:name'")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        raise InputError(
+            f"{reference!r}: there is no module {error.name!r} in {os.getcwd()}, where this was started, or among the "
+            "installed packages"
+        ) from None
+    if not hasattr(module, name):
+        close = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"{reference!r}: module {module_name} has no {name!r}{hint}")
+    return getattr(module, name)

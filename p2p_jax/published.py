@@ -1,0 +1,60 @@
+"""The published recipes, complete: what a config starts from, and what it is compared with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from p2p_jax.config import complete_experiment, flat
+from p2p_jax.config.options import OPTIONS
+
+
+def pix2pix() -> ConfigDict:
+    """Return pix2pix (Isola et al. 2017): U-Net-256, 70x70 PatchGAN, cGAN + 100 L1, Adam at 2e-4, batches of 1."""
+    return _unlocked({})  # the defaults of all options
+
+
+def cyclegan() -> ConfigDict:
+    """Return CycleGAN (Zhu et al. 2017): ResNet-9, 70x70 PatchGAN, LSGAN + 10 cycle, 100 epochs and 100 of decay."""
+    return _unlocked(
+        {
+            "objective": "p2p_jax:cyclegan",
+            "eval_every": 10_000,
+            "checkpoint_every": 5_000,
+            "best_metric": "cycle",
+            "data": {"source": "unpaired", "val_split": "test"},
+            "generator": {"network": "p2p_jax.nets:ResNet"},
+            "discriminator": {"norm": "instance"},
+            "schedule": {"kind": "linear_decay"},
+            "inference": {"dropout": False},
+        }
+    )
+
+
+def base_of(config: Mapping[str, Any]) -> ConfigDict:
+    """Return the recipe with which a config is compared: the one of its objective, else pix2pix."""
+    return cyclegan() if config["objective"] == "p2p_jax:cyclegan" else pix2pix()
+
+
+def describe(config: ConfigDict, *, changed_only: bool = False) -> list[str]:
+    """Return a config as lines, one an option, in the order of the table.
+
+    Args:
+      config: complete in all sections.
+      changed_only: leave out what is as published.
+
+    Returns:
+      Lines ``name = value``; options that differ from the recipe have a star, and the recipe's value behind.
+    """
+    base, places = flat(base_of(config)), {option.name: i for i, option in enumerate(OPTIONS)}
+    lines = []
+    for name, value in sorted(flat(config).items(), key=lambda item: places.get(item[0], len(places))):
+        if name in base and base[name] == value:
+            lines += [] if changed_only else [f"  {name} = {value!r}"]
+        else:
+            lines.append(f"* {name} = {value!r}" + (f"    (published: {base[name]!r})" if name in base else ""))
+    return lines
+
+
+def _unlocked(options: Mapping[str, Any]) -> ConfigDict:
+    return ConfigDict(complete_experiment(options).to_dict())

@@ -1,0 +1,75 @@
+"""The one door of the command line: verbs, help, version, and nothing heavy before it is needed."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from p2p_jax import __main__ as door
+from p2p_jax import __version__
+from support.processes import run_python
+from support.runs import run_command
+
+
+def test_help_names_every_verb(capsys):
+    for arguments in ([], ["--help"]):
+        door.run(arguments)
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines if line.startswith("  ")] == list(door.VERBS)
+
+
+def test_every_verb_has_its_command(capsys):
+    for name, verb in door.VERBS.items():
+        with pytest.raises(SystemExit) as ended:
+            door.run([name, "--help"])
+        assert not ended.value.code
+        assert "usage: python -m p2p_jax" in capsys.readouterr().out
+        assert callable(importlib.import_module(verb.module).run)
+
+
+def test_an_unknown_verb_is_an_error():
+    assert run_command(door, "trian") == (
+        f"error: trian is not a verb; did you mean train? There are {', '.join(door.VERBS)}"
+    )
+
+
+def test_training_help_lists_every_option(capsys):
+    from p2p_jax.config.options import OPTIONS
+
+    with pytest.raises(SystemExit):
+        door.run(["train", "--help"])
+    printed = capsys.readouterr().out
+    for option in OPTIONS:
+        assert f"  {option.name}  ({option.wanted}; {option.default!r})" in printed
+
+
+def test_a_config_is_shown_whole(capsys):
+    door.run(["config", "quickstart", "--config.loss.lambda_l1=10"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "  objective = 'p2p_jax:pix2pix'"
+    assert "* loss.lambda_l1 = 10.0    (published: 100.0)" in printed
+    assert "  generator.dropout_rate = 0.5" in printed
+    assert len([line for line in printed if line.startswith("*")]) == 16
+    assert (
+        run_command(door, "config", "quickstart", "--config.generator.num_downs=99")
+        == "error: config.generator.num_downs is 99; it must be a whole number in [2, 16]"
+    )
+
+
+def test_the_door_loads_nothing_heavy():
+    code = """
+        import sys
+        from p2p_jax import __main__
+        __main__.run(["--version"])
+        import p2p_jax
+        print([name for name in ("jax", "flax", "numpy", "tensorflow") if name in sys.modules])
+        print(p2p_jax.pix2pix.__name__, p2p_jax.data.load.__name__, hasattr(p2p_jax, "nothing"))
+    """
+    assert run_python(code).splitlines() == [f"p2p_jax {__version__}", "[]", "pix2pix load False"]
+
+
+@pytest.mark.slow
+def test_no_other_module_of_ours_trains_or_does_nothing():
+    result = subprocess.run([sys.executable, "-m", "p2p_jax.train"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "No module named p2p_jax.train" in result.stderr
