@@ -19,7 +19,7 @@ FLOORS = [
     {"loop"},
     {"evaluation", "interop"},
     {"testing", "main", "inspect_data", "prepare_cityscapes", "translate", "evaluate", "study", "train_segmenter"}
-    | {"ablate", "convert", "export", "notebook", "show_config"},
+    | {"ablate", "convert", "export", "notebook", "show_config", "resume"},
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

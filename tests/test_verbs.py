@@ -1,6 +1,7 @@
 """The one door of the command line: verbs, help, version, and nothing heavy before it is needed."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from p2p_jax import __main__ as door
 from p2p_jax import __version__
 from support.processes import run_python
-from support.runs import run_command
+from support.runs import rows_of, run_command
 
 
 def test_help_names_every_verb(capsys):
@@ -55,6 +56,15 @@ def test_a_config_is_shown_whole(capsys):
         run_command(door, "config", "quickstart", "--config.generator.num_downs=99")
         == "error: config.generator.num_downs is 99; it must be a whole number in [2, 16]"
     )
+
+
+def test_a_training_goes_on_from_its_directory_alone(pix2pix_run, tmp_path, capsys):
+    run = shutil.copytree(pix2pix_run, tmp_path / "run")
+    door.run(["resume", str(run), "--config.num_steps=5"])
+    assert "found a checkpoint of step 4" in (printed := capsys.readouterr().out) and "step 5/5" in printed
+    assert rows_of(run)[-1]["step"] == "5"
+    assert "config.seed: stored 0, now 3" in run_command(door, "resume", run, "--config.seed=3")
+    assert run_command(door, "resume", tmp_path).startswith(f"error: {tmp_path} holds no training that could go on")
 
 
 def test_the_door_loads_nothing_heavy():

@@ -1,7 +1,7 @@
 """Configs: the table of options, completing, files, and ``"module:name"`` references."""
 
 from p2p_jax.config.completing import complete, complete_experiment, complete_read_section, complete_section
-from p2p_jax.config.files import differences, find, flat, from_json, load, load_with_overrides, to_json
+from p2p_jax.config.files import differences, find, flat, from_json, load, load_with_overrides, override, to_json
 from p2p_jax.config.option import Option, attribute
 from p2p_jax.config.reference import resolve
 
@@ -18,6 +18,7 @@ __all__ = [
     "from_json",
     "load",
     "load_with_overrides",
+    "override",
     "resolve",
     "to_json",
 ]

@@ -55,32 +55,41 @@ def load(path: str) -> ConfigDict:
 
 
 def load_with_overrides(path: str, overrides: Sequence[str]) -> ConfigDict:
-    """Load a config file, complete it, and change options of it, as the command line does.
+    """Load a config file and change options of it; see ``override``.
+
+    Raises:
+      InputError: no such file, option or flag, or a value that cannot be used; an unknown option's nearest one is
+        named.
+    """
+    return override(load(path), overrides)
+
+
+def override(config: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
+    """Complete a config and change options of it, as the command line does.
 
     A section for which another reader is named (``generator.network``, ``optimizer.factory``, ``objective`` for the
     loss) keeps of the file's options those that the new reader knows.
 
     Args:
-      path: of the file, or its name.
+      config: complete or not.
       overrides: as in ``["--config.data.crop_size=64"]``.
 
     Returns:
       A complete config, locked.
 
     Raises:
-      InputError: no such file, option or flag, or a value that cannot be used; an unknown option's nearest one is
-        named.
+      InputError: no such option or flag, or a value that cannot be used; an unknown option's nearest one is named.
     """
     groups = list(_flags(overrides))
     texts = {name: group[-1].partition("=")[2] or group[-1] for name, group in groups}
-    config = as_dict(load(path))
+    given = as_dict(config)
     for section, naming in READERS.items():
         if f"{section}.{naming}" in texts:
-            config[section] = _with_reader(config.get(section) or {}, section, texts[f"{section}.{naming}"])
+            given[section] = _with_reader(given.get(section) or {}, section, texts[f"{section}.{naming}"])
     # The table's options first: what the free sections hold may depend on them.
     ours = [flag for name, group in groups if name.partition(".")[0] not in FREE_SECTIONS for flag in group]
     of_sections = [flag for name, group in groups if name.partition(".")[0] in FREE_SECTIONS for flag in group]
-    chosen = _overridden(complete(config), ours)
+    chosen = _overridden(complete(given), ours)
     if "objective" in texts:
         chosen.loss = _for_objective(chosen)
     return complete_experiment(_overridden(complete_experiment(chosen), of_sections))

@@ -70,10 +70,9 @@ def _of_class(network: Any) -> dict[str, Option]:
         if field.name in _OF_MODULES or not field.init:
             continue
         default = None if field.default is dataclasses.MISSING else field.default
-        name = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
         options[field.name] = Option(
             field.name,
-            _ANNOTATIONS.get(name, type_of(default)),
+            _annotated(field.type) or type_of(default),
             default,
             bounds=field.metadata.get("bounds", ""),
             choices=field.metadata.get("choices", ()),
@@ -89,8 +88,14 @@ def _of_function(function: Callable, section: str) -> dict[str, Option]:
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.name not in _OF_MODULES:
             bounds = _RATES.get(parameter.name, "") if section == "optimizer" else ""
-            kind = float if parameter.name == "learning_rate" else type_of(parameter.default)
-            kind = float if section == "optimizer" and parameter.name in _RATES else kind
             default = None if parameter.default is parameter.empty else parameter.default
+            kind = float if bounds else _annotated(parameter.annotation) or type_of(default)
+            if kind is int and not _annotated(parameter.annotation):
+                kind = None  # a default of 0 may stand for a number of any kind
             options[parameter.name] = Option(parameter.name, kind, default, bounds=bounds)
     return options
+
+
+def _annotated(annotation: Any) -> type | None:
+    """Return the type that an annotation names, if it is one of an option's."""
+    return _ANNOTATIONS.get(annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""))
