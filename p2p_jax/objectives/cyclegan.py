@@ -21,7 +21,7 @@ from p2p_jax.objectives.base import (
 )
 
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
-# --8<-- [start:options]
+
 LOSS = (
     Option("gan", str, "lsgan", 'lsgan (squared error), vanilla (cross-entropy) or "module:name" of a losses.GanLoss'),
     Option("lambda_gan", float, 1.0, "0 leaves the discriminators out", "[0, inf)"),
@@ -30,7 +30,6 @@ LOSS = (
     Option("lambda_identity", float, 0.0, "as a fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
     Option("pool_size", int, 50, "fakes of each domain kept for its discriminator, over all devices", "[0, 1000000]"),
 )
-# --8<-- [end:options]
 """Options of ``config.loss``."""
 
 

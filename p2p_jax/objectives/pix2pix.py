@@ -21,14 +21,12 @@ from p2p_jax.objectives.base import (
 )
 from p2p_jax.objectives.metrics import full_reference
 
-# --8<-- [start:options]
 LOSS = (
     Option("gan", str, "vanilla", 'vanilla (cross-entropy), lsgan (squares) or "module:name" of a losses.GanLoss'),
     Option("lambda_gan", float, 1.0, "0 leaves the discriminator out", "[0, inf)"),
     Option("lambda_l1", float, 100.0, "weight of the L1 distance to the target", "[0, inf)"),
     Option("conditional", bool, True, "the discriminator sees the input too"),
 )
-# --8<-- [end:options]
 """Options of ``config.loss``."""
 
 
