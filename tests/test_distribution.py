@@ -176,7 +176,7 @@ def test_an_evaluation_measures_outputs_against_targets(weights, tmp_path):
     write_pairs(tmp_path / "pairs" / "train", 3)
     write_pairs(tmp_path / "pairs" / "val", 3, seed=1)
     data = {"data__source": "side_by_side", "data__dir": str(tmp_path / "pairs")}
-    train(small_config(num_steps=1, **data), tmp_path / "run")
+    train(small_config(num_steps=1, batch_size=2, **data), tmp_path / "run")
     found = evaluate(tmp_path / "run", metrics=["fid"], inception=weights)["set_metrics"]["FID and KID"]
     for i, prediction in enumerate(predict(Translator.from_workdir(tmp_path / "run"), "val")):
         for kind, image in (("fakes", prediction.output), ("reals", prediction.target)):
