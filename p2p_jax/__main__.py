@@ -17,7 +17,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("p2p_jax.main", "train a model, or go on with a training"),
-    "resume": Verb("p2p_jax.resume", "go on with a training from its directory alone"),
+    "resume": Verb("p2p_jax.resume", "go on with a training, given only its directory"),
     "translate": Verb("p2p_jax.translate", "translate images, folders, stacks and videos with a trained run"),
     "evaluate": Verb("p2p_jax.evaluate", "score a trained run on a split of its data, with a report"),
     "inspect": Verb("p2p_jax.inspect_data", "look at a data set before training: faults, suggestions, a picture"),

@@ -1,4 +1,4 @@
-"""Go on with a training from its directory alone: its stored config is the experiment.
+"""Go on with a training, given only its directory: the stored config is the experiment.
 
     python -m p2p_jax resume runs/facades [--config.num_steps=160000 ...]
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import p2p_jax
 from p2p_jax import __main__ as door
 from p2p_jax import __version__
 from support.processes import run_python
@@ -77,6 +78,12 @@ def test_the_door_loads_nothing_heavy():
         print(p2p_jax.pix2pix.__name__, p2p_jax.data.load.__name__, hasattr(p2p_jax, "nothing"))
     """
     assert run_python(code).splitlines() == [f"p2p_jax {__version__}", "[]", "pix2pix load False"]
+
+
+def test_every_public_name_loads():
+    assert set(p2p_jax.__all__) == set(p2p_jax._PLACES)
+    for name in p2p_jax.__all__:
+        assert getattr(p2p_jax, name) is not None
 
 
 @pytest.mark.slow

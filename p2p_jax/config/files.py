@@ -127,7 +127,7 @@ def _for_objective(config: ConfigDict) -> ConfigDict:
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """Return a complete config with options changed by flags, each of the type that it has."""
     values, argv = flags.FlagValues(), ["", *overrides]
-    open_config = ConfigDict(_with_placeholders(config.to_dict()))
+    open_config = ConfigDict(_overridable(config.to_dict()))
     try:
         holder = config_flags.DEFINE_config_dict("config", open_config, flag_values=values, sys_argv=argv)
         left = values(argv)
@@ -144,16 +144,13 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return holder.value
 
 
-def _with_placeholders(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tree in which None has the place of any value: flags would not know the type of its successor."""
-    return {
-        key: config_dict.placeholder(object)
-        if value is None
-        else _with_placeholders(value)
-        if isinstance(value, Mapping)
-        else value
-        for key, value in tree.items()
-    }
+def _overridable(value: Any) -> Any:
+    """Return a config's tree in which any value may follow None: flags take the type of what they replace."""
+    if value is None:
+        return config_dict.placeholder(object)
+    if isinstance(value, Mapping):
+        return {key: _overridable(part) for key, part in value.items()}
+    return value
 
 
 def to_json(config: ConfigDict) -> str:

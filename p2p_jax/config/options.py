@@ -25,7 +25,6 @@ _RANGE = (
 )
 
 # fmt: off
-
 OPTIONS = (
     Option("objective", str, "p2p_jax:pix2pix", '"module:function" from a config to an Objective'),
     Option("seed", int, 0, "of everything random: weights, dropout, data order, augmentation", "[0, 4294967295]"),
@@ -91,7 +90,6 @@ FREE_SECTIONS: dict[str, dict[str, Any]] = {
     "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
     "extra": {},
 }
-
 # fmt: on
 
 

@@ -146,4 +146,5 @@ def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Ca
     try:
         return factory(**{**kwargs, "learning_rate": schedule}), schedule
     except TypeError as error:
-        raise InputError(f"config.optimizer does not fit {config.optimizer.factory}: {error}") from error
+        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        raise InputError(f"config.optimizer does not fit {config.optimizer.factory} with {given}: {error}") from error
