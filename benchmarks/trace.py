@@ -14,6 +14,7 @@ import argparse
 import gzip
 import itertools
 import json
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -124,6 +125,30 @@ def busy_lines(events: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {f"{process}, {kind}": np.array(spans) for (process, kind), spans in sorted(found.items())}
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a trace."""
+    return json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+
+
+def kernels(events: list[dict[str, Any]], num_steps: int, count: int = 16) -> list[str]:
+    """Return a line of text for each of the kernels that took a GPU's time most, of equal names but for a number."""
+    processes = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"}
+    found: dict[str, list[float]] = {}
+    for event in events:
+        line = threads.get((event.get("pid"), event.get("tid")), "")
+        if event.get("ph") == "X" and "/device:" in processes.get(event["pid"], "") and "Stream" in line:
+            found.setdefault(re.sub(r"(_\d+)+$", "", event["name"])[:90], []).append(event.get("dur", 0))
+    total = sum(map(sum, found.values())) or 1
+    largest = sorted(found.items(), key=lambda item: -sum(item[1]))[:count]
+    told = [
+        f"{sum(x) / total:6.1%} {sum(x) / 1e3 / num_steps:8.3f} ms a step, {len(x) / num_steps:5.0f} times: {name}"
+        for name, x in largest
+    ]
+    launched = sum(map(len, found.values())) / num_steps
+    return [f"all kernels: {total / 1e3 / num_steps:.3f} ms a step, {launched:.0f} of them", *told]
+
+
 def gaps(spans: np.ndarray) -> np.ndarray:
     """Return the lengths of the pauses between spans [n, 2], which may overlap."""
     spans = spans[np.argsort(spans[:, 0])]
@@ -162,8 +187,9 @@ def main() -> None:
         if args.keep:
             args.keep.mkdir(parents=True, exist_ok=True)
             (args.keep / path.name).write_bytes(path.read_bytes())
-        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    for line in report(busy_lines(events), args.rows * args.log_every):
+        events = read(path)
+    steps = args.rows * args.log_every
+    for line in [*report(busy_lines(events), steps), *kernels(events, steps)]:
         print(line)
 
 

@@ -21,6 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from p2p_jax.images.domains import Domain, of_config
 
+_ROWS_OF_SPEED = 10
+
 
 class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
@@ -40,7 +42,8 @@ class Log:
         self._workdir, self._config = workdir, config
         self._columns = ["step", *columns]
         self._writes = jax.process_index() == 0
-        self._last = (step, time.monotonic())
+        self._reported = collections.deque([(step, time.monotonic())], maxlen=_ROWS_OF_SPEED + 1)
+        self._compiles = True
         self._row: tuple[int, dict[str, float]] = (step, {})
         self._tensorboard = _open_tensorboard(workdir, step) if self._writes else None
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -85,16 +88,24 @@ class Log:
                 self._in_background(self._tensorboard.add_scalar, name, value, step)
 
     def progress(self, step: int, row: Mapping[str, float]) -> None:
-        """Print losses, speed since the last such line, and the time left; take the losses into the row of the step."""
-        last_step, last_time = self._last
-        self._last = (step, time.monotonic())
-        speed = (step - last_step) / max(self._last[1] - last_time, 1e-9)
+        """Print losses, speed over the last rows, and the time left; take the losses into the row of the step.
+
+        Over several rows, because the devices are ahead of the host: where it waits for them, rows come in a bunch.
+        """
+        first, since = self._reported[0]
+        now = time.monotonic()
+        speed = (step - first) / max(now - since, 1e-9)
+        compiling = ", with compiling" if self._compiles else ""
+        if self._compiles:
+            self._compiles = False
+            self._reported.clear()
+        self._reported.append((step, now))
         values = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items())
         left = format_seconds((self._config.num_steps - step) / speed)
         if self._writes:
             print(
                 f"step {step:,}/{self._config.num_steps:,}  {values}  {speed:.3g} steps/s  "
-                f"{speed * self._config.batch_size:.3g} images/s  {left} left",
+                f"{speed * self._config.batch_size:.3g} images/s{compiling}  {left} left",
                 flush=True,
             )
         self.metrics(step, row)

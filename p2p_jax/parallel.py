@@ -112,8 +112,18 @@ def shard_map_update(
     num_steps: int = 1,
     draw: Callable | None = None,
     batch_size: int | None = None,
+    compiler_options: dict[str, Any] | None = None,
 ) -> Step:
-    """Return the step over the devices of all processes; see ``compile_update``."""
+    """Return the step over the devices of all processes; see ``compile_update``.
+
+    Args:
+      update: as the others, see there.
+      devices: of all processes; all at hand by default.
+      num_steps: see there.
+      draw: see there.
+      batch_size: see there.
+      compiler_options: XLA's, beside those that the platform gets; for experiments.
+    """
     mesh = _mesh(devices)
     replicated = PartitionSpec()
     split = replicated if draw else _split_along(int(num_steps > 1))
@@ -129,7 +139,8 @@ def shard_map_update(
         donate_argnums=_donated(),
         # XLA's own order of operations runs independent ones side by side, which gains no time where each fills all
         # cores, and takes more than twice the memory for a CycleGAN step.
-        compiler_options=_on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
+        compiler_options=_on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+        | (compiler_options or {}),
     )
     sharding = NamedSharding(mesh, split)
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, cost, memory, train_step, turns
+from benchmarks import accelerator, cost, lab, memory, trace, train_step, turns
 from benchmarks.experiments import make_config
 from p2p_jax.config import complete
 from p2p_jax.nets import PatchGAN
@@ -381,3 +381,68 @@ def test_memory_is_a_line_in_pixels():
     assert found.temporary == 1000 + 3 * 5 * 128**2
     assert found.images == 2 * 5 * 128**2 * 3 * 4
     assert found.state > 3 * 4 * cost.count_parameters(config)  # parameters, Adam's two moments, statistics
+
+
+def test_lab_tries_what_is_missing(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "lab.json"
+    output.write_text(json.dumps({"pix2pix 1 float32": {"as it is": {"ms": 2.0}}}))
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import json, sys, time\n"
+        "for name in json.loads(sys.argv[-1]):\n"
+        "    print(json.dumps({'begins': name}), flush=True)\n"
+        "    if name == 'cuDNN fusions': sys.exit(3)\n"
+        "    if name == 'channels first': time.sleep(60)\n"
+        "    print('a library speaks', flush=True)\n"
+        "    told = {'ms': 1.0, 'share_of_peak': 0.5, 'peak_gib': 1.0, 'compile_s': 2.0}\n"
+        "    print(json.dumps({'ends': name, 'result': told}), flush=True)\n"
+    )
+    popen = lab.subprocess.Popen
+    monkeypatch.setattr(
+        lab.subprocess, "Popen", lambda command, **rest: popen([sys.executable, str(child), command[-1]], **rest)
+    )
+    given = ["--settings=pix2pix 1 float32", "--variants=as it;cuDNN;channels;true", "--seconds=2", "--minutes=1"]
+    monkeypatch.setattr(sys, "argv", ["lab", f"--output={output}", *given])
+    lab.main()
+    found = json.loads(output.read_text())["pix2pix 1 float32"]
+    assert found.pop("as it is") == {"ms": 2.0}  # not again
+    assert found.pop("cuDNN fusions") == {"error": "its process ended with 3"}
+    assert found.pop("channels first") == {"error": "not done after 2 s"}
+    assert {name: result["ms"] for name, result in found.items()} == {"true float32": 1.0, "as it is, again": 1.0}
+    assert "true float32: 1.00 ms a step, 0.50 of the first, 50.0% of peak" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_lab_rehearses(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", CHEAP_COMPILATION)
+    output = tmp_path / "lab.json"
+    given = [
+        "--settings=pix2pix 2 float32",
+        "--variants=as it is;small maps as matrix products",
+        "--smoke",
+        "--profile",
+    ]
+    monkeypatch.setattr(sys, "argv", ["lab", f"--output={output}", *given])
+    lab.main()
+    found = json.loads(output.read_text())["pix2pix 2 float32"]
+    first = found["as it is"]["losses"]
+    assert len(found) == 5 and first["gen/l1"] > 0
+    for name in set(found) - {"profile"}:
+        assert found[name]["ms"] > 0
+        np.testing.assert_allclose(found[name]["losses"]["gen/l1"], first["gen/l1"], rtol=1e-4)
+    assert found["profile"]["kernels"][0].startswith("all kernels: ")
+
+
+def test_kernels_of_a_trace_are_summed_by_name():
+    names = [
+        {"name": "process_name", "pid": 1, "args": {"name": "/device:GPU:0"}},
+        {"name": "thread_name", "pid": 1, "tid": 2, "args": {"name": "Stream #1(Compute)"}},
+        {"name": "thread_name", "pid": 1, "tid": 3, "args": {"name": "XLA Ops"}},
+    ]
+    spans = [("loop_add_fusion_1", 2, 300), ("loop_add_fusion_12", 2, 500), ("conv", 2, 3200), ("conv", 3, 9999)]
+    events = [{"ph": "X", "name": name, "pid": 1, "tid": tid, "ts": 0, "dur": dur} for name, tid, dur in spans]
+    assert trace.kernels(names + events, num_steps=2) == [
+        "all kernels: 2.000 ms a step, 2 of them",
+        " 80.0%    1.600 ms a step,     0 times: conv",
+        " 20.0%    0.400 ms a step,     1 times: loop_add_fusion",
+    ]

@@ -2,11 +2,13 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from p2p_jax import monitoring
 from p2p_jax.images import lab
 from p2p_jax.images.domains import Domain
 from p2p_jax.monitoring import Log, format_seconds, make_grid, pictures, stop_requests
@@ -133,3 +135,15 @@ def test_stop_requests(signum):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signum) == before
+
+
+def test_speed_is_that_of_several_rows(tmp_path, monkeypatch, capsys):
+    clock = iter([0.0, 100.0, 101.0, 102.0, 102.0])  # the first row compiles; the devices were ahead of the last
+    monkeypatch.setattr(monitoring, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    log = Log(tmp_path, ["train/a"], 0, small_config(num_steps=1000))
+    for step in (10, 20, 30, 40):
+        log.progress(step, {"train/a": 1.0})
+    log.close()
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert ["with compiling" in line for line in lines] == [True, False, False, False]
+    assert [line.split("  ")[2] for line in lines] == ["0.1 steps/s", "10 steps/s", "10 steps/s", "15 steps/s"]

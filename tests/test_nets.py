@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from p2p_jax.errors import InputError
-from p2p_jax.nets import RECEPTIVE_FIELDS, EncoderDecoder, PatchGAN, ResNet, ResNet6, ResNet9, UNet, UNet128, UNet256
+from p2p_jax.nets import (
+    RECEPTIVE_FIELDS,
+    EncoderDecoder,
+    PatchGAN,
+    ResNet,
+    ResNet6,
+    ResNet9,
+    UNet,
+    UNet128,
+    UNet256,
+    layers,
+)
 from p2p_jax.nets.layers import BatchNorm, Conv, InstanceNorm, make_upsampling
 
 
@@ -265,3 +276,28 @@ def test_residual_blocks_add_to_what_comes_in():
     found = deep.apply({"params": params}, x, train=False)
     np.testing.assert_allclose(found, shallow.apply({"params": outer}, x, train=False), atol=1e-6)
     assert np.abs(found).max() > 1e-3
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (1e3, 0.5), (-1e4, 1e3), (5.0, 0.0)])
+def test_moments_in_one_pass_keep_their_digits(mean, deviation):
+    x = (mean + deviation * np.random.RandomState(0).randn(2, 16, 16, 3)).astype(np.float32)
+    found = layers._moments(jnp.asarray(x), (1, 2))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(found[0], exact.mean((1, 2), keepdims=True), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found[1], exact.var((1, 2), keepdims=True), rtol=1e-5, atol=0)
+
+
+def test_gradients_of_moments_equal_autodiff():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3)) + 3
+
+    def by_hand(x):
+        mean = x.mean((0, 1, 2), keepdims=True)
+        return (jnp.sin(mean) * jnp.square(x - mean).mean((0, 1, 2), keepdims=True)).sum()
+
+    def ours(x):
+        mean, var = layers._moments(x, (0, 1, 2))
+        return (jnp.sin(mean) * var).sum()
+
+    np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(by_hand)(x), rtol=1e-4, atol=1e-6)
+    second = [jax.grad(lambda x, f=f: jnp.square(jax.grad(f)(x)).sum())(x) for f in (ours, by_hand)]
+    np.testing.assert_allclose(*second, rtol=1e-3, atol=1e-6)

@@ -106,3 +106,10 @@ def test_files_import_nothing_of_each_other(path):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         assert not [name for name in names if name.startswith(("test_", "conftest"))]
+
+
+def test_gpus_take_products_over_the_smallest_maps(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    taken = {steps: convolution._as_product(steps, most=512) for steps in ((1, 8, 8), (1, 16, 16), (None, 8, 8))}
+    assert list(taken.values()) == [True, False, False]
+    assert not convolution._as_product((1, 8, 8), most=32)

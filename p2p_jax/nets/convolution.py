@@ -1,11 +1,13 @@
-"""Convolution and its transpose, with gradients that are fast on CPUs too.
+"""Convolution and its transpose, with gradients that are fast everywhere.
 
 Everything comes down to the trilinear form <conv(x, k), y> of input, kernel and output, and to its three derivatives:
 ``_correlate(x, k)`` is the convolution, ``_spread(y, k)`` its transpose, ``_kernel_grad(x, y)`` what trains the kernel.
 The gradients of each are the other two, to any order. Accelerators have a routine for every one of them. XLA's CPU back
 end makes some of them of convolutions over dilated, reversed and transposed arrays. So on CPUs all are matrix products
 where the layers are wide: over patches where there are more channels than pixels, and over transformed tiles, which
-saves half of the multiplications, where there are fewer (figures in ``benchmarks/README.md``).
+saves half of the multiplications, where there are fewer. On GPUs the smallest maps are products over patches too: their
+kernels, the largest of a U-Net, are read as they lie, where cuDNN wants them transposed (figures in
+``benchmarks/README.md``).
 """
 
 import math
@@ -19,6 +21,7 @@ from p2p_jax.nets import winograd
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _LEAST_FOR_TILES = 2**28  # multiplications of the plain form
+_MOST_STEPS_ON_GPUS = 64
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -62,6 +65,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
 
 def _as_product(steps: tuple, most: float) -> bool:
     """Tell whether to take a matrix product over patches, of which there are ``prod(steps)``, at most `most`."""
+    if jax.default_backend() == "gpu" and _known(steps):
+        return math.prod(steps) <= min(most, _MOST_STEPS_ON_GPUS)
     return _detours(steps) and math.prod(steps) <= most
 
 
@@ -78,8 +83,12 @@ def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeL
 
 
 def _detours(steps: tuple) -> bool:
-    """Only on CPUs, and only for known sizes: what is exported for any size or platform keeps the plain form."""
-    return jax.default_backend() == "cpu" and all(isinstance(number, int) for number in steps)
+    return jax.default_backend() == "cpu" and _known(steps)
+
+
+def _known(steps: tuple) -> bool:
+    """What is exported for any size or platform keeps the plain form."""
+    return all(isinstance(number, int) for number in steps)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -146,14 +146,11 @@ class BatchNorm(nn.Module):
         else:
             values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
             count = x.size // x.shape[-1]
-            mean = values.mean((0, 1, 2), keepdims=True)
+            mean, var = (x.ravel() for x in _moments(values, (0, 1, 2)))
             if self.axis_name is not None and not self.is_initializing():
                 count *= lax.psum(1, self.axis_name)
-                mean = lax.pmean(mean, self.axis_name)
-            var = _variance(values, mean, (0, 1, 2))
-            if self.axis_name is not None and not self.is_initializing():
-                var = lax.pmean(var, self.axis_name)
-            mean, var = mean.ravel(), var.ravel()
+                own, mean = mean, lax.pmean(mean, self.axis_name)
+                var = lax.pmean(var + jnp.square(own - mean), self.axis_name)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 keep = self.momentum
@@ -179,8 +176,7 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise [B, H, W, C]."""
         values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        mean = values.mean((1, 2), keepdims=True)
-        var = _variance(values, mean, (1, 2))
+        mean, var = _moments(values, (1, 2))
         factor = lax.rsqrt(var + self.epsilon)
         shift = -mean * factor
         if self.affine:
@@ -195,19 +191,28 @@ def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array
     return 1 + 0.02 * jax.random.normal(rng, shape, dtype)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _variance(x: jax.Array, mean: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Return the mean square of ``x - mean`` over some axes, which are kept."""
-    return jnp.square(x - mean).mean(axes, keepdims=True)
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Return mean and variance over some axes, which are kept, in one pass over the data.
+
+    Both sums are of the differences to one of the values (Chan et al. 1983): so a mean that is large beside the
+    deviation costs no digits.
+    """
+    pivot = lax.stop_gradient(x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))])
+    shifted = x - pivot
+    mean = shifted.mean(axes, keepdims=True)
+    var = jnp.square(shifted).mean(axes, keepdims=True) - jnp.square(mean)
+    return mean + pivot, jnp.maximum(var, 0)
 
 
-@_variance.defjvp
-def _variance_jvp(axes, primals, tangents):
+@_moments.defjvp
+def _moments_jvp(axes, primals, tangents):
     # Of 2 (x - mean) (dx - dmean) every product is averaged by itself: so gradients need `x` as it came in, where
     # autodiff (and XLA, which sees the same difference twice) would keep a centred map in float32 beside it.
-    (x, mean), (dx, dmean) = primals, tangents
-    moved = (x * dx).mean(axes, keepdims=True) - mean * dx.mean(axes, keepdims=True)
-    return _variance(x, mean, axes), 2 * (moved - dmean * (x.mean(axes, keepdims=True) - mean))
+    (x,), (dx,) = primals, tangents
+    mean, var = _moments(x, axes)
+    dmean = dx.mean(axes, keepdims=True)
+    return (mean, var), (dmean, 2 * ((x * dx).mean(axes, keepdims=True) - mean * dmean))
 
 
 def _affine(x: jax.Array, factor: jax.Array, shift: jax.Array, dtype: Any) -> jax.Array:
