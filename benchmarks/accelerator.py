@@ -90,7 +90,7 @@ def facades_arguments(args: argparse.Namespace, dtype: str) -> list[str]:
 def train_facades(args: argparse.Namespace) -> None:
     """Train as the command line does, then write what only this process can tell."""
     from p2p_jax import main
-    from p2p_jax.checkpoint import read_config, saved_steps
+    from p2p_jax.training.checkpoint import read_config, saved_steps
 
     workdir = args.output / f"facades_{args.run}"
     resumed_at = max(saved_steps(workdir), default=0) if workdir.exists() else 0

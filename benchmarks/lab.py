@@ -68,9 +68,9 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
 
     from benchmarks import cost
     from benchmarks.train_step import random_pair
-    from p2p_jax import parallel
     from p2p_jax.config import resolve
     from p2p_jax.nets import convolution, layers
+    from p2p_jax.training import parallel
 
     def two_passes(x, axes):
         mean = x.mean(axes, keepdims=True)

@@ -34,9 +34,9 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from benchmarks.experiments import make_config
-from p2p_jax import parallel
 from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import image_shapes
+from p2p_jax.training import parallel
 
 CARDS = (16, 24, 80, 141)
 """Memory of devices in GiB (makers say GB)."""

@@ -53,7 +53,7 @@ def memory_data(config: Any, *, resident: bool) -> Any:
     data = Data(num_train=_IMAGES, num_val=0, fingerprint="", train=batches, validation=lambda batch_size: iter(()))
     if not resident:
         return data
-    from p2p_jax.resident import Resident
+    from p2p_jax.data.on_device import Resident
 
     def draw(arrays, positions):
         return {name: x[positions % _IMAGES].astype("float32") / 127.5 - 1 for name, x in arrays.items()}
@@ -66,7 +66,7 @@ def record(args: argparse.Namespace, folder: Path) -> Path:
     import jax
 
     import p2p_jax
-    from p2p_jax.monitoring import Log
+    from p2p_jax.training.monitoring import Log
 
     every = args.log_every
     first = (2 + args.sample_every // every) * every  # the first row and the first grid contain a compilation

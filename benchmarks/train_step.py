@@ -37,12 +37,12 @@ def resident_data(config, folder: Path):
     """Make images for an experiment in a folder, and load them as ``config.data.resident`` does.
 
     Returns:
-      What ``resident.load`` returns.
+      What ``on_device.load`` returns.
     """
     from PIL import Image
 
-    from p2p_jax import resident
     from p2p_jax.config import complete
+    from p2p_jax.data import on_device
 
     random, side = np.random.RandomState(0), config.data.load_size
     paired = config.objective == "p2p_jax:pix2pix"
@@ -52,7 +52,7 @@ def resident_data(config, folder: Path):
             smooth = Image.fromarray(random.randint(0, 256, (8, 16 if paired else 8, 3), np.uint8))
             smooth.resize((2 * side if paired else side, side)).save(folder / name / f"{i}.jpg")
     data = {"source": "side_by_side" if paired else "unpaired", "dir": str(folder), "val_split": "", "resident": True}
-    return resident.load(complete({**config.to_dict(), "data": {**config.data.to_dict(), **data}}))
+    return on_device.load(complete({**config.to_dict(), "data": {**config.data.to_dict(), **data}}))
 
 
 def jax_step(config, *, from_resident: bool = False, num_steps: int = 1) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -68,8 +68,8 @@ def jax_step(config, *, from_resident: bool = False, num_steps: int = 1) -> tupl
     """
     import jax
 
-    from p2p_jax import parallel
     from p2p_jax.config import resolve
+    from p2p_jax.training import parallel
 
     objective = resolve(config.objective)(config)
     batch = dict(zip(("real_a", "real_b"), random_pair(config.data.crop_size, config.batch_size), strict=True))
@@ -97,9 +97,10 @@ def _prepare_jax(args: argparse.Namespace):
     import jax
 
     from benchmarks import cost
-    from p2p_jax import host_memory, parallel
+    from p2p_jax.process import freed_memory
+    from p2p_jax.training import parallel
 
-    host_memory.keep_freed_memory()  # as training does before all else
+    freed_memory.keep_freed_memory()  # as training does before all else
     if jax.device_count() != args.devices:
         raise RuntimeError(f"JAX sees {jax.device_count()} devices, not {args.devices}: see --devices")
     device = jax.devices()[0]

@@ -38,10 +38,10 @@ def write_run(config, workdir: Path) -> None:
     """Write what training would leave after its first step, but for the training."""
     import jax
 
-    from p2p_jax.checkpoint import Checkpoints
     from p2p_jax.config import resolve, to_json
     from p2p_jax.config.options import image_shapes
-    from p2p_jax.monitoring import write_atomically
+    from p2p_jax.training.checkpoint import Checkpoints
+    from p2p_jax.training.monitoring import write_atomically
 
     batch = {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
     state = jax.jit(resolve(config.objective)(config).init)(jax.random.key(0), batch)

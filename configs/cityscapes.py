@@ -1,6 +1,6 @@
 """Cityscapes, label maps to photographs: Tables 1 to 3 of the pix2pix paper.
 
-    python -m p2p_jax.prepare_cityscapes --gtfine gtFine_trainvaltest.zip --photos leftImg8bit_trainvaltest.zip \
+    python -m p2p_jax cityscapes --gtfine gtFine_trainvaltest.zip --photos leftImg8bit_trainvaltest.zip \
         --output data/cityscapes
     python -m p2p_jax.main --config configs/cityscapes.py --workdir runs/cityscapes \
         --config.data.dir=data/cityscapes

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from p2p_jax.config import load as load_config
     from p2p_jax.errors import InputError, TrainingDivergedError
     from p2p_jax.inference import Translator
-    from p2p_jax.loop import train
     from p2p_jax.objectives import Objective, cyclegan, losses, pix2pix
+    from p2p_jax.process.settings import prepare_process
+    from p2p_jax.training.loop import train
 
 __version__ = "0.1.0"
 _PLACES = {
@@ -26,8 +27,9 @@ _PLACES = {
     "losses": "p2p_jax.objectives.losses",
     "nets": "p2p_jax.nets",
     "pix2pix": "p2p_jax.objectives:pix2pix",
+    "prepare_process": "p2p_jax.process.settings:prepare_process",
     "published": "p2p_jax.published",
-    "train": "p2p_jax.loop:train",
+    "train": "p2p_jax.training.loop:train",
 }
 __all__ = [
     "InputError",
@@ -39,6 +41,7 @@ __all__ = [
     "losses",
     "nets",
     "pix2pix",
+    "prepare_process",
     "published",
     "train",
 ]

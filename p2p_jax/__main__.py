@@ -16,18 +16,19 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "train": Verb("p2p_jax.main", "train a model, or go on with a training"),
-    "resume": Verb("p2p_jax.resume", "go on with a training, given only its directory"),
-    "translate": Verb("p2p_jax.translate", "translate images, folders, stacks and videos with a trained run"),
-    "evaluate": Verb("p2p_jax.evaluate", "score a trained run on a split of its data, with a report"),
-    "inspect": Verb("p2p_jax.inspect_data", "look at a data set before training: faults, suggestions, a picture"),
-    "convert": Verb("p2p_jax.convert", "make a run of weights of the PyTorch or TensorFlow release"),
-    "export": Verb("p2p_jax.export", "write a trained generator as ONNX, StableHLO or for PyTorch"),
-    "ablate": Verb("p2p_jax.ablate", "train and score the rows of the pix2pix paper's tables"),
-    "study": Verb("p2p_jax.study", "make, serve and analyse a perceptual study"),
-    "segmenter": Verb("p2p_jax.train_segmenter", "train the segmenter of the FCN score"),
-    "cityscapes": Verb("p2p_jax.prepare_cityscapes", "make pairs of the official Cityscapes archives"),
-    "config": Verb("p2p_jax.show_config", "print all options of a config, with a star at those that differ"),
+    "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training"),
+    "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory"),
+    "translate": Verb("p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run"),
+    "evaluate": Verb("p2p_jax.commands.evaluate", "score a trained run on a split of its data, with a report"),
+    "inspect": Verb("p2p_jax.commands.inspect", "look at a data set before training: faults, suggestions, a picture"),
+    "convert": Verb("p2p_jax.commands.convert", "make a run of weights of the PyTorch or TensorFlow release"),
+    "export": Verb("p2p_jax.commands.export", "write a trained generator as ONNX, StableHLO or for PyTorch"),
+    "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
+    "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study"),
+    "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score"),
+    "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),
+    "runs": Verb("p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation"),
+    "config": Verb("p2p_jax.commands.config", "print all options of a config, with a star at those that differ"),
 }
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax import parallel
 from p2p_jax.config.options import image_shapes
 from p2p_jax.objectives import Objective
+from p2p_jax.training import parallel
 
 
 def check_objective(objective: Objective, config: ConfigDict, *, run: bool = True) -> None:

@@ -262,7 +262,7 @@ def test_unknown_name_lists_the_names(cache):
 
 
 def test_cityscapes_names_the_command_that_prepares_it(cache):
-    with pytest.raises(InputError, match="python -m p2p_jax.prepare_cityscapes --gtfine"):
+    with pytest.raises(InputError, match="python -m p2p_jax cityscapes --gtfine"):
         archives.fetch("cityscapes", cache)
     assert not cache.exists()
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import Translator, evaluation, train, translate
+from p2p_jax import Translator, evaluation, train
+from p2p_jax.commands import translate
 from p2p_jax.data import load, load_split
-from p2p_jax.data.toy_facades import render
+from p2p_jax.data.toy.facades import render
 from p2p_jax.images import formats
 from support.configs import small_config
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from p2p_jax import Translator, parallel, train
+from p2p_jax import Translator, train
 from p2p_jax.config import resolve
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import BatchNorm, InstanceNorm
+from p2p_jax.training import parallel
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch
 from support.runs import memory_data

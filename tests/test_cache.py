@@ -8,8 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from p2p_jax import cache
-from p2p_jax.compilation_cache import use_compilation_cache
+from p2p_jax.process import cache_folder
+from p2p_jax.process.compiled_programs import use_compilation_cache
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ def test_directory(monkeypatch, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache.directory() == Path(expected)
+    assert cache_folder.directory() == Path(expected)
 
 
 def test_processor_is_told_by_what_it_can_do(monkeypatch):
     def named(cpuinfo):
         monkeypatch.setattr(Path, "read_text", lambda path: cpuinfo)
-        return cache.processor()
+        return cache_folder.processor()
 
     one = named("processor: 0\nflags\t\t: sse avx\ncpu MHz: 900\n\nprocessor: 1\nflags: sse avx\n")
     assert named("processor: 3\ncpu MHz: 1200\nflags\t\t: sse avx\n") == one
@@ -45,15 +45,15 @@ def test_the_oldest_files_go_first(tmp_path):
         (tmp_path / name).write_bytes(bytes(100))
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     os.utime(tmp_path / "inner/oldest", (2e9, 0))  # old, but read lately
-    cache.remove_oldest(tmp_path, 400)
+    cache_folder.remove_oldest(tmp_path, 400)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
-    cache.remove_oldest(tmp_path, 250)
+    cache_folder.remove_oldest(tmp_path, 250)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["new", "oldest"]
 
 
 _COMPILE = """
 import jax
-from p2p_jax.compilation_cache import use_compilation_cache
+from p2p_jax.process.compiled_programs import use_compilation_cache
 use_compilation_cache()
 use_compilation_cache()
 events = []
@@ -74,7 +74,7 @@ def compile_elsewhere(folder):
 def test_programs_are_found_again(tmp_path):
     (value, hits, kept), _ = compile_elsewhere(tmp_path)
     assert (value, hits) == (7, 0) and kept >= 1
-    folder = tmp_path / "compiled" / cache.processor()
+    folder = tmp_path / "compiled" / cache_folder.processor()
     assert len(list(folder.iterdir())) >= kept
     assert compile_elsewhere(tmp_path)[0] == [7, kept, 0]
     for path in folder.iterdir():

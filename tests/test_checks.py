@@ -55,9 +55,7 @@ def test_every_fault_is_found_and_the_first_is_raised(root):
     assert found[2].startswith("A/0.png is 20x16 pixels but its partner")
     data = small_config(data__source="folders", data__dir=str(root)).data
     layout = layouts.find(data, "train")
-    with pytest.raises(
-        InputError, match=r"A.1\.png cannot .* \(and 2 more files: run python -m p2p_jax\.inspect_data\)"
-    ):
+    with pytest.raises(InputError, match=r"A.1\.png cannot .* \(and 2 more files: run python -m p2p_jax inspect\)"):
         checks.require(layout, of_files(data), data)
 
 

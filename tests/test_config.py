@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from make_config_fixtures import FIXTURES, NAMES, resolved
 from p2p_jax import published
+from p2p_jax.cluster.distributed import joined
 from p2p_jax.config import (
     complete,
     complete_experiment,
@@ -23,10 +24,9 @@ from p2p_jax.config import (
     to_json,
 )
 from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
-from p2p_jax.distributed import joined
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import find_palette
-from p2p_jax.loop import train
+from p2p_jax.training.loop import train
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch
 from support.runs import memory_data

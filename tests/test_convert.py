@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import Translator, convert, evaluate, train, translate
-from p2p_jax.checkpoint import read_config
+from p2p_jax import Translator, train
+from p2p_jax.commands import convert, evaluate, translate
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import open_run
 from p2p_jax.interop import Options, write_torch
 from p2p_jax.interop import convert as convert_in_python
+from p2p_jax.training.checkpoint import read_config
 from support.configs import small_config, small_cyclegan_config
 from support.images import to_uint8
 from support.runs import learnable_data, rows_of
@@ -177,7 +178,7 @@ def test_what_the_release_does_not_have_is_not_written(tmp_path, pix2pix_run):
             write_torch(other, tmp_path / "files")
     with pytest.raises(InputError, match="choose AtoB or BtoA"):
         write_torch(run, tmp_path / "G.pth", "atob")
-    with pytest.raises(InputError, match="--direction chooses a generator for one FILE.pth"):
+    with pytest.raises(InputError, match="`direction` chooses a generator for one FILE.pth"):
         write_torch(run, tmp_path / "files", "BtoA")
     other = run._replace(config=small_config(generator__base_width=8))
     with pytest.raises(InputError, match="weights are not those of the p2p_jax.nets:UNet that the config describes"):
@@ -324,7 +325,7 @@ def test_options_that_would_do_nothing_are_refused(tmp_path):
     ]:
         with pytest.raises(SystemExit, match=message):
             run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run", *options)
-    with pytest.raises(InputError, match="--concat is 'both'; choose one of skip_up, up_skip"):
+    with pytest.raises(InputError, match="concat=both; choose one of skip_up, up_skip"):
         convert_in_python(tmp_path / "G.pth", tmp_path / "run", options=Options(concat="both"))
     assert sorted(tmp_path.iterdir()) == before
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import p2p_jax
-from p2p_jax import parallel
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
 from p2p_jax.testing import check_objective
+from p2p_jax.training import parallel
 from support.configs import SGD, small_cyclegan_config
 from support.images import random_batch
 from support.networks import PIXEL_GAN, TINY

@@ -8,7 +8,7 @@ from PIL import Image
 
 from p2p_jax.data import from_arrays, load
 from p2p_jax.data.files import describe_duplicates, find_duplicates
-from p2p_jax.data.sources import make_source
+from p2p_jax.data.stream.sources import make_source
 from p2p_jax.errors import InputError
 from support.comparers import assert_equal_batches
 from support.configs import pairs_config, small_config

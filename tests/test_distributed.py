@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 import p2p_jax.main
-from p2p_jax import checkpoint, distributed, witness
+from p2p_jax.cluster import distributed, witness
 from p2p_jax.errors import InputError
+from p2p_jax.training import checkpoint
 from support.configs import SGD, SMALL, SMALL_CYCLEGAN
 from support.networks import PIXEL_GAN
 from support.networks import TINY as TINY_GENERATOR
@@ -25,7 +26,7 @@ AGAIN = "start all processes again with the same command, on any number of hosts
 # A config file that also notes which images its process reads.
 RECORDING = """
 import jax, numpy as np
-from p2p_jax.data import pipeline
+from p2p_jax.data.stream import pipeline
 read = pipeline._train_batches
 
 def noted(*args):
@@ -113,9 +114,9 @@ def assert_ended_alike(one, two):
 
 # The command on noise in memory, so that TensorFlow is not loaded, and with a shorter patience.
 WITHOUT_TENSORFLOW = """
-    import support, jax, p2p_jax.main, p2p_jax.start
+    import support, jax, p2p_jax.main, p2p_jax.training.start
     from support.runs import memory_data
-    from p2p_jax import distributed
+    from p2p_jax.cluster import distributed
 
     def load(config, process_index, process_count):
         data, share = memory_data(config), config.batch_size // process_count
@@ -129,7 +130,7 @@ WITHOUT_TENSORFLOW = """
 
         return data._replace(train=train, validation=validation)
 
-    p2p_jax.start.load = load
+    p2p_jax.training.start.load = load
     distributed._SILENCE_LIMIT = 5
     p2p_jax.main.run()
 """
@@ -229,7 +230,7 @@ def test_stopping_one_process_stops_all_in_order(tmp_path):
 CHECKS = """
     import json, pathlib, sys, support, jax
     from support.configs import small_config
-    from p2p_jax import distributed
+    from p2p_jax.cluster import distributed
     from p2p_jax.errors import InputError
     distributed._SHARED_LIMIT = 2
     distributed._initialize()
@@ -261,7 +262,7 @@ def test_what_must_be_the_same_for_all(tmp_path):
         assert list(found) == ["another seed", "not shared", "not same"]
         assert found["not same"] == "the text of process 1 is not that of process 0; mend it"
         assert found["not shared"].startswith(
-            f"--workdir {tmp_path / str(index)} is not one directory for all: process 1"
+            f"workdir={tmp_path / str(index)} is not one directory for all: process 1"
         )
         assert "the config of process 1 is not that of process 0; start all with the same" in found["another seed"]
     assert said[1]["another seed"].endswith("\n  config.seed: process 0 has 0, this one 1")

@@ -119,7 +119,7 @@ def test_weights_of_another_network_are_refused(torch_fidelity, weights, folders
     torch.save({"fc.weight": torch.zeros(1000, 2048)}, other)
     torn.write_bytes(weights.read_bytes()[:5000])
     for path in (other, torn, tmp_path / "nowhere.pth"):
-        with pytest.raises(InputError, match=rf"--inception {path} does not hold the weights"):
+        with pytest.raises(InputError, match=rf"inception={path} does not hold the weights"):
             fid_kid(*folders, weights=path)
 
 
@@ -142,7 +142,7 @@ def test_a_failed_download_says_how_to_give_the_file(torch_fidelity, folders, mo
 
     module = sys.modules[torch_fidelity.FeatureExtractorInceptionV3.__module__]
     monkeypatch.setattr(module, "load_state_dict_from_url", unreachable)
-    with pytest.raises(InputError, match=r"not be downloaded \(no route to host\).*--inception FILE"):
+    with pytest.raises(InputError, match=r"not be downloaded \(no route to host\).*inception=FILE"):
         fid_kid(*folders)
 
 

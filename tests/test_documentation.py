@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from PIL import Image
 
 import p2p_jax.__main__
 from p2p_jax import main
+from p2p_jax.commands import train
 from p2p_jax.config import complete, load, load_with_overrides, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +45,8 @@ LINES = [
     ]
     for line in re.sub(r"\\\n\s*", "", text).splitlines()
 ]
-COMMANDS = list(dict.fromkeys(line for line in LINES if "python -m p2p_jax." in line))
-VERBS = list(dict.fromkeys(line for line in LINES if line.startswith("python -m p2p_jax ")))
-TRAINING = [line.split("python -m p2p_jax.main ")[1] for line in COMMANDS if "p2p_jax.main" in line]
+TRAINING = list(dict.fromkeys(line.split("python -m p2p_jax.main ")[1] for line in LINES if "p2p_jax.main " in line))
+VERBS = list(dict.fromkeys(line.split("python -m p2p_jax ")[1] for line in LINES if "python -m p2p_jax " in line))
 WITHOUT_DOWNLOAD = {  # of those that differ in the folder or the number of steps alone, the last
     " ".join(re.sub(r"--workdir \S+|--config\.num_steps=\S+|#.*", "", line).split()): line
     for line in TRAINING
@@ -97,8 +96,8 @@ def write_photos(source):
 
 
 def config_of(command):
-    args, overrides = main._parser().parse_known_args(shlex.split(command))
-    return complete(load_with_overrides(args.config, overrides))
+    args = train.parser().read(shlex.split(command))
+    return complete(load_with_overrides(args.config, args.overrides))
 
 
 def test_files_that_readers_write_are_known():
@@ -133,45 +132,35 @@ def test_training_commands_run(folder, command):
     assert summary.read_text().startswith(f"Finished: 1 steps of {config.objective}")
 
 
-def arguments_of(name, *words):
-    found = [shlex.split(line.split(f"p2p_jax.{name} ")[1]) for line in COMMANDS if f"p2p_jax.{name} " in line]
+def arguments_of(verb, *words):
+    found = [shlex.split(line)[1:] for line in VERBS if line.startswith(f"{verb} ")]
     return [arguments for arguments in found if all(word in arguments for word in words)]
 
 
-def run(name, arguments):
+def run(verb, arguments):
     with contextlib.suppress(SystemExit):
-        importlib.import_module(f"p2p_jax.{name}").run(arguments)
+        p2p_jax.__main__.run([verb, *arguments])
 
 
-COMMANDS_ON_A_RUN = ["translate", "evaluate", "train_segmenter", "ablate", "study", "convert", "export"]
+def test_verbs_are_printed():
+    printed = {line.split()[0] for line in VERBS}
+    assert printed == set(p2p_jax.__main__.VERBS) - {"train"}
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-def test_every_command_exists(monkeypatch, capsys):
-    modules = {re.search(r"python -m (p2p_jax\.\w+)", line)[1] for line in COMMANDS}
-    assert modules == {f"p2p_jax.{name}" for name in {"main", "prepare_cityscapes", "inspect_data", *COMMANDS_ON_A_RUN}}
-    for module in sorted(modules):  # as python -m runs them
-        monkeypatch.setattr(sys, "argv", [module, "--help"])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module(module, run_name="__main__")
-        assert not ended.value.code
-        assert f"usage: python -m {module}" in capsys.readouterr().out
-
-
-def test_verbs_run_as_printed(folder, capsys):
-    assert [shlex.split(line)[3] for line in VERBS] == ["config"]
-    for line in VERBS:
-        p2p_jax.__main__.run(shlex.split(line)[3:])
+def test_configs_are_shown_as_printed(folder, capsys):
+    for arguments in arguments_of("config"):
+        run("config", arguments)
     printed = capsys.readouterr().out
     assert "* batch_size = 4    (published: 1)" in printed and "  data.flip = True" in printed
 
 
-@pytest.mark.parametrize("name", COMMANDS_ON_A_RUN)
-def test_commands_on_a_run_parse(name):
-    commands = arguments_of(name)
+@pytest.mark.parametrize("verb", [verb for verb in p2p_jax.__main__.VERBS if verb not in ("train", "runs")])
+def test_commands_parse_as_printed(verb):
+    command = importlib.import_module(p2p_jax.__main__.VERBS[verb].module)
+    commands = arguments_of(verb)
     assert commands
     for arguments in commands:
-        assert vars(importlib.import_module(f"p2p_jax.{name}")._parser().parse_args(arguments))
+        assert vars(command.parser().read(arguments))
 
 
 @pytest.mark.slow
@@ -189,7 +178,7 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     for arguments in arguments_of("evaluate"):
         if "--segmenter" not in arguments:
             run("evaluate", arguments)
-            workdir = Path(arguments[arguments.index("--workdir") + 1])
+            workdir = Path(arguments[0])
             results = json.loads((workdir / "evaluation" / "val_4" / "results.json").read_text())
             assert results["metrics"]["l1"]["count"] == results["num_images"] == 100
     run("study", arguments_of("study", "make")[0])
@@ -201,8 +190,8 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
 @pytest.mark.slow
 def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
     shutil.copytree(pix2pix_run, folder / "runs" / "mine")
-    (arguments,) = arguments_of("train_segmenter")
-    run("train_segmenter", [*arguments, "--num_steps", "2", "--base_width", "4"])
+    (arguments,) = arguments_of("segmenter")
+    run("segmenter", [*arguments, "--num_steps", "2", "--base_width", "4"])
     (arguments,) = arguments_of("evaluate", "--segmenter")
     run("evaluate", arguments)
     results = json.loads((folder / "runs" / "mine" / "evaluation" / "val_4" / "results.json").read_text())
@@ -212,8 +201,8 @@ def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
 @pytest.mark.slow
 def test_data_sets_are_inspected_as_printed(folder, capsys):
     write_photos("side_by_side")
-    for arguments in arguments_of("inspect_data"):
-        run("inspect_data", arguments)
+    for arguments in arguments_of("inspect"):
+        run("inspect", arguments)
     assert "3 pairs" in capsys.readouterr().out
 
 

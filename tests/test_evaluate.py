@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import Translator, cyclegan, evaluate, train
-from p2p_jax.checkpoint import read_config
+from p2p_jax import Translator, cyclegan, train
+from p2p_jax.commands import evaluate
 from p2p_jax.data import load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
 from p2p_jax.images import pictures
 from p2p_jax.images.palettes import CMP_FACADES, nearest_labels
+from p2p_jax.training.checkpoint import read_config
 from support.comparers import same_pixels
 from support.configs import small_config, small_cyclegan_config
 from support.images import noise, save, to_uint8
@@ -26,12 +27,12 @@ from support.runs import translate_files as translate
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Toy facades as side-by-side files, photograph left, of twice the size that the network sees."""
-    from p2p_jax.data import toy_facades
+    from p2p_jax.data.toy import facades
 
     folder = tmp_path_factory.mktemp("pairs")
     for split, count in (("train", 8), ("val", 5), ("test", 3)):
         for i in range(count):
-            facade = toy_facades.render(i, split, 32)
+            facade = facades.render(i, split, 32)
             save(folder / split / f"house_{i}.png", np.concatenate([facade.photo, facade.labels], axis=1))
     return folder
 

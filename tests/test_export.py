@@ -17,8 +17,8 @@ from jax import lax
 
 import support.images
 from p2p_jax import InputError, Translator
+from p2p_jax.commands.export import run as command
 from p2p_jax.config import complete, resolve
-from p2p_jax.export import run as command
 from p2p_jax.interop import exporting, onnx_format
 from p2p_jax.interop.exporting import export
 from p2p_jax.interop.flattening import flatten
@@ -206,7 +206,7 @@ def test_bytes_in_and_out_in_onnx(small_run, tmp_path):
 def test_labels_are_no_numbers(tmp_path):
     data = {"kind_a": "labels", "channels_a": 5, "direction": "AtoB"}
     workdir = save_run(tmp_path / "run", {"data": data})
-    with pytest.raises(InputError, match="--pixels: the run takes labels.*leave --pixels out"):
+    with pytest.raises(InputError, match="`pixels`: the run takes labels.*leave `pixels` out"):
         export(workdir, "stablehlo", tmp_path / "f", pixels=True)
     assert export(workdir, "stablehlo", tmp_path / "f").metadata["input"]["channels"] == 5
 
@@ -283,7 +283,7 @@ def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "pdf"}, "--format pdf: choose one of onnx, stablehlo"),
+        ({"format": "pdf"}, "format=pdf: choose one of onnx, stablehlo"),
         ({"output": "."}, "is a folder; name a file"),
         ({"workdir": "nothing"}, "nothing holds no trained run"),
         ({"checkpoint": "3"}, "no checkpoint 3"),
@@ -332,7 +332,7 @@ def test_only_exports_are_replaced(small_run, tmp_path):
 )
 def test_a_missing_extra_is_named(small_run, tmp_path, monkeypatch, format, module, install):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=f"--format {format} needs .*pip install {install}"):
+    with pytest.raises(InputError, match=f"format={format} needs .*pip install {install}"):
         export(small_run, format, tmp_path / "f")
 
 
@@ -345,7 +345,7 @@ def test_what_cannot_be_converted_is_named(small_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(jax2onnx, "to_onnx", fail)
     with pytest.raises(
-        InputError, match=r"cannot convert this network \(no plugin for primitive x\); --format stablehlo"
+        InputError, match=r"cannot convert this network \(no plugin for primitive x\); format=stablehlo"
     ):
         export(small_run, "onnx", tmp_path / "f")
     assert not list(tmp_path.iterdir())

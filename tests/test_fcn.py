@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import train_segmenter
-from p2p_jax.checkpoint import Checkpoints
+from p2p_jax.commands import segmenter as command
 from p2p_jax.config import to_json
-from p2p_jax.data import toy_facades
-from p2p_jax.data.toy_facades import render
+from p2p_jax.data.toy import facades as toy_facades
+from p2p_jax.data.toy.facades import render
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import fcn_training
 from p2p_jax.evaluation.fcn import FCN, OwnSegmenter, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
 from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
+from p2p_jax.training.checkpoint import Checkpoints
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config
 from support.images import noise
@@ -234,7 +234,7 @@ def test_directories_are_guarded(trained, tmp_path):
     target = tmp_path / "deep" / "fcn"
     segmenter.save(target)
     assert sorted(path.name for path in target.iterdir()) == ["params.msgpack", "segmenter.json"]
-    with pytest.raises(InputError, match="holds a segmenter; .* --overwrite"):
+    with pytest.raises(InputError, match="holds a segmenter; .* `overwrite`"):
         segmenter.save(target)
     other = OwnSegmenter(segmenter.variables, segmenter.facts | {"note": "second"})
     other.save(target, overwrite=True)
@@ -242,7 +242,7 @@ def test_directories_are_guarded(trained, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["fcn"]
     precious = tmp_path / "photos"
     precious.mkdir()
-    with pytest.raises(InputError, match="holds no segmenter; choose another --output"):
+    with pytest.raises(InputError, match="holds no segmenter; choose another `output`"):
         segmenter.save(precious, overwrite=True)
     with pytest.raises(InputError, match="holds no segmenter .*make one"):
         load_fcn(precious)
@@ -286,7 +286,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     write_run(tmp_path / "run", small_config())
     output = tmp_path / "fcn"
     arguments = ["--workdir", str(tmp_path / "run"), "--output", str(output), "--num_steps", "2", "--base_width", "2"]
-    train_segmenter.run([*arguments, "--seed", "3"])
+    command.run([*arguments, "--seed", "3"])
     told = capsys.readouterr().out
     assert "12 photographs of train; classes: background, facade, window" in told
     assert len(given["examples"]) == 12 and len(given["validation"]) == 6
@@ -304,9 +304,9 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert segmenter.facts["validation"]["pixel_accuracy"] == pytest.approx(accuracy, abs=0)
     assert f"on 6 real photographs of val: pixel accuracy {accuracy:.4f}" in told
     with pytest.raises(SystemExit, match="error: .*fcn holds a segmenter"):
-        train_segmenter.run(arguments)
+        command.run(arguments)
 
-    train_segmenter.run([*arguments, "--size", "8", "--overwrite"])
+    command.run([*arguments, "--size", "8", "--overwrite"])
     assert given["examples"][0][1].shape == (8, 8)
     assert load_fcn(output).facts["crop_size"] == 8
 
@@ -320,12 +320,12 @@ def test_command_refuses(tmp_path, monkeypatch):
             f"from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({config.to_dict()!r})\n"
         )
         with pytest.raises(SystemExit, match=message):
-            train_segmenter.run(["--config", str(config_file), "--output", str(tmp_path / "fcn"), *arguments])
+            command.run(["--config", str(config_file), "--output", str(tmp_path / "fcn"), *arguments])
 
     refuse("colours of the label maps are not known here", small_config(), "--labels", "output")
     refuse("away from every colour", small_config(), "--palette", "cityscapes")
     refuse("needs a paired data set", small_cyclegan_config())
     refuse("--size 0", small_config(), "--size", "0")
     with pytest.raises(SystemExit, match="holds no run"):
-        train_segmenter.run(["--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "fcn")])
+        command.run(["--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "fcn")])
     assert not (tmp_path / "fcn").exists()

@@ -10,10 +10,10 @@ import pytest
 
 import p2p_jax
 from p2p_jax import train
-from p2p_jax.checkpoint import CONVERTED, Checkpoints, read_config, saved_shapes
 from p2p_jax.config import complete
 from p2p_jax.errors import InputError
-from p2p_jax.fine_tuning import find_source, take_weights
+from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, saved_shapes
+from p2p_jax.training.fine_tuning import find_source, take_weights
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch
@@ -266,10 +266,10 @@ def test_what_is_no_run_is_refused_before_data_are_read(pix2pix_run, tmp_path):
     (tmp_path / "model-200.index").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     for name, message in {
-        "latest_net_G.pth": r"is a file, .*python -m p2p_jax.convert --input .*latest_net_G.pth --workdir RUN makes",
-        "model-200": r"python -m p2p_jax.convert --input .*model-200 --workdir RUN",
+        "latest_net_G.pth": r"is a file, .*python -m p2p_jax convert --input .*latest_net_G.pth --workdir RUN makes",
+        "model-200": r"python -m p2p_jax convert --input .*model-200 --workdir RUN",
         "nowhere": r"there is no directory .*nowhere",
-        "empty": r"empty holds no checkpoint of a run; .*python -m p2p_jax.convert",
+        "empty": r"empty holds no checkpoint of a run; .*python -m p2p_jax convert",
         "run": r"there is no directory",
         pix2pix_run / "checkpoints" / "3": r"has checkpoints of the steps \[2, 4\]",
     }.items():
@@ -277,7 +277,7 @@ def test_what_is_no_run_is_refused_before_data_are_read(pix2pix_run, tmp_path):
         with pytest.raises(InputError, match=message):
             train(config, tmp_path / "run")
     config = small_config(init_from=str(tmp_path / "empty"))
-    with pytest.raises(InputError, match=r"is the --workdir itself"):
+    with pytest.raises(InputError, match=r"is the `workdir` itself"):
         train(config, tmp_path / "empty")
     with pytest.raises(InputError, match=r"config.init_from is None; it must be text"):
         small_config(init_from=None)

@@ -10,13 +10,16 @@ import pytest
 import tifffile
 from PIL import Image
 
-from p2p_jax.data import examples, inspection, layouts, measures
-from p2p_jax.data.toy_facades import render
+from p2p_jax.commands import inspect as command
+from p2p_jax.commands.inspect import describe
+from p2p_jax.data import layouts
+from p2p_jax.data.inspect import inspection, measures, samples
+from p2p_jax.data.toy.facades import render
 from p2p_jax.images.domains import Domain, of_files
 from p2p_jax.images.formats import Stored
-from p2p_jax.inspect_data import describe, run
 from support.configs import small_config
 from support.images import noise, save
+from support.runs import run_command
 
 REAL = Path(os.environ.get("P2P_JAX_TEST_DATA", "")) / "facades"
 COUNTS = {"train": 8, "val": 4}
@@ -43,9 +46,8 @@ def inspect(root, capsys, options=FOLDERS):
     """Run the command; returns exit status, what it prints and what it writes."""
     output = root / "inspected"
     argv = ["--config=facades", f"--config.data.dir={root}", f"--output={output}"]
-    with pytest.raises(SystemExit) as caught:
-        run([*argv, *(f"--config.data.{option}" for option in options)])
-    return caught.value.code, capsys.readouterr().out, json.loads((output / "inspection.json").read_text())
+    status = run_command(command, *argv, *(f"--config.data.{option}" for option in options))
+    return status, capsys.readouterr().out, json.loads((output / "inspection.json").read_text())
 
 
 @pytest.mark.parametrize(("folder", "options"), [("pairs", FOLDERS), ("floats", FLOATS)])
@@ -355,17 +357,15 @@ def test_the_quick_look_tells_in_a_line_each(clean, tmp_path):
 
 
 def test_examples_are_taken_evenly():
-    assert examples.evenly(range(100), 4) == [0, 33, 66, 99]
-    assert examples.evenly(range(3), 4) == [0, 1, 2]
-    assert examples.evenly([], 4) == []
+    assert samples.evenly(range(100), 4) == [0, 33, 66, 99]
+    assert samples.evenly(range(3), 4) == [0, 1, 2]
+    assert samples.evenly([], 4) == []
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with facades")
 def test_the_facades_pass_clean(tmp_path, capsys):
     argv = ["--config=facades", f"--config.data.dir={REAL}", f"--output={tmp_path}"]
-    with pytest.raises(SystemExit) as caught:
-        run(argv)
-    assert caught.value.code == 0
+    assert run_command(command, *argv) == 0
     report = json.loads((tmp_path / "inspection.json").read_text())
     assert (report["errors"], report["warnings"], report["suggestions"]) == ([], [], [])
     assert [report["facts"]["splits"][split]["count"] for split in ("train", "val", "test")] == [[400], [100], [106]]

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from p2p_jax import Translator, main, train
-from p2p_jax.checkpoint import read_config
-from p2p_jax.data.toy_facades import render
+from p2p_jax.data.toy.facades import render
 from p2p_jax.evaluation import evaluate
 from p2p_jax.images import formats, lab
 from p2p_jax.images.palettes import CMP_FACADES, PIX2PIX_FACADES, to_hex, true_labels
+from p2p_jax.training.checkpoint import read_config
 from support.configs import small_config, small_cyclegan_config
 from support.runs import translate_files
 

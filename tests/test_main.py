@@ -55,9 +55,9 @@ def test_an_error_is_one_line_without_a_traceback(folder):
             'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?',
         ),
         (["--config=tiny.py", "--config.seed=many"], "error: flag --config.seed=many: "),
-        (["--config=tiny.py", "--wrkdir=x"], "error: Unknown command line flag 'wrkdir'"),
-        ([], "the following arguments are required: --config"),
-        (["--config", "tiny", "extra"], "unknown argument extra"),
+        (["--config=tiny.py", "--wrkdir=x"], "unrecognized arguments: --wrkdir=x"),
+        ([], "config is missing: write it behind the verb, or as --config"),
+        (["--config", "tiny", "extra"], "config is given twice: as extra and as --config tiny"),
     ],
 )
 def test_errors_say_what_is_wrong(folder, arguments, message, monkeypatch, capsys):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import monitoring
 from p2p_jax.images import lab
 from p2p_jax.images.domains import Domain
-from p2p_jax.monitoring import Log, format_seconds, make_grid, pictures, stop_requests
+from p2p_jax.training import monitoring
+from p2p_jax.training.monitoring import Log, format_seconds, make_grid, pictures, stop_requests
 from support.configs import small_config
 from support.images import to_uint8
 

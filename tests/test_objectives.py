@@ -7,9 +7,9 @@ import optax
 import pytest
 
 import p2p_jax
-from p2p_jax import parallel
 from p2p_jax.objectives import losses, make_optimizer, make_schedule
 from p2p_jax.testing import check_objective
+from p2p_jax.training import parallel
 from support.configs import SGD, small_config
 from support.images import random_batch
 from support.runs import blank_state

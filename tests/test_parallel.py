@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import p2p_jax
-from p2p_jax import parallel
 from p2p_jax.errors import InputError
 from p2p_jax.testing import check_objective
+from p2p_jax.training import parallel
 from support.configs import small_config
 from support.images import random_batch
 from support.processes import finish, processes, run_python
@@ -27,7 +27,7 @@ def test_sgd_step_is_the_mean_over_shards():
         from support.images import random_batch
         from support.runs import memory_data
         import jax, jax.numpy as jnp, numpy as np, p2p_jax
-        from p2p_jax import parallel
+        from p2p_jax.training import parallel
         from p2p_jax.nets import PatchGAN, UNet
         from p2p_jax.objectives.losses import bce, l1
 

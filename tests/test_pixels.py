@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import Translator, resident
+from p2p_jax import Translator
 from p2p_jax import data as stream
-from p2p_jax.data import Source, from_arrays, make_source, unpaired_from_arrays
+from p2p_jax.data import Source, from_arrays, make_source, on_device, unpaired_from_arrays
 from p2p_jax.data.opening import with_facts
-from p2p_jax.data.sources import loader
+from p2p_jax.data.stream.sources import loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.domains import of_config
@@ -94,7 +94,7 @@ def test_networks_see_what_files_store(tmp_path, name):
     config = as_stored(tmp_path, name)
     data = stream.load(config)
     expected, config = KINDS[name].seen(), with_facts(config, data.facts)
-    on_devices = resident.load(changed(config, resident=True), process_index=0, process_count=1)
+    on_devices = on_device.load(changed(config, resident=True), process_index=0, process_count=1)
     seen = {
         "stream": in_order(data.validation)["real_a"],
         "memory": in_order(stream.load(changed(config, cache_mb=64)).validation)["real_a"],
@@ -254,11 +254,11 @@ def test_a_source_from_outside_that_only_reads():
     assert_same_in_every_way(data_config(load_size=18), Source(pairs.names, pairs.read))
     wrong = Source(["one"], lambda index: pairs.read(index)[:1])
     with pytest.raises(InputError, match="the source of one gives 1 images .* a tuple of two images"):
-        resident.load(data_config(resident=True), train=wrong)
+        on_device.load(data_config(resident=True), train=wrong)
     with pytest.raises(InputError, match="one cannot be read"):
         loader(Source(["one"], lambda index: 1 / 0 if index else (pairs.read(9),)))(0)
     with pytest.raises(InputError, match=r"16 bits \(uint16\), but this side is declared uint8"):
-        resident.load(data_config(resident=True), train=from_arrays(KINDS["uint16"].raw, PHOTOS))
+        on_device.load(data_config(resident=True), train=from_arrays(KINDS["uint16"].raw, PHOTOS))
 
 
 @pytest.mark.parametrize("source", ["folders", "suffixes", "csv", "side_by_side", "unpaired", "toy_facades", "16 bits"])

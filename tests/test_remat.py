@@ -10,8 +10,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import p2p_jax
-from p2p_jax import parallel
 from p2p_jax.nets import ResNet, UNet
+from p2p_jax.training import parallel
 from support.comparers import assert_close_trees
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch
@@ -95,7 +95,7 @@ def test_every_convolution_is_computed_once_more_at_most(name):
 
     def convolutions(network):
         gradient = jax.grad(lambda params: loss_of(network, variables, x)(params)[0])
-        with mock.patch("jax.default_backend", return_value="gpu"):  # where a convolution is one operation
+        with mock.patch("jax.default_backend", return_value="tpu"):  # where a convolution is one operation
             return jax.jit(gradient).lower(variables["params"]).as_text().count("stablehlo.convolution")
 
     layers = sum(path[-1].key == "kernel" for path, _ in jax.tree.leaves_with_path(variables["params"]))

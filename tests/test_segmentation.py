@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from p2p_jax.data.toy_facades import render
+from p2p_jax.data.toy.facades import render
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import segmentation
 from p2p_jax.evaluation.segmentation import confusion_matrix, fcn_score, palette_score, scores

@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import study as command
-from p2p_jax.checkpoint import Checkpoints
+from p2p_jax.commands import study as command
 from p2p_jax.config import resolve, to_json
 from p2p_jax.data import load_split
-from p2p_jax.data.toy_facades import render
+from p2p_jax.data.toy.facades import render
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import study
 from p2p_jax.evaluation.study import design, journal
@@ -32,6 +31,7 @@ from p2p_jax.evaluation.study.design import Design, Trial
 from p2p_jax.evaluation.study.server import Server
 from p2p_jax.evaluation.study.sessions import read_sessions
 from p2p_jax.inference import Translator
+from p2p_jax.training.checkpoint import Checkpoints
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch, to_uint8
 
@@ -259,9 +259,9 @@ def test_what_runs_cannot_be_a_study(runs, tmp_path):
     ("changes", "message"),
     [
         ({"trials": 7}, "ours has 8 real and 8 fake images, but a session shows 9 of each, none twice"),
-        ({"trials": 0}, "--trials must be from 1"),
-        ({"seconds": float("nan")}, "--seconds must be from"),
-        ({"size": 4}, "--size must be from 16"),
+        ({"trials": 0}, "`trials` must be from 1"),
+        ({"seconds": float("nan")}, "`seconds` must be from"),
+        ({"size": 4}, "`size` must be from 16"),
     ],
 )
 def test_what_cannot_be_a_study_is_refused(tmp_path, changes, message):
@@ -492,7 +492,7 @@ def test_algorithms_are_given_in_turn(tmp_path, served):
 
 def start_process(folder):
     process = subprocess.Popen(
-        [sys.executable, "-m", "p2p_jax.study", "serve", "--study", str(folder), "--port", "0"],
+        [sys.executable, "-m", "p2p_jax", "study", "serve", "--study", str(folder), "--port", "0"],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     line = process.stdout.readline()

@@ -9,8 +9,8 @@ import time
 import pytest
 from PIL import Image, ImageFilter
 
-from p2p_jax import study as command
-from p2p_jax.data.toy_facades import render
+from p2p_jax.commands import study as command
+from p2p_jax.data.toy.facades import render
 from p2p_jax.evaluation import study
 from p2p_jax.evaluation.study.sessions import read_sessions
 from support.browser import chromium
@@ -68,7 +68,7 @@ class Page:
     def start_server(self):
         arguments = ["serve", "--study", str(self.folder), "--port", str(self.port)]
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "p2p_jax.study", *arguments], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "p2p_jax", "study", *arguments], stdout=subprocess.PIPE, text=True
         )
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", self.server.stdout.readline())[1])
 

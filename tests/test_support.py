@@ -52,7 +52,7 @@ def test_programs_have_a_folder_for_each_version_processor_and_set_of_flags(monk
     found.add(environment._programs_folder())
     monkeypatch.setattr(environment, "_JAXLIB", "9.9.9")
     found.add(environment._programs_folder())
-    monkeypatch.setattr(environment.cache, "processor", lambda: "another")
+    monkeypatch.setattr(environment.cache_folder, "processor", lambda: "another")
     found.add(environment._programs_folder())
     assert len(found) == 4 and len({path.parent for path in found}) == 1
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == jax.config.jax_compilation_cache_dir

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from p2p_jax import Translator, convert
-from p2p_jax.data.backend import tensorflow
+from p2p_jax import Translator
+from p2p_jax.commands import convert
+from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import open_run
 from p2p_jax.interop.tensorflow_files import is_checkpoint, read_checkpoint, read_pict
@@ -463,7 +464,7 @@ def test_a_run_is_made_of_it(checkpoint, weights, generation, tmp_path, capsys, 
     images = random_images(256, 1)
     there = np.concatenate([run_unet(weights, image[None], generation) for image in images])
     assert_close(Translator.from_workdir(tmp_path / "run", dropout=False)(images), there)
-    with pytest.raises(InputError, match="keeps no running statistics: leave --norm running out"):
+    with pytest.raises(InputError, match="keeps no running statistics: leave norm=running out"):
         Translator.from_workdir(tmp_path / "run", norm="running")
     before = sorted(tmp_path.iterdir())
     for options in (["--concat", "up_skip"], ["--eval"]):

@@ -250,7 +250,7 @@ def test_other_architectures_are_refused(tensors, message):
 
 
 def test_a_norm_that_the_names_contradict_is_refused():
-    with pytest.raises(InputError, match="looks like instance norm, not like --norm batch"):
+    with pytest.raises(InputError, match="looks like instance norm, not like norm=batch"):
         read_network(tensors_of(release.ResNet(3, 3, 6, 4)), "net.pth", norm="batch")
-    with pytest.raises(InputError, match="looks like batch norm, not like --norm none"):
+    with pytest.raises(InputError, match="looks like batch norm, not like norm=none"):
         read_network(tensors_of(release.PatchGAN(3, 3, 4)), "net.pth", norm="none")

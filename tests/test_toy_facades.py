@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 import pytest
 
-from p2p_jax.data.toy_facades import CLASSES, PALETTE, SPLIT_SIZES, ToyFacade, render
-from p2p_jax.data.toy_night import at_night
+from p2p_jax.data.toy.facades import CLASSES, PALETTE, SPLIT_SIZES, ToyFacade, render
+from p2p_jax.data.toy.night import at_night
 from p2p_jax.errors import InputError
 
 

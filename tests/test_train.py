@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 import p2p_jax
-from p2p_jax import loop, monitoring, parallel, resident, train
-from p2p_jax.data import from_arrays
+from p2p_jax import train
+from p2p_jax.data import from_arrays, on_device
 from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.training import loop, monitoring, parallel
 from support.comparers import assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import write_images, write_pairs
@@ -73,7 +74,7 @@ def test_learning_rate_follows_the_epochs(uninterrupted):
 
 def test_evaluation_is_over_all_validation_images(uninterrupted, pairs):
     state, workdir = uninterrupted
-    config = p2p_jax.checkpoint.read_config(workdir)
+    config = p2p_jax.training.checkpoint.read_config(workdir)
     objective = p2p_jax.pix2pix(config)
     (batch,) = p2p_jax.data.load(config).validation(8)
     metrics, _ = objective.evaluate(state, batch, jax.random.key(config.seed))
@@ -146,13 +147,13 @@ def test_stop_on_the_last_step_is_a_finished_run(tmp_path):
 
 
 def test_a_second_sigterm_does_not_cost_the_save(tmp_path, monkeypatch):
-    save_under_way = p2p_jax.checkpoint.Checkpoints.wait
+    save_under_way = p2p_jax.training.checkpoint.Checkpoints.wait
 
     def wait(self):
         os.kill(os.getpid(), signal.SIGTERM)
         save_under_way(self)
 
-    monkeypatch.setattr(p2p_jax.checkpoint.Checkpoints, "wait", wait)
+    monkeypatch.setattr(p2p_jax.training.checkpoint.Checkpoints, "wait", wait)
     config = linear_config(checkpoint_every=100, eval_every=100)
     state = train(config, tmp_path, data=stop_at(3, memory_data(config)))
     assert int(state["step"]) == 3
@@ -181,7 +182,7 @@ def test_workdir_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     config = linear_config(num_steps=1)
     for workdir in ("file", "file/run"):
-        with pytest.raises(InputError, match=r"--workdir .*file"):
+        with pytest.raises(InputError, match=r"workdir=.*file"):
             train(config, tmp_path / workdir, data=memory_data(config))
     assert (tmp_path / "file").read_text() == "x"
 
@@ -200,7 +201,7 @@ def test_kill_during_a_save_costs_that_save_alone(uninterrupted, pairs, tmp_path
         from pathlib import Path
         from test_train import file_config
         import p2p_jax
-        from p2p_jax.checkpoint import Checkpoints
+        from p2p_jax.training.checkpoint import Checkpoints
 
         save = Checkpoints.save
         def save_and_die(self, step, state, metrics):
@@ -373,7 +374,7 @@ def resident_data(config, data):
     def draw(arrays, positions):
         return {k: v[positions % len(v)] for k, v in arrays.items()}
 
-    return data._replace(train=None, resident=resident.Resident(arrays, draw))
+    return data._replace(train=None, resident=on_device.Resident(arrays, draw))
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -392,13 +393,13 @@ def test_what_is_drawn_on_the_devices_trains_like_a_stream_of_it(at_once, tmp_pa
     """Two devices and several steps a dispatch, with a stop in between, against the batches that the host draws."""
     config = linear_config(**SEVERAL, steps_per_dispatch=at_once, data__resident=True)
     images = np.random.RandomState(0).randint(0, 256, (2, 7, 20, 24, 3), np.uint8)
-    data = resident.load(config, train=from_arrays(*images))
+    data = on_device.load(config, train=from_arrays(*images))
     streamed = train(config, tmp_path / "stream", data=data._replace(resident=None))
     train(linear_config(**config.to_dict() | {"num_steps": 3}), tmp_path / "run", data=data)
     state = train(config, tmp_path / "run", data=data)
     for a, b in zip(*map(jax.tree.leaves, (state["params"], streamed["params"])), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    other = resident.load(linear_config(**config.to_dict() | {"seed": 1}), train=from_arrays(*images))
+    other = on_device.load(linear_config(**config.to_dict() | {"seed": 1}), train=from_arrays(*images))
     assert not np.array_equal(next(other.train(0))["real_a"], next(data.train(0))["real_a"])
 
 
@@ -410,7 +411,7 @@ def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):
         asked.append((config.data.resident, process_index, process_count))
         return resident_data(config, memory_data(config))
 
-    monkeypatch.setattr(resident, "load", load)
+    monkeypatch.setattr(on_device, "load", load)
     assert int(train(config, tmp_path)["step"]) == 1
     assert asked == [(True, 0, 1)]
 
@@ -456,7 +457,7 @@ def test_the_devices_do_not_wait_for_the_host(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "compile_update", compiled)
     monkeypatch.setattr(loop, "_InFlight", in_flight)
     monkeypatch.setattr(monitoring.Log, "progress", progress)
-    monkeypatch.setattr(p2p_jax.checkpoint.Checkpoints, "save", save)
+    monkeypatch.setattr(p2p_jax.training.checkpoint.Checkpoints, "save", save)
     config = linear_config(num_steps=6, eval_every=100, sample_every=100, checkpoint_every=5)
     train(config, tmp_path, data=memory_data(config, num_val=0))
     assert events == [

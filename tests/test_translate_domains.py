@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax import Translator, evaluate, train
+from p2p_jax import Translator, train
+from p2p_jax.commands import evaluate
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.images import formats, lab, pictures

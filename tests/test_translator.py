@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from p2p_jax import Translator, train
-from p2p_jax.checkpoint import read_config
 from p2p_jax.errors import InputError
 from p2p_jax.inference import tiling
+from p2p_jax.training.checkpoint import read_config
 from support.configs import small_config
 from support.images import noise, to_uint8
 from support.networks import POINTWISE
@@ -164,10 +164,10 @@ def test_switches_default_to_the_config_and_can_be_changed(pix2pix_run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "AtoB"}, "--direction AtoB: this run was trained for BtoA alone"),
-        ({"tile": 20}, "--tile 20 must be a multiple of 8"),
-        ({"tile": 16, "overlap": 16}, "--overlap 16 must be at least 0 and less than --tile 16"),
-        ({"overlap": 4}, "give --tile too"),
+        ({"direction": "AtoB"}, "direction=AtoB: this run was trained for BtoA alone"),
+        ({"tile": 20}, "tile=20 must be a multiple of 8"),
+        ({"tile": 16, "overlap": 16}, "overlap=16 must be at least 0 and less than tile=16"),
+        ({"overlap": 4}, "give `tile` too"),
         ({"norm": "both"}, "choose batch or running"),
         ({"checkpoint": "newest"}, "no checkpoint newest"),
     ],

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from p2p_jax.data import Source, Unpaired, from_arrays, load, unpaired_from_arrays
-from p2p_jax.data.sources import make_source
-from p2p_jax.data.toy_facades import render
-from p2p_jax.data.toy_night import at_night
+from p2p_jax.data.stream.sources import make_source
+from p2p_jax.data.toy.facades import render
+from p2p_jax.data.toy.night import at_night
 from p2p_jax.errors import InputError
 from support.comparers import assert_equal_batches
 from support.configs import data_config

@@ -1,9 +1,12 @@
 """The one door of the command line: verbs, help, version, and nothing heavy before it is needed."""
 
 import importlib
+import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +69,88 @@ def test_a_training_goes_on_from_its_directory_alone(pix2pix_run, tmp_path, caps
     assert rows_of(run)[-1]["step"] == "5"
     assert "config.seed: stored 0, now 3" in run_command(door, "resume", run, "--config.seed=3")
     assert run_command(door, "resume", tmp_path).startswith(f"error: {tmp_path} holds no training that could go on")
+
+
+def test_runs_are_listed(pix2pix_run, tmp_path, capsys):
+    shutil.copytree(pix2pix_run, tmp_path / "one" / "done")
+    shutil.copytree(pix2pix_run, tmp_path / "begun")
+    shutil.rmtree(tmp_path / "begun" / "checkpoints")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"of": "another program"}')
+    os.utime(tmp_path / "begun" / "metrics.csv", (0, 0))
+    door.run(["runs", str(tmp_path)])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["run", "objective", "data", "step"],
+        ["begun", "pix2pix", "toy_facades", "0/4"],
+        ["one/done", "pix2pix", "toy_facades", "4/4"],
+    ]
+    assert lines[2][4] == "l1" and float(lines[2][5]) == pytest.approx(float(rows_of(pix2pix_run)[-1]["eval/l1"]), 1e-3)
+    assert run_command(door, "runs", tmp_path / "nowhere") == f"error: there is no folder {tmp_path / 'nowhere'}"
+    (tmp_path / "empty").mkdir()
+    door.run(["runs", str(tmp_path / "empty")])
+    assert capsys.readouterr().out == f"there are no runs in {tmp_path / 'empty'}\n"
+
+
+def test_arguments_stand_by_place_or_by_name(capsys):
+    from p2p_jax.commands import convert, train, translate
+
+    by_place = translate.parser().read(["runs/x", "--tile", "64", "photos", "--output", "out"])
+    by_name = translate.parser().read(["--output", "out", "--input", "photos", "--workdir", "runs/x", "--tile", "64"])
+    assert vars(by_place) == vars(by_name) and (by_name.workdir, by_name.input) == ("runs/x", "photos")
+    found = train.parser().read(["facades", "--config.num_steps", "5", "--workdir", "x", "--config.data.flip=False"])
+    assert (found.config, found.overrides) == ("facades", ["--config.num_steps", "5", "--config.data.flip=False"])
+    assert convert.parser().read(["a.pth", "b.pth", "--workdir", "x"]).input == ["a.pth", "b.pth"]
+    assert convert.parser().read(["--workdir", "x", "--input", "a.pth", "b.pth"]).input == ["a.pth", "b.pth"]
+    for verb, arguments, message in [
+        ("translate", ["--output", "x"], "workdir is missing: write it behind the verb, or as --workdir"),
+        ("evaluate", ["run", "--workdir", "other"], "workdir is given twice: as run and as --workdir other"),
+        ("translate", ["run", "photos", "--output", "x", "--config.a=1"], "unrecognized arguments: --config.a=1"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            door.run([verb, *arguments])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_errors_name_flags_in_commands_and_arguments_in_the_library():
+    from p2p_jax.commands import translate
+
+    parser = translate.parser()
+    told = parser.with_flags("tile=16 is too small for config.data.size=64 and x=3; `norm` and `x` stay, or size=WxH")
+    assert told == "--tile 16 is too small for config.data.size=64 and x=3; --norm and `x` stay, or --size WxH"
+
+
+def test_the_library_names_arguments_and_no_flags():
+    package = Path(p2p_jax.__file__).parent
+    others = {"torch_release.py", "tensorflow_release.py"}  # flags of those programs
+    found = [
+        line
+        for path in package.rglob("*.py")
+        if path.parent.name != "commands" and path.name not in others and path.parent != package
+        for line in path.read_text().splitlines()
+        if re.search(r"(?<![\w-])--(?!config\b)[a-z_]{2,}", line)
+        and not re.search("python -m p2p_jax|wget|leftImg", line)
+    ]
+    assert found == []
+
+
+def test_training_leaves_the_process_as_it_was(tmp_path):
+    code = """
+        import sys, jax
+        before = list(sys.path), jax.config.jax_compilation_cache_dir
+        import p2p_jax
+        from p2p_jax.process import freed_memory
+        freed_memory.keep_freed_memory = lambda: print("malloc")
+        config = p2p_jax.published.pix2pix()
+        config.update({"objective": "mine:make", "num_steps": 1})
+        open("mine.py", "w").write("import p2p_jax\\ndef make(config): return p2p_jax.pix2pix(config)\\n")
+        p2p_jax.config.complete_experiment(config)
+        try: p2p_jax.train({**config.to_dict(), "data": {"source": "side_by_side", "dir": "nowhere"}}, "run")
+        except p2p_jax.InputError as error: print("refused")
+        print((list(sys.path), jax.config.jax_compilation_cache_dir) == before)
+        p2p_jax.prepare_process()
+    """
+    assert run_python(code, folder=tmp_path).splitlines() == ["refused", "True", "malloc"]
 
 
 def test_the_door_loads_nothing_heavy():

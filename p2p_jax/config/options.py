@@ -1,6 +1,6 @@
 """The table of all options, in their order: everything that is known of an option stands in its line here.
 
-A config, its checks, ``train --help`` and the page of options are made of this table. `generator`, `discriminator`,
+A config, its checks, the help of the verb train and the page of options are made of this table. `generator`, `discriminator`,
 `loss`, `optimizer` and `task` are free sections: each names its reader (a network, the objective, an optimizer, a
 function), and the reader's own table says what else stands in the section. `extra` belongs to objectives outside the
 library.

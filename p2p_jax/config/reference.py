@@ -1,9 +1,11 @@
 """References to code: ``"package.module:name"``."""
 
+import contextlib
 import difflib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from p2p_jax.errors import InputError
@@ -30,10 +32,9 @@ def _find(reference: str) -> Any:
     module_name, separator, name = reference.partition(":")
     if not separator or not module_name or not name:
         raise InputError(f"{reference!r} must have the form 'package.module:name'")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
-        module = importlib.import_module(module_name)
+        with _searching_here():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
@@ -46,3 +47,17 @@ def _find(reference: str) -> Any:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise InputError(f"{reference!r}: module {module_name} has no {name!r}{hint}")
     return getattr(module, name)
+
+
+@contextlib.contextmanager
+def _searching_here() -> Iterator[None]:
+    """Search the current directory last, for as long as an import takes."""
+    here = os.getcwd()
+    if here in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)

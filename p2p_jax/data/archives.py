@@ -23,8 +23,8 @@ import urllib.error
 import urllib.request
 import zlib
 
-from p2p_jax import cache
 from p2p_jax.errors import InputError
+from p2p_jax.process import cache_folder
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
 NAMES = ("edges2handbags", "edges2shoes", "facades", "maps", "night2day")
@@ -33,7 +33,7 @@ _OWN_COPY = "A copy that you already have is taken with --config.data.dir=FOLDER
 _CITYSCAPES = (
     "cityscapes is no longer on the pix2pix server. "
     "Get the two official archives from cityscapes-dataset.com and run\n"
-    "  python -m p2p_jax.prepare_cityscapes --gtfine gtFine_trainvaltest.zip"
+    "  python -m p2p_jax cityscapes --gtfine gtFine_trainvaltest.zip"
     " --photos leftImg8bit_trainvaltest.zip --output data/cityscapes\n"
     "then train with --config.data.dir=data/cityscapes."
 )
@@ -54,7 +54,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
 
     Args:
         name: one of `NAMES`.
-        cache_dir: where sets are kept; by default `p2p_jax.cache.directory()`.
+        cache_dir: where sets are kept; by default `p2p_jax.process.cache_folder.directory()`.
         base_url: folder on a server that holds `NAME.tar.gz`, for mirrors.
 
     Returns:
@@ -68,7 +68,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         raise InputError(_CITYSCAPES)
     if name not in NAMES:
         raise InputError(f"no pix2pix archive is called {name!r}; there are {', '.join(NAMES)}. {_OWN_COPY}")
-    root = pathlib.Path(cache_dir or cache.directory()).expanduser()
+    root = pathlib.Path(cache_dir or cache_folder.directory()).expanduser()
     folder, archive, record = root / name, root / f"{name}.tar.gz", root / f"{name}.json"
     if folder.is_dir():
         return folder

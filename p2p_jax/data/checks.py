@@ -36,7 +36,7 @@ def require(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) ->
     if faults:
         path, fault = faults[0]
         others = len({other for other, _ in faults} - {path})
-        more = f" (and {others:,} more file{'s' * (others > 1)}: run python -m p2p_jax.inspect_data)" if others else ""
+        more = f" (and {others:,} more file{'s' * (others > 1)}: run python -m p2p_jax inspect)" if others else ""
         raise InputError(f"{path} {fault}{more}")
     return headers
 

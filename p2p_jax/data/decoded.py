@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data import checks
-from p2p_jax.data.sides import Side, arrange
-from p2p_jax.data.sources import Source, Unpaired, loader
+from p2p_jax.data.stream.sides import Side, arrange
+from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
@@ -24,7 +24,7 @@ _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # TensorFlow's
 
 
 def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
-    """Return the sides in the order in which a batch has them, as ``p2p_jax.data.sides.make_sides``.
+    """Return the sides in the order in which a batch has them, as ``p2p_jax.data.stream.sides.make_sides``.
 
     Raises:
       InputError: the images of the source are not those of the domains.
@@ -49,7 +49,7 @@ def _check_first(side: Side) -> None:
 
 
 def extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
-    """Return the lowest and the highest value of every channel of images; see ``p2p_jax.data.facts.find_facts``."""
+    """Return the lowest and the highest value of every channel of images; see ``find_facts``."""
 
     def found(index):
         image = _raw(side, index)[place].astype(np.float32)
@@ -126,7 +126,7 @@ def _is_encoded(domain: Domain) -> bool:
 
 
 def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Callable[[slice], list[np.ndarray]]:
-    """Decode images at the size of the crop, without chance; see ``p2p_jax.data.geometry.fit``.
+    """Decode images at the size of the crop, without chance; see ``p2p_jax.data.stream.geometry.fit``.
 
     Returns:
       What gives a part of them, for every domain [N, crop_size, crop_width, channels] float32 in [-1, 1].

@@ -164,7 +164,7 @@ def _root(data: ConfigDict) -> Path:
     if not data.dir:
         raise InputError(
             f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER, "
-            "or where a run is used, with --data_dir FOLDER"
+            "or where a run is used, with data_dir=FOLDER"
         )
     if not Path(data.dir).is_dir():
         raise InputError(f"config.data.dir: there is no folder {data.dir}")

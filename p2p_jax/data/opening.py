@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete
-from p2p_jax.data import inspection
-from p2p_jax.data.sources import Source, Unpaired, make_source
+from p2p_jax.data.inspect import inspection
+from p2p_jax.data.stream.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_files
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.data import decoded, sides
-from p2p_jax.data.pipeline import Batch, validation_batches
-from p2p_jax.data.sources import Unpaired, loader, make_source
+from p2p_jax.data import decoded
+from p2p_jax.data.stream import sides
+from p2p_jax.data.stream.pipeline import Batch, validation_batches
+from p2p_jax.data.stream.sources import Unpaired, loader, make_source
 from p2p_jax.images.domains import of_config
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from p2p_jax.checkpoint import find_step, read_config, refuse_other_config
 from p2p_jax.config import complete_experiment, resolve
 from p2p_jax.config.options import image_shapes
 from p2p_jax.data import load_split
@@ -18,8 +17,9 @@ from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, row
 from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
-from p2p_jax.loop import train
-from p2p_jax.monitoring import write_atomically
+from p2p_jax.training.checkpoint import find_step, read_config, refuse_other_config
+from p2p_jax.training.loop import train
+from p2p_jax.training.monitoring import write_atomically
 
 # The whole method; every row takes something away from it.
 _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}
@@ -56,7 +56,7 @@ def ablate(
             raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
     split = split or config.data.val_split
     if not split:
-        raise InputError("config.data.val_split is empty: name the split to score on, --split")
+        raise InputError("config.data.val_split is empty: name the split to score on, `split`")
     _check_whole(config)
     # What evaluation would only find out when the first row is trained.
     set_metrics.prepare(load_split(config, split), of_config(config.data), **scoring)

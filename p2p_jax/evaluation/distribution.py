@@ -42,10 +42,10 @@ def check(weights: str | Path | None = None) -> None:
             raise InputError(
                 f"the Inception weights could not be downloaded ({cause}); fetch "
                 "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases on a machine with internet "
-                "and give it with --inception FILE"
+                "and give it with inception=FILE"
             ) from error
         raise InputError(
-            f"--inception {path} does not hold the weights of FID's Inception network ({cause}); what is needed is "
+            f"inception={path} does not hold the weights of FID's Inception network ({cause}); what is needed is "
             "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases"
         ) from error
 

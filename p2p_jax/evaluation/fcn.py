@@ -171,13 +171,13 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
     if not directory.exists():
         return
     if not (directory / _FACTS).is_file():
-        raise InputError(f"{directory} exists and holds no segmenter; choose another --output")
+        raise InputError(f"{directory} exists and holds no segmenter; choose another `output`")
     if not overwrite:
-        raise InputError(f"{directory} holds a segmenter; choose another --output, or replace it with --overwrite")
+        raise InputError(f"{directory} holds a segmenter; choose another `output`, or replace it with `overwrite`")
 
 
 def load_fcn(directory: str | Path) -> OwnSegmenter:
-    """Return the segmenter that ``python -m p2p_jax.train_segmenter`` wrote.
+    """Return the segmenter that ``python -m p2p_jax segmenter`` wrote.
 
     Raises:
       InputError: the directory holds none, or it is damaged.
@@ -194,7 +194,7 @@ def load_fcn(directory: str | Path) -> OwnSegmenter:
         return OwnSegmenter(stored, facts)
     except FileNotFoundError:
         raise InputError(
-            f"{directory} holds no segmenter ({_FACTS} and {_PARAMS}); make one: python -m p2p_jax.train_segmenter"
+            f"{directory} holds no segmenter ({_FACTS} and {_PARAMS}); make one: python -m p2p_jax segmenter"
         ) from None
     except Exception as error:  # msgpack has no common class of errors
         raise InputError(f"the segmenter in {directory} is damaged ({error}); train it again") from error

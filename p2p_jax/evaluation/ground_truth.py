@@ -44,7 +44,7 @@ class GroundTruth:
         self._files = None if ids is None else [ids / f"{Path(name).stem}.png" for name in split.names[side]]
         missing = [path for path in self._files or [] if not path.is_file()]
         if missing:
-            raise InputError(f"--label_ids: there is no file {missing[0]}; every image of the split needs one")
+            raise InputError(f"`label_ids`: there is no file {missing[0]}; every image of the split needs one")
         if self._classes is not None:
             self.palette = _palette_of(self._classes, palette)
             return
@@ -53,7 +53,7 @@ class GroundTruth:
         if palette is None:
             name = palettes.recognise(some) if some else None
             if name is None:
-                raise InputError("the colours of the label maps are not known here: name them with --palette")
+                raise InputError("the colours of the label maps are not known here: name them with `palette`")
             palette = palettes.BUILT_IN[name]
         elif some:
             palettes.check_palette(some, palette)

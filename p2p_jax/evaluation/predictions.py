@@ -86,7 +86,7 @@ def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:
     if data_dir is not None:
         config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
     if config.data.dir and not Path(config.data.dir).is_dir():
-        raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with --data_dir")
+        raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
     return config
 
 

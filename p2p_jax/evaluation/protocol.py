@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 import p2p_jax
-from p2p_jax import parallel
 from p2p_jax.data import Split, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
@@ -21,8 +20,9 @@ from p2p_jax.evaluation.predictions import as_picture, predict, targets_of, with
 from p2p_jax.images.domains import of_config
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
-from p2p_jax.monitoring import pictures, write_atomically
 from p2p_jax.objectives.metrics import full_reference
+from p2p_jax.training import parallel
+from p2p_jax.training.monitoring import pictures, write_atomically
 
 _PER_DEVICE = 8
 _compare = jax.jit(full_reference)
@@ -58,7 +58,7 @@ def evaluate(
       dropout: keep the noise of training; by default as stored.
       data_dir: the folder of the data set, if it is no longer where the config says.
       segmenter: for "fcn": "module:name" of a function ``uint8 [N, H, W, 3] -> int labels [N, H, W]``, or a directory
-        made by ``python -m p2p_jax.train_segmenter``.
+        made by ``python -m p2p_jax segmenter``.
       palette: for "fcn" and "labels": the colours of the label maps, see ``palettes.find_palette``; by default the
         segmenter's, or recognised.
       label_ids: for "fcn" and "labels": class numbers in place of colours, see ``GroundTruth``; numbers that are no
@@ -75,12 +75,12 @@ def evaluate(
       InputError: no such run, split or metric, or something a metric needs is missing.
     """
     if output is not None and not Path(output).is_dir() and Path(output).exists():
-        raise InputError(f"--output {output} is a file; name a folder")
+        raise InputError(f"output={output} is a file; name a folder")
     run = open_run(workdir, checkpoint, norm, dropout)
     run = run._replace(config=with_data_dir(run.config, data_dir))
     split = split or run.config.data.val_split
     if not split:
-        raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, --split")
+        raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
     translator = Translator(run, direction=direction)
     opened = load_split(run.config, split)
     asked, judge = set_metrics.prepare(

@@ -19,7 +19,7 @@ from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report_tables
-from p2p_jax.monitoring import write_atomically
+from p2p_jax.training.monitoring import write_atomically
 
 MAX_IMAGES = 200
 _NUM_CASES = 6  # the best and the worst that the page shows side by side
@@ -40,7 +40,7 @@ def write_report(
 
     Args:
       path: the HTML file; its folder is made if missing.
-      results: what ``python -m p2p_jax.evaluate`` writes as JSON: ``images`` with a row for each image (``name`` and
+      results: what ``python -m p2p_jax evaluate`` writes as JSON: ``images`` with a row for each image (``name`` and
         metrics), ``metrics`` and ``set_metrics``, the ``config``, and what was evaluated.
       images: for every row its pictures, column -> [H, W, 1 or 3] uint8.
       history: the run's ``metrics.csv``, for the training curves; None leaves them out.

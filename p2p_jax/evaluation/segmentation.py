@@ -28,7 +28,7 @@ def find_segmenter(reference: str) -> Segmenter:
     """Return the segmenter that a reference names.
 
     Args:
-      reference: a directory made by ``python -m p2p_jax.train_segmenter``, or "module:name" of a callable.
+      reference: a directory made by ``python -m p2p_jax segmenter``, or "module:name" of a callable.
 
     Raises:
       InputError: there is no such thing, or it cannot be called.
@@ -37,8 +37,7 @@ def find_segmenter(reference: str) -> Segmenter:
         return load_fcn(reference)
     if ":" not in reference:
         raise InputError(
-            f"there is no segmenter {reference}: name a directory made by python -m p2p_jax.train_segmenter, "
-            "or 'module:name'"
+            f"there is no segmenter {reference}: name a directory made by python -m p2p_jax segmenter, or 'module:name'"
         )
     segmenter = resolve(reference)
     if not callable(segmenter):

@@ -61,9 +61,7 @@ def prepare(
     if "fid" in asked:
         distribution.check(inception)
     if "fcn" in asked and segmenter is None:
-        raise InputError(
-            "fcn needs --segmenter: a directory made by python -m p2p_jax.train_segmenter, or 'module:name'"
-        )
+        raise InputError("fcn needs `segmenter`: a directory made by python -m p2p_jax segmenter, or 'module:name'")
     if "labels" in asked and not split.paired:
         raise InputError("labels compares with the labels of the very photograph: it needs a paired data set")
     found = segmentation.find_segmenter(segmenter) if segmenter and "fcn" in asked else None
@@ -81,7 +79,7 @@ def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> set[
     if metrics is not None:
         for name in metrics:
             if name not in METRICS:
-                raise InputError(f"--metrics {name}: choose from {', '.join(METRICS)}")
+                raise InputError(f"metrics={name}: choose from {', '.join(METRICS)}")
         if "histogram" in metrics:
             histograms.LabHistograms()  # needs an extra
         return set(metrics)

@@ -128,9 +128,9 @@ def claim(source: Path, target: Path, *, overwrite: bool) -> Path:
     """
     if target.exists():
         if target.samefile(source):
-            raise InputError(f"{source} would be replaced by its own translation; choose another --output")
+            raise InputError(f"{source} would be replaced by its own translation; choose another `output`")
         if not overwrite:
-            raise InputError(f"{target} exists; --overwrite replaces it")
+            raise InputError(f"{target} exists; `overwrite` replaces it")
     make_folder(target)
     return target.with_name(f".{target.stem}.part{target.suffix}")
 

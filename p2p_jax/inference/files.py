@@ -47,7 +47,7 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
     path = Path(source)
     if path.is_file():
         if path.suffix.lower() not in formats.EXTENSIONS:
-            raise InputError(f"--input {path} is no image ({', '.join(formats.EXTENSIONS)})")
+            raise InputError(f"input={path} is no image ({', '.join(formats.EXTENSIONS)})")
         is_file = target.suffix and not target.is_dir()
         jobs = [Job(path, target if is_file else target / path.name)]
     elif path.is_dir():
@@ -59,7 +59,7 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
         found = _outside(target, found, fixed)
         jobs = [Job(p, target / p.relative_to(fixed)) for p in _images(found, source)]
     else:
-        raise InputError(f"--input {source}: there is no such file or folder")
+        raise InputError(f"input={source}: there is no such file or folder")
     if ending:
         jobs = [job._replace(target=job.target.with_suffix(ending)) for job in jobs]
     _check_targets(jobs)
@@ -83,7 +83,7 @@ def _images(found: list[Path], source: str) -> list[Path]:
     left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     if not images:
         holds = f": it holds {left_out}" if left_out else ""
-        raise InputError(f"--input {source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
+        raise InputError(f"input={source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
     if left_out:
         print(f"{source}: {len(images)} images; not images, left out: {left_out}")
     return images
@@ -105,7 +105,7 @@ def _check_targets(jobs: list[Job]) -> None:
             raise InputError(f"{seen[target]} and {source} would both be written to {target}; rename one of them")
         seen[target] = source
         if target.exists() and target.samefile(source):
-            raise InputError(f"{source} would be replaced by its own translation; choose another --output")
+            raise InputError(f"{source} would be replaced by its own translation; choose another `output`")
 
 
 def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) -> list[Job]:
@@ -187,7 +187,7 @@ def translate_files(
                 continue
             if given.is_moved and not moved:
                 moved = True
-                warnings.warn("--size changes where pixels lie: georeferences are left out", stacklevel=2)
+                warnings.warn("`size` changes where pixels lie: georeferences are left out", stacklevel=2)
             yield (job, given), given.values
 
     def finish(writes, most):

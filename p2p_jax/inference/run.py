@@ -13,11 +13,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.checkpoint import CONVERTED, find_step, read_config, restore_part
 from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network
+from p2p_jax.training.checkpoint import CONVERTED, find_step, read_config, restore_part
 
 PyTree = Any
 
@@ -98,13 +98,13 @@ def open_run(
     workdir = Path(workdir)
     config = read_config(workdir)
     if config is None:
-        raise InputError(f"--workdir {workdir} holds no trained run: there is no checkpoint in it")
+        raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")
     given = {"norm": norm, "dropout": dropout}
     inference = config.inference.to_dict() | {k: v for k, v in given.items() if v is not None}
     config = complete(config.to_dict() | {"inference": inference})
     if config.inference.norm == "running" and _lacks_statistics(workdir):
         raise InputError(
-            f"{workdir} was converted from a release that keeps no running statistics: leave --norm running out"
+            f"{workdir} was converted from a release that keeps no running statistics: leave norm=running out"
         )
     step = find_step(workdir, config, checkpoint)
     return Run(workdir, config, objective or resolve(config.objective)(config), step)
@@ -131,6 +131,6 @@ def warn_of_tiles(config: ConfigDict) -> None:
         warnings.warn(
             "tiles are normalised by their own statistics, not by those of the whole image, so that tones may differ "
             "from one to the next; larger tiles and more overlap soften it"
-            + ("" if per_image else ", and --norm running avoids it"),
+            + ("" if per_image else ", and norm=running avoids it"),
             stacklevel=4,
         )

@@ -42,7 +42,7 @@ def translate_stack(
         raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
     domain = translator.domain_in
     if size is not None and domain.is_bytes and images.dtype != np.uint8:
-        raise InputError(f"--size resizes images of 8 bits; {source} holds {images.dtype}")
+        raise InputError(f"`size` resizes images of 8 bits; {source} holds {images.dtype}")
     wanted = sides(images.shape[1:], size)
 
     def prepared() -> Iterator[tuple[Hashable, np.ndarray]]:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from p2p_jax.compilation_cache import use_compilation_cache
 from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
@@ -75,7 +74,7 @@ class Translator:
         self.directions = tuple(name for name, (_, fake) in ways.items() if fake in fakes)
         self.direction = direction or data.direction
         if self.direction not in self.directions:
-            raise InputError(f"--direction {direction}: this run was trained for {' and '.join(self.directions)} alone")
+            raise InputError(f"direction={direction}: this run was trained for {' and '.join(self.directions)} alone")
         self._given, self._fake = ways[self.direction]
         self.channels_in, self.channels_out = batch[self._given].shape[-1], fakes[self._fake].shape[-1]
         domains = of_config(data)
@@ -125,7 +124,6 @@ class Translator:
         Raises:
           InputError: no such run, checkpoint or direction, or a setting that does not fit.
         """
-        use_compilation_cache()
         run = open_run(workdir, checkpoint, norm, dropout, objective)
         return cls(run, direction=direction, batch_size=batch_size, tile=tile, overlap=overlap)
 
@@ -288,10 +286,10 @@ class Translator:
         self.tile, self.overlap = tile, 0
         if tile is None:
             if overlap is not None:
-                raise InputError("--overlap is for tiles: give --tile too")
+                raise InputError("`overlap` is for tiles: give `tile` too")
             return
         self.overlap = tile // 4 if overlap is None else overlap
         if tile % self.multiple or tile < self._sizes.smallest:
-            raise InputError(f"--tile {tile} must be a multiple of {self.multiple}, which the network works in")
+            raise InputError(f"tile={tile} must be a multiple of {self.multiple}, which the network works in")
         if not 0 <= self.overlap < tile:
-            raise InputError(f"--overlap {overlap} must be at least 0 and less than --tile {tile}")
+            raise InputError(f"overlap={overlap} must be at least 0 and less than tile={tile}")

@@ -65,7 +65,7 @@ def find_task(config: ConfigDict) -> Task:
     """
     options = dict(config.task)
     if not (name := options.pop("input", "")):
-        raise InputError("--task: this run has no config.task.input, which makes inputs; leave --task out")
+        raise InputError("`task`: this run has no config.task.input, which makes inputs; leave `task` out")
     make, seed = tasks.bind(resolve(name), options), config.seed
     return Task(of_config(config.data)[1], make, lambda: np.random.default_rng(seed))
 

@@ -58,7 +58,7 @@ def translate_video(
     if target.is_dir() or not target.suffix:
         target = target / source.name
     if target.suffix.lower() not in _WRITTEN:
-        raise InputError(f"--output {target} has no ending of a video that can be written ({', '.join(_WRITTEN)})")
+        raise InputError(f"output={target} has no ending of a video that can be written ({', '.join(_WRITTEN)})")
     temporary = pictures.claim(source, target, overwrite=overwrite)
     try:
         # The file's head, written before any sound is, tells the size of the frames.
@@ -73,7 +73,7 @@ def translate_video(
     except (av.FFmpegError, ValueError) as error:  # ValueError: a container that cannot hold the sound
         if isinstance(error, InputError):
             raise
-        hint = "" if source.suffix == target.suffix else f"; an --output in {source.suffix} may do"
+        hint = "" if source.suffix == target.suffix else f"; an `output` in {source.suffix} may do"
         raise InputError(f"{source} cannot be translated to {target} as a video ({error}){hint}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.checkpoint import CONVERTED, Checkpoints
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
 from p2p_jax.images.pictures import make_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_layouts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
+from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
 
 
 class Converted(NamedTuple):
@@ -64,7 +64,7 @@ def convert(
     workdir = Path(workdir)
     target = workdir.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"--workdir {workdir} exists and is not empty; choose another")
+        raise InputError(f"workdir={workdir} exists and is not empty; choose another")
     if len(files) == 1 and files[0].is_dir() and not _is_tensorflow(files[0]):
         files, found = _files_in(files[0])
         judges = judges or found
@@ -114,13 +114,13 @@ def _read_tensorflow(files: list[Path], judges: list[Path], options: Options) ->
     if len(files) > 1 or judges:
         raise InputError(
             f"{path} is of the TensorFlow release, which knows pix2pix alone and keeps the discriminator with the "
-            "generator: give one --input and nothing else"
+            "generator: give one `input` and nothing else"
         )
     default = Options()
     if (options.concat, options.norm, options.discriminator_padding) != default[:3] or options.eval:
         raise InputError(
-            f"{path} is of the TensorFlow release, in which nothing is left open that --concat, --norm, "
-            "--discriminator_padding and --eval are for: leave them out"
+            f"{path} is of the TensorFlow release, in which nothing is left open that `concat`, `norm`, "
+            "`discriminator_padding` and `eval` are for: leave them out"
         )
     read = tensorflow_files.read_pict if path.suffix == ".pict" else tensorflow_files.read_checkpoint
     both = tensorflow_release.recognise(read(path), str(path))
@@ -141,14 +141,14 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
         )
         is_judge = i >= len(files)
         if network.is_discriminator != is_judge:
-            kind, option = ("generator", "--input") if is_judge else ("discriminator", "--discriminator")
-            raise InputError(f"{path} is a {kind}; name it after {option}")
+            kind, option = ("generator", "input") if is_judge else ("discriminator", "discriminator")
+            raise InputError(f"{path} is a {kind}; name it after `{option}`")
         found[player] = path, network
     has_skips = any(network.section["network"].endswith(":UNet") for _, network in found.values())
     if options.concat != torch_layouts.SKIP_UP and not has_skips:
-        raise InputError(f"--concat {options.concat} is for U-Nets; {files[0]} is none")
+        raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is none")
     if options.discriminator_padding != 1 and not judges:
-        raise InputError(f"--discriminator_padding {options.discriminator_padding}: no discriminator was given")
+        raise InputError(f"discriminator_padding={options.discriminator_padding}: no discriminator was given")
     return found
 
 
@@ -171,7 +171,7 @@ def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told:
         (unfinished / CONVERTED).write_text(json.dumps(told, indent=2) + "\n")
         os.replace(unfinished, target)  # an empty directory is replaced too
     except OSError as error:
-        raise InputError(f"--workdir {target} cannot be written ({error.strerror or error}); choose another") from error
+        raise InputError(f"workdir={target} cannot be written ({error.strerror or error}); choose another") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

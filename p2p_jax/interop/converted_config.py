@@ -21,7 +21,7 @@ class Options(NamedTuple):
       concat, norm, discriminator_padding: of the PyTorch release alone; see ``torch_layouts.read_network``.
       dropout: whether the run translates with the noise of dropout; None: as the release does by default, with it for
         pix2pix and where a ResNet has dropout, without it for CycleGAN.
-      eval: translate as the PyTorch release does with ``--eval``: without noise, and batch norm by the statistics of
+      eval: translate as the PyTorch release does with ``eval``: without noise, and batch norm by the statistics of
         training; else batch norm goes by those of the image.
       direction: "AtoB" or "BtoA": which side of a data set is the input of a single generator.
       crop_size: side of the images of evaluation, in pixels; 0: that of the published setting.
@@ -47,11 +47,11 @@ class Options(NamedTuple):
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
-                raise InputError(f"--{name} is {value!r}; choose one of {', '.join(str(x) for x in known if x)}")
+                raise InputError(f"{name}={value}; choose one of {', '.join(str(x) for x in known if x)}")
         if self.source and not (layouts.is_file_source(self.source) or ":" in self.source):
-            raise InputError(f"--source {self.source}: choose one of {', '.join(layouts.SOURCES)}, or 'module:name'")
+            raise InputError(f"source={self.source}: choose one of {', '.join(layouts.SOURCES)}, or 'module:name'")
         if self.eval and self.dropout:
-            raise InputError("--eval is without noise, and --dropout on with it: give one of them")
+            raise InputError("`eval` is without noise, and dropout=on with it: give one of them")
 
 
 def make_config(networks: Networks, options: Options) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def make_config(networks: Networks, options: Options) -> dict[str, Any]:
             raise InputError(f"{path} and {other_path} are no pair: their networks or channels differ")
     elif is_unpaired(options.source):
         raise InputError(
-            f"--source {options.source} has no pairs, by which a single generator is evaluated; give both generators "
+            f"source={options.source} has no pairs, by which a single generator is evaluated; give both generators "
             "of a CycleGAN, or images in pairs (side_by_side, folders, ...)"
         )
     _add_discriminators(config, networks, inputs, outputs)
@@ -144,11 +144,11 @@ def assumptions(networks: Networks, options: Options, *, tensorflow: bool) -> li
     """
     found = [] if tensorflow else _of_pytorch(networks, options)
     if options.dropout is None and not options.eval and has_noise(networks):
-        found.append("translations keep the noise of dropout, as the release does; --dropout off is without")
+        found.append("translations keep the noise of dropout, as the release does; dropout=off is without")
     if _paints_colours(networks):
         found.append("1 to 2 channels are colorization in CIE Lab, from photographs to their colours")
     elif "generator" in networks and options.direction == "AtoB":
-        found.append("the input is side A of a data set; --direction BtoA if it is B")
+        found.append("the input is side A of a data set; direction=BtoA if it is B")
     return found
 
 
@@ -157,7 +157,7 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
     sections = [network.section for _, network in networks.values()]
     if any(section["network"].endswith(":UNet") for section in sections) and options.concat == SKIP_UP:
         found.append(
-            "skips are concatenated as since 2017-09-22; where pictures are a colourful mess, --concat up_skip is the "
+            "skips are concatenated as since 2017-09-22; where pictures are a colourful mess, concat=up_skip is the "
             "older order"
         )
     if (
@@ -166,14 +166,14 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
     ):
         found.append(
             "norms with weights and running statistics are batch norm; a file from before July 2017 may have "
-            "instance norm, and then looks well after --norm instance only"
+            "instance norm, and then looks well after norm=instance only"
         )
     if any(section["norm"] == "instance" for section in sections) and options.norm is None:
-        found.append("biases and no weights of norms are instance norm; --norm none if there was none")
+        found.append("biases and no weights of norms are instance norm; norm=none if there was none")
     patches = [s for s in sections if s["network"].endswith(":PatchGAN") and s["receptive_field"] > 1]
     if patches and options.discriminator_padding == 1:
         found.append(
-            "the discriminator's maps are padded by 1; one from before 2017-09-23 wants --discriminator_padding 2, "
+            "the discriminator's maps are padded by 1; one from before 2017-09-23 wants discriminator_padding=2, "
             "without which it takes good images for fakes at the start of fine-tuning"
         )
     return found

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import export
 
 import p2p_jax
-from p2p_jax.checkpoint import read_config
 from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
@@ -18,6 +17,7 @@ from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.inference.sizes import Sizes, find_sizes
 from p2p_jax.objectives import Objective, make_network
+from p2p_jax.training.checkpoint import read_config
 
 Weights = dict[str, jax.Array]
 
@@ -143,12 +143,12 @@ def _in_float32(leaf: jax.Array) -> jax.Array:
 
 
 def _check_kinds(translator: Translator) -> None:
-    mend = "leave --pixels out; how values map to [-1, 1] stands in the file's metadata"
+    mend = "leave `pixels` out; how values map to [-1, 1] stands in the file's metadata"
     for name, domain in (("takes", translator.domain_in), ("makes", translator.domain_out)):
         if domain.kind not in NUMBERS:
-            raise InputError(f"--pixels: the run {name} {domain.kind}, which are no numbers on a straight line: {mend}")
+            raise InputError(f"`pixels`: the run {name} {domain.kind}, which are no numbers on a straight line: {mend}")
         if not domain.is_measured:
-            raise InputError(f"--pixels: the range of what the run {name} is not known: {mend}")
+            raise InputError(f"`pixels`: the range of what the run {name} is not known: {mend}")
 
 
 def _encode(values: jax.Array, domain: Domain) -> jax.Array:

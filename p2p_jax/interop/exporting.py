@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from p2p_jax.checkpoint import CONVERTED
 from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.images.pictures import make_folder
@@ -19,6 +18,7 @@ from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
 from p2p_jax.objectives import Objective
+from p2p_jax.training.checkpoint import CONVERTED
 
 Call = Callable[[np.ndarray], np.ndarray]
 FORMATS: dict[str, Any] = {"onnx": onnx_format, "stablehlo": stablehlo}
@@ -101,7 +101,7 @@ def export(
         with the run; then nothing is written.
     """
     if format not in FORMATS:
-        raise InputError(f"--format {format}: choose one of {', '.join(FORMATS)}")
+        raise InputError(f"format={format}: choose one of {', '.join(FORMATS)}")
     file_format = FORMATS[format]
     file_format.require()
     output = _check_output(Path(output), format)
@@ -114,7 +114,7 @@ def export(
         try:
             file_format.write(exportable, unfinished)
         except OSError as error:
-            raise InputError(f"--output {output} cannot be written ({error.strerror or error})") from error
+            raise InputError(f"output={output} cannot be written ({error.strerror or error})") from error
         with jax.default_device(_cpu()):
             call = file_format.load(unfinished)
             sizes = _sizes(exportable, crop)
@@ -136,15 +136,15 @@ def export(
 def _check_output(output: Path, format: str) -> Path:
     """Return where links lead; refuse what is no export that may be replaced."""
     if os.path.isdir(output):
-        raise InputError(f"--output {output} is a folder; name a file, such as {output / f'run.{format}'}")
+        raise InputError(f"output={output} is a folder; name a file, such as {output / f'run.{format}'}")
     output = Path(os.path.realpath(output))
     beside = [stablehlo.metadata_path(output)] if format == "stablehlo" else []
     for path in (output, *beside):
         if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"--output: {path} exists and is no plain file; choose another name")
+            raise InputError(f"`output`: {path} exists and is no plain file; choose another name")
     own = output.name in ("config.json", CONVERTED) and os.path.isdir(output.parent / "checkpoints")
     if own or any(os.path.isfile(path) and not _is_metadata(path) for path in beside):
-        raise InputError(f"--output {output} would replace {output if own else beside[0]}; choose another name")
+        raise InputError(f"output={output} would replace {output if own else beside[0]}; choose another name")
     return output
 
 
@@ -164,7 +164,7 @@ def _unfinished(output: Path) -> Iterator[Path]:
         try:
             unfinished.touch()
         except OSError as error:
-            raise InputError(f"--output {output} cannot be written ({error.strerror or error})") from error
+            raise InputError(f"output={output} cannot be written ({error.strerror or error})") from error
         yield unfinished
         for made, wanted in files.items():
             if made.exists():
@@ -213,7 +213,7 @@ def _compare(
             found = call(images[:count])
             if found.shape != expected[:count].shape or found.dtype != expected.dtype:
                 raise InputError(
-                    f"--output: {found.dtype} {found.shape} came of images {images[:count].shape}, where the run gives "
+                    f"`output`: {found.dtype} {found.shape} came of images {images[:count].shape}, where the run gives "
                     f"{expected.dtype} {expected[:count].shape}; nothing was written"
                 )
             errors.append(np.abs(found.astype(np.float64) - expected[:count]) / half)
@@ -228,7 +228,7 @@ def _compare(
     if not ((found <= allowed * (1 + 1e-6)).all() and share <= most):
         raise InputError(
             f"the exported file differs from the run by {largest:.2g} on the scale of [-1, 1] (tolerance {tolerance:g})"
-            "; nothing was written. If a network is so sensitive that this is rounding, raise --tolerance"
+            "; nothing was written. If a network is so sensitive that this is rounding, raise `tolerance`"
         )
     return Difference(largest, values, share)
 

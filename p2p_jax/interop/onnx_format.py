@@ -29,7 +29,7 @@ def require() -> None:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--format onnx needs jax2onnx, onnx and onnxruntime ({error}): pip install 'p2p_jax[export]'"
+            f"format=onnx needs jax2onnx, onnx and onnxruntime ({error}): pip install 'p2p_jax[export]'"
         ) from error
 
 
@@ -82,4 +82,4 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def _refused(what: str, error: Exception) -> InputError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return InputError(f"--format onnx: {what} ({reason}); --format stablehlo takes any that JAX can trace")
+    return InputError(f"format=onnx: {what} ({reason}); format=stablehlo takes any that JAX can trace")

@@ -23,7 +23,7 @@ def require() -> None:
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:
-        raise InputError("--format stablehlo needs flatbuffers: pip install flatbuffers") from error
+        raise InputError("format=stablehlo needs flatbuffers: pip install flatbuffers") from error
 
 
 def write(exportable: Exportable, path: Path) -> None:
@@ -37,7 +37,7 @@ def write(exportable: Exportable, path: Path) -> None:
         blob = export.export(function, platforms=PLATFORMS)(exportable.images).serialize()
     except Exception as error:  # of any kind: what cannot be lowered for every platform, or is too large
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"--format stablehlo: JAX cannot export this network ({reason})") from error
+        raise InputError(f"format=stablehlo: JAX cannot export this network ({reason})") from error
     path.write_bytes(blob)
     metadata_path(path).write_text(json.dumps(exportable.metadata, indent=2) + "\n")
 

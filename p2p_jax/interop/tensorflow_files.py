@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from p2p_jax.data.backend import tensorflow
+from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.errors import InputError
 
 _PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")

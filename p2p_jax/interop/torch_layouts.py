@@ -213,5 +213,5 @@ def _find_norm(
     fits = {"instance": scaled or counted or has_bias, "batch": found == "batch", "none": not (scaled or counted)}
     if not fits.get(asked or found, True):
         looks = {"none": "no norm", "instance_affine": "instance norm with weights"}.get(found, f"{found} norm")
-        raise InputError(f"{source} looks like {looks}, not like --norm {asked}")
+        raise InputError(f"{source} looks like {looks}, not like norm={asked}")
     return (instance if asked == "instance" else asked or found), has_bias

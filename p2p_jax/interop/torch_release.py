@@ -12,7 +12,6 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from p2p_jax.checkpoint import restore_part
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import Run
 from p2p_jax.interop import torch_files
@@ -21,6 +20,7 @@ from p2p_jax.interop.torch_layouts import SKIP_UP, write_network
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import has_biases
 from p2p_jax.objectives import make_network
+from p2p_jax.training.checkpoint import restore_part
 
 # The release calls the discriminator of the images that G_A makes D_A: it judges domain B.
 FILES = {
@@ -63,26 +63,26 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
     """
     torch_files.import_torch()
     if direction not in (None, "AtoB", "BtoA"):
-        raise InputError(f"--direction {direction}: choose AtoB or BtoA")
+        raise InputError(f"direction={direction}: choose AtoB or BtoA")
     output, players = Path(output), [name for name in FILES if name in run.shapes["params"]]
     if output.suffix.lower() in (".pt", ".pkl", ".bin", ".ckpt"):
-        raise InputError(f"--output {output}: name FILE.pth for the generator, or a folder for all networks")
+        raise InputError(f"output={output}: name FILE.pth for the generator, or a folder for all networks")
     if output.suffix.lower() == ".pth":
         own = direction in (None, run.config.data.direction)
         wanted = ("generator", "gen_ab") if own else ("gen_ba",)
         players = [name for name in players if name in wanted]
         if not players:
-            raise InputError(f"--direction {direction}: this run was trained for {run.config.data.direction} alone")
+            raise InputError(f"direction={direction}: this run was trained for {run.config.data.direction} alone")
         paths = [output]
     else:
         if direction is not None:
-            raise InputError(f"--direction chooses a generator for one FILE.pth; all go into the folder {output}")
+            raise InputError(f"`direction` chooses a generator for one FILE.pth; all go into the folder {output}")
         paths = [output / FILES[name] for name in players]
     if not players:
         raise InputError(f"the run of {run.config.objective} has none of the players {', '.join(FILES)}")
     for path in paths:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"--output: {path} exists and is no plain file; choose another name")
+            raise InputError(f"`output`: {path} exists and is no plain file; choose another name")
     networks = {name: _network(run, name) for name in players}  # before anything is written: they may be refused
     variables, files = _restore(run), []
     for name, network in networks.items():

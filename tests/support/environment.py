@@ -32,15 +32,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
-from p2p_jax import cache
-from p2p_jax.data import sources, toy_facades
+from p2p_jax.data.stream import sources
+from p2p_jax.data.toy import facades
 from p2p_jax.nets import convolution
+from p2p_jax.process import cache_folder
 
 
 def _programs_folder() -> Path:
     """Return where programs are kept: one folder for each version, set of flags and kind of processor."""
     flags = f"{zlib.crc32(CHEAP_COMPILATION.encode()):08x}"
-    return cache.directory() / "tests" / f"jaxlib-{_JAXLIB}-{flags}-{cache.processor()}"
+    return cache_folder.directory() / "tests" / f"jaxlib-{_JAXLIB}-{flags}-{cache_folder.processor()}"
 
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -62,10 +63,10 @@ convolution._detours = lambda steps: False
 class _DrawnOnce:
     """The toy facades, on which tests train dozens of times, with each house drawn once in a process."""
 
-    render = staticmethod(functools.lru_cache(maxsize=4096)(toy_facades.render))
+    render = staticmethod(functools.lru_cache(maxsize=4096)(facades.render))
 
     def __getattr__(self, name):
-        return getattr(toy_facades, name)
+        return getattr(facades, name)
 
 
 sources.toy_facades = _DrawnOnce()
@@ -87,7 +88,7 @@ def tidy_programs() -> list[str]:
     damaged = [path for path in folder.glob("*-cache") if path.stat().st_mtime >= since and _is_damaged(path)]
     for path in damaged:
         path.unlink(missing_ok=True)
-    cache.remove_oldest(folder.parent, _LIMIT)
+    cache_folder.remove_oldest(folder.parent, _LIMIT)
     return [path.name for path in damaged]
 
 

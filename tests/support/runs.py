@@ -7,12 +7,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
-from p2p_jax.checkpoint import Checkpoints
 from p2p_jax.config import to_json
 from p2p_jax.config.options import image_shapes
 from p2p_jax.data import Data
+from p2p_jax.training.checkpoint import Checkpoints
 from support.images import random_batch
 
 
@@ -94,8 +93,6 @@ def run_command(module, *arguments) -> int | str:
 
 def translate_files(run: Path, source: Path, target: Path, *options) -> int | str:
     """Run the command translate; see ``run_command``."""
-    from p2p_jax import translate
+    from p2p_jax.commands import translate
 
-    with pytest.raises(SystemExit) as stopped:
-        translate.run(["--workdir", str(run), "--input", str(source), "--output", str(target), *map(str, options)])
-    return stopped.value.code
+    return run_command(translate, run, source, "--output", target, *options)

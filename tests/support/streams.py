@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from p2p_jax import data as stream
-from p2p_jax import resident
 from p2p_jax.config import complete
-from p2p_jax.data import sides
+from p2p_jax.data import on_device
 from p2p_jax.data.opening import with_facts
+from p2p_jax.data.stream import sides
 from p2p_jax.images.domains import of_config
 from support.comparers import assert_equal_batches, assert_equal_streams
 
@@ -44,7 +44,7 @@ def drawn(data, positions) -> dict[str, np.ndarray]:
 def _chosen(arrays, positions, config):
     """Return what is chosen for places in the stream, of each side in the order of a batch; can be traced."""
     order = sorted((x for x in arrays if x.startswith("sizes_")), reverse=config.data.direction == "BtoA")
-    return [resident.choose(arrays[name], positions, int(name[-1]), config) for name in order]
+    return [on_device.choose(arrays[name], positions, int(name[-1]), config) for name in order]
 
 
 def _prepared_by_the_stream(source, choices, config):
@@ -103,7 +103,7 @@ def assert_same_in_every_way(config, source=None, *, split: str | None = None, o
         return plain
     if capsys:
         capsys.readouterr()
-    ours = resident.load(changed(config, resident=True), **given, process_index=0, process_count=1)
+    ours = on_device.load(changed(config, resident=True), **given, process_index=0, process_count=1)
     facts = ("num_train", "num_val", "fingerprint", "facts")
     assert [getattr(ours, name) for name in facts] == [getattr(plain, name) for name in facts]
     if capsys:

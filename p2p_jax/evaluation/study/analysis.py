@@ -56,7 +56,7 @@ def analyse(
       InputError: it is no study, its journal was altered, or `draws` is not positive.
     """
     if draws < 1:
-        raise InputError(f"--draws must be at least 1, not {draws}")
+        raise InputError(f"`draws` must be at least 1, not {draws}")
     design = load(study)
     sessions, broken = read_sessions(Path(study))
     results = {}

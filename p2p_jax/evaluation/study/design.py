@@ -62,7 +62,7 @@ class Protocol(NamedTuple):
             ("pause", 0, 60),
         ):
             if not low <= getattr(self, name) <= high:
-                raise InputError(f"--{name} must be from {low} to {high}, not {getattr(self, name)}")
+                raise InputError(f"`{name}` must be from {low} to {high}, not {getattr(self, name)}")
         return self
 
 
@@ -156,9 +156,9 @@ def make(
     protocol.check()
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output {output} exists already; choose another name or remove it")
+        raise InputError(f"output={output} exists already; choose another name or remove it")
     if not algorithms:
-        raise InputError("a study needs at least one algorithm: --runs RUN, or --real FOLDER --fake NAME=FOLDER")
+        raise InputError("a study needs at least one algorithm: runs=RUN, or real=FOLDER fake=NAME=FOLDER")
     for name, algorithm in algorithms.items():
         _check_enough(name, algorithm, protocol)
     key = secrets.token_hex(16) if seed is None else f"seed {seed}"
@@ -193,7 +193,7 @@ def load(study: str | os.PathLike[str]) -> Design:
             raise InputError(f"{path} has format {record['format']}, not {_FORMAT}: use the p2p_jax that made it")
         return Design(Protocol(**record["protocol"]), record["key"], record["algorithms"])
     except FileNotFoundError:
-        raise InputError(f"{study} is no study (it has no study.json): make one with p2p_jax.study make") from None
+        raise InputError(f"{study} is no study (it has no study.json): make one with p2p-jax study make") from None
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): make the study anew") from error
 
@@ -236,7 +236,7 @@ def _check_enough(name: str, algorithm: Algorithm, protocol: Protocol) -> None:
     """Refuse an algorithm whose images do not suffice for a session without repetitions."""
     real, fake = set(algorithm.real), set(algorithm.fake)
     needed = protocol.practice + protocol.trials
-    mend = f"give more images, or shorten the session with --practice and --trials ({needed} in all)"
+    mend = f"give more images, or shorten the session with `practice` and `trials` ({needed} in all)"
     if min(len(real), len(fake)) < needed:
         raise InputError(
             f"{name} has {len(real)} real and {len(fake)} fake images, but a session shows {needed} of each, none "
@@ -245,6 +245,6 @@ def _check_enough(name: str, algorithm: Algorithm, protocol: Protocol) -> None:
     if protocol.pairing == "same":
         lonely = sorted(fake - real)
         if lonely:
-            raise InputError(f"{name}: --pairing same, but there is no real image for {lonely[0]}")
+            raise InputError(f"{name}: pairing=same, but there is no real image for {lonely[0]}")
     elif len(real | fake) < 2:
         raise InputError(f"{name}: a fake needs a real image of another example, and there is but one: {mend}")

@@ -45,12 +45,12 @@ def from_runs(
     from p2p_jax.inference import Translator
 
     algorithms = {}
-    for name, workdir in _named(runs, "--runs").items():
+    for name, workdir in _named(runs, "runs").items():
         translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction)
         config = with_data_dir(translator.config, data_dir)
         name_of_split = split or config.data.val_split
         if not name_of_split:
-            raise InputError(f"{workdir} was trained without validation: name the split to show, --split")
+            raise InputError(f"{workdir} was trained without validation: name the split to show, `split`")
         opened = load_split(config, name_of_split)
         given, wanted, _ = sides(translator, opened)
         source = {
@@ -96,7 +96,7 @@ def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
     """
     reals = _by_stem(Path(real))
     algorithms = {}
-    for name, folder in _named(fakes, "--fake").items():
+    for name, folder in _named(fakes, "fake").items():
         files = _by_stem(Path(folder))
         sizes = [_sizes(part.values()) for part in (reals, files)]
         if sizes[0] != sizes[1]:
@@ -139,7 +139,7 @@ def _describe(sizes: set[tuple[int, int]]) -> str:
     return f"{width}x{height}" + (" and others" if others else "")
 
 
-def _named(arguments: Sequence[str], flag: str) -> dict[str, str]:
+def _named(arguments: Sequence[str], argument_name: str) -> dict[str, str]:
     """Split ``NAME=PATH``; without a name the path's last part is it."""
     named: dict[str, str] = {}
     for argument in arguments:
@@ -147,8 +147,8 @@ def _named(arguments: Sequence[str], flag: str) -> dict[str, str]:
         if not equals or "/" in name:  # a path may hold an equals sign itself
             name, path = Path(argument).resolve().name, argument
         if not name or not path:
-            raise InputError(f"{flag} {argument}: write NAME=FOLDER")
+            raise InputError(f"{argument_name}={argument}: write NAME=FOLDER")
         if name in named:
-            raise InputError(f"{flag}: {named[name]} and {path} are both called {name}; write NAME={path}")
+            raise InputError(f"`{argument_name}`: {named[name]} and {path} are both called {name}; write NAME={path}")
         named[name] = path
     return named

@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((_ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
             self.sessions.close()
-            raise InputError(f"port {port} cannot be had ({error}); choose another with --port") from error
+            raise InputError(f"port {port} cannot be had ({error}); choose another with `port`") from error
         self.url = f"http://{_ADDRESS}:{self.server_port}/"
 
     def server_close(self) -> None:

@@ -1,0 +1,267 @@
+"""Several processes that train together, on one host or on many: joining them, and ending all when one ends.
+
+JAX's coordination service notices by missing heartbeats that a process was killed, stopped or cut off, and ends the
+others; a program that hangs while its heartbeats go on it does not notice. ``witness.py`` says what happened.
+"""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from p2p_jax.cluster import witness
+from p2p_jax.config import differences, from_json, to_json
+from p2p_jax.config.options import OPTIONS
+from p2p_jax.errors import InputError, TrainingDivergedError
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Environment variables that tell a process of a cluster of one's own about the others."""
+_START_LIMIT = 300  # seconds in which all processes must have started
+_SILENCE_LIMIT = 30  # seconds without a heartbeat after which a process counts as dead; JAX adds a few
+_SHARED_LIMIT = 60  # seconds in which a file must be seen by all hosts: NFS keeps directories in mind that long
+_FAREWELL = 3  # seconds that a process with an error stays, because the others end at once with the first one
+_MAY_DIFFER = frozenset(option.name for option in OPTIONS if option.may_change == "processes")
+
+
+@contextlib.contextmanager
+def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
+    """Train together with the other processes, if there are any; enter it before anything touches a device.
+
+    With ``config.distributed`` or one of ``VARIABLES``, in a step of SLURM with several tasks and on a TPU pod of
+    several hosts, all processes are waited for, only the first prints, and the end of one, which JAX notices within
+    about half a minute, ends them all. Who the others are is found out by JAX (SLURM, Open MPI, Kubernetes, TPU) or
+    stands in ``VARIABLES``. Errors do not leave this context when there are other processes: they are printed, and this
+    process ends with status 1.
+
+    Args:
+      config: the experiment, complete; the same in all processes.
+      workdir: the run's directory, which all processes must see.
+
+    Raises:
+      InputError: the other processes cannot be found, or did not all start in time.
+    """
+    told = any(os.environ.get(name) for name in VARIABLES)
+    if not (config.distributed or told or _slurm_tasks() > 1 or _tpu_hosts() > 1):
+        yield
+        return
+    _initialize()
+    watching = _call_witness(workdir)
+    try:
+        if jax.process_index() > 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"processes: {jax.process_count()}, with {jax.device_count()} devices together", flush=True)
+        _require_same_config(config)
+        _require_shared(workdir)
+        yield
+        jax.distributed.shutdown()  # waits for the others
+    except BaseException as error:
+        _end(error, watching)
+    watching.communicate(witness.FINISHED)
+
+
+def require_same(what: str, value: str, mend: str) -> None:
+    """Check that all processes have the same; all must call it at the same place.
+
+    Args:
+      what: a noun with its article.
+      value: what to compare.
+      mend: what to do if it differs.
+
+    Raises:
+      InputError: a process has something else than process 0; raised in all of them.
+    """
+    others = _gather(value != _broadcast(value))
+    if others:
+        raise InputError(f"{what} of {_named(others)} is not that of process 0; {mend}")
+
+
+def _slurm_tasks() -> int:
+    """Return of how many tasks this step of SLURM consists; a script given to sbatch is no step, and waits for none."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+
+
+def _tpu_hosts() -> int:
+    """Return of how many hosts this TPU pod consists."""
+    found = importlib.util.find_spec("libtpu") and any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
+    if not found or "tpu" not in (os.environ.get("JAX_PLATFORMS") or "tpu"):
+        return 1
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    if not hosts and "TPU_SKIP_MDS_QUERY" not in os.environ:
+        hosts = _ask_google("worker-network-endpoints")
+    return len((hosts or "").split(",")) * int(os.environ.get("MEGASCALE_NUM_SLICES") or 1)
+
+
+def _ask_google(attribute: str) -> str:
+    """Return an attribute of this virtual machine, "" if it has none."""
+    url = f"http://metadata.google.internal/computeMetadata/v1/instance/attributes/{attribute}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Metadata-Flavor": "Google"}), timeout=5) as x:
+            return x.read().decode()
+    except OSError:
+        return ""
+
+
+def _initialize() -> None:
+    """Wait for all processes and connect with them."""
+    arguments = _arguments()
+    timer = threading.Timer(_START_LIMIT, _give_up_waiting)  # JAX would end the process without a mend
+    timer.daemon = True
+    timer.start()
+    try:
+        jax.distributed.initialize(
+            **arguments, initialization_timeout=2 * _START_LIMIT, heartbeat_timeout_seconds=_SILENCE_LIMIT
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the other processes cannot be found ({error}): set {VARIABLES[0]}=HOST:PORT (of process 0, a free port), "
+            f"{VARIABLES[1]} and {VARIABLES[2]} (0, 1, ...) for every process, start it with srun, or leave "
+            "--config.distributed out to train with this process alone"
+        ) from error
+    finally:
+        timer.cancel()
+    # JAX catches SIGTERM in C++ and does nothing; a process must still end by it before training handles it.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _arguments() -> dict[str, Any]:
+    """Return what ``jax.distributed.initialize`` must be told; nothing where it finds out by itself."""
+    given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if not given:
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if "OMPI_COMM_WORLD_SIZE" in os.environ:  # its launcher is one task of SLURM for many processes
+            return {}
+        alone = os.environ.get("SLURM_STEP_NUM_NODES") == os.environ.get("SLURM_STEP_NUM_TASKS", "none")
+        # JAX gives task n of a node its GPU n: of no use to a task that has the node, or its GPU, for itself.
+        bound = (len(devices) == 1 and devices[0]) or "SLURM_GPUS_PER_TASK" in os.environ
+        return {"local_device_ids": []} if alone or (_slurm_tasks() > 1 and bound) else {}
+    missing = [name for name in VARIABLES if name not in given]
+    if missing:
+        raise InputError(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set, but not {', '.join(missing)}")
+    address, count, index = (given[name] for name in VARIABLES)
+    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
+        raise InputError(f"{VARIABLES[0]}={address} is not HOST:PORT")
+    if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
+        raise InputError(
+            f"{VARIABLES[2]}={index} must be one of 0 to {VARIABLES[1]} - 1, and {VARIABLES[1]} is {count}"
+        )
+    if int(index) == 0:
+        with socket.socket() as port:  # JAX crashes where it cannot listen
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                port.bind(("", int(address.rpartition(":")[2])))
+            except (OSError, OverflowError) as error:
+                raise InputError(
+                    f"{VARIABLES[0]}={address}: cannot listen there ({error}); take another port"
+                ) from error
+    return {
+        "coordinator_address": address,
+        "num_processes": int(count),
+        "process_id": int(index),
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _give_up_waiting() -> None:
+    sys.stderr.write(
+        f"error: not all processes started within {_START_LIMIT} s: start one for every index, with the same "
+        "coordinator address and number, and see that its port is open to all hosts; a task of SLURM that is to train "
+        "alone is started with srun env SLURM_STEP_NUM_TASKS=1 python ...\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _call_witness(workdir: Path, stderr: int | None = None) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", witness.__file__, str(workdir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def _end(error: BaseException, watching: subprocess.Popen) -> None:
+    """Say what is wrong and end this process at once: leaving in order would wait for processes that are gone."""
+    sys.stdout.flush()
+    lost = any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED"))
+    if isinstance(error, InputError | TrainingDivergedError):
+        sys.stderr.write(f"error: {error}\n")
+        watching.communicate(witness.FINISHED)
+    elif lost:
+        sys.stderr.write(str(error).split("\n")[0] + "\n")
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    if not lost:
+        time.sleep(_FAREWELL)
+    os._exit(1)
+
+
+def _require_same_config(config: ConfigDict) -> None:
+    first = from_json(_broadcast(to_json(config)))
+    found = {key: values for key, values in differences(first, config).items() if key not in _MAY_DIFFER}
+    others = _gather(bool(found))
+    if others:
+        lines = "".join(f"\n  config.{key}: process 0 has {a!r}, this one {b!r}" for key, (a, b) in found.items())
+        raise InputError(
+            f"the config of {_named(others)} is not that of process 0; start all with the same command (tasks of SLURM "
+            f"that are to train alone: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
+        )
+
+
+def _require_shared(workdir: Path) -> None:
+    """Check that all processes see what the first one writes."""
+    mark = workdir / _broadcast(f".seen_by_all_{uuid.uuid4().hex}")
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError as error:
+            raise InputError(f"workdir={workdir} cannot be written ({error.strerror}); choose another") from error
+    _gather(False)  # it is there
+    until = time.monotonic() + _SHARED_LIMIT
+    while not mark.exists() and time.monotonic() < until:
+        time.sleep(0.5)
+    blind = _gather(not mark.exists())
+    if jax.process_index() == 0:
+        mark.unlink()
+    if blind:
+        raise InputError(
+            f"workdir={workdir} is not one directory for all: {_named(blind)} cannot see what process 0 writes; "
+            "give an absolute path on a file system that all hosts share"
+        )
+
+
+def _broadcast(text: str) -> str:
+    """Return the text of process 0, on all processes."""
+    own = np.frombuffer(text.encode(), np.uint8)
+    buffer = np.zeros(int(multihost_utils.broadcast_one_to_all(np.int32(len(own)))), np.uint8)
+    if jax.process_index() == 0:
+        buffer[:] = own
+    return multihost_utils.broadcast_one_to_all(buffer).tobytes().decode()
+
+
+def _gather(flag: bool) -> list[int]:
+    """Return on which processes `flag` is set; all get the same answer."""
+    return np.flatnonzero(multihost_utils.process_allgather(np.array(flag))).tolist()
+
+
+def _named(processes: list[int]) -> str:
+    return f"process{'es' if len(processes) > 1 else ''} {', '.join(map(str, processes))}"

@@ -1,0 +1,123 @@
+"""The frame of every command: how its line is read, and how errors and warnings are told."""
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from p2p_jax.errors import InputError, TrainingDivergedError
+
+_BY_NAME = "by name: "
+
+
+class Parser(argparse.ArgumentParser):
+    """A verb's arguments, with overrides of a config (``--config.OPTION=VALUE``) where it takes them.
+
+    Args:
+      verb: of ``python -m p2p_jax VERB``.
+      text: the help, as it is to be printed.
+      takes_overrides: of a config.
+      computes: the work needs JAX, for which the process is prepared.
+      **settings: of ``argparse.ArgumentParser``.
+    """
+
+    def __init__(
+        self, verb: str, text: str | None, *, takes_overrides: bool = False, computes: bool = True, **settings: Any
+    ):
+        raw = argparse.RawDescriptionHelpFormatter
+        prog = f"python -m p2p_jax {verb}"
+        super().__init__(prog=prog, description=text, formatter_class=raw, allow_abbrev=False, **settings)
+        self._takes_overrides = takes_overrides
+        self._computes = computes
+        self._places: dict[str, bool] = {}
+
+    def add_place(self, name: str, *, required: bool = True, nargs: str = "?", **settings: Any) -> None:
+        """Add an argument that is given by its place or by its name: ``RUN``, or ``--workdir RUN``."""
+        self.add_argument(name, nargs=nargs, **settings)
+        if nargs == "*":
+            settings["nargs"] = "+"
+        settings["help"] = argparse.SUPPRESS
+        self.add_argument(f"--{name}", dest=_BY_NAME + name, default=argparse.SUPPRESS, **settings)
+        self._places[name] = required
+
+    def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Read a command line; ``overrides`` holds those of the config, in order."""
+        given, overrides = list(sys.argv[1:] if argv is None else argv), list[str]()
+        if self._takes_overrides:
+            given, overrides = _split(given)
+        args = self.parse_intermixed_args(given) if self._places else self.parse_args(given)
+        for name, required in self._places.items():
+            given_ways = [vars(args).pop(way, None) for way in (name, _BY_NAME + name)]
+            values = [value for value in given_ways if value]
+            if required and not values:
+                self.error(f"{name} is missing: write it behind the verb, or as --{name}")
+            if len(values) > 1:
+                self.error(f"{name} is given twice: as {values[0]} and as --{name} {values[1]}")
+            setattr(args, name, values[0] if values else None)
+        if self._takes_overrides:
+            args.overrides = overrides
+        return args
+
+    def do(self, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None = None) -> None:
+        """Read a command line and do the work; wrong input and warnings come as one line on standard error.
+
+        The process ends with status 1 after an error, with what `work` returns if that is not 0, and goes on otherwise.
+        """
+        args = self.read(argv)
+        from absl import logging
+
+        from p2p_jax.process import settings
+
+        settings.search_here()
+        if self._computes:
+            settings.prepare_process()
+        logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(
+                f"warning: {self.with_flags(str(message))}", file=sys.stderr
+            )
+            try:
+                status = work(args)
+            except (InputError, TrainingDivergedError) as error:
+                sys.exit(f"error: {self.with_flags(str(error))}")
+        if status:
+            sys.exit(status)
+
+    def _warn(self, message: Warning | str, *_: Any) -> None:
+        print(f"warning: {self.with_flags(str(message))}", file=sys.stderr)
+
+    def with_flags(self, message: str) -> str:
+        """Write the arguments in a message of the library, such as tile=512 or `tile`, as flags: --tile 512, --tile."""
+        known = "|".join(sorted(_names(self)))
+        message = re.sub(rf"(?<![\w.\-])({known})=(?=\S)", r"--\1 ", message)
+        return re.sub(rf"`({known})`", r"--\1", message)
+
+
+def _names(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the names of a parser's arguments, those of its subcommands too."""
+    names = set()
+    for action in parser._actions:
+        names.add(action.dest)
+        if isinstance(action, argparse._SubParsersAction):
+            names.update(*map(_names, action.choices.values()))
+    return names
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take overrides of the config, and the values that follow them, out of a command line."""
+    given: list[str] = []
+    overrides: list[str] = []
+    expects_value = False
+    for argument in argv:
+        if argument.startswith("--config."):
+            overrides.append(argument)
+            expects_value = "=" not in argument
+        elif expects_value and not argument.startswith("--"):
+            overrides.append(argument)
+            expects_value = False
+        else:
+            given.append(argument)
+            expects_value = False
+    return given, overrides

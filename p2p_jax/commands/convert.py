@@ -1,0 +1,72 @@
+"""Make a run of weights that another program trained.
+
+    python -m p2p_jax convert latest_net_G.pth --workdir runs/theirs [--discriminator latest_net_D.pth]
+    python -m p2p_jax convert latest_net_G_A.pth latest_net_G_B.pth --workdir runs/theirs
+
+The input is a generator of the PyTorch release of pix2pix and CycleGAN (.pth, read weights-only), its folder
+checkpoints/NAME (with all networks in it), a checkpoint of the TensorFlow release of pix2pix, or a .pict file of its
+browser demo. The kind of network, its depth, width, channels, norm and blocks are read off the file. What it does not
+tell is an option; the command says what it took for granted.
+"""
+
+import argparse
+from pathlib import Path
+
+from p2p_jax.commands.command import Parser
+
+
+def parser() -> Parser:
+    """Return what the command takes."""
+    made = Parser("convert", __doc__)
+    add = made.add_argument
+    made.add_place("input", nargs="*", help="generator, or G_A and G_B of CycleGAN, or the folder with them")
+    add("--workdir", required=True, type=Path, help="directory of the run that is made")
+    add("--discriminator", nargs="+", default=[], help="D, or D_A and D_B; for fine-tuning")
+    add(
+        "--concat",
+        choices=["skip_up", "up_skip"],
+        default="skip_up",
+        help="order of a U-Net's skips: up_skip for PyTorch files from before 2017-09-22, else a colourful mess",
+    )
+    add(
+        "--norm",
+        choices=["batch", "instance", "none"],
+        help="for PyTorch files from before July 2017: instance norm with weights and statistics looks like batch "
+        "norm; the wrong one gives flat or glaring colours",
+    )
+    add(
+        "--discriminator_padding",
+        type=int,
+        choices=[1, 2],
+        default=1,
+        help="2 for PyTorch's discriminators from before 2017-09-23, which else take good images for fakes",
+    )
+    add(
+        "--eval", action="store_true", help="translate as PyTorch's --eval: no noise, running statistics for batch norm"
+    )
+    add("--dropout", choices=["on", "off"], help="noise at translation; by default on for pix2pix, off for CycleGAN")
+    add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which side of a data set a generator takes")
+    add("--crop_size", type=int, default=0, help="side of the images in evaluation; that of the release by default")
+    add("--source", default="", help="layout of the data set in evaluation: side_by_side (default), folders, ...")
+    return made
+
+
+def _convert(args: argparse.Namespace) -> None:
+
+    from p2p_jax.interop.conversion import Options, convert
+    from p2p_jax.interop.network import describe
+
+    dropout = None if args.dropout is None else args.dropout == "on"
+    names = ("concat", "norm", "discriminator_padding", "eval", "direction", "crop_size", "source")
+    options = Options(dropout=dropout, **{name: getattr(args, name) for name in names})
+    made = convert(args.input, args.workdir, args.discriminator, options)
+    for player, (path, network) in made.networks.items():
+        print(f"{path}: {player} {describe(network)}")
+    for sentence in made.assumed:
+        print(f"taken for granted: {parser().with_flags(sentence)}")
+    print(f"{made.workdir}: a run at step {made.step:,}, for translate, evaluate, export and --config.init_from")
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser().do(_convert, argv)

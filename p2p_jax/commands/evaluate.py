@@ -1,0 +1,81 @@
+"""Evaluate a trained run over every image of a split, and report.
+
+    python -m p2p_jax evaluate runs/facades --split test
+
+Writes results.json, images.csv and report.html, one file that opens without a network, into RUN/evaluation/SPLIT_STEP
+or --output.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from p2p_jax.commands.command import Parser
+
+
+def parser() -> Parser:
+    """Return what the command takes."""
+    made = Parser("evaluate", __doc__)
+    add = made.add_argument
+    made.add_place("workdir", metavar="RUN", type=Path, help="directory of the trained run")
+    add("--split", help="such as test; the split of validation by default")
+    add(
+        "--metrics",
+        help="of whole sets, with commas between: histogram, fcn, labels, fid; by default histogram where scikit-image "
+        "is installed, and fcn if there is a --segmenter",
+    )
+    add("--output", type=Path, help="folder for the results; RUN/evaluation/SPLIT_STEP by default")
+    add("--checkpoint", default="latest", help="latest (default), best or a step")
+    add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN: which way the metrics of whole sets are for")
+    add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
+    add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
+    add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
+    add("--segmenter", help="for fcn: directory made by python -m p2p_jax segmenter, or 'module:name'")
+    add(
+        "--palette",
+        help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; recognised by default",
+    )
+    add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, in place of colours")
+    add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
+    return made
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+
+    from p2p_jax.evaluation import evaluate
+    from p2p_jax.training.checkpoint import find_step, read_config
+
+    options = {name: value for name, value in vars(args).items() if value is not None}
+    if "metrics" in options:
+        options["metrics"] = args.metrics.split(",")
+    if "dropout" in options:
+        options["dropout"] = args.dropout == "on"
+    if "output" not in options and (config := read_config(args.workdir)) is not None:
+        step = find_step(args.workdir, config, args.checkpoint)
+        dropout = f"dropout_{args.dropout}" if args.dropout else None
+        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout]
+        options["output"] = args.workdir / "evaluation" / "_".join(str(part) for part in parts if part is not None)
+    results = evaluate(options.pop("workdir"), **options)
+    print(f"{args.workdir}: step {results['step']:,}, {results['num_images']:,} images of {results['split']}")
+    for name, found in results["metrics"].items():
+        print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images)")
+    for name, found in results["set_metrics"].items():
+        print(f"  {name}: {_line(found)}")
+        for part, values in found.items():
+            if isinstance(values, dict) and not part.startswith("per_class"):
+                print(f"    {part}: {_line(values)}")
+    print(f"results.json, images.csv and report.html are in {options['output']}")
+
+
+def _line(values: dict[str, Any]) -> str:
+    told = (f"{key} {_told(value)}" for key, value in values.items() if not isinstance(value, dict))
+    return ", ".join(told)
+
+
+def _told(value: Any) -> str:
+    return "undefined" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser().do(_evaluate, argv)

@@ -1,0 +1,80 @@
+"""Write a trained run as a file for other programs, checked against the run.
+
+    python -m p2p_jax export runs/facades --format onnx --output facades.onnx
+
+"onnx" runs in ONNX Runtime and much else; "stablehlo" needs JAX and flatbuffers alone (FILE.json beside it holds the
+metadata); "torch" is what the PyTorch release of pix2pix and CycleGAN loads (--output FILE.pth for the generator, or a
+folder for all networks). The first two take images [B, H, W, C], float32 in [-1, 1] (with --pixels the run's own
+values, such as bytes), of any batch and, where the network allows, of any multiple of its sizes, and leave the noise of
+dropout out.
+"""
+
+import argparse
+from pathlib import Path
+
+from p2p_jax.commands.command import Parser
+from p2p_jax.errors import InputError
+
+
+def parser() -> Parser:
+    """Return what the command takes."""
+    made = Parser("export", __doc__)
+    add = made.add_argument
+    made.add_place("workdir", metavar="RUN", help="directory of the trained run")
+    add("--format", required=True, choices=["onnx", "stablehlo", "torch"], help="of the file")
+    add("--output", required=True, type=Path, help="file to write; one that exists is replaced")
+    add("--checkpoint", default="latest", help="latest (default), best or a step")
+    add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN, in the words of the training folders")
+    add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
+    add("--pixels", action="store_true", help="take and give values of the run's images, such as 0 to 255")
+    add("--tolerance", type=float, default=1e-4, help="largest difference to the run, on the scale of [-1, 1] (1e-4)")
+    return made
+
+
+def _export(args: argparse.Namespace) -> None:
+
+    if args.format == "torch":
+        _export_torch(args)
+        return
+    from p2p_jax.interop.exporting import export
+
+    print(f"{args.workdir}: exporting and checking ...", flush=True)
+    found = export(
+        args.workdir,
+        args.format,
+        args.output,
+        args.checkpoint,
+        args.direction,
+        args.norm,
+        pixels=args.pixels,
+        tolerance=args.tolerance,
+    )
+    told, (height, width) = found.metadata, found.sizes[0]
+    for note in found.notes:
+        print(f"note: {note}")
+    kinds = f"{told['input']['dtype']} to {told['output']['dtype']}" if args.pixels else "float32 in [-1, 1]"
+    print(f"{found.path}: step {told['step']:,}, {told['direction']}, norm {told['norm']}, {found.megabytes:.1f} MB")
+    print(f"images [{', '.join(map(str, found.images))}], {kinds}")
+    sizes = ", ".join(f"{h}x{w}" for h, w in found.sizes)
+    levels = "" if found.difference.values is None else f", {found.difference.values:g} in values"
+    print(f"checked at {sizes}, batches of 1 and 2: largest difference {found.difference.largest:.1e}{levels}")
+    print(
+        f"{height}x{width} on the CPU: {found.seconds * 1e3:.1f} ms an image, in JAX {found.jax_seconds * 1e3:.1f} ms"
+    )
+
+
+def _export_torch(args: argparse.Namespace) -> None:
+    from p2p_jax.inference.run import open_run
+    from p2p_jax.interop.torch_release import write_torch
+
+    if args.pixels or args.norm:
+        raise InputError("--pixels and --norm are for onnx and stablehlo; a file of PyTorch holds weights alone")
+    for written in write_torch(open_run(args.workdir, args.checkpoint), args.output, args.direction):
+        print(f"{written.path}: {written.options}")
+        for note in written.notes:
+            print(f"note: {note}")
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser().do(_export, argv)

@@ -1,0 +1,129 @@
+"""Look at a data set before hours are spent on it.
+
+    python -m p2p_jax inspect configs/facades.py [--output FOLDER] [--config.OPTION=VALUE ...]
+
+Tells what is wrong, what is odd and what the config might better say, and writes sheet.png, training images as the
+network will get them, and inspection.json. The exit status is 1 if there are errors.
+"""
+
+import argparse
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2p_jax.commands.command import Parser
+
+if TYPE_CHECKING:
+    from p2p_jax.data.inspect.inspection import Inspection
+
+_SENTENCES, _ALIKE = 20, 5  # that are printed of errors, and so on; of those that say the same of other files
+_CHANNELS = 8
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def parser() -> Parser:
+    """Return what the command takes."""
+    made = Parser("inspect", __doc__, computes=False, takes_overrides=True)
+    add = made.add_argument
+    made.add_place("config", help="config file, by path or by name (facades)")
+    add("--output", type=Path, help="folder for sheet.png and inspection.json; runs/inspect/CONFIG by default")
+    return made
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # terminals that know no blocks
+    from p2p_jax.config import find, load_with_overrides
+    from p2p_jax.data.inspect.inspection import inspect
+    from p2p_jax.data.inspect.sheet import draw
+    from p2p_jax.images import pictures
+
+    config = load_with_overrides(args.config, args.overrides)
+    output = args.output or Path("runs") / "inspect" / find(args.config).stem
+    report = inspect(config)
+    pictures.make_folder(output / "inspection.json")
+    (output / "inspection.json").write_text(json.dumps(report._asdict(), indent=2) + "\n", encoding="utf-8")
+    for line in describe(report):
+        print(line)
+    sheet = output / "sheet.png"
+    if report.errors:
+        sheet.unlink(missing_ok=True)  # of an earlier time
+        print(f"no sheet is drawn while there are errors; all of them are in {output / 'inspection.json'}")
+        return 1
+    pictures.write(sheet, draw(config))
+    print(f"look at {sheet}: training images as the network gets them")
+    return 0
+
+
+def describe(report: "Inspection") -> Iterator[str]:
+    """Tell people of an inspection, in short lines."""
+    facts = report.facts
+    yield " ".join(facts[key] for key in ("source", "dir", "direction") if facts[key])
+    for split, found in facts["splits"].items():
+        yield from _describe_split(split, found, facts["direction"])
+    for kind in ("errors", "warnings", "suggestions"):
+        sentences = getattr(report, kind)
+        yield f"{len(sentences)} {kind if len(sentences) != 1 else kind[:-1]}"
+        shown = list(_few_of_each(sentences))
+        yield from (f"  {sentence}" for sentence in shown[:_SENTENCES])
+        if len(shown) < len(sentences) or len(shown) > _SENTENCES:
+            yield f"  ... and {len(sentences) - min(len(shown), _SENTENCES):,} more in inspection.json"
+
+
+def _few_of_each(sentences: Sequence[str]) -> Iterator[str]:
+    """Leave out what is said of many files alike, so that the rest can be seen."""
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        what = " ".join(word for word in sentence.split()[1:] if not {"/", "\\"} & set(word))  # but for the files
+        counts[what] += 1
+        if counts[what] <= _ALIKE:
+            yield sentence
+
+
+def _describe_split(split: str, found: Mapping[str, Any], direction: str) -> Iterator[str]:
+    count = " + ".join(f"{n:,}" for n in found["count"]) + (" pairs" if found["paired"] else " images")
+    seen = max(found["looked_at"])
+    yield f"{split}: {count}" + (f", of which {seen:,} were looked at" if seen < max(found["count"]) else "")
+    if sizes := found["sizes"]:
+        sides = ", ".join(f"{name} {_size(sizes[name])}" for name in ("smallest", "largest"))
+        if sizes["smallest"] == sizes["largest"]:
+            yield f"  size    {_size(sizes['most common'])}"
+        else:
+            yield f"  size    {_size(sizes['most common'])} of {sizes['share']:.0%}; {sides}"
+    for name, counts in zip("AB", found["stored"], strict=True):
+        if counts:
+            yield f"  files {name} {'; '.join(f'{n:,} with {words}' for words, n in counts.items())}"
+    for name in "AB":
+        if name in found:
+            role = "in" if direction.startswith(name) else "out"
+            yield from _describe_side(f"{name} {role}", found[name])
+
+
+def _describe_side(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    low, high = found["range"]
+    channels = found["channels"]
+    yield f"  {name:7} min        max        mean       histogram from {low:g} to {high:g}"
+    for i, channel in enumerate(channels[:_CHANNELS]):
+        numbers = "".join(f"{channel[key]:<11.4g}" for key in ("min", "max", "mean"))
+        yield f"  {i:<7} {numbers}|{_bars(channel['histogram'])}|"
+    if len(channels) > _CHANNELS:
+        yield f"  ... and {len(channels) - _CHANNELS} more channels in inspection.json"
+
+
+def _size(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """Draw counts as a line of text; what is not nothing can be seen."""
+    highest = max(*counts, 1)
+    return "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // highest)] for count in counts)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser().do(_inspect, argv)

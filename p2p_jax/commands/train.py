@@ -1,0 +1,58 @@
+"""Train from the command line: ``python -m p2p_jax train``, or ``python -m p2p_jax.main``.
+
+    python -m p2p_jax.main --config configs/facades.py [--workdir runs/facades] [--config.OPTION=VALUE ...]
+
+Running the same command again goes on from the last checkpoint. Several processes train together with
+--config.distributed, each started with this command: see p2p_jax/cluster/distributed.py.
+"""
+
+import argparse
+import textwrap
+from pathlib import Path
+
+from p2p_jax.commands.command import Parser
+
+
+def parser() -> Parser:
+    """Return what the command takes."""
+    made = Parser("train", __doc__, epilog=_options(), takes_overrides=True)
+    add = made.add_argument
+    made.add_place("config", help="config file, by path or by name (facades)")
+    add("--workdir", type=Path, help="directory of the run; runs/CONFIG by default")
+    return made
+
+
+def _options() -> str:
+    """Return the options of a config, section by section, each with its values, its default and its meaning."""
+    from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
+
+    lines, section = ["options of a config, as --config.OPTION=VALUE:"], ""
+    for option in OPTIONS:
+        group = option.name.partition(".")[0] if "." in option.name else ""
+        if group != section:
+            lines, section = [*lines, ""], group
+        lines.append(f"  {option.name}  ({option.wanted}; {option.default!r})")
+        lines += textwrap.wrap(option.meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    free = ", ".join(name for name in FREE_SECTIONS if name != "extra")
+    return "\n".join([*lines, "", f"{free} have the options of what they name: see python -m p2p_jax config NAME"])
+
+
+def _train(args: argparse.Namespace) -> None:
+    import jax
+
+    from p2p_jax.cluster.distributed import joined
+    from p2p_jax.config import find, load_with_overrides
+    from p2p_jax.published import describe
+    from p2p_jax.training.loop import train
+
+    config = load_with_overrides(args.config, args.overrides)
+    workdir = args.workdir or Path("runs") / find(args.config).stem
+    with joined(config, workdir):
+        if jax.process_index() == 0:
+            print("options that differ from the published recipe:", *describe(config, changed_only=True), sep="\n")
+        train(config, workdir)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser().do(_train, argv)

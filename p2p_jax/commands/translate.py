@@ -1,0 +1,118 @@
+"""Translate images or a video with a trained run.
+
+    python -m p2p_jax translate runs/facades photos --output translated
+
+The input is an image, a folder (with the folders in it), a pattern in quotes ("photos/*.png"), a stack of images (.npy,
+[N, H, W, C]; a .npy file found in a folder or by a pattern is one image, [H, W] or [H, W, C]) or a video. What is
+written has the depth of the images that the run was trained to make. Names, sizes and, where they hold that, formats
+are kept; existing files are left as they are. The exit status is 1 if a file could not be translated.
+"""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from p2p_jax.commands.command import Parser
+from p2p_jax.errors import InputError
+
+
+def parser() -> Parser:
+    """Return what the command takes."""
+    made = Parser("translate", __doc__)
+    add = made.add_argument
+    made.add_place("workdir", metavar="RUN", help="directory of the trained run")
+    made.add_place("input", help="image, folder, quoted pattern, .npy stack or video")
+    add("--output", required=True, type=Path, help="folder, or file where the input is one; made if missing")
+    add("--checkpoint", default="latest", help="latest (default), best or a step")
+    add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN, in the words of the training folders")
+    add(
+        "--size", help="resize to this square, to WIDTHxHEIGHT or by a factor (x4) before; the original size by default"
+    )
+    add("--task", action="store_true", help="the images are photographs: make the run's inputs of them as in training")
+    add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
+    add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
+    add("--tile", type=int, help="translate images with a longer side in overlapping tiles of this side")
+    add("--overlap", type=int, help="pixels that tiles share; a quarter of --tile by default")
+    add("--batch_size", type=int, default=8, help="images at a time (8)")
+    add("--format", default="", help="png, jpg, tif, npy, ... for all files written; each its own by default")
+    add("--keep_alpha", action="store_true", help="give translations the transparency of their sources")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    return made
+
+
+def parse_size(text: str | None) -> tuple[int, int] | float | None:
+    """Read "256" or "640x480" (width x height) as (height, width), and "x4" as the factor 4.0."""
+    if text is None:
+        return None
+    numbers = text.lower().split("x")
+    if numbers[0] == "" and len(numbers) == 2 and numbers[1].replace(".", "", 1).isdecimal() and float(numbers[1]):
+        return float(numbers[1])
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):
+        raise InputError(
+            f"--size {text}: write one number, such as 256, WIDTHxHEIGHT, such as 640x480, or a factor, such as x4"
+        )
+    return int(numbers[-1]), int(numbers[0])
+
+
+def _translate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from p2p_jax.images import formats
+    from p2p_jax.inference import Translator, files, stacks, values, video
+
+    size, source = parse_size(args.size), Path(args.input)
+    ending = f".{args.format.lower().lstrip('.')}" if args.format else ""
+    if ending and ending not in formats.EXTENSIONS:
+        raise InputError(f"--format {args.format}: choose one of {', '.join(e[1:] for e in formats.EXTENSIONS)}")
+    if args.batch_size < 1:
+        raise InputError(f"--batch_size {args.batch_size} must be at least 1")
+    whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
+    one = whole.get(source.suffix.lower()) if source.is_file() else None
+    if one and (ending or args.keep_alpha or args.task):
+        raise InputError(f"--format, --keep_alpha and --task are for image files; {source} is none")
+    jobs = [] if one else files.plan(args.input, args.output, ending)
+
+    translator = Translator.from_workdir(
+        args.workdir,
+        args.checkpoint,
+        args.direction,
+        args.norm,
+        None if args.dropout is None else args.dropout == "on",
+        batch_size=args.batch_size,
+        tile=args.tile,
+        overlap=args.overlap,
+    )
+    task = values.find_task(translator.config) if args.task else None
+    if task and translator.direction != translator.config.data.direction:
+        raise InputError(
+            "--task makes inputs of photographs; --direction is the way back, to the inputs: leave one out"
+        )
+    named = source.is_file() and bool(args.output.suffix) and not args.output.is_dir()
+    jobs = files.fit_endings(jobs, translator, chosen=bool(ending) or named)
+    print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)
+    with contextlib.closing(tqdm(total=len(jobs) or None, unit=" images", disable=None)) as bar:
+        if one:
+            count = one(translator, source, args.output, size=size, overwrite=args.overwrite, on_done=bar.update)
+            print(f"translated {count:,} images of {source}")
+            return 0
+        outcome = files.translate_files(
+            translator,
+            jobs,
+            size=size,
+            task=task,
+            keep_alpha=args.keep_alpha,
+            overwrite=args.overwrite,
+            on_done=bar.update,
+        )
+    print(f"translated {outcome.done:,} of {len(jobs):,} images to {args.output}")
+    if outcome.existing:
+        print(f"{outcome.existing:,} exist and were left as they are; --overwrite replaces them")
+    for line in outcome.failures:
+        print(f"error: {parser().with_flags(line)}", file=sys.stderr)
+    return 1 if outcome.failures else 0
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser().do(_translate, argv)

@@ -1,0 +1,1 @@
+"""A data set looked at before training: faults, suggestions, a sheet of pictures."""

@@ -1,0 +1,244 @@
+"""What is to be known of a data set before hours are spent on it: faults, doubts and numbers."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from p2p_jax.data import checks, files, layouts
+from p2p_jax.data.inspect import measures, samples
+from p2p_jax.data.inspect.samples import Example, Seen
+from p2p_jax.data.inspect.suggestions import suggest
+from p2p_jax.data.layouts import Layout
+from p2p_jax.data.stream.sources import Unpaired, make_source
+from p2p_jax.errors import InputError
+from p2p_jax.images.domains import Domain, of_files
+from p2p_jax.images.formats import Header
+
+_QUICK = 24  # examples that training looks at
+_DRAWN = 200  # examples of a source that draws its images, or that is somebody's own
+_MUCH = 0.005  # share of values beyond the range that is worth a word
+
+
+class Inspection(NamedTuple):
+    """What was found in a data set.
+
+    Attributes:
+      errors: sentences on what stops training or makes its results wrong; they name the file.
+      warnings: sentences on what may be meant so.
+      suggestions: sentences on options of the config.
+      facts: numbers, as JSON knows them: {"splits": {split: {"paired", "count", "looked_at", "sizes", "stored", "A",
+        "B"}}}; A and B are those of the files, before ``direction`` is applied.
+    """
+
+    errors: list[str]
+    warnings: list[str]
+    suggestions: list[str]
+    facts: dict[str, Any]
+
+
+def inspect(config: ConfigDict) -> Inspection:
+    """Look for everything that training would refuse in a data set, and for what people regret later.
+
+    Up to ``files.DECODE_AT_MOST`` examples of a split are measured, evenly over all of them.
+
+    Args:
+      config: complete; reads ``data`` and ``generator``.
+    """
+    data, domains = config.data, of_files(config.data)
+    report = Inspection([], [], [], {key: data[key] for key in ("source", "dir", "direction")} | {"splits": {}})
+    found: dict[str, Layout] = {}
+    from_files = layouts.is_file_source(data.source) and bool(data.dir or not data.source.startswith("cycle_gan/"))
+    for split in _splits(data, from_files):
+        before = len(report.errors)
+        try:
+            if from_files:
+                found[split] = layouts.find(data, split, lenient=True)
+                facts, to_see = _of_files(found[split], domains, data, report)
+            else:
+                facts, to_see = _of_source(data, split)
+            seen = samples.look_at(to_see, domains)
+            report.errors.extend(seen.faults)
+            _doubt(split, seen, domains, report, paired=facts["paired"])
+            report.facts["splits"][split] = _numbers(seen, domains) | facts
+            if split == data.train_split:
+                report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
+        except InputError as error:
+            report.errors.append(str(error))
+        if split not in (data.train_split, data.val_split):  # training does without it
+            report.warnings.extend(report.errors[before:])
+            del report.errors[before:]
+    _compare_splits(found, report)
+    for sentences in report[:3]:
+        sentences[:] = dict.fromkeys(sentences)
+    return report
+
+
+def _splits(data: ConfigDict, from_files: bool) -> list[str]:
+    """Return the splits of a config, and "test" where a folder of files has it as well."""
+    splits = [split for split in (data.train_split, data.val_split) if split]
+    try:
+        if from_files and layouts.has_split(data, "test"):
+            splits.append("test")
+    except InputError:  # there is no folder, which the other splits tell
+        pass
+    return list(dict.fromkeys(splits))
+
+
+def _of_files(
+    layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, report: Inspection
+) -> tuple[dict[str, Any], list[Example]]:
+    """Return facts on the files of a split, and the examples in which there is no fault."""
+    report.errors.extend(f"{path} has no partner; add the missing image or remove this one" for path in layout.lonely)
+    headers, faults = checks.examine(layout, domains, data)
+    report.errors.extend(f"{path} {fault}" for path, fault in faults)
+    whole = samples.of_layout(layout, headers.keys() - {path for path, _ in faults})
+    facts = {
+        "paired": layout.paired,
+        "count": [len(layout.a)] if layout.paired else [len(layout.a), len(layout.b)],
+        "stored": [_count_headers(headers, paths) for paths in (() if data.source == "photos" else layout.a, layout.b)],
+        "sizes": _describe_sizes((x.width // (2 if layout.halves else 1), x.height) for x in headers.values()),
+    }
+    return facts, samples.evenly(whole, files.DECODE_AT_MOST)
+
+
+def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[str, int]:
+    here = [headers[path] for path in paths if path in headers]
+    return dict(Counter(measures.describe(x.dtype, x.channels, x.palette) for x in here).most_common())
+
+
+def _of_source(data: ConfigDict, split: str) -> tuple[dict[str, Any], list[Example]]:
+    """Return the same of a source that has no files."""
+    source = make_source(data, split)
+    parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
+    facts = {"paired": len(parts) == 1, "count": [len(part.names) for part in parts], "stored": [{}, {}]}
+    return facts, samples.evenly(samples.of_source(source), _DRAWN)
+
+
+def _numbers(seen: Seen, domains: tuple[Domain, Domain]) -> dict[str, Any]:
+    """Summarise what was looked at."""
+    sizes = _describe_sizes(one.size for side in seen.sides for one in side)
+    numbers: dict[str, Any] = {"looked_at": [len(side) for side in seen.sides], "sizes": sizes}
+    for name, side, domain in zip("AB", seen.sides, domains, strict=True):
+        if side:
+            numbers[name] = measures.summarise(side, domain)
+    return numbers
+
+
+def _describe_sizes(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """Count sizes, (width, height)."""
+    counts = Counter(sizes)
+    if not counts:
+        return {}
+    by_area = sorted(counts, key=math.prod)
+    [(size, number)] = counts.most_common(1)
+    share = number / counts.total()
+    return {"most common": [*size], "share": share, "smallest": [*by_area[0]], "largest": [*by_area[-1]]}
+
+
+def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspection, *, paired: bool) -> None:
+    """Report images that are hardly meant to be as they are."""
+    report.warnings.extend(_constant(seen))
+    pairs = len(seen.sides[0])
+    if pairs and len(seen.identical) == pairs:
+        report.errors.append(
+            f"A and B are the same image in all {pairs:,} pairs of {split}, such as {seen.identical[0]}: there is "
+            "nothing to learn"
+        )
+    else:
+        report.warnings.extend(f"{name}: A and B are the same image" for name in seen.identical)
+    for i in measures.find_swapped(*seen.sides) if paired else ():
+        names = [side[i].name for side in seen.sides]
+        report.warnings.append(
+            f"{names[0]} looks like the B of the other pairs, and {names[1]} like their A: are they swapped?"
+        )
+    for name, side, domain in zip("AB", seen.sides, domains, strict=True):
+        beyond = sum(one.beyond for one in side) / max(len(side), 1)
+        if domain.kind == "labels" and beyond:
+            report.warnings.append(
+                f"{beyond:.2%} of the labels of {name} in {split} are {domain.channels} or more, and so of no class: "
+                "is the number of classes, config.data.channels_a or channels_b, right?"
+            )
+        elif beyond > _MUCH:
+            report.warnings.append(
+                f"{beyond:.2%} of the values of {name} in {split} lie beyond the declared range and are cut off"
+            )
+
+
+def _constant(seen: Seen) -> Iterator[str]:
+    for side in seen.sides:
+        for one in side:
+            if one.is_constant:
+                yield f"{one.name}: all pixels have the value {', '.join(f'{x:g}' for x in one.low.tolist())}"
+
+
+def _compare_splits(found: Mapping[str, Layout], report: Inspection) -> None:
+    """Look for examples of the same bytes, within a split and across."""
+    paths = dict.fromkeys(path for layout in found.values() for path in (*layout.a, *layout.b))
+    first = {path: group[0] for group in files.find_duplicates(paths) for path in group}
+    places: dict[tuple[Path, ...], list[tuple[str, Path]]] = defaultdict(list)
+    for split, layout in found.items():
+        pairs = list(zip(layout.a, layout.b, strict=True)) if layout.paired else [(x,) for x in (*layout.a, *layout.b)]
+        for pair in pairs:
+            places[tuple(first.get(path, path) for path in pair)].append((split, pair[0]))
+    for (split, path), *others in places.values():
+        for other_split, other in others:
+            if other_split == split:
+                report.warnings.append(f"{other} is the same as {path}")
+            else:
+                report.errors.append(
+                    f"{other} is the same as {path}: {other_split} and {split} must have nothing in common, or scores "
+                    "flatter; remove one of them"
+                )
+    report.warnings.extend(_shared_images(found, first, places))
+
+
+def _shared_images(
+    found: Mapping[str, Layout], first: Mapping[Path, Path], places: Mapping[tuple[Path, ...], Sequence]
+) -> Iterator[str]:
+    """Say which images of pairs stand in two splits with different partners."""
+    whole = {path for key, members in places.items() if len(members) > 1 for path in key}
+    for (split, one), (other_split, other) in combinations(found.items(), 2):
+        for side in (0, 1) if one.paired and one.a is not one.b else ():
+            known = {first.get(path, path) for path in one.sides[side]} - whole
+            shared = [path for path in other.sides[side] if first.get(path, path) in known]
+            if shared:
+                few = ", ".join(map(str, shared[:3])) + (", ..." if len(shared) > 3 else "")
+                one_or_more = "image", "stands", "another partner"
+                noun, verb, partner = one_or_more if len(shared) == 1 else ("images", "stand", "other partners")
+                name = "AB"[side]
+                yield f"{len(shared)} {noun} of {name} in {other_split} also {verb} in {split}, with {partner} ({few})"
+
+
+def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: ConfigDict) -> list[str]:
+    """Return sentences on what is odd in a data set, in well under a second: what training tells at its start.
+
+    Files that stand more than once are found by their bytes; a few pairs of the training split are read.
+
+    Args:
+      found: split to its files, in which there is no fault.
+      domains: of A and B as the files have them.
+      data: reads ``train_split``.
+    """
+    folders: dict[str, Sequence[Path]] = {}
+    held_out: set[str] = set()
+    for split, layout in found.items():
+        parts = {split: layout.a} if layout.paired else {f"{split}A": layout.a, f"{split}B": layout.b}
+        folders |= parts
+        held_out |= parts.keys() if split != data.train_split else set()
+    notes = list(files.describe_duplicates(folders, held_out))
+    if data.train_split in found:
+        layout = found[data.train_split]
+        to_see = samples.evenly(samples.of_layout(layout, {*layout.a, *layout.b}), _QUICK)
+        seen = samples.look_at(to_see, domains)  # its faults are named when they are met
+        constant = [one.name for side in seen.sides for one in side if one.is_constant]
+        for what, names in (("of one value all over", constant), ("the same image as A and as B", seen.identical)):
+            if names:
+                few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                count = f"{len(names)} {'are' if len(names) > 1 else 'is'}"
+                notes.append(f"of {len(to_see)} examples looked at, {count} {what} ({few})")
+    return notes

@@ -1,0 +1,135 @@
+"""The images of a data set one by one as they are stored, to be looked at rather than trained on."""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from p2p_jax.data.inspect.measures import Look, look
+from p2p_jax.data.layouts import Layout
+from p2p_jax.data.stream.sources import Source, Unpaired, loader
+from p2p_jax.errors import InputError
+from p2p_jax.images import formats
+from p2p_jax.images.domains import Domain
+from p2p_jax.images.formats import Stored
+
+_T = TypeVar("_T")
+
+
+class Example(NamedTuple):
+    """Images that belong together.
+
+    Attributes:
+      name: of the whole.
+      names: of every image.
+      sides: of every image: 0 for A, 1 for B, before ``direction`` is applied.
+      read: gives the images as they are stored.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    sides: tuple[int, ...]
+    read: Callable[[], Sequence[Stored]]
+
+
+class Seen(NamedTuple):
+    """What was found in the examples of a split.
+
+    Attributes:
+      sides: the images of A and those of B; of pairs they stand in the same order.
+      identical: names of the pairs whose two images are the same.
+      faults: sentences that name images which cannot be used.
+    """
+
+    sides: tuple[list[Look], list[Look]]
+    identical: list[str]
+    faults: list[str]
+
+
+def of_layout(layout: Layout, usable: Collection[Path]) -> list[Example]:
+    """Return the examples of which all files are usable."""
+    if layout.halves:
+        return [_halved(path, layout.halves) for path in layout.a if path in usable]
+    if layout.paired and layout.a is not layout.b:
+        pairs = zip(layout.a, layout.b, strict=True)
+        return [_whole((a, b), (0, 1)) for a, b in pairs if a in usable and b in usable]
+    sides = (1,) if layout.paired else (0, 1)  # of photographs from which A is made there is B alone
+    return [_whole((path,), (side,)) for side in sides for path in layout.sides[side] if path in usable]
+
+
+def _whole(paths: tuple[Path, ...], sides: tuple[int, ...]) -> Example:
+    names = tuple(map(str, paths))
+    return Example(" and ".join(names), names, sides, lambda: [formats.read(path) for path in paths])
+
+
+def _halved(path: Path, order: str) -> Example:
+    def read() -> list[Stored]:
+        stored = formats.read(path)
+        middle = stored.pixels.shape[1] // 2
+        parts = stored.pixels[:, :middle], stored.pixels[:, middle:]
+        return [Stored(part, stored.palette) for part in (parts if order == "AB" else parts[::-1])]
+
+    return Example(str(path), (f"{path}, A", f"{path}, B"), (0, 1), read)
+
+
+def of_source(source: Source | Unpaired) -> list[Example]:
+    """Return the examples of a source that has no files."""
+    if isinstance(source, Unpaired):
+        parts = enumerate((source.a, source.b))
+        return [_drawn(part, index, side) for side, part in parts for index in range(len(part.names))]
+    number = len(loader(source)(0))
+    return [_drawn(source, index, number=number) for index in range(len(source.names))]
+
+
+def _drawn(source: Source, index: int, side: int | None = None, number: int = 1) -> Example:
+    name, load = source.names[index], loader(source)
+
+    def read() -> list[Stored]:
+        return [Stored(image) for image in load(index)]
+
+    if side is None and number == 2:
+        return Example(name, (f"{name}, A", f"{name}, B"), (0, 1), read)
+    return Example(name, (name,), (1 if side is None else side,), read)  # of photographs there is B alone
+
+
+def evenly(items: Sequence[_T], at_most: int) -> list[_T]:
+    """Return so many items, evenly over all of them."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), at_most)).astype(int))]
+
+
+def look_at(examples: Sequence[Example], domains: tuple[Domain, Domain]) -> Seen:
+    """Read examples and measure them; one that cannot be used is left out and named.
+
+    Args:
+      examples: of one split.
+      domains: of A and B as the files have them.
+    """
+    seen = Seen(([], []), [], [])
+
+    def see(example: Example) -> tuple[list[Look], bool] | str:
+        try:
+            images = example.read()
+        except InputError as error:
+            return str(error)
+        named = list(zip(example.names, example.sides, images, strict=True))
+        for name, side, image in named:
+            if fault := domains[side].fault(image.pixels.dtype, image.pixels.shape[-1], image.palette is not None):
+                return f"{name} {fault}"
+            if image.pixels.dtype.kind == "f" and not np.isfinite(image.pixels).all():
+                return f"{name} holds numbers that are not finite (NaN or infinite)"
+        looks = [look(image, domains[side], name) for name, side, image in named]
+        return looks, len(images) == 2 and np.array_equal(images[0].pixels, images[1].pixels)
+
+    with ThreadPoolExecutor() as pool:
+        for example, found in zip(examples, pool.map(see, examples), strict=True):
+            if isinstance(found, str):
+                seen.faults.append(found)
+                continue
+            looks, same = found
+            for side, one in zip(example.sides, looks, strict=True):
+                seen.sides[side].append(one)
+            if same:
+                seen.identical.append(example.name)
+    return seen

@@ -1,0 +1,120 @@
+"""What a config might better say, given the images of its training split."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.config.options import crop_shape, load_shape
+from p2p_jax.data.inspect.measures import Look, flatness
+from p2p_jax.data.inspect.samples import Seen
+from p2p_jax.images.domains import NUMBERS, Domain, of_files
+
+_FULL = (255, 1023, 4095, 16383, 65535)  # the largest numbers of 8, 10, 12, 14 and 16 bits
+
+
+def suggest(config: ConfigDict, stored: Sequence[Mapping[str, int]], seen: Seen, *, paired: bool) -> list[str]:
+    """Return sentences, each with the option that it is about.
+
+    Args:
+      config: complete; reads ``data`` and ``generator``.
+      stored: of A and of B, as the files have them: how images are stored, in words, and how many are.
+      seen: the images of the training split that were looked at.
+      paired: whether they are in pairs.
+    """
+    data = config.data
+    letters = "ab" if data.direction == "AtoB" else "ba"
+    found: list[str] = []
+    for name, letter, side, domain, counts in zip("AB", letters, seen.sides, of_files(data), stored, strict=True):
+        found.extend(_kind(name, letter, counts, domain))
+        if side:
+            found.extend(_range(name, letter, side, domain))
+            found.extend(_classes(name, letter, side, domain))
+    found.extend(_size(config, seen))
+    if paired and all(seen.sides):
+        found.extend(_direction(data, seen))
+    return found
+
+
+def _kind(name: str, letter: str, counts: Mapping[str, int], domain: Domain) -> Iterator[str]:
+    """Name the kind that most files have, if it is not the declared one."""
+    if not counts:
+        return
+    words = max(counts, key=lambda key: counts[key])
+    channels, dtype = int(words.split()[0]), words.split(" of ")[1].split(",")[0]
+    if words.endswith("palette") or domain.fault(np.dtype(dtype), channels, has_palette=False) is None:
+        return
+    kind = dtype if dtype in NUMBERS else "float"
+    option = f"--config.data.kind_{letter}={kind} --config.data.channels_{letter}={channels}"
+    yield f"most files of {name} have {words}: {option}"
+
+
+def _range(name: str, letter: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
+    """Name a narrower range, if the values fill little of theirs."""
+    if domain.kind not in NUMBERS or domain.kind == "uint8":
+        return
+    low, high = np.percentile(np.concatenate([one.sample for one in side]), [0.1, 99.9])
+    ends = (min(domain.low), max(domain.high)) if domain.low else (
+        min(one.low.min() for one in side), max(one.high.max() for one in side))  # fmt: skip
+    if high <= low or high - low > (ends[1] - ends[0]) / 2:
+        return
+    if domain.kind == "float":
+        step = 10.0 ** (np.floor(np.log10(high - low)) - 1)
+        low, high = np.floor(low / step) * step, np.ceil(high / step) * step
+    else:
+        full = next(n for n in (*_FULL, high) if n >= high)
+        high = full if full < 1.5 * high else np.ceil(high)
+        low = 0 if 0 <= low < high / 10 else np.floor(low)
+    option = f"--config.data.range_{letter}={low:.6g}:{high:.6g}"
+    yield (
+        f"99.8% of the values of {name} fill {(high - low) / (ends[1] - ends[0]):.0%} of {ends[0]:g} to {ends[1]:g}, "
+        f"which become -1 to 1: {option}"
+    )
+
+
+def _classes(name: str, letter: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
+    """Recognise numbers of classes that are taken for shades."""
+    highest = max(int(one.high.max()) for one in side)
+    if domain.kind == "uint8" and 0 < highest < 40 and len(np.unique(np.concatenate([one.sample for one in side]))) > 1:
+        option = f"--config.data.kind_{letter}=labels --config.data.channels_{letter}={max(highest + 1, 2)}"
+        yield f"the values of {name} are 0 to {highest}, as if they were numbers of classes: {option}"
+
+
+def _size(config: ConfigDict, seen: Seen) -> Iterator[str]:
+    """Name a size nearer to that of the images."""
+    data = config.data
+    sizes = [one.size for side in seen.sides for one in side]
+    if not sizes or data.preprocess != "resize_and_crop":
+        return
+    width, height = np.median(sizes, axis=0)
+    (load_height, load_width), crop = load_shape(data), crop_shape(data)
+    unit = 2 ** config.generator.get("num_downs", 2)
+    images = f"the images are {width:.0f}x{height:.0f} (median)"
+    longer = width / height / (load_width / load_height)  # how much wider than what they are resized to
+    crop_width = max(unit, round(crop[0] * width / height / unit) * unit)
+    if not 0.8 < longer < 1.25 and crop_width != crop[1]:
+        load = round(load_height * crop_width / crop[0])
+        option = f"--config.data.load_width={load} --config.data.crop_width={crop_width}"
+        yield f"{images}, and are resized to {load_width}x{load_height}, of another shape: {option}"
+    elif min(width / load_width, height / load_height) >= 2:
+        option = f"--config.data.preprocess=crop takes pieces of {crop[1]}x{crop[0]} at full resolution"
+        yield f"{images}, and are resized to {load_width}x{load_height}, which loses detail: {option}"
+    elif max(width / load_width, height / load_height) <= 0.5:
+        size = max(unit, int(height // unit * unit))
+        option = f"--config.data.load_size={round(size * load_height / crop[0])} --config.data.crop_size={size}"
+        if size < crop[0]:
+            yield f"{images}, and are enlarged to {load_width}x{load_height}: {option}"
+
+
+def _direction(data: ConfigDict, seen: Seen) -> Iterator[str]:
+    """Say if the output looks like what is usually the input."""
+    given, made = ("A", "B") if data.direction == "AtoB" else ("B", "A")
+    flat = dict(zip("AB", map(flatness, seen.sides), strict=True))
+    meant = data.kind_b in ("labels", "label_colors")
+    if not meant and flat[made] > 0.6 and flat[made] - flat[given] > 0.15:
+        other = "BtoA" if data.direction == "AtoB" else "AtoB"
+        yield (
+            f"{made}, which is to be made of {given}, looks like label maps or drawings ({flat[made]:.0%} of its "
+            f"pixels are like their neighbours, {flat[given]:.0%} in {given}); if photographs are to be made of these: "
+            f"--config.data.direction={other}"
+        )

@@ -1,0 +1,1 @@
+"""Images as a stream of batches. The only room that uses TensorFlow."""

@@ -1,0 +1,86 @@
+"""What a config leaves to be found in the training images: ranges of values, colours of labels."""
+
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.data.stream.backend import iterate, tensorflow
+from p2p_jax.data.stream.sides import Side
+from p2p_jax.errors import InputError
+from p2p_jax.images import domains, formats, palettes
+
+_MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
+
+
+def find_facts(
+    sides: list[Side],
+    config: ConfigDict,
+    extremes: Callable[[Side, int, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, str]:
+    """Return those of ``range_a``, ``range_b``, ``palette_a`` and ``palette_b`` that a config leaves open.
+
+    Args:
+      sides: of the training split.
+      config: reads ``data``.
+      extremes: ``(side, place, indices) -> [N, 2, C]`` float32, the lowest and the highest value of every channel of
+        the images at a place of these examples; by default TensorFlow finds them.
+
+    Raises:
+      InputError: an image holds numbers that are not finite, or cannot be read.
+    """
+    facts = {}
+    places = [(side, i) for side in sides for i in range(len(side.read_domains))]
+    for name, (side, place) in zip("ab"[-len(places) :], places, strict=True):
+        domain = side.read_domains[place]
+        if not domain.is_measured:
+            low, high = _measure(side, place, extremes or _extremes)
+            facts[f"range_{name}"] = domains.format_range(low, high)
+            count = min(len(side.source.names), _MEASURED_AT_MOST)
+            print(f"data: values of {name} in {count:,} training images: {facts[f'range_{name}']}")
+        if domain.is_labels and domain.palette is None and (colors := _stored_palette(side, name, config)):
+            facts[f"palette_{name}"] = colors
+    return facts
+
+
+def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], list[float]]:
+    """Return the lowest and the highest value of every channel, in ``_MEASURED_AT_MOST`` images."""
+    count = len(side.source.names)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _MEASURED_AT_MOST)).astype(np.int64))
+    found = extremes(side, place, chosen)
+    if len(bad := np.flatnonzero(~np.isfinite(found).all((1, 2)))):
+        name = side.source.names[chosen[bad[0]]]
+        raise InputError(f"{name} holds numbers that are not finite (NaN or infinite); replace them or remove it")
+    low, high = found[:, 0].min(0), found[:, 1].max(0)
+    return low.tolist(), np.where(high > low, high, low + 1).tolist()
+
+
+def _extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
+    tf = tensorflow()
+
+    def extremes(index):
+        image = tf.cast(side.raw(index)[place], tf.float32)
+        return tf.stack([tf.reduce_min(image, (0, 1)), tf.reduce_max(image, (0, 1))])
+
+    ds = tf.data.Dataset.from_tensor_slices(indices).map(extremes, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        return np.stack(list(iterate(ds)))
+    except tf.errors.OpError as error:
+        raise InputError(f"a training image cannot be read ({error.message.splitlines()[0]})") from error
+
+
+def _stored_palette(side: Side, name: str, config: ConfigDict) -> str:
+    """Return the colours that the first file of a side has in itself, "" if it has none that name the classes."""
+    layout = side.source.layout
+    if layout is None:
+        return ""
+    files = layout.a if (name == "a") == (config.data.direction == "AtoB") else layout.b
+    stored = formats.read(files[0]).palette
+    if stored is None:
+        return ""
+    if config.data[f"kind_{name}"] == "labels":  # one colour a class; more are of numbers that are none
+        stored = stored[: config.data[f"channels_{name}"]]
+        if len(stored) < config.data[f"channels_{name}"]:
+            return ""
+    is_palette = len(stored) <= palettes.VOID and len(np.unique(stored, axis=0)) == len(stored)
+    return palettes.to_hex(stored) if is_palette else ""

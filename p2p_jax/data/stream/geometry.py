@@ -1,0 +1,144 @@
+"""Sizes: how raw images become the size of the crop. Those that belong together share every draw."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.config.options import crop_shape, load_shape
+from p2p_jax.data.stream.backend import tensorflow
+from p2p_jax.images.domains import Domain
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    Size = tuple[int | tf.Tensor, int | tf.Tensor]
+
+
+def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDict) -> "list[tf.Tensor]":
+    """Bring images to the size of the crop without chance: resized, or cut out of the middle.
+
+    Args:
+      images: [H, W, raw_channels] of ``raw_dtype`` each, of one size.
+      domains: of the images.
+      data: reads ``preprocess`` and the sizes.
+
+    Returns:
+      [crop_size, crop_width, raw_channels] of ``raw_dtype`` each.
+    """
+    crop = crop_shape(data)
+    size = crop if data.preprocess == "resize_and_crop" else _loaded_size(images[0], data)
+    images = _resize(images, domains, size)
+    if data.preprocess not in ("crop", "scale_width_and_crop"):
+        return images
+    top, left = ((have - want) // 2 for have, want in zip(_size(images[0]), crop, strict=True))
+    return _cut(images, top, left, crop)
+
+
+def is_jittered(config: ConfigDict) -> bool:
+    """Tell whether the size to which images are resized for training is random."""
+    return bool(config.augment.scale_jitter) and config.data.preprocess not in ("scale_width", "none")
+
+
+def enlarge(
+    images: "Sequence[tf.Tensor]", domains: Sequence[Domain], config: ConfigDict, seed: "tf.Tensor"
+) -> "list[tf.Tensor]":
+    """Resize images to the size out of which ``augment`` cuts the crop, random only if ``is_jittered``.
+
+    Args:
+      images: [H, W, raw_channels] of ``raw_dtype`` each, of one size.
+      domains: of the images.
+      config: reads ``data`` and ``augment``.
+      seed: [2] int64, of this example.
+    """
+    tf, size = tensorflow(), _loaded_size(images[0], config.data)
+    if is_jittered(config):
+        factor = 1 + config.augment.scale_jitter * _more_draws(seed)[0]
+        size = tuple(tf.cast(tf.round(tf.cast(n, tf.float32) * factor), tf.int32) for n in size)
+    return _resize(images, domains, size)
+
+
+def augment(images: "list[tf.Tensor]", config: ConfigDict, seed: "tf.Tensor") -> "list[tf.Tensor]":
+    """Crop, mirror and turn images at random, all alike.
+
+    Args:
+      images: what ``enlarge`` returns.
+      config: reads ``data`` and ``augment``.
+      seed: [2] int64, of this example.
+
+    Returns:
+      [crop_size, crop_width, raw_channels] of ``raw_dtype`` each.
+    """
+    tf, data, options = tensorflow(), config.data, config.augment
+    crop = crop_shape(data)
+    y, x, mirror = tf.unstack(tf.random.stateless_uniform([3], seed))
+    top, left = (
+        tf.cast(draw * tf.cast(have - want + 1, tf.float32), tf.int32)
+        for draw, have, want in zip((y, x), _size(images[0]), crop, strict=True)
+    )
+    images = _cut(images, top, left, crop)
+    if data.flip:
+        images = tf.cond(mirror < 0.5, lambda: [tf.reverse(x, [1]) for x in images], lambda: images)
+    if not (options.vflip or options.quarter_turns):
+        return images
+    _, vertical, turns = _more_draws(seed)
+    if options.vflip:
+        images = tf.cond(vertical < 0.5, lambda: [tf.reverse(x, [0]) for x in images], lambda: images)
+    if options.quarter_turns:
+        images = [tf.image.rot90(x, tf.cast(turns * 4, tf.int32)) for x in images]
+    return images
+
+
+def _more_draws(seed: "tf.Tensor") -> "list[tf.Tensor]":
+    """Return the draws beyond the papers' augmentation, which stays what it is without them: jitter, vflip, turns."""
+    tf = tensorflow()
+    return tf.unstack(tf.random.stateless_uniform([3], tf.random.experimental.stateless_fold_in(seed, 1)))
+
+
+def _cut(images: "Sequence[tf.Tensor]", top: "tf.Tensor", left: "tf.Tensor", size: "Size") -> "list[tf.Tensor]":
+    return [image[top : top + size[0], left : left + size[1]] for image in images]
+
+
+def _loaded_size(image: "tf.Tensor", data: ConfigDict) -> "Size":
+    """Return height and width to which an image is resized before it is cropped."""
+    tf = tensorflow()
+    if data.preprocess == "resize_and_crop":
+        return load_shape(data)
+    height, width = _size(image)
+    if data.preprocess in ("crop", "none"):
+        return height, width
+    crop = crop_shape(data)
+    to_width = crop[1] if data.preprocess == "scale_width" else load_shape(data)[1]
+    scaled = tf.cast(tf.round(tf.cast(height, tf.float32) * (to_width / tf.cast(width, tf.float32))), tf.int32)
+    return tf.maximum(scaled, crop[0]), to_width
+
+
+def _size(image: "tf.Tensor") -> "Size":
+    shape = tensorflow().shape(image)
+    return shape[0], shape[1]
+
+
+def _resize(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], size: "Size") -> "list[tf.Tensor]":
+    """Resize images, where they have another size: numbers bicubic and antialiased, labels to the nearest pixel."""
+    tf = tensorflow()
+
+    def resized():
+        if len({(domain.is_labels, domain.raw_dtype) for domain in domains}) > 1:
+            return [_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)]
+        stack = _resize_one(tf.concat(images, axis=-1), domains[0], size)  # as one, in a fraction of the time
+        return tf.split(stack, [domain.raw_channels for domain in domains], axis=-1)
+
+    return tf.cond(tf.reduce_all(tf.equal(_size(images[0]), size)), lambda: list(images), resized)
+
+
+def _resize_one(image: "tf.Tensor", domain: Domain, size: "Size") -> "tf.Tensor":
+    tf = tensorflow()
+    if domain.is_labels:
+        return tf.image.resize(image, size, "nearest")
+    bicubic = tf.image.resize(image, size, "bicubic", antialias=True)
+    if domain.raw_dtype.kind == "f":
+        return bicubic
+    # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
+    limits = np.iinfo(domain.raw_dtype)
+    return tf.cast(tf.clip_by_value(tf.math.rint(bicubic), limits.min, limits.max), image.dtype)

@@ -1,0 +1,189 @@
+"""The stream of batches: a pure function of the seed and the step.
+
+Images leave it as float32 [B, H, W, C] in [-1, 1], of the size of the crop.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.data import opening
+from p2p_jax.data.stream.backend import iterate, tensorflow
+from p2p_jax.data.stream.facts import find_facts
+from p2p_jax.data.stream.memory import make_memories
+from p2p_jax.data.stream.sides import Side, make_sides, try_task
+from p2p_jax.data.stream.sources import Source, Unpaired
+from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_config
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Batch = dict[str, np.ndarray]
+
+
+class Data(NamedTuple):
+    """A data set as training sees it; anything with these attributes can be given to ``p2p_jax.train``.
+
+    Attributes:
+      num_train: training examples over all processes, which make an epoch: pairs, or images of the longer side.
+      num_val: validation examples over all processes, counted alike; 0 trains without validation.
+      fingerprint: recognises the data set when a run is resumed; "" if there is nothing to compare.
+      train: ``(first_step) -> iterator`` of this process's share of the batches of that step and all later ones,
+        {"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]} float32 in [-1, 1]. A function of the seed and the step.
+        Unpaired sides are shuffled, cropped and mirrored each by itself, and each is passed over again and again.
+      validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
+        the last batch may be smaller. Beside the longer of two unpaired sides the shorter one starts again.
+      facts: options of ``config.data`` that were found in the images, such as {"range_a": "0.0:1.0"}; a run's stored
+        config has them.
+      resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of
+        calling `train`.
+    """
+
+    num_train: int
+    num_val: int
+    fingerprint: str
+    train: Callable[[int], Iterator[Batch]]
+    validation: Callable[[int], Iterator[Batch]]
+    facts: Mapping[str, str] = MappingProxyType({})
+    resident: Any = None
+
+
+def load(
+    config: ConfigDict,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    train: Source | Unpaired | None = None,
+    val: Source | Unpaired | None = None,
+) -> Data:
+    """Open the data set of a config and print what was found.
+
+    Args:
+      config: reads ``data``, ``augment``, ``task``, ``seed`` and ``batch_size``.
+      process_index: this process among those that share every batch.
+      process_count: their number.
+      train: what to train on in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
+      val: what to validate on; with `train` given and this not, there is no validation.
+
+    Raises:
+      InputError: the files cannot be used; names the first one and the mend.
+    """
+    train, val = opening.open_sources(config, process_count, train, val)
+    facts = find_facts(make_sides(train, config, of_config(config.data)), config)
+    config = opening.with_facts(config, facts)
+    domains = of_config(config.data)
+    for name, domain in zip("ab", domains, strict=True):
+        if not domain.is_measured:
+            raise InputError(
+                f"the values of {name} are made, not read: give their range, config.data.range_{name}=LOW:HIGH"
+            )
+    train_sides, val_sides = make_sides(train, config, domains), make_sides(val, config, domains) if val else []
+    try_task(train_sides[0], config)
+    if config.data.cache_mb:
+        memories = iter(make_memories(config.data.cache_mb, len(train_sides + val_sides)))
+        train_sides, val_sides = (
+            [side._replace(memory=next(memories)) for side in sides] for sides in (train_sides, val_sides)
+        )
+    return Data(
+        num_train=_length(train_sides),
+        num_val=_length(val_sides),
+        fingerprint=opening.fingerprint(train, val),
+        train=lambda first_step: _train_batches(train_sides, config, first_step, process_index, process_count),
+        validation=lambda batch_size: (
+            validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
+        ),
+        facts=facts,
+    )
+
+
+def _length(sides: list[Side]) -> int:
+    return max((len(side.source.names) for side in sides), default=0)
+
+
+def _train_batches(
+    sides: list[Side], config: ConfigDict, first_step: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
+    tf = tensorflow()
+    batch_size = config.batch_size
+    share = batch_size // process_count
+
+    def positions(step):
+        """Return the places of this process's share of the batch of `step`."""
+        first = step * batch_size + process_index * share
+        return tf.range(first, first + share, dtype=tf.int64)
+
+    def examples(n):
+        return [(side, int(side.index_of(p, config.seed))) for p in positions(first_step + n) for side in sides]
+
+    ds = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max // batch_size - 1)
+    ds = ds.flat_map(lambda step: tf.data.Dataset.from_tensor_slices(positions(step)))
+    ds = ds.map(
+        lambda position: _example(side.augmented(position, config) for side in sides),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return _name_faults(iterate(ds.batch(share, drop_remainder=True)), examples)
+
+
+def validation_batches(
+    sides: list[Side], config: ConfigDict, batch_size: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
+    """Stream a process's share of all examples once, in order; see ``Data.validation``."""
+    tf = tensorflow()
+    places = range(process_index, _length(sides), process_count)
+
+    def indices(place):
+        return [(side, place % len(side.source.names)) for side in sides]
+
+    def examples(n):
+        return [example for place in places[n * batch_size : (n + 1) * batch_size] for example in indices(place)]
+
+    ds = tf.data.Dataset.range(places.start, places.stop, places.step)
+    ds = ds.map(
+        lambda place: _example(side.validated(index, config) for side, index in indices(place)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return _name_faults(iterate(ds.batch(batch_size)), examples)
+
+
+def _example(images: "Iterable[list[tf.Tensor]]") -> "dict[str, tf.Tensor]":
+    real_a, real_b = itertools.chain.from_iterable(images)
+    return {"real_a": real_a, "real_b": real_b}
+
+
+def _name_faults(
+    batches: Generator[Batch, None, None], examples: Callable[[int], Iterable[tuple[Side, int]]]
+) -> Iterator[Batch]:
+    """Pass batches on; an example that cannot be read is named.
+
+    Args:
+      batches: what is read.
+      examples: the sides and indices that the n-th batch reads.
+    """
+    tf = tensorflow()
+    with contextlib.closing(batches):
+        for n in itertools.count():
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except tf.errors.OpError as error:
+                raise InputError(_explain(examples(n), error)) from error
+            yield batch
+
+
+def _explain(examples: Iterable[tuple[Side, int]], error: Exception) -> str:
+    """Find the example whose reading fails; TensorFlow's own message does not name the file."""
+    tf = tensorflow()
+    for side, index in examples:
+        try:
+            side.raw(tf.constant(index, tf.int64))
+        except (tf.errors.OpError, ValueError) as cause:
+            message = getattr(cause, "message", str(cause)).split("\n")[0]
+            return f"{side.source.names[index]} cannot be read ({message}); replace or remove it"
+    return f"the data stream failed: {getattr(error, 'message', error)}"

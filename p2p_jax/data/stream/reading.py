@@ -1,0 +1,97 @@
+"""How image files are read: by TensorFlow for the stream, and to the same pixels in NumPy, where there may be none."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from p2p_jax.data.stream.backend import tensorflow
+from p2p_jax.images import formats
+from p2p_jax.images.domains import Domain
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_T = TypeVar("_T")
+_ALIKE = (".jpeg", ".jpg", ".png")  # what TensorFlow decodes to the same pixels, being quicker
+
+
+def of_files(
+    paths: Sequence[Path], kinds: Sequence[Domain], headers: Mapping[Path, formats.Header], halves: str = ""
+) -> "tuple[Callable[[tf.Tensor], tuple[tf.Tensor, ...]], Callable[[int], tuple[np.ndarray, ...]]]":
+    """Return the ``read`` and the ``load`` of a ``Source`` of files.
+
+    Args:
+      paths: of the files, in which there is no fault.
+      kinds: the domains of the images of a file.
+      headers: of the files.
+      halves: "AB" or "BA" if a file holds two images in this order; "" if it is one. They are returned in the order
+        A, B.
+    """
+    names = once(lambda tf: tf.constant([str(path) for path in paths]))
+    alike = all(_is_alike(path, headers[path], kind) for path in paths for kind in kinds)
+    order = -1 if halves == "BA" else 1
+
+    def cut(image, width):
+        return (image[:, : width // 2], image[:, width // 2 :])[::order] if halves else (image,)
+
+    def load(path):
+        stored = formats.read(path)
+        parts = cut(stored.pixels, stored.pixels.shape[1])
+        if alike:  # as TensorFlow gives them: what becomes of gray and colour is for the stream to say
+            return tuple(part if stored.palette is None else stored.palette[part[..., 0]] for part in parts)
+        return tuple(kind.raw(part, stored.palette) for kind, part in zip(kinds, parts, strict=True))
+
+    def with_library(index):
+        tf = tensorflow()
+        images = tf.numpy_function(
+            lambda path: load(Path(np.asarray(path).item().decode())),  # bytes, or an array of them where it is eager
+            [names()[index]],
+            [tf.as_dtype(kind.raw_dtype) for kind in kinds],
+        )
+        images = images if isinstance(images, list | tuple) else [images]  # one, where it is eager
+        return tuple(tf.ensure_shape(x, [None, None, k.raw_channels]) for x, k in zip(images, kinds, strict=True))
+
+    def with_tensorflow(index):
+        tf = tensorflow()
+        image = decode(tf.io.read_file(names()[index]))
+        return cut(image, tf.shape(image)[1])
+
+    return with_tensorflow if alike else with_library, lambda index: load(paths[index])
+
+
+def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:
+    """Tell whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
+    indices = kind.kind == "labels" and header.mode in ("1", "P")
+    modes = header.mode in ("1", "L", "P", "RGB") and header.dtype == np.uint8
+    return path.suffix.lower() in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
+
+
+def decode(contents: "tf.Tensor", channels: int = 0) -> "tf.Tensor":
+    """Decode an image file to uint8 [H, W, channels], 0: as many as it has; to the pixels that Pillow finds in it.
+
+    TensorFlow's own choice for JPEGs is the fast transform, which is off by up to 30 levels.
+    """
+    tf = tensorflow()
+    image = tf.cond(
+        tf.io.is_jpeg(contents),
+        lambda: tf.io.decode_jpeg(contents, channels=channels, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(contents, channels=channels, dtype="uint8", expand_animations=False),
+    )
+    image.set_shape([None, None, None])
+    return image
+
+
+def once(make: Callable[[ModuleType], _T]) -> Callable[[], _T]:
+    """Return what gives the constants that `make` makes of the tensorflow module: at the first call, for all graphs."""
+
+    @functools.cache
+    def made():
+        tf = tensorflow()
+        with tf.init_scope():
+            return make(tf)
+
+    return made

@@ -1,0 +1,261 @@
+"""Where images come from. A source is a function ``(data section of the config, split) -> Source or Unpaired``.
+
+Images are [H, W, C] as they are stored (``p2p_jax.images.domains`` calls what becomes of them raw); A stands left in a
+side-by-side file, before ``direction`` is applied. Sources are made without TensorFlow, which ``Source.read`` needs.
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from p2p_jax.config import resolve
+from p2p_jax.data import checks, cycle_gan_sets, layouts
+from p2p_jax.data.layouts import Layout
+from p2p_jax.data.stream import reading
+from p2p_jax.data.stream.backend import tensorflow
+from p2p_jax.data.toy import facades, night
+from p2p_jax.errors import InputError
+from p2p_jax.images import domains, formats
+from p2p_jax.images.domains import Domain
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Source(NamedTuple):
+    """One split of a paired data set, or one side of an unpaired one.
+
+    Attributes:
+      names: one name per example (a path, where it has one), for messages and to recognise the data set on a resume.
+      read: ``index -> images`` in TensorFlow operations: scalar int64 to the tuple of the images that belong together,
+        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C] of one height and width, of the dtype
+        of its domain; uint8 images of 1 channel do for 3, and of 3 for 1.
+      mark: tells apart data that have the same names; "" where the files' sizes do.
+      layout: the files, where the examples are files.
+      load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
+        call it.
+    """
+
+    names: Sequence[str]
+    read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]"
+    mark: str = ""
+    layout: Layout | None = None
+    load: Callable[[int], tuple[np.ndarray, ...]] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change with names and sizes of the files, not with the folder they lie in."""
+        files = [Path(name) for name in self.names]
+        marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
+        return f"{zlib.crc32(('|'.join(marks) + self.mark).encode()):08x}"
+
+    def in_order(self, order: int) -> "Source":
+        """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
+
+        def read(index):  # no lambda: TensorFlow reads its source, and cannot tell two on a line apart
+            return self.read(index)[::order]
+
+        def load(index):
+            return loader(self)(index)[::order]
+
+        return self._replace(read=read, load=load)
+
+
+class Unpaired(NamedTuple):
+    """One split of an unpaired data set: two sides of any sizes, whose ``read`` gives one image."""
+
+    a: Source
+    b: Source
+
+    @property
+    def layout(self) -> Layout | None:
+        """The files, where the examples are files."""
+        return self.a.layout
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprints of both sides."""
+        return f"{self.a.fingerprint}+{self.b.fingerprint}"
+
+
+def loader(source: Source) -> Callable[[int], tuple[np.ndarray, ...]]:
+    """Return ``index -> images`` in NumPy: the ``load`` of a source, or its ``read``, which needs TensorFlow.
+
+    Either raises InputError where an example cannot be read, and names it.
+    """
+    if source.load is not None:
+        return source.load
+    tf = tensorflow()
+
+    def load(index):
+        try:
+            return tuple(np.asarray(image) for image in source.read(tf.constant(index, tf.int64)))
+        except (tf.errors.OpError, ValueError) as error:
+            message = getattr(error, "message", str(error)).splitlines()[0]
+            raise InputError(f"{source.names[index]} cannot be read ({message}); replace or remove it") from error
+
+    return load
+
+
+def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
+    """Build the source that ``data.source`` names.
+
+    Raises:
+      InputError: unknown source, or its files cannot be used.
+    """
+    kind, _, name = data.source.partition("/")
+    if kind == "cycle_gan" and name and not data.dir:
+        return _cycle_gan(name, split)
+    if layouts.is_file_source(data.source):
+        return _from_layout(layouts.find(data, split), data)
+    if ":" in data.source:
+        return resolve(data.source)(data, split)
+    if data.source not in _DRAWN:
+        raise InputError(
+            f"config.data.source is {data.source!r}; choose {', '.join([*_DRAWN, *layouts.SOURCES])}, "
+            "pix2pix/NAME, cycle_gan/NAME or 'module:name'"
+        )
+    return _DRAWN[data.source](data, split)
+
+
+def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None) -> Source:
+    """Make a source of pairs of images in memory; ``load`` takes it as ``train`` or ``val``.
+
+    Args:
+      a: [N, H, W, C] in the units and of the dtype of the config's ``kind_a`` (float32 for "float"; class numbers with
+        C = 1 for "labels"). Under the direction BtoA it becomes the output, and ``kind_b`` describes it.
+      b: the same of the other side, of the same N, H and W.
+      names: one per example; numbers if omitted.
+
+    Raises:
+      InputError: an array is no such images, or they do not fit together.
+    """
+    if a.shape[:3] != b.shape[:3]:
+        raise InputError(f"arrays of pairs must be of one N, H, W; they are {a.shape} and {b.shape}")
+    if names is not None and len(names) != len(a):
+        raise InputError(f"there are {len(names)} names for {len(a)} pairs of images")
+    return _in_memory(names or [str(i) for i in range(len(a))], a, b)._replace(mark=_mark(a, b))
+
+
+def unpaired_from_arrays(a: np.ndarray, b: np.ndarray) -> Unpaired:
+    """Make an unpaired source of images in memory; see ``from_arrays``.
+
+    Args:
+      a: [N, H, W, C].
+      b: the same; its N, H, W and C may be others.
+    """
+    sides = (("A", a), ("B", b))
+    return Unpaired(*(_in_memory([f"{s}{i}" for i in range(len(x))], x)._replace(mark=_mark(x)) for s, x in sides))
+
+
+def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
+    for x in arrays:
+        if x.dtype.name not in ("uint8", "uint16", "int16", "float32") or x.ndim != 4 or not x.size:
+            raise InputError(
+                "arrays must be uint8, uint16, int16 or float32 [N, H, W, C] of at least one image; "
+                f"one is {x.dtype} {x.shape}"
+            )
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise InputError("an array holds numbers that are not finite (NaN or infinite)")
+    tensors = reading.once(lambda tf: [tf.constant(x) for x in arrays])
+    return Source(
+        names,
+        lambda index: tuple(tensorflow().gather(tensor, index) for tensor in tensors()),
+        load=lambda index: tuple(x[index] for x in arrays),
+    )
+
+
+def _mark(*arrays: np.ndarray) -> str:
+    """Return eight digits that tell arrays apart."""
+    checksum = 0
+    for x in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(x).data, checksum)
+    return f"{checksum:08x}"
+
+
+def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
+    """Make a source of files, after a look at every one of them."""
+    kinds = domains.of_files(data)
+    headers = checks.require(layout, kinds, data)
+    a, b = (_files(paths, [kind], headers) for paths, kind in zip((layout.a, layout.b), kinds, strict=True))
+    if not layout.paired:
+        return Unpaired(a._replace(layout=layout), b._replace(layout=layout))
+    if data.source == "photos":
+        return b._replace(layout=layout)
+    if layout.halves:
+        return _files(layout.a, kinds, headers, layout.halves)._replace(layout=layout)
+    load_a, load_b = loader(a), loader(b)
+    return Source(
+        a.names,
+        lambda index: (*a.read(index), *b.read(index)),
+        # In folders names tell the partners; in a CSV they need not.
+        mark=f"|{b.fingerprint}" if data.source == "csv" else "",
+        layout=layout,
+        load=lambda index: (*load_a(index), *load_b(index)),
+    )
+
+
+def _files(
+    paths: Sequence[Path], kinds: Sequence[Domain], headers: Mapping[Path, formats.Header], halves: str = ""
+) -> Source:
+    read, load = reading.of_files(paths, kinds, headers, halves)
+    return Source([str(path) for path in paths], read, load=load)
+
+
+def _cycle_gan(name: str, split: str) -> Unpaired:
+    """Hold one of the published sets in memory as it is encoded."""
+
+    def source(side: str, encoded: Mapping[str, bytes]) -> Source:
+        files, checksum = list(encoded.values()), 0
+        for contents in files:
+            checksum = zlib.crc32(contents, checksum)
+        tensor = reading.once(lambda tf: tf.constant(files))
+
+        def load(index):
+            with Image.open(io.BytesIO(files[index])) as image:
+                return (np.asarray(image.convert("RGB")),)
+
+        return Source(
+            names=[f"cycle_gan/{name}/{split}{side}/{file}" for file in encoded],
+            # Three channels whatever the file has: some are grayscale.
+            read=lambda index: (reading.decode(tensor()[index], channels=3),),
+            mark=f"{checksum:08x}",
+            load=load,
+        )
+
+    return Unpaired(*map(source, "AB", cycle_gan_sets.fetch(name, split)))
+
+
+def toy(data: ConfigDict, split: str) -> Source:
+    """Draw the built-in toy facades, photograph left (A) and label map right (B), at the size they are used at."""
+    images = _toy_facades(data, split)
+    photos, labels = np.stack([image.photo for image in images]), np.stack([image.labels for image in images])
+    return _in_memory([f"{split}-{i}" for i in range(len(images))], photos, labels)
+
+
+def toy_unpaired(data: ConfigDict, split: str) -> Unpaired:
+    """Draw one half of the toy facades by day (A) and the other half, other houses, at night (B)."""
+    images = _toy_facades(data, split)
+    half = len(images) // 2
+    days = np.stack([image.photo for image in images[:half]])
+    nights = np.stack([night.at_night(image) for image in images[half:]])
+    return Unpaired(*(_in_memory([f"{s}{i}" for i in range(len(x))], x) for s, x in (("A", days), ("B", nights))))
+
+
+def _toy_facades(data: ConfigDict, split: str) -> list[facades.ToyFacade]:
+    size = data.load_size if split == data.train_split and "crop" in data.preprocess else data.crop_size
+    if split not in facades.SPLIT_SIZES:
+        raise InputError(f"toy_facades has the splits {', '.join(facades.SPLIT_SIZES)}, not {split!r}")
+    return [facades.render(i, split, size) for i in range(facades.SPLIT_SIZES[split])]
+
+
+_DRAWN: "dict[str, Callable[[ConfigDict, str], Source | Unpaired]]" = {
+    "toy_facades": toy,
+    "toy_unpaired": toy_unpaired,
+}

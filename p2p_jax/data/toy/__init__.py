@@ -1,0 +1,1 @@
+"""Toy data, drawn rather than downloaded."""

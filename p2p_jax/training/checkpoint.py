@@ -1,0 +1,261 @@
+"""Checkpoints: state and config together through Orbax, the latest ones and the best one.
+
+A run's directory holds ``config.json`` and ``checkpoints/STEP/{state,config,metrics}``; a step directory appears under
+its name only when it is complete, so a kill during a save costs that save alone.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from p2p_jax.config import differences, from_json
+from p2p_jax.config.options import OPTIONS
+from p2p_jax.errors import InputError
+
+PyTree = Any
+CONVERTED = "converted_from.json"
+"""In the directory of a run that was made of foreign weights: what it was made of."""
+_MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change)  # between two starts
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      workdir: the run's directory; made if missing.
+      config: the run's config, stored with every checkpoint; reads ``keep_checkpoints``, ``best_metric``,
+        ``best_mode``.
+    """
+
+    def __init__(self, workdir: Path, config: ConfigDict):
+        self._config = config
+
+        def quality(metrics):
+            return metrics[config.best_metric]
+
+        # Not max_to_keep: together with best_fn Orbax would delete the newest checkpoint when it is not the best.
+        policy = AnyPreservationPolicy(
+            [
+                LatestN(config.keep_checkpoints),
+                BestN(
+                    get_metric_fn=quality,
+                    reverse=config.best_mode == "min",
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self.directory = workdir.absolute() / "checkpoints"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"workdir={workdir} cannot be made ({error.strerror}); choose another") from error
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=quality, best_mode=config.best_mode, preservation_policy=policy
+            ),
+        )
+        best_step = self._manager.best_step()
+        metrics = None if best_step is None else self._manager.metrics(best_step)
+        self._best = (best_step, quality(metrics)) if best_step is not None and metrics else None
+
+    def latest_step(self) -> int | None:
+        """Return the step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def best(self) -> tuple[int, float] | None:
+        """Return step and metric of the best evaluated checkpoint, None if none was evaluated."""
+        return self._best
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Tell whether evaluation metrics beat those of every checkpoint so far."""
+        value, best = metrics[self._config.best_metric], self._best[1] if self._best else math.nan
+        if math.isnan(value) or math.isnan(best):
+            return not math.isnan(value)
+        return value < best if self._config.best_mode == "min" else value > best
+
+    def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None) -> None:
+        """Save in the background; does nothing if the step is saved already.
+
+        Args:
+          step: number of updates done.
+          state: the state, see ``parallel.for_saving``.
+          metrics: evaluation of this very state, None if there is none.
+        """
+        if step in self._manager.all_steps():
+            return
+        if metrics is not None and self.is_best(metrics):
+            self._best = (step, metrics[self._config.best_metric])
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config.to_dict())
+            ),
+            metrics=dict(metrics) if metrics is not None else None,
+        )
+
+    def restore(self, step: int, shapes: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+        """Restore a state.
+
+        Args:
+          step: a saved step.
+          shapes: ``jax.ShapeDtypeStruct`` of every leaf, as ``jax.eval_shape`` gives them.
+          sharding: where the arrays are put.
+        """
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
+
+    def wait(self) -> None:
+        """Wait for the saves under way."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for the saves under way and release the directory."""
+        self.wait()
+        self._manager.close()
+
+
+def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
+    """Return the step of a saved checkpoint.
+
+    Args:
+      workdir: the run's directory.
+      config: the run's config; reads ``best_metric`` and ``best_mode``.
+      checkpoint: "latest", "best" (of those that were evaluated) or a step.
+
+    Raises:
+      InputError: there is no such checkpoint; names those that there are.
+    """
+    steps = saved_steps(workdir)
+    if not steps:
+        raise InputError(f"{workdir} holds no checkpoint; train first: python -m p2p_jax.main --workdir {workdir} ...")
+    if checkpoint == "latest":
+        return steps[-1]
+    if checkpoint == "best":
+        metrics = {step: workdir / "checkpoints" / str(step) / "metrics" / "metrics" for step in steps}
+        values = {step: json.loads(path.read_text()) for step, path in metrics.items() if path.exists()}
+        quality = {step: found[config.best_metric] for step, found in values.items() if config.best_metric in found}
+        if not quality:
+            raise InputError(f"no checkpoint in {workdir} was evaluated, so none is the best; take latest or a step")
+        return (min if config.best_mode == "min" else max)(quality, key=quality.__getitem__)
+    if str(checkpoint).isdecimal() and int(checkpoint) in steps:
+        return int(checkpoint)
+    raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Return the steps of all complete checkpoints in a run's directory, the newest last."""
+    return sorted(int(path.parts[-3]) for path in _saved(workdir))
+
+
+def saved_config(workdir: Path, step: int) -> dict[str, Any]:
+    """Return the config stored with a checkpoint, as it was written: unchecked and with no option added.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    path = workdir / "checkpoints" / str(step) / "config" / "metadata"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from error
+
+
+def saved_shapes(workdir: Path, step: int) -> PyTree:
+    """Return the structure of a saved state, as its checkpoint tells it; what made the state is not needed.
+
+    Tuples and NamedTuples have become lists and dicts.
+
+    Returns:
+      A leaf with ``shape`` and ``dtype`` for every array.
+
+    Raises:
+      InputError: the checkpoint is damaged.
+    """
+    path = workdir.absolute() / "checkpoints" / str(step) / "state"
+    try:
+        return dict(ocp.PyTreeCheckpointHandler().metadata(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
+
+
+def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
+    """Restore some leaves of a saved state, each onto the first device of this host.
+
+    Args:
+      workdir: the run's directory.
+      step: a saved step.
+      shapes: the structure of the state: ``jax.ShapeDtypeStruct`` where a leaf is wanted, else ``ocp.PLACEHOLDER``.
+
+    Raises:
+      InputError: what was saved has another structure or other shapes.
+    """
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    template = jax.tree.map(
+        lambda x: x if x is ocp.PLACEHOLDER else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+    restore_args = ocp.checkpoint_utils.construct_restore_args(template)
+    path = workdir.absolute() / "checkpoints" / str(step) / "state"
+    try:
+        return ocp.PyTreeCheckpointer().restore(
+            path, args=ocp.args.PyTreeRestore(item=template, restore_args=restore_args)
+        )
+    except Exception as error:  # TensorStore has no type of its own for what cannot be read
+        if isinstance(error, ValueError | KeyError) and "tensorstore" not in str(error):
+            raise InputError(f"the checkpoint {path} does not fit the config beside it: {error}") from error
+        raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
+
+
+def _saved(workdir: Path) -> list[Path]:
+    """Return the stored config of every complete checkpoint."""
+    return sorted(p for p in (workdir / "checkpoints").glob("*/config/metadata") if p.parts[-3].isdigit())
+
+
+def read_config(workdir: Path) -> ConfigDict | None:
+    """Return the config stored in a run's directory, None if nothing was saved there yet.
+
+    Raises:
+      InputError: the directory or the config cannot be read, or there are checkpoints without a config.
+    """
+    path = workdir / "config.json"
+    saved = _saved(workdir)
+    if not saved and (workdir.is_dir() or not workdir.exists()):
+        return None
+    try:
+        return from_json(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
+        ) from None
+    except NotADirectoryError:
+        raise InputError(f"workdir={workdir} is a file; name a directory") from None
+    except (json.JSONDecodeError, InputError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore it or choose another `workdir`") from error
+
+
+def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Check that a run may go on with this config.
+
+    Returns:
+      The harmless differences, ``{option: (stored, now)}``.
+
+    Raises:
+      InputError: an option differs that changes what is computed; names all of them.
+    """
+    found = differences(stored, config)
+    harmful = {key: values for key, values in found.items() if key not in _MAY_CHANGE}
+    if harmful:
+        lines = "\n".join(f"  config.{key}: stored {old!r}, now {new!r}" for key, (old, new) in harmful.items())
+        raise InputError(
+            f"{workdir} holds a run with another config:\n{lines}\n"
+            "Take these back to go on with that run, or give a new `workdir` to start another."
+        )
+    return found

@@ -1,0 +1,297 @@
+"""Fine-tuning: a run that starts from another run's weights, as far as they fit (``config.init_from``)."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import make_network
+from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
+
+PyTree = Any
+COLLECTIONS = ("params", "batch_stats")
+"""The entries of a state that are taken."""
+ORIGINS = {
+    "generator": ("generator", "gen_ab"),
+    "discriminator": ("discriminator", "disc_b"),
+    "gen_ab": ("gen_ab", "generator"),
+    "disc_b": ("disc_b", "discriminator"),
+}
+"""The players of a source that a player may take its weights from, the first one that is there: gen_ab maps A to B as
+pix2pix's generator does."""
+TURNED = {
+    "generator": ("gen_ba", "generator"),
+    "discriminator": ("disc_a", "discriminator"),
+    "gen_ab": ("gen_ba",),
+    "disc_b": ("disc_a",),
+    "gen_ba": ("gen_ab", "generator"),
+    "disc_a": ("disc_b", "discriminator"),
+}
+"""The same where ``config.data.direction`` of the two runs differs."""
+_SAME_FUNCTION = {
+    "init_type",
+    "init_gain",
+    "dtype",
+    "param_dtype",
+    "axis_name",
+    "remat",
+    "out_channels",
+    "parent",
+    "name",
+}
+_SHOWN = 6  # layers named before "and N more"
+
+
+class Source(NamedTuple):
+    """The checkpoint that a new run starts from; its weights are not read yet.
+
+    Attributes:
+      name: what ``config.init_from`` says.
+      workdir: directory of its run.
+      step: its step.
+      shapes: the structure of its state, see ``checkpoint.saved_shapes``.
+    """
+
+    name: str
+    workdir: Path
+    step: int
+    shapes: PyTree
+
+
+class _Player(NamedTuple):
+    """What a player of the new state takes.
+
+    Attributes:
+      name: of the player.
+      origin: the player of the source, None if it has none.
+      wanted: number of parameters.
+      taken: number of those that are taken.
+      leaves: ``{name of a leaf of the new state: its name in the source}``, of what is taken.
+      fresh: layers that are not taken, each with the reason.
+      unused: layers of the source, or leaves of a layer that was taken, for which there is no place.
+    """
+
+    name: str
+    origin: str | None
+    wanted: int
+    taken: int
+    leaves: dict[str, str]
+    fresh: list[str]
+    unused: list[str]
+
+
+def find_source(init_from: str, workdir: Path) -> Source:
+    """Find the checkpoint that a run is to start from, and read what it holds, not the weights.
+
+    Args:
+      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints.
+      workdir: directory of the new run.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is the new run's own.
+    """
+    path, step = Path(init_from), None
+    if path.is_file() or Path(f"{path}.index").is_file():
+        raise InputError(
+            f"config.init_from={init_from} is a file, not the directory of a run; "
+            f"python -m p2p_jax convert --input {init_from} --workdir RUN makes a run of it"
+        )
+    if path.name == "checkpoints":
+        path = path.parent
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        path, step = path.parent.parent, int(path.name)
+    if not path.is_dir():
+        raise InputError(f"config.init_from={init_from}: there is no directory {path}")
+    if path.resolve() == workdir.resolve():
+        raise InputError(f"config.init_from={init_from} is the `workdir` itself; give a new `workdir`")
+    steps = saved_steps(path)
+    if not steps:
+        raise InputError(
+            f"config.init_from={init_from} holds no checkpoint of a run; of weights that another program saved, "
+            f"python -m p2p_jax convert --input {init_from} --workdir RUN makes one"
+        )
+    if step is not None and step not in steps:
+        raise InputError(f"config.init_from={init_from}: {path} has checkpoints of the steps {steps}")
+    step = steps[-1] if step is None else step
+    return Source(init_from, path, step, saved_shapes(path, step))
+
+
+def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
+    """Put a source's weights into a fresh state, and print what was taken and what was not.
+
+    A layer, the parameters and statistics that stand together, is taken if the source has all its leaves with the
+    same shapes; otherwise all of it keeps its initial values. Everything but parameters and batch statistics stays as
+    it is: the step, optimizer states, the pool of fakes.
+
+    Args:
+      source: see ``find_source``.
+      state: what ``Objective.init`` returned.
+      config: complete.
+
+    Returns:
+      The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
+
+    Raises:
+      InputError: nothing of the source fits but discriminators, its file is damaged, or the state holds copies of the
+        parameters, as some optimizers do.
+    """
+    theirs, ours = _layers(source.shapes), _layers(state)
+    stored = saved_config(source.workdir, source.step)
+    directions = stored.get("data", {}).get("direction", config.data.direction), config.data.direction
+    origins = ORIGINS if directions[0] == directions[1] else TURNED
+    players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
+    if not any(player.leaves for player in players if not player.name.startswith("disc")):
+        raise InputError(_misfit(source, stored.get("generator") or {}, config, ours, theirs))
+    _refuse_copies(state)
+    values = _read(source, {name for player in players for name in player.leaves.values()})
+    taken = {name: values[origin] for player in players for name, origin in player.leaves.items()}
+    _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
+    if origins is TURNED:
+        print(f"  note: config.data.direction was {directions[0]} there and is {directions[1]} here")
+    for line in _differences(stored, config):
+        print(f"  note: {line}")
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
+    )
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _named_leaves(state: PyTree) -> dict[str, Any]:
+    """Return ``{"params/generator/down_1/kernel": leaf, ...}`` of a whole state."""
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def _layers(state: PyTree) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return ``{player: {layer: {name of a leaf: leaf}}}``; batch statistics are with the parameters of their layer."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, leaf in _named_leaves(state).items():
+        collection, _, place = name.partition("/")
+        if collection in COLLECTIONS:
+            player, *layer = place.split("/")
+            found.setdefault(player, {}).setdefault("/".join(layer[:-1]), {})[name] = leaf
+    return found
+
+
+def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Say what the networks compute otherwise with the same weights, and the option that keeps it as it was."""
+    found = []
+    for section in ("generator", "discriminator"):
+        try:
+            old, new = make_network(stored.get(section) or {}, section), make_network(config[section], section)
+        except (InputError, KeyError, ImportError, TypeError):
+            continue  # of a lab that is gone, or of none
+        for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION if type(old) is type(new) else ():
+            there, here = getattr(old, name), getattr(new, name)
+            if there != here:
+                keeps = f"--config.{section}.{name}={there} keeps it"
+                found.append(f"{section}.{name} was {there!r} there and is {here!r} here; {keeps}")
+    return sorted(found)
+
+
+def _match(
+    player: str, origins: Iterable[str], layers: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Any]
+) -> _Player:
+    """Say which layers of a player the source has."""
+    origin = next((name for name in origins if name in theirs), "")
+    if not origin:
+        return _Player(player, None, _count(layers.values()), 0, {}, [], [])
+    leaves: dict[str, str] = {}
+    fresh, unused = [], sorted(theirs[origin].keys() - layers.keys())
+    for layer, ours in sorted(layers.items()):
+        there = theirs[origin].get(layer, {})
+        # "params/generator/..." is "params/gen_ab/..." there
+        names = {name: name.replace(f"/{player}", f"/{origin}", 1) for name in ours}
+        faults = [_fault(name, leaf, there.get(names[name])) for name, leaf in ours.items()]
+        if not any(faults):
+            leaves |= names
+            unused += [f"{layer}/{_last(name)}" for name in there.keys() - names.values()]
+        else:
+            reason = ", ".join(fault for fault in faults if fault) if there else "absent"
+            fresh.append(f"{layer} ({reason})")
+    taken = _count({name: leaf for name, leaf in ours.items() if name in leaves} for ours in layers.values())
+    return _Player(player, origin, _count(layers.values()), taken, leaves, fresh, unused)
+
+
+def _fault(name: str, leaf: Any, there: Any) -> str:
+    """Say why a leaf cannot be taken; empty if it can."""
+    if there is None:
+        return f"{_last(name)} is absent"
+    old, new = ("x".join(map(str, x.shape)) or "scalar" for x in (there, leaf))
+    return f"{_last(name)} {old} -> {new}" if old != new else ""
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _count(layers: Iterable[Mapping[str, Any]]) -> int:
+    """Return the number of parameters of layers, batch statistics not counted."""
+    leaves = [leaf for layer in layers for name, leaf in layer.items() if name.startswith("params/")]
+    return sum(int(np.prod(leaf.shape)) for leaf in leaves)
+
+
+def _read(source: Source, wanted: set[str]) -> dict[str, np.ndarray]:
+    """Read leaves of the source's state."""
+    template = jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype) if _name(path) in wanted else ocp.PLACEHOLDER,
+        source.shapes,
+    )
+    state = restore_part(source.workdir, source.step, template)
+    return {name: np.asarray(leaf) for name, leaf in _named_leaves(state).items() if name in wanted}
+
+
+def _refuse_copies(state: PyTree) -> None:
+    """Refuse a state that holds its parameters a second time: the copy would stay random and pull them back."""
+    leaves = _named_leaves(state)
+    kernels = {name: leaf for name, leaf in leaves.items() if name.startswith("params/") and leaf.ndim > 1}
+    for name, leaf in leaves.items():
+        if name.startswith(tuple(f"{x}/" for x in COLLECTIONS)) or leaf.ndim < 2 or not np.any(np.asarray(leaf)):
+            continue
+        for kernel, value in kernels.items():
+            if value.shape == leaf.shape and np.array_equal(value, leaf):
+                mend = "choose another config.optimizer, such as optax:adam, or " if "opt_state" in name else ""
+                raise InputError(
+                    f"the new state's {name} is a copy of its random {kernel}, which config.init_from cannot fill; "
+                    f"{mend}leave config.init_from empty"
+                )
+
+
+def _misfit(
+    source: Source, stored: Mapping[str, Any], config: ConfigDict, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> str:
+    """Say that nothing fits, with both networks and the options in which they differ."""
+    here = config.generator.to_dict()
+    keys = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
+
+    def describe(section, players):
+        options = ", ".join(f"{key}={section[key]}" for key in keys if key in section and key != "network")
+        return f"{section.get('network', 'unknown')}{f' with {options}' if options else ''} ({', '.join(players)})"
+
+    return (
+        f"config.init_from={source.name}: no layer of a generator there fits. It has {describe(stored, theirs)}, the "
+        f"new run {describe(here, ours)}; make config.generator alike, or leave config.init_from empty"
+    )
+
+
+def _report(source: Source, players: list[_Player], others: list[str]) -> None:
+    start = f"init_from {source.name}, step {source.step:,}"
+    for player in players:
+        if player.origin is None:
+            print(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")
+            continue
+        alias = f", from {player.origin}" if player.origin != player.name else ""
+        print(f"{start}: {player.name}: {player.taken:,} of {player.wanted:,} parameters{alias}")
+        for title, names in (("starts fresh", player.fresh), ("not used of the source", player.unused)):
+            if names:
+                more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                print(f"  {title}: {', '.join(names[:_SHOWN])}{more}")
+    if others:
+        print(f"{start}: not used: {', '.join(others)}")

@@ -1,0 +1,203 @@
+"""The training loop: the only file that knows its order."""
+
+import collections
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.config import complete, complete_experiment
+from p2p_jax.data import Data
+from p2p_jax.errors import TrainingDivergedError
+from p2p_jax.objectives import Objective
+from p2p_jax.training import monitoring, parallel, start
+from p2p_jax.training.checkpoint import Checkpoints
+
+PyTree = Any
+_Dispatch = tuple[parallel.Step, PyTree]  # the compiled step, or steps, and what it works on
+_EVALUATED_PER_DEVICE = 8  # validation images at a time
+
+
+def train(
+    config: Mapping[str, Any] | ConfigDict,
+    workdir: str | Path,
+    objective: Objective | None = None,
+    data: Data | None = None,
+) -> PyTree:
+    """Train, or go on with the training that `workdir` holds, until ``config.num_steps``.
+
+    ``p2p_jax.prepare_process()``, called before, makes it start and train faster.
+
+    Args:
+      config: the experiment; missing options take the defaults of ``p2p_jax.config.options``. It is not changed.
+      workdir: the run's directory. It receives ``config.json``, ``metrics.csv``, ``samples/``, ``checkpoints/``,
+        ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
+      objective: what is trained; by default what ``config.objective`` names.
+      data: the data set, whatever ``config.data.resident`` says; by default what ``config.data`` describes.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      InputError: the config, the data or the directory cannot be used; mostly raised before training starts.
+      TrainingDivergedError: a loss or a parameter is no longer finite.
+    """
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() > 0:  # one of several processes speaks for all
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
+        config = complete(config) if objective else complete_experiment(config)
+        run = start.prepare(config, Path(workdir), objective, data, stack)
+        config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
+        run = run._replace(state=None)  # the first state is not kept
+        if run.data is None:
+            print(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
+            return parallel.for_saving(state)
+
+        rng = jax.random.key(config.seed)
+        evaluate = parallel.compile_evaluate(run.objective.evaluate, _EVALUATED_PER_DEVICE)
+        sample_batch = _first_images(run.data, config.num_samples)
+        dispatches = stack.enter_context(contextlib.closing(_dispatches(config, run.objective, run.data, step)))
+        update, batch = next(dispatches)
+        first = iter([(update, batch)])
+        names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
+        columns = [f"train/{name}" for name in names] + [f"eval/{name}" for name in run.eval_metrics]
+        log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
+        in_flight: collections.deque[_InFlight] = collections.deque()
+        first_step, started = step, time.monotonic()
+
+        def due(every):
+            return step % every == 0 or step == config.num_steps
+
+        print(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...", flush=True)
+        for update, batch in itertools.chain(first, dispatches):
+            state, metrics, finite = update.run(state, batch, rng)
+            step += finite.size
+            logged = metrics if due(config.log_every) else {}
+            jax.tree.map(lambda x: x.copy_to_host_async(), (finite, logged))
+            in_flight.append(_InFlight(step, finite, logged))
+            looks = due(config.eval_every) or due(config.sample_every)
+            _settle(in_flight, log, checkpoints, leave=0 if looks else 2)  # the host is at most two dispatches ahead
+
+            results = None
+            if due(config.eval_every) and run.data.num_val:
+                results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng)
+                log.evaluation(step, results, run.data.num_val)
+            if due(config.sample_every):
+                log.samples(step, evaluate(state, sample_batch, rng)[1])
+            log.flush()
+
+            stopping = _agreed(stop_requested.is_set(), step, config) and step < config.num_steps
+            if due(config.checkpoint_every) or stopping or (results and checkpoints.is_best(results)):
+                _settle(in_flight, log, checkpoints)
+                log.flush()  # no row before a checkpoint is ever written again
+                if not parallel.all_finite(state):
+                    raise _diverged(step, "a parameter", checkpoints)
+                checkpoints.save(step, parallel.for_saving(state), results)
+            if stopping:
+                checkpoints.wait()
+                print(f"stopped at step {step:,}; the same command goes on from there")
+                return parallel.for_saving(state)
+        checkpoints.wait()
+        counts = run.data.num_train, run.data.num_val
+        log.summary(first_step, time.monotonic() - started, *counts, results, checkpoints.best())
+        return parallel.for_saving(state)
+
+
+class _InFlight(NamedTuple):
+    """A dispatch that the devices may still be at: its last step, and of that step metrics to log or none."""
+
+    step: int
+    finite: jax.Array
+    metrics: Mapping[str, jax.Array]
+
+
+def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int) -> Generator[_Dispatch, None, None]:
+    """Yield what the devices do, dispatch by dispatch; what they work on is put on them one ahead."""
+    found, at_once = getattr(data, "resident", None), parallel.num_steps_per_dispatch(config)
+    draw, sizes = found.draw if found else None, _sizes(config, step, at_once)
+    updates = {n: parallel.compile_update(objective.update, draw, config.batch_size, n) for n in (1, at_once)}
+    if found:
+        arrays = updates[1].place(found.arrays)
+        yield from ((updates[n], arrays) for n in sizes)
+        return
+    batches, ahead = data.train(step), collections.deque[_Dispatch]()
+    try:
+        for n in sizes:
+            parts = [next(batches) for _ in range(n)]
+            batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]} if n > 1 else parts[0]
+            ahead.append((updates[n], updates[n].place(batch)))
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
+    finally:
+        getattr(batches, "close", lambda: None)()  # a generator's reading threads end with the run
+
+
+def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
+    """Yield how many steps each dispatch does: `at_once` from its multiples, 1 where something is due within."""
+    while step < config.num_steps:
+        inside = step + at_once - 1  # the last step at whose end nothing may be due
+        intervals = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every
+        fits = step % at_once == 0 and inside < config.num_steps and all(step // n == inside // n for n in intervals)
+        size = at_once if fits else 1
+        yield size
+        step += size
+
+
+def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
+    """Return the first validation images (training images if there are none), the rows of every sample grid."""
+    if data.num_val and (found := next(data.validation(count), None)) is not None:
+        return found
+    batches = data.train(0)
+    found = next(batches)
+    while len(found["real_a"]) < count:
+        found = {k: np.concatenate([v, new]) for (k, v), new in zip(found.items(), next(batches).values(), strict=True)}
+    return {k: v[:count] for k, v in found.items()}
+
+
+def _evaluate(evaluate: Callable, data: Data, names: list[str], state: PyTree, rng: jax.Array) -> dict[str, float]:
+    """Return the mean of every metric over all validation images of all processes."""
+    totals = dict.fromkeys(names, 0.0)
+    for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
+        for name, values in evaluate(state, batch, rng)[0].items():
+            totals[name] += float(values.sum(dtype=np.float64))
+    sums = parallel.sum_over_processes(np.array(list(totals.values())))
+    return {name: float(value) / data.num_val for name, value in zip(totals, sums, strict=True)}
+
+
+def _agreed(stop: bool, step: int, config: ConfigDict) -> bool:
+    """Tell whether to stop now; several processes agree at logged steps, so that none goes on alone."""
+    if jax.process_count() > 1 and step % config.log_every:
+        return False
+    return parallel.any_process(stop)
+
+
+def _settle(
+    in_flight: collections.deque[_InFlight], log: monitoring.Log, checkpoints: Checkpoints, leave: int = 0
+) -> None:
+    """Wait for all but the last `leave` dispatches and log them; raise TrainingDivergedError for the first bad step."""
+    while len(in_flight) > leave:
+        step, finite, metrics = in_flight.popleft()
+        bad = np.flatnonzero(~np.asarray(finite))
+        if len(bad):
+            raise _diverged(step - finite.size + 1 + int(bad[0]), "a loss", checkpoints)
+        if metrics:
+            row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+            log.progress(step, row)
+
+
+def _diverged(step: int, what: str, checkpoints: Checkpoints) -> TrainingDivergedError:
+    good = checkpoints.latest_step()
+    kept = f"The last good checkpoint is {checkpoints.directory / str(good)}" if good else "There is no checkpoint yet"
+    return TrainingDivergedError(
+        f"{what} is not finite (NaN or infinite) at step {step:,}. {kept}. A lower config.optimizer.learning_rate in a "
+        "new `workdir`, and a look at the input images, are the usual mends."
+    )

@@ -1,0 +1,292 @@
+"""Devices: one step body, mapped over the devices of one host or of many.
+
+On one host the step is pmapped; with several processes the same body runs under ``jit(shard_map)``, whose global state
+Orbax can save, on CPUs too, because jit takes compiler options, and where devices draw their own batches, because pmap
+needs something to split. Either way the state carries no device axis.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from p2p_jax.config.options import crop_shape
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import DEVICE_AXIS
+
+PyTree = Any
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise InputError unless `batch_size` (global) is a multiple of the number of devices."""
+    if batch_size % jax.device_count():
+        raise InputError(
+            f"config.batch_size={batch_size} does not divide over {jax.device_count()} devices; choose a multiple of "
+            f"{jax.device_count()}, or hide devices (CUDA_VISIBLE_DEVICES=0, TPU_VISIBLE_CHIPS=0)"
+        )
+
+
+class Step(NamedTuple):
+    """A compiled training step, or several in one dispatch; call it with NumPy arrays, or `place` these ahead of time.
+
+    Attributes:
+      run: ``(state, placed, rng) -> (state, metrics, finite)``; the metrics are those of the last step, and `finite`
+        [num_steps] says of each step whether all of its metrics were.
+      place: puts this process's share of a batch, {name: [B, ...]} in NumPy, on the devices; of `num_steps` batches,
+        {name: [num_steps, B, ...]}, if it is more than 1. A step that draws its own takes the arrays to draw from.
+    """
+
+    run: Callable
+    place: Callable
+
+    def __call__(self, state: PyTree, batch: dict[str, np.ndarray], rng: jax.Array) -> tuple[PyTree, dict, jax.Array]:
+        """Place a batch and run."""
+        return self.run(state, self.place(batch), rng)
+
+
+def _step_body(
+    update: Callable, num_steps: int, draw: Callable | None = None, batch_size: int | None = None
+) -> Callable:
+    """Return what a device does in one dispatch.
+
+    Every step gives `update` an rng of its own for every step and device and, with `draw`, its share of the batch.
+    """
+
+    def one_step(state, batch, rng):
+        device = jax.lax.axis_index(DEVICE_AXIS)
+        rng = jax.random.fold_in(jax.random.fold_in(rng, state["step"]), device)
+        if draw is not None:
+            share = batch_size // jax.lax.psum(1, DEVICE_AXIS)
+            first = state["step"].astype(jnp.uint32) * batch_size + device.astype(jnp.uint32) * share
+            batch = draw(batch, first + jnp.arange(share, dtype=jnp.uint32))
+        state, metrics = update(state, batch, rng)
+        finite = jnp.all(jnp.stack([jnp.isfinite(value).all() for value in jax.tree.leaves(metrics)]))
+        return state, metrics, finite
+
+    def several_steps(state, batches, rng):
+        def body(state, batch):
+            state, *results = one_step(state, batch if draw is None else batches, rng)
+            return state, results
+
+        state, (metrics, finite) = jax.lax.scan(body, state, batches if draw is None else None, length=num_steps)
+        return state, jax.tree.map(lambda x: x[-1], metrics), finite
+
+    def single_step(state, batch, rng):
+        state, metrics, finite = one_step(state, batch, rng)
+        return state, metrics, finite[None]
+
+    return several_steps if num_steps > 1 else single_step
+
+
+def pmap_update(update: Callable, devices: list | None = None, num_steps: int = 1) -> Step:
+    """Return the step over the devices of this host; see ``compile_update``."""
+    devices = devices or jax.local_devices()
+    axis = int(num_steps > 1)  # of the devices, in a batch
+    run = jax.pmap(
+        _step_body(update, num_steps),
+        axis_name=DEVICE_AXIS,
+        in_axes=(None, axis, None),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=_donated(),
+    )
+    sharding = NamedSharding(_mesh(devices), _split_along(axis))
+
+    def place(batch):
+        split = {k: v.reshape(*v.shape[:axis], len(devices), -1, *v.shape[axis + 1 :]) for k, v in batch.items()}
+        return jax.device_put(split, sharding)
+
+    return Step(run, place)
+
+
+def shard_map_update(
+    update: Callable,
+    devices: list | None = None,
+    num_steps: int = 1,
+    draw: Callable | None = None,
+    batch_size: int | None = None,
+    compiler_options: dict[str, Any] | None = None,
+) -> Step:
+    """Return the step over the devices of all processes; see ``compile_update``.
+
+    Args:
+      update: as the others, see there.
+      devices: of all processes; all at hand by default.
+      num_steps: see there.
+      draw: see there.
+      batch_size: see there.
+      compiler_options: XLA's, beside those that the platform gets; for experiments.
+    """
+    mesh = _mesh(devices)
+    replicated = PartitionSpec()
+    split = replicated if draw else _split_along(int(num_steps > 1))
+    run = jax.jit(
+        # check_vma would silently multiply gradients by the device count, because `update` averages them itself.
+        jax.shard_map(
+            _step_body(update, num_steps, draw, batch_size),
+            mesh=mesh,
+            in_specs=(replicated, split, replicated),
+            out_specs=replicated,
+            check_vma=False,
+        ),
+        donate_argnums=_donated(),
+        # XLA's own order of operations runs independent ones side by side, which gains no time where each fills all
+        # cores, and takes more than twice the memory for a CycleGAN step.
+        compiler_options=_on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+        | (compiler_options or {}),
+    )
+    sharding = NamedSharding(mesh, split)
+
+    def place(batch):
+        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+    return Step(run, place)
+
+
+def compile_init(init: Callable) -> Callable:
+    """Return ``Objective.init``, compiled to run once: optimising it would take longer than it then runs."""
+    return jax.jit(init, compiler_options=_on_cpu(xla_backend_optimization_level=1))
+
+
+def compile_update(
+    update: Callable, draw: Callable | None = None, batch_size: int | None = None, num_steps: int = 1
+) -> Step:
+    """Return the training step for the devices at hand.
+
+    Args:
+      update: see ``Objective``.
+      draw: ``(arrays, positions) -> batch``, see ``Resident``. The step then takes the arrays in place of a
+        batch, and every device draws its share, at ``step * batch_size`` and onwards in the stream.
+      batch_size: over all devices of all processes; needed with `draw` only.
+      num_steps: steps in one dispatch. On accelerators their results may differ in the last bits from those of single
+        steps, because XLA compiles another program.
+    """
+    if draw or jax.process_count() > 1 or jax.default_backend() == "cpu":
+        return shard_map_update(update, None, num_steps, draw, batch_size)
+    return pmap_update(update, None, num_steps)
+
+
+def num_steps_per_dispatch(config: ConfigDict) -> int:
+    """Return ``config.steps_per_dispatch``, or where it is 0 what suits the devices.
+
+    On CPUs that is 1, because XLA's loops are slow there. Accelerators get as many steps as divide all of the config's
+    intervals and work on no more images than 64 of 256x256 a device: so the host holds little, and a stop request or a
+    loss that is not finite is noticed soon.
+    """
+    if config.steps_per_dispatch or jax.default_backend() == "cpu":
+        return config.steps_per_dispatch or 1
+    common = math.gcd(100, config.log_every, config.sample_every, config.eval_every, config.checkpoint_every)
+    pixels = config.batch_size // jax.device_count() * math.prod(crop_shape(config.data))
+    return max(n for n in range(1, common + 1) if common % n == 0 and (n == 1 or n * pixels <= 64 * 256 * 256))
+
+
+def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
+    """Return ``(state, local numpy batch, rng) -> (metrics, images)`` in numpy, over the devices of this host.
+
+    A batch of any size is worked off in parts of `per_device` images a device; the last part is filled up, so that
+    there is one compilation, and cut back.
+    """
+    devices = jax.local_devices()
+    order: list[str] = []
+
+    def in_order(state, batch, rng):
+        metrics, images = evaluate(state, batch, rng)
+        order[:] = (
+            images  # a compiled function returns a dict sorted by its keys; the columns have an order of their own
+        )
+        return metrics, images
+
+    mapped = jax.pmap(in_order, in_axes=(None, 0, None), devices=devices)
+    part = per_device * len(devices)
+
+    def run(state, batch, rng):
+        state, count = _local(state), len(batch["real_a"])
+        results = []
+        for first in range(0, count, part):
+            rows = np.minimum(np.arange(first, first + part), count - 1)
+            results.append(mapped(state, _split({k: v[rows] for k, v in batch.items()}, len(devices)), rng))
+        metrics, images = jax.tree.map(
+            lambda *parts: np.concatenate([np.asarray(x).reshape(part, *x.shape[2:]) for x in parts])[:count], *results
+        )
+        return metrics, {name: images[name] for name in order}
+
+    return run
+
+
+def replicate(state: PyTree) -> PyTree:
+    """Place a state on every device, as the step returns it: placed otherwise, the second step would compile again."""
+    return jax.device_put(state, state_sharding())
+
+
+def state_sharding() -> jax.sharding.Sharding:
+    """Return the sharding in which the step takes and returns a state, and in which it is restored."""
+    return NamedSharding(_mesh(), PartitionSpec())
+
+
+def for_saving(state: PyTree) -> PyTree:
+    """Return the state as Orbax takes it: one copy on one host, the global arrays with several processes."""
+    return state if jax.process_count() > 1 else _local(state)
+
+
+@jax.jit
+def _all_finite(leaves: list) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in leaves]))
+
+
+def all_finite(state: PyTree) -> bool:
+    """Tell whether every floating-point number of the state is finite."""
+    return bool(_all_finite([x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]))
+
+
+def any_process(flag: bool) -> bool:
+    """Tell whether `flag` is set on any process; all of them must call it at the same step."""
+    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """Add up an array of float64 over all processes."""
+    if jax.process_count() == 1:
+        return values
+    gathered = multihost_utils.process_allgather(values.view(np.uint32))  # as they are: JAX would round to float32
+    return np.asarray(gathered).view(values.dtype).sum(0)
+
+
+def _mesh(devices: list | None = None) -> Mesh:
+    return Mesh(np.array(devices or jax.devices()), (DEVICE_AXIS,))
+
+
+def _split_along(axis: int) -> PartitionSpec:
+    return PartitionSpec(*[None] * axis, DEVICE_AXIS)
+
+
+def _donated() -> tuple[int, ...]:
+    # Giving the old state's memory to the new one halves the peak on accelerators, but on XLA's CPU back end it makes
+    # the optimizer's part about three times slower.
+    return () if jax.default_backend() == "cpu" else (0,)
+
+
+@functools.cache
+def _on_cpu(**options: Any) -> dict[str, Any]:
+    """Return what XLA is told on CPUs; nothing where the default device is another, or XLA does not know an option."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
+def _split(batch: dict, num_devices: int) -> dict:
+    return {k: v.reshape(num_devices, -1, *v.shape[1:]) for k, v in batch.items()}
+
+
+def _local(state: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, state)

@@ -1,0 +1,137 @@
+"""The start of a training: everything that can be wrong is checked, and the state is restored or made."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.cluster import distributed
+from p2p_jax.config import complete, complete_experiment, resolve, to_json
+from p2p_jax.config.options import crop_shape, image_shapes
+from p2p_jax.data import Data, load, on_device
+from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_config
+from p2p_jax.objectives import Objective
+from p2p_jax.training import fine_tuning, monitoring, parallel
+from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
+
+PyTree = Any
+
+
+class Start(NamedTuple):
+    """Everything that the loop starts from. `data` is None if no step is left to do."""
+
+    config: ConfigDict
+    workdir: Path
+    objective: Objective
+    data: Data | None
+    checkpoints: Checkpoints
+    state: PyTree
+    step: int
+    eval_metrics: list[str]
+
+
+def prepare(
+    config: ConfigDict,
+    workdir: Path,
+    objective: Objective | None,
+    data: Data | None,
+    stack: contextlib.ExitStack,
+) -> Start:
+    """Check everything that can be wrong, the cheap things first, and restore or make the state.
+
+    Args:
+      config: complete.
+      workdir: the run's directory.
+      objective: what is trained; None: what the config names.
+      data: the data set; None: what the config describes.
+      stack: what is opened is closed with it.
+
+    Raises:
+      InputError: the config, the data or the directory cannot be used.
+    """
+    parallel.check_batch_size(config.batch_size)
+    if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
+        raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
+    stored, checkpoints, step = read_config(workdir), None, 0
+    if stored is not None and (workdir / CONVERTED).is_file():
+        raise InputError(
+            f"{workdir} holds converted weights, not a training run; give a new `workdir` and "
+            f"--config.init_from={workdir}"
+        )
+    if stored is not None:
+        stored = stored if objective else complete_experiment(stored)  # options that were added since then
+        config = _with_data_facts(config, stored.data.num_train, stored.data.fingerprint, _open_facts(config, stored))
+        refuse_other_config(workdir, stored, config)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
+        step = checkpoints.latest_step() or 0
+    distributed.require_same(
+        "the newest checkpoint", str(step), "wait until all hosts see `workdir` alike; start again"
+    )
+    source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
+    if step < config.num_steps:
+        open_data = on_device.load if config.data.resident else load
+        data = data or open_data(config, process_index=jax.process_index(), process_count=jax.process_count())
+        if config.batch_size > data.num_train:
+            raise InputError(
+                f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
+            )
+        distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
+        config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
+        changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
+        for key, (old, new) in changed.items():
+            print(f"config.{key} is now {new!r} (it was {old!r})")
+    else:
+        data = None
+
+    objective = objective or resolve(config.objective)(config)
+    rng, batch, init = jax.random.key(config.seed), _blank_batch(config), parallel.compile_init(objective.init)
+    try:
+        shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
+    except InputError as error:
+        height, width = crop_shape(config.data)
+        raise InputError(f"images of config.data.crop_size={height} (width {width}): {error}") from error
+    names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
+    if config.best_metric not in names:
+        raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
+
+    if checkpoints and step:
+        print(f"{workdir}: found a checkpoint of step {step:,}")
+        state = checkpoints.restore(step, shapes, parallel.state_sharding())
+    else:
+        state = init(rng, batch)
+        state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
+    checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
+    if data is not None and jax.process_index() == 0:
+        monitoring.write_atomically(workdir / "config.json", to_json(config))
+    return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
+
+
+def _open_facts(config: ConfigDict, stored: ConfigDict) -> dict[str, str]:
+    """Return the facts that the first start of a run found in the images, where the config leaves them open."""
+    facts = {}
+    for side, domain in zip("ab", of_config(config.data), strict=True):
+        if not domain.is_measured:
+            facts[f"range_{side}"] = stored.data[f"range_{side}"]
+        if domain.is_labels and domain.palette is None:
+            facts[f"palette_{side}"] = stored.data[f"palette_{side}"]
+    return facts
+
+
+def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str, found: Mapping[str, str]) -> ConfigDict:
+    """Return a copy that says how many training examples there are, what they are recognised by, and what was found."""
+    if config.data.num_train not in (0, num_train):
+        raise InputError(
+            f"config.data.num_train is {config.data.num_train}, but there are {num_train} training examples"
+        )
+    facts = {"num_train": num_train, "fingerprint": fingerprint, **found}
+    return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
+
+
+def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+    """Return a batch of one gray example: a state is made from its shapes and dtypes."""
+    return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}

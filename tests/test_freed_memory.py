@@ -1,0 +1,72 @@
+"""Freed memory stays with the process where training computes on a CPU, unless the user wants it otherwise."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from p2p_jax.process import freed_memory
+
+# Prints the pages that are made anew for 64 MB that a thread asks for a second time, of 16,384 where pages are 4 KiB.
+FAULTS = """
+import resource, threading
+import numpy as np
+from p2p_jax.process import freed_memory
+
+freed_memory.keep_freed_memory()
+
+def ask():
+    np.empty(2**26, np.uint8).fill(1)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults() * resource.getpagesize() / 2**26)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"JAX_PLATFORMS": "cpu"}, True),
+        ({"JAX_PLATFORMS": "cpu", "MALLOC_TRIM_THRESHOLD_": "131072"}, False),
+        ({"JAX_PLATFORMS": "cpu", "GLIBC_TUNABLES": ""}, False),
+    ],
+)
+def test_what_is_freed_is_used_again(given, kept):
+    environment = {name: value for name, value in os.environ.items() if name not in freed_memory._OWN_CHOICE}
+    environment |= {"NUMPY_MADVISE_HUGEPAGE": "0", **given}  # whose pages are 2 MiB
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    share = float(done.stdout)
+    assert share < 0.1 if kept else share > 0.9
+
+
+def test_nothing_is_done_where_an_accelerator_may_compute(monkeypatch):
+    asked = []
+    monkeypatch.setattr(freed_memory.ctypes, "CDLL", lambda name: asked.append(name))
+    monkeypatch.setattr(freed_memory.platform, "libc_ver", lambda: ("glibc", "2.39"))
+    for name in freed_memory._OWN_CHOICE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(freed_memory, "_has_accelerator", lambda: True)
+    freed_memory.keep_freed_memory()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "found"),
+    [("cpu", ["cuda12"], False), (None, ["cuda12"], True), (None, [], False), ("cuda,cpu", ["cuda12"], True)],
+)
+def test_accelerators_are_seen_without_starting_jax(platforms, plugins, found, monkeypatch):
+    monkeypatch.setattr(freed_memory, "jax", type("", (), {"config": type("", (), {"jax_platforms": platforms})}))
+    monkeypatch.setattr(freed_memory, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(freed_memory.importlib.util, "find_spec", lambda name: None)
+    assert freed_memory._has_accelerator() is found
