@@ -13,6 +13,7 @@ from p2p_jax.data import load, load_split
 from p2p_jax.data.toy.facades import render
 from p2p_jax.images import formats
 from support.configs import small_config
+from support.runs import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -98,10 +99,7 @@ def test_the_relation_is_recovered_to_30_db(folder, workdir):
 
 
 def test_translated_files_are_of_the_outputs_own_kind(folder, workdir, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        arguments = ["--workdir", str(workdir), "--input", str(folder / "val" / "A"), "--output", str(tmp_path)]
-        translate.run(arguments)
-    assert stop.value.code == 0
+    assert run_command(translate, workdir, folder / "val" / "A", "--output", tmp_path) == 0
     translator = Translator.from_workdir(workdir)
     for name in ("00.tif", "15.tif"):
         source, written = formats.read(folder / "val" / "A" / name), formats.read(tmp_path / name)

@@ -90,7 +90,14 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     monkeypatch.setattr(ConfigDict, "__getitem__", recording_get)
     monkeypatch.setattr(ConfigDict, "to_dict", without_record(ConfigDict.to_dict))
     complete_unrecorded = without_record(completing.complete)
-    for module in ("config.completing", "loop", "start", "data.opening", "objectives.pix2pix", "objectives.cyclegan"):
+    for module in (
+        "config.completing",
+        "training.loop",
+        "training.start",
+        "data.opening",
+        "objectives.pix2pix",
+        "objectives.cyclegan",
+    ):
         module = f"p2p_jax.{module}"
         monkeypatch.setattr(sys.modules[module], "complete", complete_unrecorded)
     with joined(config, tmp_path):

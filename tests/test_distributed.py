@@ -261,9 +261,7 @@ def test_what_must_be_the_same_for_all(tmp_path):
     for index, found in enumerate(said):
         assert list(found) == ["another seed", "not shared", "not same"]
         assert found["not same"] == "the text of process 1 is not that of process 0; mend it"
-        assert found["not shared"].startswith(
-            f"workdir={tmp_path / str(index)} is not one directory for all: process 1"
-        )
+        assert found["not shared"].startswith(f"{tmp_path / str(index)} is not one directory for all: process 1")
         assert "the config of process 1 is not that of process 0; start all with the same" in found["another seed"]
     assert said[1]["another seed"].endswith("\n  config.seed: process 0 has 0, this one 1")
     assert list((tmp_path / "new" / "run").iterdir()) == []
@@ -280,9 +278,7 @@ def test_an_error_ends_all_processes_with_status_1(tmp_path):
         2, 1, "--config", config, "--workdir", "run", "--config.distributed", code=code, folders=folders
     ) as pair:
         for _, err in finish(pair, status=1):
-            assert (
-                "error: --workdir run is not one directory for all: process 1 cannot see what process 0 writes" in err
-            )
+            assert "error: run is not one directory for all: process 1 cannot see what process 0 writes" in err
             assert "Traceback" not in err
 
 
@@ -371,7 +367,7 @@ def test_what_is_said_when_others_cannot_be_found(tmp_path):
         ((_, err),) = finish(started, status=1)
     assert "set JAX_COORDINATOR_ADDRESS=HOST:PORT (of process 0, a free port), JAX_NUM_PROCESSES and" in err
     assert "Traceback" not in err
-    code = "from p2p_jax import distributed, main; distributed._START_LIMIT = 1; main.run()"
+    code = "from p2p_jax import main; from p2p_jax.cluster import distributed; distributed._START_LIMIT = 1; main.run()"
     with processes(2, 1, "--config", config, "--config.distributed", code=code) as started:
         started[0].kill()
         ((_, err),) = finish(started[1:], status=1)

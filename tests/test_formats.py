@@ -15,7 +15,8 @@ import tifffile
 from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, pictures
+from p2p_jax.images import formats
+from p2p_jax.images.resize import resize
 
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 LOSSLESS = [ending for ending in formats.EXTENSIONS if formats.is_lossless(ending)]
@@ -459,7 +460,7 @@ def test_real_photographs(tmp_path):
 def test_resize_keeps_the_dtype(dtype):
     x = np.linspace(-3e4 if dtype in ("int16", "float32") else 0, 200 if dtype == "uint8" else 3e4, 20 * 24 * 2)
     x = x.reshape(20, 24, 2).astype(dtype)
-    found = pictures.resize(x, (10, 36))
+    found = resize(x, (10, 36))
     expected = tf.image.resize(x.astype(np.float32), (10, 36), "bicubic", antialias=True).numpy()
     assert found.dtype == x.dtype
     span = float(x.max()) - float(x.min())
@@ -470,7 +471,7 @@ def test_resize_of_labels_takes_the_nearest():
     x = extremes("uint8", 20, 24, 1)
     for size in ((10, 36), (31, 7), (40, 48)):
         expected = tf.image.resize(x, size, "nearest").numpy()
-        np.testing.assert_array_equal(pictures.resize(x, size, nearest=True), expected)
+        np.testing.assert_array_equal(resize(x, size, nearest=True), expected)
 
 
 @pytest.mark.parametrize(("bits", "packed"), [(2, b"\x1b"), (4, b"\x01\x2f")])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from p2p_jax.errors import InputError
 from p2p_jax.images import lab
 from p2p_jax.images.domains import Domain
 from p2p_jax.training import monitoring
@@ -110,8 +111,9 @@ def test_what_fails_in_the_background_is_raised(tmp_path):
     log._finish()
     (tmp_path / "samples" / "step_0000001.png").rename(tmp_path / "first.png")
     (tmp_path / "samples").rmdir()
+    (tmp_path / "samples").touch()
     log.samples(2, grid)
-    with pytest.raises(FileNotFoundError, match="step_0000002"):
+    with pytest.raises(InputError, match="step_0000002.png cannot be written"):
         log.close()
     with Image.open(tmp_path / "first.png") as image:
         assert image.size == (8, 16 + 8)

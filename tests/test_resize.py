@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax.images import pictures
+from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
 
 RNG = np.random.RandomState(0)
@@ -61,7 +61,12 @@ def test_real_images_too(size):
 def test_without_tensorflow_it_is_known_from_pillow():
     image = np.asarray(Image.fromarray(images_of((9, 9), 3)[0]).resize((64, 48), Image.Resampling.BICUBIC))
     for size in ((20, 30), (100, 96)):
-        assert np.abs(resize(image, size).astype(int) - pictures.resize(image, size)).max() <= 1
+        planes = [
+            np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC))
+            for plane in np.moveaxis(image, -1, 0)
+        ]
+        expected = np.clip(np.rint(np.stack(planes, axis=-1)), 0, 255)
+        assert np.abs(resize(image, size) - expected).max() <= 1
     one = np.full((5, 7, 2), 200, np.uint8)
     np.testing.assert_array_equal(resize(one, (40, 3)), np.full((40, 3, 2), 200))  # weights add up to 1
     assert resize(image, (48, 64)) is image
@@ -69,3 +74,12 @@ def test_without_tensorflow_it_is_known_from_pillow():
     found = resize(edge, (2, 16))
     assert (found.min(), found.max()) == (0, 255)  # overshoots are cut off
     assert set(np.unique(resize(edge, (9, 11), nearest=True))) == {0, 255}
+
+
+def test_luma_is_that_of_tensorflow_in_every_colour():
+    tf = pytest.importorskip("tensorflow")
+    for red in range(0, 256, 5):
+        green, blue = np.indices((256, 256))
+        colours = np.stack([np.full_like(green, red), green, blue], axis=-1).astype(np.uint8)
+        expected = tf.round(tf.image.rgb_to_grayscale(tf.cast(colours, tf.float32)))
+        np.testing.assert_array_equal(with_channels(colours, 1), expected.numpy().astype(np.uint8))

@@ -10,6 +10,7 @@ from PIL import Image
 from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
+from p2p_jax.images.resize import resize
 from p2p_jax.inference import files
 from support import processes
 from support.comparers import same_pixels
@@ -222,7 +223,7 @@ def test_a_file_is_not_replaced_by_its_own_translation(run, tmp_path):
 def test_size_resizes_as_training_does(run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(50, 40, 3))
     assert translate_files(run, tmp_path / "in.png", tmp_path / "16.png", "--size", "16") == 0
-    assert same_pixels(load(tmp_path / "16.png"), Translator.from_workdir(run)(pictures.resize(pixels, (16, 16))))
+    assert same_pixels(load(tmp_path / "16.png"), Translator.from_workdir(run)(resize(pixels, (16, 16))))
     assert translate_files(run, tmp_path / "in.png", tmp_path / "wide.png", "--size", "24x16", "--keep_alpha") == 0
     assert load(tmp_path / "wide.png").shape == (16, 24, 3)
 
@@ -245,7 +246,7 @@ def test_pictures_are_those_of_the_data_stream(tmp_path):
     streamed = np.rint((batch["real_a"] + 1) * 127.5).astype(int)
     for i in range(4):
         pixels = pictures.read(tmp_path / "val" / f"{i}.jpg").pixels
-        ours = pictures.resize(pixels[:, : pixels.shape[1] // 2], (64, 64))
+        ours = resize(pixels[:, : pixels.shape[1] // 2], (64, 64))
         assert np.abs(ours - streamed[i]).max() <= 1 and (ours != streamed[i]).mean() < 1e-3
 
 
@@ -281,7 +282,7 @@ def test_translating_needs_no_tensorflow(run, tmp_path):
     save(tmp_path / "in.png", noise(16, 16, 3))
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from p2p_jax import translate\n"
+        "from p2p_jax.commands import translate\n"
         f"translate.run(['--workdir', {str(run)!r}, '--input', 'in.png', '--output', 'out.png'])"
     )
     result = processes.run(processes.python(code), tmp_path)

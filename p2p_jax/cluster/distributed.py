@@ -234,7 +234,7 @@ def _require_shared(workdir: Path) -> None:
             workdir.mkdir(parents=True, exist_ok=True)
             mark.touch()
         except OSError as error:
-            raise InputError(f"workdir={workdir} cannot be written ({error.strerror}); choose another") from error
+            raise InputError(f"{workdir} cannot be written ({error.strerror}); choose another") from error
     _gather(False)  # it is there
     until = time.monotonic() + _SHARED_LIMIT
     while not mark.exists() and time.monotonic() < until:
@@ -244,7 +244,7 @@ def _require_shared(workdir: Path) -> None:
         mark.unlink()
     if blind:
         raise InputError(
-            f"workdir={workdir} is not one directory for all: {_named(blind)} cannot see what process 0 writes; "
+            f"{workdir} is not one directory for all: {_named(blind)} cannot see what process 0 writes; "
             "give an absolute path on a file system that all hosts share"
         )
 

@@ -41,12 +41,12 @@ def _inspect(args: argparse.Namespace) -> int:
     from p2p_jax.data.inspect.inspection import inspect
     from p2p_jax.data.inspect.sheet import draw
     from p2p_jax.images import pictures
+    from p2p_jax.images.writing import write_text
 
     config = load_with_overrides(args.config, args.overrides)
     output = args.output or Path("runs") / "inspect" / find(args.config).stem
     report = inspect(config)
-    pictures.make_folder(output / "inspection.json")
-    (output / "inspection.json").write_text(json.dumps(report._asdict(), indent=2) + "\n", encoding="utf-8")
+    write_text(output / "inspection.json", json.dumps(report._asdict(), indent=2) + "\n")
     for line in describe(report):
         print(line)
     sheet = output / "sheet.png"

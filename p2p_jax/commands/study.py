@@ -104,7 +104,7 @@ def _serve(args: argparse.Namespace) -> None:
 
 def _analyse(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation.study import analyse
-    from p2p_jax.training.monitoring import write_atomically
+    from p2p_jax.images.writing import write_text
 
     protocol, results, broken = analyse(
         args.study, draws=args.draws, seed=args.seed, include_incomplete=args.include_incomplete
@@ -122,7 +122,7 @@ def _analyse(args: argparse.Namespace) -> None:
             "include_incomplete": args.include_incomplete,
             "algorithms": {name: result._asdict() for name, result in results.items()},
         }
-        write_atomically(Path(args.json), json.dumps(record, indent=1) + "\n")
+        write_text(Path(args.json), json.dumps(record, indent=1) + "\n")
 
 
 def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, include_incomplete: bool) -> list[str]:

@@ -24,6 +24,7 @@ import urllib.request
 import zlib
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.writing import write_text
 from p2p_jax.process import cache_folder
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
@@ -118,9 +119,7 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
         found = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": archive.stat().st_size}
     if not record.exists():
         _read_through(archive, record.stem, source=source)
-        partial = record.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(found) + "\n")
-        os.replace(partial, record)
+        write_text(record, json.dumps(found) + "\n")
         return
     known = json.loads(record.read_text())
     if (known["sha256"], known["size"]) != (found["sha256"], found["size"]):

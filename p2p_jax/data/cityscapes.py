@@ -14,6 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.writing import unfinished
 
 OFFICIAL = {"train": 2975, "val": 500}
 PHOTOS, LABELS = "leftImg8bit", "gtFine_color"
@@ -150,6 +151,5 @@ def _write_pair(photo: Image.Image, label: Image.Image, target: pathlib.Path) ->
     pair = Image.new("RGB", (photo.width + label.width, photo.height))
     pair.paste(photo, (0, 0))
     pair.paste(label, (photo.width, 0))
-    partial = target.with_suffix(".tmp")
-    pair.save(partial, format="PNG")
-    os.replace(partial, target)
+    with unfinished(target) as partial:
+        pair.save(partial, format="PNG")

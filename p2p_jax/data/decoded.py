@@ -18,9 +18,8 @@ from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
+from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
-
-_LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # TensorFlow's
 
 
 def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
@@ -162,14 +161,7 @@ def _to_raw(image: np.ndarray, domain: Domain) -> np.ndarray:
     if domain.is_labels:
         return domain.raw(image)
     image = image.astype(domain.raw_dtype, copy=False)
-    given, wanted = image.shape[-1], domain.raw_channels
-    if given == wanted:
-        return image
-    if (given, wanted) == (1, 3):
-        return np.repeat(image, 3, axis=-1)
-    red, green, blue = np.moveaxis(image.astype(np.float32), -1, 0)
-    # In this order: another one rounds 150 of the 16.8 million colours to the next gray.
-    return np.rint(red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2])[..., None].astype(np.uint8)
+    return image if image.shape[-1] == domain.raw_channels else with_channels(image, domain.raw_channels)
 
 
 def _encode(raw: np.ndarray, domain: Domain) -> np.ndarray:

@@ -17,9 +17,9 @@ from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, row
 from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
+from p2p_jax.images.writing import write_text
 from p2p_jax.training.checkpoint import find_step, read_config, refuse_other_config
 from p2p_jax.training.loop import train
-from p2p_jax.training.monitoring import write_atomically
 
 # The whole method; every row takes something away from it.
 _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}
@@ -75,8 +75,8 @@ def ablate(
         outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked)
         jax.clear_caches()  # no later row uses this one's compiled programs
         told = report(config, asked, grid, outcomes)
-        write_atomically(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
-        write_atomically(output / "table.md", markdown(told))
+        write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
+        write_text(output / "table.md", markdown(told))
         if outcomes[name]["state"] == "stopped":
             break
     return told
@@ -136,7 +136,7 @@ def _scored(workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
     folder = workdir / "evaluation" / f"{asked['split']}_{identity['step']}"
     results = evaluate(workdir, output=folder, **asked)
     found = {"identity": identity} | {key: results[key] for key in ("step", "num_images", "metrics", "set_metrics")}
-    write_atomically(path, json.dumps(found, indent=2) + "\n")
+    write_text(path, json.dumps(found, indent=2) + "\n")
     return found
 
 

@@ -18,11 +18,12 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
 from p2p_jax.evaluation.predictions import as_picture, predict, targets_of, with_data_dir
 from p2p_jax.images.domains import of_config
+from p2p_jax.images.writing import write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.objectives.metrics import full_reference
 from p2p_jax.training import parallel
-from p2p_jax.training.monitoring import pictures, write_atomically
+from p2p_jax.training.monitoring import pictures
 
 _PER_DEVICE = 8
 _compare = jax.jit(full_reference)
@@ -127,12 +128,12 @@ def write(output: Path, results: Mapping[str, Any], columns: Sequence[Mapping[st
       columns: for every row of ``results["images"]`` the images to show, name -> [H, W, C] uint8.
       history: the run's ``metrics.csv``.
     """
-    write_atomically(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+    write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     table = io.StringIO()
     writer = csv.DictWriter(table, list(results["images"][0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(results["images"])
-    write_atomically(output / "images.csv", table.getvalue())
+    write_text(output / "images.csv", table.getvalue())
     report.write_report(output / "report.html", results, columns, history if history.exists() else None)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report_tables
-from p2p_jax.training.monitoring import write_atomically
+from p2p_jax.images.writing import write_text
 
 MAX_IMAGES = 200
 _NUM_CASES = 6  # the best and the worst that the page shows side by side
@@ -75,7 +75,7 @@ def write_report(
         "panels": panels,
         "steps": [min(steps, default=0), max(steps, default=0)],
     }
-    write_atomically(path, _page(data, _curves_note(averaged), len(chosen)))
+    write_text(path, _page(data, _curves_note(averaged), len(chosen)))
 
 
 def choose_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], max_images: int) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import pictures, png, tiff
+from p2p_jax.images import pictures, png, tiff, writing
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".tif", ".tiff", ".webp")
 WITH_PALETTE = (".bmp", ".png", ".tif", ".tiff")
@@ -109,7 +109,7 @@ def write(path: Path, pixels: np.ndarray, *, palette: np.ndarray | None = None, 
     """
     ending = path.suffix.lower()
     _check_writable(path, pixels, palette)
-    with pictures.in_one_step(path) as temporary:
+    with writing.in_one_step(path) as temporary:
         if ending in (".tif", ".tiff"):
             tiff.write(temporary, pixels, palette, tags)
         elif ending == ".npy":

@@ -1,12 +1,8 @@
 """Image files as networks see them, and back (Pillow; no TensorFlow).
 
-Decoding and resizing give the pixels that the data stream gave in training: JPEGs are decoded with the accurate integer
-transform, and sizes are changed by an antialiased bicubic filter that rounds once, at the end.
+JPEGs are decoded with the accurate integer transform, as the data stream decodes them.
 """
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +10,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from p2p_jax.errors import InputError
+from p2p_jax.images import writing
 
+_LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # ITU-R 601, to four digits as TensorFlow has them
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OPAQUE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 _TRANSPARENT = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
@@ -83,86 +81,8 @@ def write(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None) -> No
     image, ending = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), path.suffix.lower()
     if alpha is not None and ending not in (".bmp", ".jpeg", ".jpg"):
         image.putalpha(Image.fromarray(alpha))
-    with in_one_step(path) as temporary:
+    with writing.in_one_step(path) as temporary:
         image.save(temporary, **SAVE_OPTIONS.get(ending, {}))
-
-
-@contextlib.contextmanager
-def in_one_step(path: Path) -> Iterator[Path]:
-    """Give a file to write, which takes the place of `path` when it is whole; the folder is made if missing.
-
-    Raises:
-      InputError: the file cannot be written; names it.
-    """
-    make_folder(path)
-    temporary = path.with_name(f".{path.name}.part{path.suffix.lower()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, ValueError) as error:  # ValueError: the format has no room for so many pixels
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error})") from error
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder that a file is to be written into.
-
-    Raises:
-      InputError: it cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
-
-
-def claim(source: Path, target: Path, *, overwrite: bool) -> Path:
-    """Check that a file may be written, and make its folder.
-
-    Returns:
-      The file to write first, beside the target, which it is to replace when it is whole.
-
-    Raises:
-      InputError: the target is the source itself, exists and is not to be replaced, or its folder cannot be made.
-    """
-    if target.exists():
-        if target.samefile(source):
-            raise InputError(f"{source} would be replaced by its own translation; choose another `output`")
-        if not overwrite:
-            raise InputError(f"{target} exists; `overwrite` replaces it")
-    make_folder(target)
-    return target.with_name(f".{target.stem}.part{target.suffix}")
-
-
-def resize(pixels: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
-    """Resize an image, bicubic and antialiased as the data stream does.
-
-    Args:
-      pixels: [H, W, C] of floats or of whole numbers of at most 16 bits. They are computed with in float32; whole ones
-        are rounded once, at the end, and kept in the range of their dtype.
-      size: height and width wanted.
-      nearest: take the nearest pixel instead, for classes, which cannot be mixed; changes no value.
-
-    Returns:
-      [*size, C] of the same dtype.
-    """
-    if pixels.shape[:2] == size:
-        return pixels
-    if nearest:
-        rows, columns = (
-            (2 * np.arange(n) + 1) * have // (2 * n) for n, have in zip(size, pixels.shape[:2], strict=True)
-        )
-        return pixels[rows[:, None], columns]
-    planes = [
-        Image.fromarray(plane.astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC)
-        for plane in np.moveaxis(pixels, -1, 0)
-    ]
-    resized = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-    if pixels.dtype.kind == "f":
-        return resized.astype(pixels.dtype)
-    limits = np.iinfo(pixels.dtype)
-    return np.clip(np.rint(resized), limits.min, limits.max).astype(pixels.dtype)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -178,5 +98,7 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(pixels, 3, axis=-1)
     if (given, channels) != (3, 1):
         raise InputError(f"images have {given} channels, but the network takes {channels}")
-    luma = pixels.astype(np.float32) @ np.array([[0.2989], [0.587], [0.114]], np.float32)
+    red, green, blue = np.moveaxis(pixels.astype(np.float32), -1, 0)
+    # In TensorFlow's order: another one rounds 150 of the 16.8 million colours to the next gray.
+    luma = (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2])[..., None]
     return np.rint(luma).astype(np.uint8) if pixels.dtype == np.uint8 else luma

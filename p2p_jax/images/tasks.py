@@ -15,6 +15,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import hed, pictures
 from p2p_jax.images.domains import Domain
+from p2p_jax.images.resize import resize
 
 Task = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -172,8 +173,8 @@ def low_resolution(image: np.ndarray, rng: np.random.Generator, *, factor: int =
     """
     _require("factor", factor, factor > 1, "more than 1")
     height, width = image.shape[:2]
-    small = pictures.resize(image, (max(1, round(height / factor)), max(1, round(width / factor))))
-    return pictures.resize(small, (height, width))
+    small = resize(image, (max(1, round(height / factor)), max(1, round(width / factor))))
+    return resize(small, (height, width))
 
 
 def gaussian_noise(image: np.ndarray, rng: np.random.Generator, *, sigma: float = 25.0) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Many images of one size in one ``.npy`` file, translated."""
 
-import os
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
+from p2p_jax.images.resize import resize
+from p2p_jax.images.writing import check_target, unfinished
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, sides
 
@@ -49,10 +50,10 @@ def translate_stack(
         for i, image in enumerate(images):
             if domain.kind == "uint8":
                 image = pictures.with_channels(image, domain.channels)  # before resizing, as in training
-            yield i, pictures.resize(image, wanted, nearest=domain.is_labels)
+            yield i, resize(image, wanted, nearest=domain.is_labels)
 
-    temporary = pictures.claim(source, target, overwrite=overwrite)
-    try:
+    check_target(source, target, overwrite=overwrite)
+    with unfinished(target) as temporary:
         outputs = None
         for i, output in translator.stream(prepared()):
             if outputs is None:
@@ -62,7 +63,4 @@ def translate_stack(
             on_done()
         assert outputs is not None  # there is one image at least
         outputs.flush()
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(images)

@@ -12,6 +12,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import formats, lab, pictures, tasks
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
+from p2p_jax.images.resize import resize
 
 Size = tuple[int, int] | float | None
 """To which images are resized before they are translated: (height, width), by a factor, or not at all."""
@@ -102,9 +103,9 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
     raw, alpha, tags = _read_raw(path, stored_as)
     wanted = sides(raw.shape[:2], size)
     is_moved = bool(tags) and wanted != raw.shape[:2]
-    raw = pictures.resize(raw, wanted, nearest=stored_as.is_labels)
+    raw = resize(raw, wanted, nearest=stored_as.is_labels)
     if alpha is not None:
-        alpha = pictures.resize(alpha[..., None], wanted)[..., 0]
+        alpha = resize(alpha[..., None], wanted)[..., 0]
     values = tasks.make_values(task.make, raw, task.rng(), domain) if task else domain.values(raw)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")

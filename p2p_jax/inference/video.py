@@ -1,6 +1,5 @@
 """Videos, translated frame by frame through PyAV; the sound is copied as it is."""
 
-import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
+from p2p_jax.images.resize import resize
+from p2p_jax.images.writing import check_target, unfinished
 from p2p_jax.inference import values
 from p2p_jax.inference.translator import Translator
 
@@ -59,7 +60,7 @@ def translate_video(
         target = target / source.name
     if target.suffix.lower() not in _WRITTEN:
         raise InputError(f"output={target} has no ending of a video that can be written ({', '.join(_WRITTEN)})")
-    temporary = pictures.claim(source, target, overwrite=overwrite)
+    check_target(source, target, overwrite=overwrite)
     try:
         # The file's head, written before any sound is, tells the size of the frames.
         with av.open(str(source)) as given:
@@ -67,16 +68,13 @@ def translate_video(
         if first is None:
             raise InputError(f"{source} holds no frame that can be decoded")
         sides = values.sides(_upright(first).shape, size)
-        with av.open(str(source)) as given, av.open(str(temporary), "w") as made:
+        with unfinished(target) as temporary, av.open(str(source)) as given, av.open(str(temporary), "w") as made:
             count = _translate(av, translator, given, made, sides, on_done)
-        os.replace(temporary, target)
     except (av.FFmpegError, ValueError) as error:  # ValueError: a container that cannot hold the sound
         if isinstance(error, InputError):
             raise
         hint = "" if source.suffix == target.suffix else f"; an `output` in {source.suffix} may do"
         raise InputError(f"{source} cannot be translated to {target} as a video ({error}){hint}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 
@@ -121,7 +119,7 @@ def _frames(given, made, pictured, sounds, sides, domain) -> Iterator[tuple[tupl
             continue
         for frame in packet.decode():
             raw = pictures.with_channels(_upright(frame), domain.raw_channels)
-            image = domain.values(pictures.resize(raw, sides))
+            image = domain.values(resize(raw, sides))
             yield (frame.pts, image), image
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
-from p2p_jax.images.pictures import make_folder
+from p2p_jax.images.writing import make_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_layouts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints

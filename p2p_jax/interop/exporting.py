@@ -13,7 +13,7 @@ import numpy as np
 
 from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
-from p2p_jax.images.pictures import make_folder
+from p2p_jax.images.writing import make_folder
 from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.pictures import make_folder
+from p2p_jax.images.writing import make_folder
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from p2p_jax.images.domains import Domain, of_config
+from p2p_jax.images.writing import unfinished, write_text
 
 _ROWS_OF_SPEED = 10
 
@@ -63,7 +64,7 @@ class Log:
         writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
-        write_atomically(path, text.getvalue())
+        write_text(path, text.getvalue())
 
     def metrics(self, step: int, row: Mapping[str, float]) -> None:
         """Take metrics into the row of a step; those that it lacks stay empty.
@@ -125,9 +126,8 @@ class Log:
     def _write_grid(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         grid = make_grid(pictures(images, of_config(self._config.data)))
         path = self._workdir / "samples" / f"step_{step:07d}.png"
-        partial = path.with_suffix(".tmp")  # who looks on while it is written sees a whole file or none
-        Image.fromarray(grid).save(partial, "PNG")
-        os.replace(partial, path)
+        with unfinished(path) as partial:  # who looks on while it is written sees a whole file or none
+            Image.fromarray(grid).save(partial, "PNG")
         if self._tensorboard:
             self._tensorboard.add_image("samples", grid, step, dataformats="HWC")
 
@@ -157,7 +157,7 @@ class Log:
         last_grid = self._workdir / "samples" / f"step_{config.num_steps:07d}.png"
         text += f" Look at {last_grid}; checkpoints are in {self._workdir / 'checkpoints'}."
         if self._writes:
-            write_atomically(self._workdir / "summary.txt", text + "\n")
+            write_text(self._workdir / "summary.txt", text + "\n")
             print(text)
 
     def _in_background(self, write: Callable[..., None], *args: Any) -> None:
@@ -248,14 +248,6 @@ def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
             image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
             sheet.paste(Image.fromarray(image), (left, title + row * (height + gap)))
     return np.asarray(sheet)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one step, so that a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager

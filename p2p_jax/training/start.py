@@ -15,8 +15,9 @@ from p2p_jax.config.options import crop_shape, image_shapes
 from p2p_jax.data import Data, load, on_device
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
+from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import Objective
-from p2p_jax.training import fine_tuning, monitoring, parallel
+from p2p_jax.training import fine_tuning, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
 
 PyTree = Any
@@ -107,7 +108,7 @@ def prepare(
         state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
     checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
     if data is not None and jax.process_index() == 0:
-        monitoring.write_atomically(workdir / "config.json", to_json(config))
+        write_text(workdir / "config.json", to_json(config))
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
 
 
