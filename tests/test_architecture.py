@@ -8,7 +8,7 @@ from support.processes import run_python
 
 PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "reporting"},
     {"images", "process"},
     {"config"},
     {"nets"},

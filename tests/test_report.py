@@ -268,7 +268,7 @@ def test_a_file_that_is_no_history_is_named(tmp_path):
 
 def test_which_direction_is_better():
     lower = ("l1", "cycle", "cycle_a", "identity_b", "fid", "kid_mean")
-    higher = ("psnr", "ssim", "pixel_accuracy", "class_iou", "histogram_L", "FCN score [own FCN-8s, seed 0]")
+    higher = ("psnr", "ssim", "pixel_accuracy", "class_iou", "histogram intersection", "FCN score [own FCN-8s, seed 0]")
     assert {report_tables.better(name) for name in lower} == {"lower"}
     assert {report_tables.better(name) for name in higher} == {"higher"}
     assert report_tables.better("sharpness") is None

@@ -29,6 +29,7 @@ from p2p_jax.cluster import witness
 from p2p_jax.config import differences, from_json, to_json
 from p2p_jax.config.options import OPTIONS
 from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.reporting import say
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Environment variables that tell a process of a cluster of one's own about the others."""
@@ -65,7 +66,7 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
     try:
         if jax.process_index() > 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"processes: {jax.process_count()}, with {jax.device_count()} devices together", flush=True)
+        say(f"processes: {jax.process_count()}, with {jax.device_count()} devices together")
         _require_same_config(config)
         _require_shared(workdir)
         yield

@@ -21,8 +21,8 @@ def parser() -> Parser:
     add("--split", help="such as test; the split of validation by default")
     add(
         "--metrics",
-        help="of whole sets, with commas between: histogram, fcn, labels, fid; by default histogram where scikit-image "
-        "is installed, and fcn if there is a --segmenter",
+        help="of whole sets, with commas: histogram, fcn, labels, fid, or module:name of one's own; by default "
+        "histogram where scikit-image is installed, and fcn if there is a --segmenter",
     )
     add("--output", type=Path, help="folder for the results; RUN/evaluation/SPLIT_STEP by default")
     add("--checkpoint", default="latest", help="latest (default), best or a step")

@@ -39,6 +39,7 @@ OPTIONS = (
     Option("eval_every", int, 4_000, "steps between evaluations on the whole validation split", _COUNT, may_change=_RUNS),
     Option("checkpoint_every", int, 4_000, "steps between checkpoints", _COUNT, may_change=_RUNS),
     Option("keep_checkpoints", int, 2, "latest checkpoints kept, besides the best one", _COUNT, may_change=_RUNS),
+    Option("metrics", str, "l1,psnr,ssim", "of pairs in validation, with commas: l1, psnr, ssim, 'module:name' of one's own"),
     Option("best_metric", str, "l1", "evaluation metric by which the best checkpoint is chosen"),
     Option("best_mode", str, "min", "whether its lowest or its highest value is the best", choices=("min", "max")),
     Option("num_samples", int, 4, "validation images in a sample grid", "[1, 256]", may_change=_RUNS),

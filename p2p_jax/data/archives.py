@@ -26,6 +26,7 @@ import zlib
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import write_text
 from p2p_jax.process import cache_folder
+from p2p_jax.reporting import say
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
 NAMES = ("edges2handbags", "edges2shoes", "facades", "maps", "night2day")
@@ -104,7 +105,7 @@ def _download(url: str, target: pathlib.Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, target.open("wb") as file:
             length = int(response.headers.get("Content-Length", 0))
-            print(f"downloading {url} ({length / 1e6:,.0f} MB) ...", flush=True)
+            say(f"downloading {url} ({length / 1e6:,.0f} MB) ...")
             shutil.copyfileobj(response, file, _CHUNK)
         found = target.stat().st_size
         if found < length:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import unfinished
+from p2p_jax.reporting import say
 
 OFFICIAL = {"train": 2975, "val": 500}
 PHOTOS, LABELS = "leftImg8bit", "gtFine_color"
@@ -81,8 +82,8 @@ def prepare(
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for done, _ in enumerate(pool.map(write, keys), start=1):
                     if done % 500 == 0 and done < len(keys):
-                        print(f"{split}: {done} of {len(keys)}", flush=True)
-            print(f"{split}: {len(keys)} pairs (the official set has {official})", flush=True)
+                        say(f"{split}: {done} of {len(keys)}")
+            say(f"{split}: {len(keys)} pairs (the official set has {official})")
             counts[split] = len(keys)
     return counts
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
+from p2p_jax.reporting import say
 
 # Up to this many files are decoded whole before training; above it only headers are read, and a damaged body stops the
 # run by name when it is met.
@@ -33,7 +34,7 @@ def list_images(folder: Path) -> list[Path]:
         found = f"it holds {left_out}" if left_out else "it is empty"
         raise InputError(f"no image in {folder} ({', '.join(formats.EXTENSIONS)} are read): {found}")
     if left_out:
-        print(f"{folder}: {len(images)} images; not images, left out: {left_out}")
+        say(f"{folder}: {len(images)} images; not images, left out: {left_out}")
     return images
 
 

@@ -22,6 +22,7 @@ from p2p_jax.data.stream.facts import find_facts
 from p2p_jax.data.stream.sides import Side
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain, of_config
+from p2p_jax.reporting import say
 
 _NAMES = ("real_a", "real_b")
 _SHARE = 0.5  # of the memory; training needs the rest
@@ -96,7 +97,7 @@ def load(
         arrays[f"sizes_{side.number}"] = size
         arrays |= dict(zip(names, decoded.for_training(side, size), strict=True))
     megabytes = sum(arrays[name].nbytes for name in _NAMES) / 1e6
-    print(f"data: the training images stay on the device, {megabytes:,.0f} MB at load size")
+    say(f"data: the training images stay on the device, {megabytes:,.0f} MB at load size")
     return Data(
         num_train=_length(sides),
         num_val=_length(val_sides),

@@ -9,6 +9,7 @@ from p2p_jax.data.inspect import inspection
 from p2p_jax.data.stream.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_files
+from p2p_jax.reporting import say
 
 
 def open_sources(
@@ -35,11 +36,11 @@ def open_sources(
         val = make_source(data, data.val_split) if data.val_split else None
     counts = f"{_count(train)} in {data.train_split}"
     counts += f", {_count(val, type(val) is not type(train))} in {data.val_split}" if val else ", no validation"
-    print(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
+    say(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
     sources = {data.train_split: train} | ({data.val_split: val} if val else {})
     found = {split: source.layout for split, source in sources.items() if source.layout}
     for note in inspection.quick(found, of_files(data), data):
-        print(f"note: {note}")
+        say(f"note: {note}")
     return train, val
 
 

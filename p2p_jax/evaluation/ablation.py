@@ -18,6 +18,7 @@ from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
+from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import find_step, read_config, refuse_other_config
 from p2p_jax.training.loop import train
 
@@ -69,9 +70,9 @@ def ablate(
         raise InputError("no row can run: " + next(iter(outcomes.values()))["reason"])
 
     for name in [name for name in runs if name not in possible]:
-        print(f"{name} is left out: {outcomes[name]['reason']}")
+        say(f"{name} is left out: {outcomes[name]['reason']}")
     for i, name in enumerate(possible, start=1):
-        print(f"\n{name}, {i} of {len(possible)} runs", flush=True)
+        say(f"\n{name}, {i} of {len(possible)} runs")
         outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked)
         jax.clear_caches()  # no later row uses this one's compiled programs
         told = report(config, asked, grid, outcomes)

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from p2p_jax.evaluation.set_metrics import cell, number, of_title
+from p2p_jax.objectives.metrics import IMAGE_METRICS
+
 TABLES = ("losses", "generators", "patches")
 """Tables 1, 2 and 3 of Isola et al. 2017."""
 
@@ -44,8 +47,7 @@ _TITLES = {
 }
 _TO_PHOTOS, _TO_LABELS = "labels to photographs", "photographs to labels"
 _SCORE = ("pixel_accuracy", "class_accuracy", "class_iou")
-_PER_IMAGE = {"l1": ".4f", "psnr": ".2f", "ssim": ".3f"}
-_LABELS = "labels, nearest palette colour"
+_IMAGE_METRICS = {metric.key: metric for metric in IMAGE_METRICS if metric.compare}
 
 
 def rows(table: str, config: ConfigDict) -> list[Row]:
@@ -148,39 +150,37 @@ def markdown(report: Mapping[str, Any]) -> str:
 def _task(report: Mapping[str, Any]) -> str:
     """Return the task whose published numbers stand beside ours: what was scored, else labels to photographs."""
     sets = {name for table in report["tables"] for row in table["rows"] for name in row.get("set_metrics", ())}
-    return _TO_LABELS if _LABELS in sets and not any(name.startswith("FCN") for name in sets) else _TO_PHOTOS
+    keys = {metric.key for metric in map(of_title, sets) if metric}
+    return _TO_LABELS if "labels" in keys and "fcn" not in keys else _TO_PHOTOS
 
 
 def _markdown_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], task: str) -> str:
     scored = [row for row in rows if row["state"] == "scored"]
     sets = list(dict.fromkeys(name for row in scored for name in row["set_metrics"]))
-    lines = [
-        ["", "images", "steps", "MAE", "PSNR", "SSIM", *sets, "paper, FCN score" if task == _TO_PHOTOS else "paper"]
-    ]
+    of_images = list(dict.fromkeys(name for row in scored for name in row["metrics"])) or list(_IMAGE_METRICS)
+    titles = [_IMAGE_METRICS[name].title if name in _IMAGE_METRICS else name for name in of_images]
+    lines = [["", "images", "steps", *titles, *sets, "paper, FCN score" if task == _TO_PHOTOS else "paper"]]
     for row in rows:
         if row["state"] == "scored":
-            means = [_number(row["metrics"][name]["mean"], form) for name, form in _PER_IMAGE.items()]
-            of_sets = [_cell(row["set_metrics"][name]) for name in sets]
-            own = [str(row["num_images"]), f"{row['step']:,}", *means, *of_sets]
+            means = [_mean(name, row["metrics"].get(name)) for name in of_images]
+            own = [str(row["num_images"]), f"{row['step']:,}", *means]
+            own += [cell(name, row["set_metrics"][name]) for name in sets]
         else:
-            own = [row["state"], *["–"] * (4 + len(sets))]
-        lines.append([row["label"], *own, _cell(row["paper"][task])])
+            own = [row["state"], *["–"] * (len(lines[0]) - 3)]
+        lines.append([row["label"], *own, _published(row["paper"][task])])
     if task == _TO_PHOTOS:
-        real = [_cell(scored[0]["set_metrics"][name].get("real photographs")) for name in sets]
-        lines.append(["real photographs", *["–"] * 5, *real, _cell(report["paper, real photographs"])])
+        real = [_published(scored[0]["set_metrics"][name].get("real photographs")) for name in sets]
+        dashes = ["–"] * (2 + len(of_images))
+        lines.append(["real photographs", *dashes, *real, _published(report["paper, real photographs"])])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(score: Mapping[str, Any] | None) -> str:
-    """Return the figures of a metric of a whole set: an FCN score, a histogram intersection, or FID and KID."""
-    if score is None:
-        return "–"
-    if "fid" in score:
-        return f"{score['fid']:.1f}, {score['kid_mean']:.4f}"
-    names = _SCORE if _SCORE[0] in score else ("L", "a", "b")
-    return " / ".join(_number(score[name], ".2f") for name in names if name in score)
+def _mean(name: str, found: Mapping[str, Any] | None) -> str:
+    form = _IMAGE_METRICS[name].form if name in _IMAGE_METRICS else ".4g"
+    return "–" if found is None else number(found["mean"], form)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
+def _published(score: Mapping[str, Any] | None) -> str:
+    """Return a score of the paper, or of real photographs."""
+    return "–" if score is None else " / ".join(number(score[name], ".2f") for name in _SCORE if name in score)

@@ -16,6 +16,7 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation.fcn import FCN, STRIDES, OwnSegmenter, check_output, init, to_floats
 from p2p_jax.evaluation.segmentation import Scores, fcn_score, resized
 from p2p_jax.images.palettes import VOID, Palette
+from p2p_jax.reporting import say
 from p2p_jax.training.monitoring import format_seconds
 
 Examples = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -138,7 +139,7 @@ def _fit(segmenter: OwnSegmenter, network: FCN, examples: Examples, validation: 
             accuracy = _validate(segmenter, validation).pixel_accuracy
             line += f"  validation pixel accuracy {accuracy:.4f}"
         left = (time.monotonic() - started) / done * (num_steps - done)
-        print(f"{line}  {format_seconds(left)} left", flush=True)
+        say(f"{line}  {format_seconds(left)} left")
 
 
 @partial(jax.jit, static_argnums=0)

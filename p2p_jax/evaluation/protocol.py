@@ -5,7 +5,8 @@ import datetime
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,11 @@ from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
-from p2p_jax.objectives.metrics import full_reference
+from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics, full_reference
 from p2p_jax.training import parallel
 from p2p_jax.training.monitoring import pictures
 
 _PER_DEVICE = 8
-_compare = jax.jit(full_reference)
 _IN_UNITS = ("uint16", "int16", "float")  # kinds whose errors are also told in their own units
 
 
@@ -96,23 +96,28 @@ def evaluate(
     )
 
     rows, columns = _per_image(run, opened)
+    metrics_of_pairs = find_metrics(run.config.metrics)
     results = _identity(run, translator, checkpoint, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
     in_units = opened.paired and translator.domain_out.kind in _IN_UNITS and translator.domain_out.is_measured
-    if asked or in_units or (opened.paired and "l1" not in rows[0]):
+    missing = opened.paired and any(metric.key not in rows[0] for metric in metrics_of_pairs)
+    if asked or in_units or missing:
+        compare = jax.jit(partial(full_reference, metrics=metrics_of_pairs))
         outputs, targets = [], []
         for i, prediction in enumerate(predict(translator, opened)):
             outputs.append(as_picture(translator, prediction.output, prediction.input))
             if prediction.target is not None:
-                compared = _compare(prediction.output[None], prediction.target[None])
+                compared = compare(prediction.output[None], prediction.target[None])
                 rows[i] |= {name: float(value[0]) for name, value in compared.items() if name not in rows[i]}
                 if in_units:
                     rows[i]["mae_units"] = _error_in_units(translator, prediction.output, prediction.target)
                 targets.append(as_picture(translator, prediction.target, prediction.input))
         targets = targets or list(targets_of(translator, opened))
-        results["set_metrics"] = set_metrics.of_sets(asked, outputs, targets, judge, inception)
+        weights = None if inception is None else Path(inception)
+        results["set_metrics"] = set_metrics.of_sets(asked, set_metrics.Sets(outputs, targets, judge, weights))
     for name in [key for key in rows[0] if key != "name"]:
         values = np.array([row[name] for row in rows], np.float64)
         results["metrics"][name] = {"mean": values.mean(), "std": values.std(), "count": len(values)}
+    results["described"] = _described(results["metrics"], metrics_of_pairs, asked)
     results = _plain(results)
     if output is not None:
         write(Path(output), results, columns, Path(workdir) / "metrics.csv")
@@ -160,6 +165,22 @@ def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[
             rows.append(name | {key: float(value[i]) for key, value in metrics.items()})
             columns.append({key: image[i] for key, image in images.items()})
     return rows, columns
+
+
+def _described(
+    names: Iterable[str], of_images: Sequence[Metric], of_sets: Sequence[set_metrics.SetMetric]
+) -> dict[str, Any]:
+    """Return what the metrics mean, so that results explain themselves wherever they are read."""
+    described: dict[str, Any] = {}
+    for name in names:
+        for metric in (*of_images, *IMAGE_METRICS):
+            if name == metric.key or name.startswith(f"{metric.key}_"):
+                described[metric.key] = {"meaning": metric.meaning, "lower_is_better": metric.lower_is_better}
+    for found in of_sets:
+        described[found.title] = {"meaning": found.meaning, "lower_is_better": found.lower_is_better}
+        for part, (meaning, lower_is_better) in found.parts.items():
+            described[part] = {"meaning": meaning, "lower_is_better": lower_is_better}
+    return described
 
 
 def _identity(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:

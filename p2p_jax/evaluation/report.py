@@ -64,7 +64,7 @@ def write_report(
     best = results.get("config", {}).get("best_metric")
     data = {
         "results": results,
-        "better": {name: report_tables.better(name) for name in metrics},
+        "better": {name: report_tables.better(name, results.get("described")) for name in metrics},
         "metric": best if best in metrics else (metrics or [None])[0],
         "num_cases": _NUM_CASES,
         "columns": columns,

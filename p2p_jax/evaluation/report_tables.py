@@ -8,103 +8,46 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from p2p_jax.evaluation.set_metrics import SET_METRICS
+from p2p_jax.objectives.metrics import IMAGE_METRICS
+
 _BINS = 24
 
 
-class Metric(NamedTuple):
-    """What is known of a metric.
+class Known(NamedTuple):
+    """What is known of a metric: one sentence with the range, and which way is up (None: not to be said)."""
 
-    Attributes:
-      names: regular expression of the names it goes by, anywhere in a name.
-      lower_is_better: None where that is not to be said of the whole.
-      meaning: one sentence, with the range.
-    """
-
-    names: str
-    lower_is_better: bool | None
     meaning: str
+    lower_is_better: bool | None
 
 
-_KNOWN = (
-    Metric(
-        r"^(l1|mae)$",
-        True,
-        "Mean absolute difference between output and target over pixels and channels, pixel values in [0, 1]; "
-        "from 0, equal, to 1.",
-    ),
-    Metric(
-        r"^psnr$",
-        False,
-        "Peak signal-to-noise ratio of the output against the target in decibels, pixel values in [0, 1]; from 0 "
-        "upwards without limit, infinite (n/a) for equal images. The mean is that of the images' decibels.",
-    ),
-    Metric(
-        r"^ssim$",
-        False,
-        "Structural similarity of output and target, Gaussian window of 11 pixels with sigma 1.5, channels averaged; "
-        "at most 1, equal.",
-    ),
-    Metric(
-        r"^cycle",
-        True,
-        "Mean absolute difference between an image and its reconstruction, translated there and back, pixel values in "
-        "[0, 1]; 0 to 1. An ending _a: A to B to A; _b: B to A to B; none: the mean of both. It does not say whether "
-        "the translation itself is good.",
-    ),
-    Metric(
-        r"^identity",
-        True,
-        "Mean absolute difference between an image and what the generator makes of it that leads into the image's own "
-        "domain, pixel values in [0, 1]; 0 to 1.",
-    ),
-    Metric(
-        r"histogram",
-        False,
-        "Shared mass of the colour distributions of all outputs and all targets in Lab, sum of min(p, q) over bins, "
-        "each channel by itself; 0 to 1, equal.",
-    ),
-    Metric(
-        r"fcn",
-        False,
-        "Outputs are labelled by the named segmenter and compared with the ground-truth labels at the labels' own "
-        "resolution, one confusion matrix over all images. The same for real photographs is the ceiling. Scores of "
-        "different segmenters do not compare.",
-    ),
-    Metric(
-        r"palette",
-        False,
-        "Outputs are label maps: each pixel counts as the class whose colour is nearest, and is compared with the "
-        "ground truth, one confusion matrix over all images.",
-    ),
-    Metric(r"pixel_accuracy|pixel acc", False, "Fraction of all pixels with the right class; 0 to 1."),
-    Metric(
-        r"class_accuracy|class acc", False, "Fraction of a class's pixels labelled right, mean over classes; 0 to 1."
-    ),
-    Metric(r"iou", False, "Intersection over union of a class's pixels, mean over classes; 0 to 1."),
-    Metric(r"accuracy", False, "Fraction that is right; 0 to 1."),
-    Metric(
-        r"\bfid\b",
-        True,
-        "Frechet distance of Gaussians fitted to Inception features of outputs and of real images; 0 is equal. It is "
-        "biased upwards for few images: compare it only at equal counts.",
-    ),
-    Metric(
-        r"\bkid",
-        True,
-        "Squared maximum mean discrepancy of the same features, unbiased, with its standard deviation over subsets; "
-        "about 0 where the distributions are equal.",
-    ),
-)
+def known(name: str, described: Mapping[str, Mapping[str, Any]] | None = None) -> Known | None:
+    """Return what is known of a metric by its name, such as "cycle_a"; None for a stranger.
+
+    Args:
+      name: in results.
+      described: of the results; else the tables of metrics tell.
+    """
+    entries = _of_tables() | {
+        key: Known(entry["meaning"], entry.get("lower_is_better")) for key, entry in (described or {}).items()
+    }
+    base = name.partition(" [")[0]
+    while base not in entries and "_" in base:
+        base = base.rpartition("_")[0]
+    return entries.get(base)
 
 
-def known(name: str) -> Metric | None:
-    """Return what is known of a metric by its name, such as "cycle_a"; None for a stranger."""
-    return next((metric for metric in _KNOWN if re.search(metric.names, name.lower())), None)
+def _of_tables() -> dict[str, Known]:
+    entries = {metric.key: Known(metric.meaning, metric.lower_is_better) for metric in IMAGE_METRICS}
+    for metric in SET_METRICS:
+        entries[metric.title] = Known(metric.meaning, metric.lower_is_better)
+        entries |= {part: Known(*what) for part, what in metric.parts.items()}
+    return entries
 
 
-def better(name: str) -> str | None:
+def better(name: str, described: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
     """Return "lower" or "higher", whichever is better, or None where that is not known."""
-    metric = known(name)
+    metric = known(name, described)
     if metric is None or metric.lower_is_better is None:
         return None
     return "lower" if metric.lower_is_better else "higher"
@@ -158,7 +101,7 @@ def identity(results: Mapping[str, Any]) -> str:
 def metrics(results: Mapping[str, Any]) -> str:
     """Return a card for every per-image metric and a table for every metric of the whole set, as HTML."""
     cards = [
-        _card(name, summary, [row.get(name) for row in results["images"]])
+        _card(name, summary, [row.get(name) for row in results["images"]], better(name, results.get("described")))
         for name, summary in results.get("metrics", {}).items()
     ]
     articles = [f"<article><h3>{escape(k)}</h3>{_tables(v)}</article>" for k, v in _sets(results)]
@@ -186,11 +129,11 @@ def method(results: Mapping[str, Any], pictures: str) -> str:
         )
     names = list(results.get("metrics", {}))
     for name, found in _sets(results):
-        inner = [key for key, value in found.items() if not isinstance(value, Mapping | str)]
-        names += inner if known(name) in map(known, inner) else [name, *inner]
-    told: dict[Metric, list[str]] = {}
+        names += [name, *(key for key, value in found.items() if not isinstance(value, Mapping | str))]
+    told: dict[Known, list[str]] = {}
     for name in names:
-        if (metric := known(name)) is not None:
+        metric = known(name, results.get("described"))
+        if metric is not None and metric.meaning:
             told.setdefault(metric, []).append(name)
     lines += [(", ".join(dict.fromkeys(names)), metric.meaning) for metric, names in told.items()]
     lines.append(("Pictures", pictures))
@@ -207,9 +150,9 @@ def _small(text: Any) -> str:
     return f"<small>{escape(str(text))}</small>" if text else ""
 
 
-def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any]) -> str:
+def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: str | None) -> str:
     finite = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
-    note = {"lower": "lower is better", "higher": "higher is better", None: ""}[better(name)]
+    note = {"lower": "lower is better", "higher": "higher is better", None: ""}[better]
     html = (
         f'<article class="metric"><h3>{escape(name)}<span class="better">{note}</span></h3>'
         f'<p class="mean">{text_of(summary.get("mean"))} <small>&plusmn; {text_of(summary.get("std"))} over '

@@ -1,22 +1,20 @@
 """Metrics of all images together, and what they need: colours, labels, distributions."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from p2p_jax.config import resolve
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import distribution, histograms, segmentation
 from p2p_jax.evaluation.ground_truth import GroundTruth
 from p2p_jax.images import palettes, pictures
 from p2p_jax.images.domains import Domain
-
-METRICS = ("histogram", "fcn", "labels", "fid")
-"""What can be asked for of whole sets: colour histograms; labels to photographs judged by a segmenter; photographs
-to labels; FID and KID."""
+from p2p_jax.reporting import say
 
 
 class Judge(NamedTuple):
@@ -26,6 +24,198 @@ class Judge(NamedTuple):
     inputs: Any
     targets: Any
     paired: bool
+
+
+class Sets(NamedTuple):
+    """What a metric of sets sees.
+
+    Attributes:
+      outputs: pictures, [H, W, 1 or 3] uint8.
+      targets: pictures of the other domain.
+      judge: what labels are compared with, see ``prepare``.
+      inception: a file with Inception's weights, or None.
+    """
+
+    outputs: list[np.ndarray]
+    targets: list[np.ndarray]
+    judge: Judge
+    inception: Path | None
+
+
+class SetMetric(NamedTuple):
+    """A measure of all outputs together.
+
+    Attributes:
+      key: what it is asked for by.
+      title: its name in results.
+      meaning: one sentence, with the range; "" where its parts say it all.
+      compute: ``Sets -> {name: number}``; a mapping in place of a number is told beside or below.
+      needs: what must be there, for messages and help.
+      lower_is_better: which way is up; None where its parts differ.
+      parts: names of numbers that `compute` returns -> their meaning and whether lower is better.
+      cell: how an ablation table writes the numbers in one cell; None: all that are no counts, with slashes.
+      suffix: of the title, by what was used.
+    """
+
+    key: str
+    title: str
+    meaning: str
+    compute: Callable[[Sets], Mapping[str, Any]]
+    needs: str = ""
+    lower_is_better: bool | None = None
+    parts: Mapping[str, tuple[str, bool]] = {}
+    cell: Callable[[Mapping[str, Any]], str] | None = None
+    suffix: Callable[[Sets], str] = lambda sets: ""
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number as a table shows it; what is not there is a dash."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _histogram(sets: Sets) -> dict[str, Any]:
+    fakes, reals = histograms.LabHistograms(), histograms.LabHistograms()
+    for image in sets.outputs:
+        fakes.add(image)
+    for image in sets.targets:
+        reals.add(image)
+    return fakes.intersection(reals)
+
+
+def _fcn(sets: Sets) -> dict[str, Any]:
+    judge, palette = sets.judge, sets.judge.inputs.palette
+
+    def score(images):
+        photographs = (pictures.with_channels(image, 3) for image in images)
+        return _told(segmentation.fcn_score(photographs, judge.inputs, judge.segmenter, len(palette.names)), palette)
+
+    # Which labels belong to a photograph of an unpaired set is not known.
+    ceiling = score(sets.targets) if judge.paired else {"note": "unknown: without pairs no labels belong to them"}
+    found = score(sets.outputs) | {"real photographs": ceiling}
+    return found | ({"segmenter id": judge.segmenter.digest} if hasattr(judge.segmenter, "digest") else {})
+
+
+def _segmenter_name(sets: Sets) -> str:
+    segmenter = sets.judge.segmenter
+    return f" [{getattr(segmenter, 'name', getattr(segmenter, '__name__', 'segmenter'))}]"
+
+
+def _labels(sets: Sets) -> dict[str, Any]:
+    palette = sets.judge.targets.palette
+    return _told(segmentation.palette_score(sets.outputs, sets.judge.targets, palette), palette)
+
+
+def _fid(sets: Sets) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, images in (("fakes", sets.outputs), ("reals", sets.targets)):
+            for i, image in enumerate(images):
+                pictures.write(Path(folder) / kind / f"{i:06d}.png", pictures.with_channels(image, 3))
+        return distribution.fid_kid(Path(folder) / "fakes", Path(folder) / "reals", weights=sets.inception)
+
+
+def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, Any]:
+    told = scores._asdict()
+    per_class = {
+        name: dict(zip(palette.names, told.pop(name), strict=True)) for name in list(told) if "per_class" in name
+    }
+    return told | per_class
+
+
+_SCORES = {
+    "pixel_accuracy": ("Fraction of all pixels with the right class; 0 to 1.", False),
+    "class_accuracy": ("Fraction of a class's pixels labelled right, mean over classes; 0 to 1.", False),
+    "class_iou": ("Intersection over union of a class's pixels, mean over classes; 0 to 1.", False),
+}
+
+
+def _scores(found: Mapping[str, Any]) -> str:
+    return " / ".join(number(found[name], ".2f") for name in _SCORES if name in found)
+
+
+SET_METRICS = (
+    SetMetric(
+        key="histogram",
+        title="histogram intersection",
+        meaning="Shared mass of the colour distributions of all outputs and all targets in Lab, sum of min(p, q) over "
+        "bins, each channel by itself; 0 to 1, equal.",
+        compute=_histogram,
+        needs="scikit-image",
+        lower_is_better=False,
+        cell=lambda found: " / ".join(number(found[name], ".2f") for name in ("L", "a", "b")),
+    ),
+    SetMetric(
+        key="fcn",
+        title="FCN score",
+        meaning="Outputs are labelled by the named segmenter and compared with the ground-truth labels at the labels' "
+        "own resolution, one confusion matrix over all images. The same for real photographs is the ceiling. Scores of "
+        "different segmenters do not compare.",
+        compute=_fcn,
+        needs="a segmenter",
+        lower_is_better=False,
+        parts=_SCORES,
+        cell=_scores,
+        suffix=_segmenter_name,
+    ),
+    SetMetric(
+        key="labels",
+        title="labels, nearest palette colour",
+        meaning="Outputs are label maps: each pixel counts as the class whose colour is nearest, and is compared with "
+        "the ground truth, one confusion matrix over all images.",
+        compute=_labels,
+        needs="pairs",
+        lower_is_better=False,
+        parts=_SCORES,
+        cell=_scores,
+    ),
+    SetMetric(
+        key="fid",
+        title="FID and KID",
+        meaning="",
+        compute=_fid,
+        needs="torch-fidelity",
+        parts={
+            "fid": (
+                "Frechet distance of Gaussians fitted to Inception features of outputs and of real images; 0 is equal. "
+                "It is biased upwards for few images: compare it only at equal counts.",
+                True,
+            ),
+            "kid_mean": (
+                "Squared maximum mean discrepancy of the same features, unbiased, with its standard deviation over "
+                "subsets; about 0 where the distributions are equal.",
+                True,
+            ),
+        },
+        cell=lambda found: f"{found['fid']:.1f}, {found['kid_mean']:.4f}",
+    ),
+)
+"""The metrics of sets that come with the library; help, results, report and ablation tables read this table."""
+METRICS = tuple(metric.key for metric in SET_METRICS)
+
+
+def find(name: str) -> SetMetric:
+    """Return a metric by its key, or one's own by "module:name".
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    known = {metric.key: metric for metric in SET_METRICS}
+    metric = resolve(name, f"metrics={name}") if ":" in name else known.get(name)
+    if not isinstance(metric, SetMetric):
+        raise InputError(f"metrics={name}: choose from {', '.join(METRICS)}, or name a SetMetric as 'module:name'")
+    return metric
+
+
+def of_title(name: str) -> SetMetric | None:
+    """Return the metric of the table whose results have that name; None for another's."""
+    return next((metric for metric in SET_METRICS if name.partition(" [")[0] == metric.title), None)
+
+
+def cell(name: str, found: Mapping[str, Any]) -> str:
+    """Return the numbers of results as a table shows them in one cell."""
+    metric = of_title(name)
+    if metric is not None and metric.cell is not None:
+        return metric.cell(found)
+    return " / ".join(number(value, ".4g") for value in found.values() if isinstance(value, float))
 
 
 def prepare(
@@ -38,7 +228,7 @@ def prepare(
     palette: str | None = None,
     label_ids: str | Path | None = None,
     inception: str | Path | None = None,
-) -> tuple[set[str], Judge]:
+) -> tuple[list[SetMetric], Judge]:
     """Check and open what metrics need; nothing that takes long is done.
 
     Args:
@@ -52,12 +242,13 @@ def prepare(
       inception: for "fid".
 
     Returns:
-      The names of the metrics, and what labels are compared with.
+      The metrics, and what labels are compared with.
 
     Raises:
       InputError: a metric is unknown, or something that it needs is missing.
     """
-    asked = _metrics_asked(metrics, segmenter)
+    chosen = _metrics_asked(metrics, segmenter)
+    asked = {metric.key for metric in chosen}
     if "fid" in asked:
         distribution.check(inception)
     if "fcn" in asked and segmenter is None:
@@ -72,81 +263,26 @@ def prepare(
         name: GroundTruth(split, side, colors, ids, domains[side]) if name in asked else None
         for name, side in sides.items()
     }
-    return asked, Judge(found, truths["fcn"], truths["labels"], split.paired)
+    return chosen, Judge(found, truths["fcn"], truths["labels"], split.paired)
 
 
-def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> set[str]:
+def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> list[SetMetric]:
     if metrics is not None:
-        for name in metrics:
-            if name not in METRICS:
-                raise InputError(f"metrics={name}: choose from {', '.join(METRICS)}")
+        chosen = [find(name) for name in dict.fromkeys(metrics)]
         if "histogram" in metrics:
             histograms.LabHistograms()  # needs an extra
-        return set(metrics)
-    asked = {"fcn"} if segmenter else set()
+        return chosen
+    names = ["fcn"] if segmenter else []
     try:
         histograms.LabHistograms()
+        names.insert(0, "histogram")
     except InputError as error:
-        print(f"note: histogram is left out; {error}")
-        return asked
-    return asked | {"histogram"}
+        say(f"note: histogram is left out; {error}")
+    return [find(name) for name in names]
 
 
-def of_sets(
-    asked: set[str],
-    outputs: list[np.ndarray],
-    targets: list[np.ndarray],
-    judge: Judge,
-    inception: str | Path | None,
-) -> dict[str, Any]:
-    """Return the metrics of all images together.
-
-    Args:
-      asked: names of metrics.
-      outputs: pictures, [H, W, 1 or 3] uint8.
-      targets: pictures of the other domain.
-      judge: as ``prepare`` returns it.
-      inception: for "fid".
-    """
-    found: dict[str, Any] = {}
-    if "histogram" in asked:
-        fakes, reals = histograms.LabHistograms(), histograms.LabHistograms()
-        for image in outputs:
-            fakes.add(image)
-        for image in targets:
-            reals.add(image)
-        found["histogram intersection"] = fakes.intersection(reals) | {"count": len(outputs)}
-    if "fcn" in asked:
-        palette, segmenter = judge.inputs.palette, judge.segmenter
-
-        def score(images):
-            photographs = (pictures.with_channels(image, 3) for image in images)
-            return _told(segmentation.fcn_score(photographs, judge.inputs, segmenter, len(palette.names)), palette)
-
-        name = getattr(segmenter, "name", getattr(segmenter, "__name__", "segmenter"))
-        # Which labels belong to a photograph of an unpaired set is not known.
-        ceiling = score(targets) if judge.paired else {"note": "unknown: without pairs no labels belong to them"}
-        found[f"FCN score [{name}]"] = score(outputs) | {"real photographs": ceiling, "count": len(outputs)}
-        if hasattr(segmenter, "digest"):
-            found[f"FCN score [{name}]"]["segmenter id"] = segmenter.digest
-    if "labels" in asked:
-        palette = judge.targets.palette
-        drawn = segmentation.palette_score(outputs, judge.targets, palette)
-        found["labels, nearest palette colour"] = _told(drawn, palette) | {"count": len(outputs)}
-    if "fid" in asked:
-        with tempfile.TemporaryDirectory() as folder:
-            for kind, images in (("fakes", outputs), ("reals", targets)):
-                for i, image in enumerate(images):
-                    pictures.write(Path(folder) / kind / f"{i:06d}.png", pictures.with_channels(image, 3))
-            found["FID and KID"] = distribution.fid_kid(
-                Path(folder) / "fakes", Path(folder) / "reals", weights=None if inception is None else Path(inception)
-            )
-    return found
-
-
-def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, Any]:
-    told = scores._asdict()
-    per_class = {
-        name: dict(zip(palette.names, told.pop(name), strict=True)) for name in list(told) if "per_class" in name
+def of_sets(metrics: Sequence[SetMetric], sets: Sets) -> dict[str, Any]:
+    """Return the metrics of all images together, by title, each with the number of images."""
+    return {
+        metric.title + metric.suffix(sets): {**metric.compute(sets), "count": len(sets.outputs)} for metric in metrics
     }
-    return told | per_class

@@ -13,6 +13,7 @@ from p2p_jax.images import formats
 from p2p_jax.inference import values
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task
+from p2p_jax.reporting import say
 
 _THREADS = 4  # that read and write, while the network runs
 _WILD = "*?["
@@ -85,7 +86,7 @@ def _images(found: list[Path], source: str) -> list[Path]:
         holds = f": it holds {left_out}" if left_out else ""
         raise InputError(f"input={source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
     if left_out:
-        print(f"{source}: {len(images)} images; not images, left out: {left_out}")
+        say(f"{source}: {len(images)} images; not images, left out: {left_out}")
     return images
 
 
@@ -134,7 +135,7 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
             job = job._replace(target=job.target.with_suffix(other))
         fitted.append(job)
     for ending, count in sorted(changed.items()):
-        print(f"{ending} does not keep {what}: {count} of the files written are {other}")
+        say(f"{ending} does not keep {what}: {count} of the files written are {other}")
     _check_targets(fitted)
     return fitted
 

@@ -19,7 +19,7 @@ from p2p_jax.objectives.base import (
     run_training,
     translate_each,
 )
-from p2p_jax.objectives.metrics import full_reference
+from p2p_jax.objectives.metrics import find_metrics, full_reference
 
 LOSS = (
     Option("gan", str, "vanilla", 'vanilla (cross-entropy), lsgan (squares) or "module:name" of a losses.GanLoss'),
@@ -63,6 +63,7 @@ def pix2pix(config: ConfigDict) -> Objective:
     gen_single = build("generator", out_channels=config.data.channels_b, axis_name=None)
     disc: Any = build("discriminator") if loss.lambda_gan else None
     gan_loss = losses.find(loss.gan)
+    metrics = find_metrics(config.metrics)
     tx, learning_rate = make_optimizer(config)
 
     def discriminate(params, stats, real_a, image):
@@ -139,6 +140,6 @@ def pix2pix(config: ConfigDict) -> Objective:
 
     def evaluate(state, batch, rng):
         real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]
-        return full_reference(fake_b, real_b), {"input": batch["real_a"], "output": fake_b, "target": real_b}
+        return full_reference(fake_b, real_b, metrics), {"input": batch["real_a"], "output": fake_b, "target": real_b}
 
     return Objective(init, update, translate, evaluate)

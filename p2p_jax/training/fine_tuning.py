@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import make_network
+from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
 
 PyTree = Any
@@ -152,9 +153,9 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     taken = {name: values[origin] for player in players for name, origin in player.leaves.items()}
     _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
     if origins is TURNED:
-        print(f"  note: config.data.direction was {directions[0]} there and is {directions[1]} here")
+        say(f"  note: config.data.direction was {directions[0]} there and is {directions[1]} here")
     for line in _differences(stored, config):
-        print(f"  note: {line}")
+        say(f"  note: {line}")
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
     )
@@ -285,13 +286,13 @@ def _report(source: Source, players: list[_Player], others: list[str]) -> None:
     start = f"init_from {source.name}, step {source.step:,}"
     for player in players:
         if player.origin is None:
-            print(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")
+            say(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")
             continue
         alias = f", from {player.origin}" if player.origin != player.name else ""
-        print(f"{start}: {player.name}: {player.taken:,} of {player.wanted:,} parameters{alias}")
+        say(f"{start}: {player.name}: {player.taken:,} of {player.wanted:,} parameters{alias}")
         for title, names in (("starts fresh", player.fresh), ("not used of the source", player.unused)):
             if names:
                 more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                print(f"  {title}: {', '.join(names[:_SHOWN])}{more}")
+                say(f"  {title}: {', '.join(names[:_SHOWN])}{more}")
     if others:
-        print(f"{start}: not used: {', '.join(others)}")
+        say(f"{start}: not used: {', '.join(others)}")

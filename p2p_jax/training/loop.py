@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from p2p_jax.config import complete, complete_experiment
 from p2p_jax.data import Data
 from p2p_jax.errors import TrainingDivergedError
 from p2p_jax.objectives import Objective
+from p2p_jax.reporting import quiet, say
 from p2p_jax.training import monitoring, parallel, start
 from p2p_jax.training.checkpoint import Checkpoints
 
@@ -51,14 +51,14 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         if jax.process_index() > 0:  # one of several processes speaks for all
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            stack.enter_context(quiet())
         stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
         config = complete(config) if objective else complete_experiment(config)
         run = start.prepare(config, Path(workdir), objective, data, stack)
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
         if run.data is None:
-            print(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
+            say(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
             return parallel.for_saving(state)
 
         rng = jax.random.key(config.seed)
@@ -76,7 +76,7 @@ def train(
         def due(every):
             return step % every == 0 or step == config.num_steps
 
-        print(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...", flush=True)
+        say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
         for update, batch in itertools.chain(first, dispatches):
             state, metrics, finite = update.run(state, batch, rng)
             step += finite.size
@@ -103,7 +103,7 @@ def train(
                 checkpoints.save(step, parallel.for_saving(state), results)
             if stopping:
                 checkpoints.wait()
-                print(f"stopped at step {step:,}; the same command goes on from there")
+                say(f"stopped at step {step:,}; the same command goes on from there")
                 return parallel.for_saving(state)
         checkpoints.wait()
         counts = run.data.num_train, run.data.num_val

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.writing import unfinished, write_text
+from p2p_jax.reporting import say
 
 _ROWS_OF_SPEED = 10
 
@@ -104,10 +105,9 @@ class Log:
         values = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items())
         left = format_seconds((self._config.num_steps - step) / speed)
         if self._writes:
-            print(
+            say(
                 f"step {step:,}/{self._config.num_steps:,}  {values}  {speed:.3g} steps/s  "
                 f"{speed * self._config.batch_size:.3g} images/s{compiling}  {left} left",
-                flush=True,
             )
         self.metrics(step, row)
 
@@ -115,7 +115,7 @@ class Log:
         """Print the result of an evaluation over `count` images, and take it into the row of its step."""
         values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
         if self._writes:
-            print(f"step {step:,}  validation over {count} images:  {values}", flush=True)
+            say(f"step {step:,}  validation over {count} images:  {values}")
         self.metrics(step, {f"eval/{name}": value for name, value in results.items()})
 
     def samples(self, step: int, images: Mapping[str, np.ndarray]) -> None:
@@ -158,7 +158,7 @@ class Log:
         text += f" Look at {last_grid}; checkpoints are in {self._workdir / 'checkpoints'}."
         if self._writes:
             write_text(self._workdir / "summary.txt", text + "\n")
-            print(text)
+            say(text)
 
     def _in_background(self, write: Callable[..., None], *args: Any) -> None:
         self._finish(leave=100)  # a disk that cannot keep up must not fill the memory
@@ -184,7 +184,7 @@ def _open_tensorboard(workdir: Path, step: int) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        print("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
+        say("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
         return None
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 

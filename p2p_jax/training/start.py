@@ -17,6 +17,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import Objective
+from p2p_jax.objectives.metrics import find_metrics
+from p2p_jax.reporting import say
 from p2p_jax.training import fine_tuning, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
 
@@ -85,7 +87,7 @@ def prepare(
         config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
         changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
         for key, (old, new) in changed.items():
-            print(f"config.{key} is now {new!r} (it was {old!r})")
+            say(f"config.{key} is now {new!r} (it was {old!r})")
     else:
         data = None
 
@@ -97,11 +99,12 @@ def prepare(
         height, width = crop_shape(config.data)
         raise InputError(f"images of config.data.crop_size={height} (width {width}): {error}") from error
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
+    find_metrics(config.metrics)
     if config.best_metric not in names:
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
 
     if checkpoints and step:
-        print(f"{workdir}: found a checkpoint of step {step:,}")
+        say(f"{workdir}: found a checkpoint of step {step:,}")
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
     else:
         state = init(rng, batch)

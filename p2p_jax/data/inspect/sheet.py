@@ -1,7 +1,5 @@
 """A sheet of training images exactly as the network gets them, augmented and in the order of the first steps."""
 
-import contextlib
-import io
 import itertools
 
 import numpy as np
@@ -12,6 +10,7 @@ from p2p_jax.config import complete
 from p2p_jax.data.stream.pipeline import load
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
+from p2p_jax.reporting import quiet
 
 _PAIRS, _PAIRS_A_ROW = 8, 2
 _GAP, _TITLE, _HISTOGRAM = 4, 16, 100  # pixels
@@ -32,7 +31,7 @@ def draw(config: ConfigDict) -> np.ndarray:
       InputError: the data cannot be used.
     """
     config = complete({**config.to_dict(), "data": {**config.data.to_dict(), "val_split": ""}})
-    with contextlib.redirect_stdout(io.StringIO()):  # it was told already
+    with quiet():  # it was told already
         data = load(config)
     domains = of_config(complete({**config.to_dict(), "data": {**config.data.to_dict(), **data.facts}}).data)
     batches = list(itertools.islice(data.train(0), -(-_PAIRS // config.batch_size)))

@@ -9,6 +9,7 @@ from p2p_jax.data.stream.backend import iterate, tensorflow
 from p2p_jax.data.stream.sides import Side
 from p2p_jax.errors import InputError
 from p2p_jax.images import domains, formats, palettes
+from p2p_jax.reporting import say
 
 _MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
 
@@ -37,7 +38,7 @@ def find_facts(
             low, high = _measure(side, place, extremes or _extremes)
             facts[f"range_{name}"] = domains.format_range(low, high)
             count = min(len(side.source.names), _MEASURED_AT_MOST)
-            print(f"data: values of {name} in {count:,} training images: {facts[f'range_{name}']}")
+            say(f"data: values of {name} in {count:,} training images: {facts[f'range_{name}']}")
         if domain.is_labels and domain.palette is None and (colors := _stored_palette(side, name, config)):
             facts[f"palette_{name}"] = colors
     return facts

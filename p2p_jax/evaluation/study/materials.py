@@ -11,6 +11,7 @@ from p2p_jax.data.files import list_images
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study.design import Algorithm
 from p2p_jax.images import pictures
+from p2p_jax.reporting import say
 
 if TYPE_CHECKING:
     from p2p_jax.data import Split
@@ -100,7 +101,7 @@ def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
         files = _by_stem(Path(folder))
         sizes = [_sizes(part.values()) for part in (reals, files)]
         if sizes[0] != sizes[1]:
-            print(
+            say(
                 f"{name}: the real images ({_describe(sizes[0])}) and the fakes ({_describe(sizes[1])}) differ in "
                 "size; people may tell them by their sharpness: better give both at one size"
             )

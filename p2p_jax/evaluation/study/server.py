@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study.sessions import RefusedError, Sessions
+from p2p_jax.reporting import say
 
 _ADDRESS = "127.0.0.1"
 _HOSTS = {_ADDRESS, "localhost"}
@@ -67,13 +68,11 @@ def serve(study: str | os.PathLike[str], port: int = 8000) -> None:
       InputError: see ``Server``.
     """
     with Server(study, port) as server:
-        print(
-            f"The study {study} is at {server.url} until you press Ctrl-C; answers are saved as they come.", flush=True
-        )
+        say(f"The study {study} is at {server.url} until you press Ctrl-C; answers are saved as they come.")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("\nStopped; the same command goes on.")
+            say("\nStopped; the same command goes on.")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -131,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True
         except OSError as error:  # the disk is full, say
-            print(f"error: {error}", flush=True)
+            say(f"error: {error}")
             self._send_json(503, {"error": "The server could not do this; please call the person in charge."})
 
     def _read_json(self) -> dict[str, Any]:

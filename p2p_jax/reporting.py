@@ -1,0 +1,39 @@
+"""What the library tells while it works: records of the logger "p2p_jax", printed unless the caller says otherwise.
+
+logging.getLogger("p2p_jax").setLevel(logging.WARNING)      # silence
+logging.getLogger("p2p_jax").handlers = [my_handler]        # to another place
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+
+class _Printer(logging.Handler):
+    """Print records on what is standard output at that moment, so that redirections and notebooks get them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+_LOGGER = logging.getLogger("p2p_jax")
+if not _LOGGER.handlers:
+    _LOGGER.addHandler(_Printer())
+    _LOGGER.setLevel(logging.INFO)
+    _LOGGER.propagate = False
+
+
+def say(text: str) -> None:
+    """Tell the user something, at level INFO."""
+    _LOGGER.info("%s", text)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Tell nothing in the meantime."""
+    before = _LOGGER.disabled
+    _LOGGER.disabled = True
+    try:
+        yield
+    finally:
+        _LOGGER.disabled = before
