@@ -101,7 +101,14 @@ def config_of(command):
 
 
 def test_files_that_readers_write_are_known():
-    assert set(FILES) == {"my_variant.py", "my_config.py", "my_settings.py", "my_source.py", "my_losses.py", "my_metrics.py"}
+    assert set(FILES) == {
+        "my_variant.py",
+        "my_config.py",
+        "my_settings.py",
+        "my_source.py",
+        "my_losses.py",
+        "my_metrics.py",
+    }
     assert len(TRAINING) > 40 and len(WITHOUT_DOWNLOAD) > 10
 
 

@@ -4,25 +4,17 @@ JPEGs are decoded with the accurate integer transform, as the data stream decode
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import writing
+from p2p_jax.images import formats, writing
 
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # ITU-R 601, to four digits as TensorFlow has them
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OPAQUE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 _TRANSPARENT = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".jpg": {"quality": 95, "subsampling": 0},
-    ".jpeg": {"quality": 95, "subsampling": 0},
-    ".png": {"compress_level": 3},  # a third of the time of Pillow's own choice, for files a tenth larger
-    ".webp": {"quality": 95},
-}
-"""What Pillow is told when it writes a file, by its ending."""
 
 
 class Picture(NamedTuple):
@@ -71,7 +63,7 @@ def write(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None) -> No
     """Write an image file in the format of its ending, in one step: a kill leaves the old file or the new one.
 
     Args:
-      path: ends in one of ``EXTENSIONS``; its folder is made if missing.
+      path: ends in one of ``formats.OF_PICTURES``; its folder is made if missing.
       pixels: [H, W, 1 or 3] uint8.
       alpha: [H, W] uint8 opacity; left out where the format knows none (JPEG, BMP).
 
@@ -82,7 +74,7 @@ def write(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None) -> No
     if alpha is not None and ending not in (".bmp", ".jpeg", ".jpg"):
         image.putalpha(Image.fromarray(alpha))
     with writing.in_one_step(path) as temporary:
-        image.save(temporary, **SAVE_OPTIONS.get(ending, {}))
+        image.save(temporary, **formats.of_ending(ending).save_options)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

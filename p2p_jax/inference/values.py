@@ -127,7 +127,7 @@ def is_picture(domain: Domain) -> bool:
 
 def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
     """Return a raw image, its opacity and its tags."""
-    if is_picture(domain) and path.suffix.lower() in pictures.EXTENSIONS:
+    if is_picture(domain) and path.suffix.lower() in formats.OF_PICTURES:
         if (dtype := _stored_dtype(path)) != np.uint8:
             raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
         pixels, alpha, tags = _read_picture(path)
@@ -217,7 +217,7 @@ def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domai
     if domain_out.kind == "labels" and domain_out.palette is not None and ending in formats.WITH_PALETTE:
         palette = domain_out.palette.colors
     is_plain = palette is None and pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3)
-    if is_plain and ending in pictures.EXTENSIONS and (ending not in _TIFF or not given.tags):
+    if is_plain and ending in formats.OF_PICTURES and (ending not in _TIFF or not given.tags):
         pictures.write(path, pixels, given.alpha)
     else:
         formats.write(path, pixels, palette=palette, tags=given.tags)

@@ -1,0 +1,58 @@
+"""Arrays in .npy and .npz files as images."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.images.stored import Header, Stored, with_channel_axis
+
+
+def read_header(path: Path, file: IO[bytes]) -> Header:
+    """Read the head of the array in a .npy or .npz file."""
+    shape, dtype = _of_array(path, file)
+    height, width, channels = (*shape, 1)[:3]
+    return Header(width, height, channels, dtype)
+
+
+def _of_array(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype, as ``read`` gives it, of the array in a .npy or .npz file, of which it reads the head."""
+    if path.suffix.lower() == ".npz":
+        with zipfile.ZipFile(file) as archive:
+            if len(archive.namelist()) != 1:
+                names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+                raise InputError(
+                    f"{path} holds {len(archive.namelist())} arrays ({names}); an image is one array alone"
+                )
+            with archive.open(archive.namelist()[0]) as member:
+                shape, dtype = _npy_head(member)
+    else:
+        shape, dtype = _npy_head(file)
+        missing = file.tell() + math.prod(shape) * dtype.itemsize - path.stat().st_size
+        if missing > 0:
+            raise ValueError(f"{missing} bytes are missing at its end")
+    if dtype.kind not in "bfiu":
+        raise InputError(f"{path} holds an array of {dtype}; an image is of whole numbers, floats or bools")
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise InputError(f"{path} holds an array of shape {list(shape)}; an image is [H, W] or [H, W, C]")
+    return shape, np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+
+
+def _npy_head(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read_head: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_head(file)
+    return shape, dtype
+
+
+def read(path: Path, file: IO[bytes]) -> Stored:
+    """Read the one array of a .npy or .npz file."""
+    _, dtype = _of_array(path, file)
+    file.seek(0)
+    loaded = np.load(file, allow_pickle=False)
+    array = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    pixels = array * np.uint8(255) if array.dtype.kind == "b" else array.astype(dtype, "C", copy=False)
+    return Stored(with_channel_axis(pixels))
