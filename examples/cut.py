@@ -25,6 +25,7 @@ from p2p_jax.objectives import (
     losses,
     make_networks,
     make_optimizer,
+    new_state,
     run_training,
     translate_each,
 )
@@ -90,7 +91,6 @@ def make(config: ConfigDict) -> Objective:
     gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.channels_b)
-    single = build("generator", out_channels=config.data.channels_b, axis_name=None)
     disc, head = build("discriminator"), Head()
     num_blocks = config.generator.get("num_blocks", 9)
     blocks = sorted({1, (num_blocks + 1) // 2}) if num_blocks else []  # of nine the first and the fifth, as published
@@ -116,16 +116,8 @@ def make(config: ConfigDict) -> Objective:
         _, maps, _ = translate_and_encode(params, stats, batch["real_a"], keys[1])
         head_variables = head.init(keys[2], sample(keys[2], maps, 1))
         disc_variables = disc.init(keys[3], batch["real_b"], train=False)
-        params = {
-            "gen_ab": {"network": params, "head": head_variables["params"]},
-            "disc_b": disc_variables["params"],
-        }
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": params,
-            "batch_stats": {"gen_ab": stats, "disc_b": disc_variables.get("batch_stats", {})},
-            "opt_state": {name: tx.init(value) for name, value in params.items()},
-        }
+        with_head = {"network": params, "head": head_variables["params"]}
+        return new_state({"gen_ab": {"params": with_head, "batch_stats": stats}, "disc_b": disc_variables}, tx)
 
     def compare(own_head, rng, source, translated):
         """Return the contrast [B] of a translation's features with those of its source, which stand still."""
@@ -182,7 +174,7 @@ def make(config: ConfigDict) -> Objective:
 
     def generate(state, images, rng):
         variables = {"params": state["params"]["gen_ab"]["network"], "batch_stats": state["batch_stats"]["gen_ab"]}
-        return translate_each(single, variables, images, rng, config.inference)
+        return translate_each(gen, variables, images, rng, config.inference)
 
     def translate(state, batch, rng):
         return {"fake_b": generate(state, batch["real_a"], rng)}

@@ -22,6 +22,7 @@ from p2p_jax.objectives import (
     losses,
     make_networks,
     make_optimizer,
+    new_state,
     run_training,
     translate_each,
 )
@@ -56,7 +57,6 @@ def make(config: ConfigDict) -> Objective:
     gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.channels_b)
-    single = build("generator", out_channels=config.data.channels_b, axis_name=None)
     disc = build("discriminator")
     networks = {"gen_ab": gen, "disc_b": disc, "disc_turned": disc}
 
@@ -65,12 +65,7 @@ def make(config: ConfigDict) -> Objective:
             name: network.init(jax.random.fold_in(rng, i), batch["real_a" if network is gen else "real_b"], train=False)
             for i, (name, network) in enumerate(networks.items())
         }
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": {name: value["params"] for name, value in variables.items()},
-            "batch_stats": {name: value.get("batch_stats", {}) for name, value in variables.items()},
-            "opt_state": {name: tx.init(value["params"]) for name, value in variables.items()},
-        }
+        return new_state(variables, tx)
 
     def update(state, batch, rng):
         params, stats, opt_state = (dict(state[key]) for key in ("params", "batch_stats", "opt_state"))
@@ -119,7 +114,7 @@ def make(config: ConfigDict) -> Objective:
 
     def generate(state, images, rng):
         variables = {"params": state["params"]["gen_ab"], "batch_stats": state["batch_stats"]["gen_ab"]}
-        return translate_each(single, variables, images, rng, config.inference)
+        return translate_each(gen, variables, images, rng, config.inference)
 
     def translate(state, batch, rng):
         return {"fake_b": generate(state, batch["real_a"], rng)}

@@ -5,15 +5,14 @@ from p2p_jax.objectives.base import (
     DEVICE_AXIS,
     Objective,
     average_over_devices,
-    descend,
     make_network,
     make_networks,
-    make_optimizer,
-    make_schedule,
+    new_state,
     run_training,
     translate_each,
 )
 from p2p_jax.objectives.cyclegan import cyclegan
+from p2p_jax.objectives.optim import descend, make_optimizer, make_schedule
 from p2p_jax.objectives.pix2pix import pix2pix
 
 __all__ = [
@@ -27,6 +26,7 @@ __all__ = [
     "make_networks",
     "make_optimizer",
     "make_schedule",
+    "new_state",
     "pix2pix",
     "pool",
     "run_training",

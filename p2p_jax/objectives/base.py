@@ -1,8 +1,8 @@
 """The seam between the training loop and what is trained: an objective is four pure functions."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -12,11 +12,50 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_read_section, resolve
-from p2p_jax.errors import InputError
 
 DEVICE_AXIS = "data"
 """Name of the mapped device axis inside ``Objective.update``."""
+Batch = Mapping[str, jax.Array]
+State = Any
 _GIVEN = ("out_channels", "dtype", "param_dtype", "axis_name")  # of networks, by the rest of the config
+
+
+class Init(Protocol):
+    """Make the first state."""
+
+    def __call__(self, rng: jax.Array, batch: Batch) -> State:
+        """Use only the shapes and dtypes of the batch."""
+
+
+class Update(Protocol):
+    """Train for one step."""
+
+    def __call__(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        """Return the next state, with 1 added to its "step", and metrics: scalars named like "gen/l1".
+
+        Sees one device's share of the batch, with an `rng` that differs by step and device; averages gradients,
+        statistics and metrics over ``DEVICE_AXIS``.
+        """
+
+
+class Translate(Protocol):
+    """Translate images."""
+
+    def __call__(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, jax.Array]:
+        """Return "fake_b" [B, H, W, C_b], and what else there is, in [-1, 1].
+
+        The result for an image does not depend on the other images of the batch.
+        """
+
+
+class Evaluate(Protocol):
+    """Judge translations in validation."""
+
+    def __call__(self, state: State, batch: Batch, rng: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Return metrics, one value per image ([B], names like "l1"), and the columns of a sample grid, in order.
+
+        Columns are images [B, H, W, C] in [-1, 1].
+        """
 
 
 class Objective(NamedTuple):
@@ -25,20 +64,16 @@ class Objective(NamedTuple):
     A batch is ``{"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]}``, float32 in [-1, 1].
 
     Attributes:
-      init: ``(rng, batch) -> state``. Uses only the shapes and dtypes of the batch.
-      update: ``(state, batch, rng) -> (state, metrics)``. Sees one device's share of the batch, with an `rng` that
-        differs by step and device; averages gradients, statistics and metrics over ``DEVICE_AXIS`` and adds 1 to
-        ``state["step"]``. Metrics are scalars named like "gen/l1".
-      translate: ``(state, batch, rng) -> {"fake_b": [B, H, W, C_b], ...}`` in [-1, 1]. The result for an image does
-        not depend on the other images of the batch.
-      evaluate: ``(state, batch, rng) -> (metrics, images)``: metrics one value per image ([B], names like "l1"), and
-        images in [-1, 1] in the order of the columns of a sample grid.
+      init: ``(rng, batch) -> state``, see ``Init``.
+      update: ``(state, batch, rng) -> (state, metrics)``, see ``Update``.
+      translate: ``(state, batch, rng) -> {"fake_b": images, ...}``, see ``Translate``.
+      evaluate: ``(state, batch, rng) -> (metrics, images)``, see ``Evaluate``.
     """
 
-    init: Callable[..., Any]
-    update: Callable[..., Any]
-    translate: Callable[..., Any]
-    evaluate: Callable[..., Any]
+    init: Init
+    update: Update
+    translate: Translate
+    evaluate: Evaluate
 
 
 def average_over_devices(tree: Any) -> Any:
@@ -78,6 +113,34 @@ def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:
     return lambda section, **more: make_network(config[section], section, **{**shared, **more})
 
 
+def new_state(
+    variables: Mapping[str, Mapping[str, Any]],
+    tx: optax.GradientTransformation,
+    sides: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """Return the state of players before the first step.
+
+    Args:
+      variables: player -> what its network's ``init`` returns.
+      tx: the optimizer of each side.
+      sides: side -> the players that one optimizer trains together; by default each is trained by its own, of its name.
+
+    Returns:
+      ``{"step", "params", "batch_stats", "opt_state"}``, params and batch_stats by player, opt_state by side.
+    """
+    params = {name: value["params"] for name, value in variables.items()}
+    if sides is None:
+        opt_state = {name: tx.init(value) for name, value in params.items()}
+    else:
+        opt_state = {side: tx.init({name: params[name] for name in names}) for side, names in sides.items()}
+    return {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "batch_stats": {name: value.get("batch_stats", {}) for name, value in variables.items()},
+        "opt_state": opt_state,
+    }
+
+
 def run_training(network: nn.Module, params: Any, stats: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """Apply a network in training mode; returns its output and its new batch statistics."""
     variables = {"params": params, "batch_stats": stats}
@@ -93,58 +156,11 @@ def translate_each(
     So batch statistics are those of the image itself: the papers' test-time batch size is 1, and a translation must not
     depend on its neighbours in the batch. The noise is shared by all images.
     """
+    if hasattr(generator, "axis_name"):
+        generator = generator.clone(axis_name=None)  # one image has no devices to average over
 
     def translate_one(image):
         train, rngs = inference.norm == "batch", {"dropout": rng}
         return generator.apply(variables, image[None], train=train, dropout=inference.dropout, rngs=rngs)[0]
 
     return jax.vmap(translate_one)(images)
-
-
-def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    """Return parameters and optimizer state after one step with gradients averaged over the devices."""
-    updates, opt_state = tx.update(average_over_devices(grads), opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
-
-
-def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
-    """Return the learning rate as a function of the step.
-
-    "constant" keeps ``optimizer.learning_rate`` (the Lua release). "linear_decay" keeps it for
-    ``schedule.constant_for`` and lowers it to zero over ``schedule.decay_over``, both counted in ``schedule.unit``.
-    In epochs the rate changes once per epoch by the PyTorch release's rule, ``1 - max(0, epoch + 1 - constant) /
-    (decay + 1)`` with epochs counted from 0; in steps it falls at every step.
-    """
-    rate, schedule = config.optimizer.learning_rate, config.schedule
-    if schedule.kind == "constant":
-        return optax.constant_schedule(rate)
-    constant, decay = schedule.constant_for, schedule.decay_over
-    if schedule.unit == "steps":
-        return optax.linear_schedule(rate, 0.0, transition_steps=decay, transition_begin=constant)
-
-    def rate_of_epoch(step):
-        if config.data.num_train <= 0:
-            raise InputError(
-                "a schedule in epochs needs the number of training images: set config.data.num_train before the "
-                "objective is made, or let train() make it, which counts them"
-            )
-        epoch = step * config.batch_size // config.data.num_train
-        return rate * jnp.clip(1 - jnp.maximum(0, epoch + 1 - constant) / (decay + 1), 0, 1)
-
-    return rate_of_epoch
-
-
-def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-    """Return the optimizer of one player and its learning-rate schedule.
-
-    ``config.optimizer.factory`` names any optax-style factory that takes ``learning_rate``; all other keys of the
-    section are its keyword arguments.
-    """
-    kwargs = complete_read_section(config.optimizer, "optimizer").to_dict()
-    factory = resolve(kwargs.pop("factory"))
-    schedule = make_schedule(config)
-    try:
-        return factory(**{**kwargs, "learning_rate": schedule}), schedule
-    except TypeError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-        raise InputError(f"config.optimizer does not fit {config.optimizer.factory} with {given}: {error}") from error

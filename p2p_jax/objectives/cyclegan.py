@@ -1,7 +1,5 @@
 """CycleGAN: two translations that undo each other, learnt from unpaired images (Zhu et al. 2017, section 3)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,13 +11,14 @@ from p2p_jax.objectives.base import (
     DEVICE_AXIS,
     Objective,
     average_over_devices,
-    descend,
     make_networks,
-    make_optimizer,
+    new_state,
     run_training,
     translate_each,
 )
+from p2p_jax.objectives.optim import descend, make_optimizer
 
+_STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b")  # each has a dropout of its own
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
 
 LOSS = (
@@ -67,7 +66,6 @@ def cyclegan(config: ConfigDict) -> Objective:
     build, data = make_networks(config), config.data
     channels = {"gen_ab": data.channels_b, "gen_ba": data.channels_a}
     networks = {name: build("generator", out_channels=number) for name, number in channels.items()}
-    single = {name: build("generator", out_channels=number, axis_name=None) for name, number in channels.items()}
     sides = {"generators": ("gen_ab", "gen_ba")}
     if loss.lambda_gan:
         networks |= {name: build("discriminator") for name in ("disc_a", "disc_b")}
@@ -82,54 +80,49 @@ def cyclegan(config: ConfigDict) -> Objective:
             name: network.init(jax.random.fold_in(rng, i), batch[sees[name]], train=False)
             for i, (name, network) in enumerate(networks.items())
         }
-        params = {name: value["params"] for name, value in variables.items()}
         dtype = jnp.promote_types(jnp.float32, config.dtype)  # what generators return
         fakes = {name: jax.ShapeDtypeStruct(batch[f"real_{name}"].shape[1:], dtype) for name in ("a", "b")}
         uses_pool = loss.lambda_gan and loss.pool_size
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": params,
-            "batch_stats": {name: value.get("batch_stats", {}) for name, value in variables.items()},
-            "opt_state": {side: tx.init({name: params[name] for name in names}) for side, names in sides.items()},
-            "pool": {name: pool.init(loss.pool_size, fake) for name, fake in fakes.items()} if uses_pool else {},
-        }
+        pools = {name: pool.init(loss.pool_size, fake) for name, fake in fakes.items()} if uses_pool else {}
+        return new_state(variables, tx, sides) | {"pool": pools}
 
     def update(state, batch, rng):
         dropout_rng, pool_rng = jax.random.split(rng)
         params, opt_state = dict(state["params"]), dict(state["opt_state"])
 
-        def run(params, stats, name, images, call=0):
+        def run(params, stats, name, images, stream=_STREAMS[0]):
             """Apply a network in training mode and put its new batch statistics in their place."""
-            rngs = {"dropout": jax.random.fold_in(dropout_rng, call)}
+            rngs = {"dropout": jax.random.fold_in(dropout_rng, _STREAMS.index(stream))}
             output, stats[name] = run_training(networks[name], params[name], stats[name], images, rngs=rngs)
             return output
 
-        def translate_and_identity(params, stats, name, source, target, call):
-            """Return G(source) and, if it is asked for, G(target)."""
+        def translate_and_identity(params, stats, name, to):
+            """Return G(source) and, if it is asked for, G(target), where the target is of the domain `to`."""
+            source, target = batch["real_b" if to == "a" else "real_a"], batch[f"real_{to}"]
             if not identity:
-                return run(params, stats, name, source, call), None
+                return run(params, stats, name, source, f"fake_{to}"), None
             if stats[name]:  # batch statistics of one call would be those of both domains
-                same = run(params, stats, name, target, call + 1)
-                return run(params, stats, name, source, call), same
-            together = run(params, stats, name, jnp.concatenate([source, target]), call)
+                same = run(params, stats, name, target, f"identity_{to}")
+                return run(params, stats, name, source, f"fake_{to}"), same
+            together = run(params, stats, name, jnp.concatenate([source, target]), f"fake_{to}")
             return jnp.split(together, 2)
 
         def gen_loss(generators):
             gens, stats = params | generators, dict(state["batch_stats"])
             real_a, real_b = batch["real_a"], batch["real_b"]
-            fake_b, idt_b = translate_and_identity(gens, stats, "gen_ab", real_a, real_b, call=0)
-            fake_a, idt_a = translate_and_identity(gens, stats, "gen_ba", real_b, real_a, call=2)
+            fake_b, idt_b = translate_and_identity(gens, stats, "gen_ab", to="b")
+            fake_a, idt_a = translate_and_identity(gens, stats, "gen_ba", to="a")
             terms: dict[str, jax.Array] = {}
-            total: Any = 0.0
+            total = jnp.zeros(())
             if loss.lambda_gan:
                 terms["gen/gan_ab"] = gan_loss.generator(run(gens, stats, "disc_b", fake_b))
                 terms["gen/gan_ba"] = gan_loss.generator(run(gens, stats, "disc_a", fake_a))
                 total += loss.lambda_gan * (terms["gen/gan_ab"] + terms["gen/gan_ba"])
             if "a" in cycles:
-                terms["gen/cycle_a"] = losses.l1(run(gens, stats, "gen_ba", fake_b, call=4), real_a)
+                terms["gen/cycle_a"] = losses.l1(run(gens, stats, "gen_ba", fake_b, "rec_a"), real_a)
                 total += loss.lambda_cycle * terms["gen/cycle_a"]
             if "b" in cycles:
-                terms["gen/cycle_b"] = losses.l1(run(gens, stats, "gen_ab", fake_a, call=5), real_b)
+                terms["gen/cycle_b"] = losses.l1(run(gens, stats, "gen_ab", fake_a, "rec_b"), real_b)
                 total += loss.lambda_cycle * terms["gen/cycle_b"]
             if identity:
                 terms |= {"gen/identity_a": losses.l1(idt_a, real_a), "gen/identity_b": losses.l1(idt_b, real_b)}
@@ -140,7 +133,7 @@ def cyclegan(config: ConfigDict) -> Objective:
         def disc_loss(discriminators):
             discs, stats = params | discriminators, dict(gen_stats)
             terms: dict[str, jax.Array] = {}
-            total: Any = 0.0
+            total = jnp.zeros(())
             for name in ("a", "b"):
                 real = gan_loss.real(run(discs, stats, f"disc_{name}", batch[f"real_{name}"]))
                 fake = gan_loss.fake(run(discs, stats, f"disc_{name}", fakes[name]))
@@ -177,7 +170,7 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     def generate(state, name, images, rng):
         variables = {"params": state["params"][name], "batch_stats": state["batch_stats"][name]}
-        return translate_each(single[name], variables, images, rng, config.inference)
+        return translate_each(networks[name], variables, images, rng, config.inference)
 
     def translate(state, batch, rng):
         directions = {"fake_b": ("gen_ab", "real_a"), "fake_a": ("gen_ba", "real_b")}

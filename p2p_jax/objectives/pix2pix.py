@@ -1,7 +1,9 @@
 """pix2pix: a conditional GAN plus L1 on paired images (Isola et al. 2017, section 3)."""
 
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,13 +15,13 @@ from p2p_jax.objectives import losses
 from p2p_jax.objectives.base import (
     Objective,
     average_over_devices,
-    descend,
     make_networks,
-    make_optimizer,
+    new_state,
     run_training,
     translate_each,
 )
 from p2p_jax.objectives.metrics import find_metrics, full_reference
+from p2p_jax.objectives.optim import descend, make_optimizer
 
 LOSS = (
     Option("gan", str, "vanilla", 'vanilla (cross-entropy), lsgan (squares) or "module:name" of a losses.GanLoss'),
@@ -60,11 +62,12 @@ def pix2pix(config: ConfigDict) -> Objective:
         raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.channels_b)
-    gen_single = build("generator", out_channels=config.data.channels_b, axis_name=None)
-    disc: Any = build("discriminator") if loss.lambda_gan else None
-    gan_loss = losses.find(loss.gan)
-    metrics = find_metrics(config.metrics)
+    translate, evaluate = _translation(gen, config)
     tx, learning_rate = make_optimizer(config)
+    if loss.lambda_gan == 0:
+        return Objective(*_l1_alone(gen, loss.lambda_l1, tx, learning_rate), translate, evaluate)
+    disc = build("discriminator")
+    gan_loss = losses.find(loss.gan)
 
     def discriminate(params, stats, real_a, image):
         x = jnp.concatenate([real_a, image.astype(real_a.dtype)], axis=-1) if loss.conditional else image
@@ -72,74 +75,93 @@ def pix2pix(config: ConfigDict) -> Objective:
 
     def init(rng, batch):
         gen_rng, disc_rng = jax.random.split(rng)
-        variables = {"generator": gen.init(gen_rng, batch["real_a"], train=False)}
-        if disc is not None:
-            pair = [batch["real_a"], batch["real_b"]] if loss.conditional else [batch["real_b"]]
-            variables["discriminator"] = disc.init(disc_rng, jnp.concatenate(pair, axis=-1), train=False)
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": {name: value["params"] for name, value in variables.items()},
-            "batch_stats": {name: value.get("batch_stats", {}) for name, value in variables.items()},
-            "opt_state": {name: tx.init(value["params"]) for name, value in variables.items()},
+        seen = [batch["real_a"], batch["real_b"]] if loss.conditional else [batch["real_b"]]
+        variables = {
+            "generator": gen.init(gen_rng, batch["real_a"], train=False),
+            "discriminator": disc.init(disc_rng, jnp.concatenate(seen, axis=-1), train=False),
         }
+        return new_state(variables, tx)
 
     def update(state, batch, rng):
         real_a, real_b = batch["real_a"], batch["real_b"]
         params, stats, opt_state = dict(state["params"]), dict(state["batch_stats"]), dict(state["opt_state"])
-        metrics = {"lr": learning_rate(state["step"])}
 
         # The generator runs forward once: both players see the same fake, and its pullback waits for the
         # generator's turn.
         def generate(gen_params):
             return run_training(gen, gen_params, stats["generator"], real_a, rngs={"dropout": rng})
 
-        fake_b, generator_vjp, gen_stats = jax.vjp(generate, params["generator"], has_aux=True)
+        fake_b, generator_vjp, stats["generator"] = jax.vjp(generate, params["generator"], has_aux=True)
 
-        if disc is not None:
+        def disc_loss(disc_params):
+            logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, fake_b)
+            logits_real, new_stats = discriminate(disc_params, new_stats, real_a, real_b)
+            fake, real = gan_loss.fake(logits_fake), gan_loss.real(logits_real)
+            return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
 
-            def disc_loss(disc_params):
-                logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, fake_b)
-                logits_real, new_stats = discriminate(disc_params, new_stats, real_a, real_b)
-                fake, real = gan_loss.fake(logits_fake), gan_loss.real(logits_real)
-                return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
-
-            grads, (stats["discriminator"], disc_metrics) = jax.grad(disc_loss, has_aux=True)(params["discriminator"])
-            params["discriminator"], opt_state["discriminator"] = descend(
-                tx, grads, opt_state["discriminator"], params["discriminator"]
-            )
-            metrics |= disc_metrics
+        grads, (stats["discriminator"], disc_terms) = jax.grad(disc_loss, has_aux=True)(params["discriminator"])
+        params["discriminator"], opt_state["discriminator"] = descend(
+            tx, grads, opt_state["discriminator"], params["discriminator"]
+        )
 
         def gen_loss(fake_b):
-            terms = {"gen/l1": losses.l1(fake_b, real_b)}
-            total, disc_stats = loss.lambda_l1 * terms["gen/l1"], {}
-            if disc is not None:
-                logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, fake_b)
-                terms["gen/gan"] = gan_loss.generator(logits)
-                total += loss.lambda_gan * terms["gen/gan"]
-            return total, (disc_stats, terms | {"gen/total": total})
+            logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, fake_b)
+            l1, gan = losses.l1(fake_b, real_b), gan_loss.generator(logits)
+            total = loss.lambda_l1 * l1 + loss.lambda_gan * gan
+            return total, (disc_stats, {"gen/l1": l1, "gen/gan": gan, "gen/total": total})
 
-        grad_fake, (disc_stats, gen_metrics) = jax.grad(gen_loss, has_aux=True)(fake_b)
+        grad_fake, (stats["discriminator"], gen_terms) = jax.grad(gen_loss, has_aux=True)(fake_b)
         (grads,) = generator_vjp(grad_fake)
         params["generator"], opt_state["generator"] = descend(tx, grads, opt_state["generator"], params["generator"])
-        metrics |= gen_metrics
-        stats["generator"] = gen_stats
-        if disc is not None:
-            stats["discriminator"] = disc_stats
 
+        metrics = {"lr": learning_rate(state["step"])} | disc_terms | gen_terms
+        stats = average_over_devices(stats)
+        state = {"step": state["step"] + 1, "params": params, "batch_stats": stats, "opt_state": opt_state}
+        return state, average_over_devices(metrics)
+
+    return Objective(init, update, translate, evaluate)
+
+
+def _l1_alone(gen: nn.Module, lambda_l1: float, tx: Any, learning_rate: Callable) -> tuple[Callable, Callable]:
+    """Return init and update of the row "L1" of Table 1: there is no discriminator."""
+
+    def init(rng, batch):
+        gen_rng, _ = jax.random.split(rng)
+        return new_state({"generator": gen.init(gen_rng, batch["real_a"], train=False)}, tx)
+
+    def update(state, batch, rng):
+        def gen_loss(gen_params):
+            stats = state["batch_stats"]["generator"]
+            fake_b, stats = run_training(gen, gen_params, stats, batch["real_a"], rngs={"dropout": rng})
+            l1 = losses.l1(fake_b, batch["real_b"])
+            total = lambda_l1 * l1
+            return total, (stats, {"gen/l1": l1, "gen/total": total})
+
+        params = state["params"]["generator"]
+        grads, (stats, terms) = jax.grad(gen_loss, has_aux=True)(params)
+        params, opt_state = descend(tx, grads, state["opt_state"]["generator"], params)
+        metrics = {"lr": learning_rate(state["step"])} | terms
         state = {
             "step": state["step"] + 1,
-            "params": params,
-            "batch_stats": average_over_devices(stats),
-            "opt_state": opt_state,
+            "params": {"generator": params},
+            "batch_stats": {"generator": average_over_devices(stats)},
+            "opt_state": {"generator": opt_state},
         }
         return state, average_over_devices(metrics)
 
+    return init, update
+
+
+def _translation(gen: nn.Module, config: ConfigDict) -> tuple[Callable, Callable]:
+    """Return translate and evaluate."""
+    metrics = find_metrics(config.metrics)
+
     def translate(state, batch, rng):
         variables = {"params": state["params"]["generator"], "batch_stats": state["batch_stats"]["generator"]}
-        return {"fake_b": translate_each(gen_single, variables, batch["real_a"], rng, config.inference)}
+        return {"fake_b": translate_each(gen, variables, batch["real_a"], rng, config.inference)}
 
     def evaluate(state, batch, rng):
         real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]
         return full_reference(fake_b, real_b, metrics), {"input": batch["real_a"], "output": fake_b, "target": real_b}
 
-    return Objective(init, update, translate, evaluate)
+    return translate, evaluate
