@@ -100,7 +100,7 @@ class OwnSegmenter:
         self.facts, self.variables = facts, variables
         self.palette: Palette = palette_from_json(facts["palette"])
         self.name = f"own FCN-8s, seed {facts['seed']}"
-        self.digest = digest(dict(enumerate(jax.tree.leaves(variables))))
+        self.digest = digest(jax.tree.leaves(variables))
         self._network = FCN(len(self.palette.names), **facts["architecture"])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class Run(NamedTuple):
 
     def restore(
         self, function: Callable[..., Any], batch: Any = None
-    ) -> tuple[dict[str, jax.Array], Callable[[dict], PyTree]]:
+    ) -> tuple[list[jax.Array], Callable[[Sequence[jax.Array]], PyTree]]:
         """Restore what a function of the objective reads of the state, and no more.
 
         Optimizers and discriminators, most of a checkpoint, so stay on the disk.
@@ -65,22 +65,23 @@ class Run(NamedTuple):
           batch: shapes of its batch; ``self.batch`` by default.
 
         Returns:
-          The leaves, named by their places, and a function that makes a state of them. Its other leaves are zeros.
+          The leaves, and a function that makes a state of them. Its other leaves are zeros.
         """
         leaves, structure = jax.tree.flatten(self.shapes)
         batch = self.batch if batch is None else batch
         traced = jax.make_jaxpr(function)(jax.tree.unflatten(structure, leaves), batch, self.rng).jaxpr
         read = {id(x) for equation in traced.eqns for x in equation.invars} | {id(x) for x in traced.outvars}
-        wanted = {f"{i:06d}": i for i, x in enumerate(traced.invars[: len(leaves)]) if id(x) in read}
-        template = [leaf if i in wanted.values() else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
+        places = [i for i, x in enumerate(traced.invars[: len(leaves)]) if id(x) in read]
+        template = [leaf if i in places else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
         state = jax.tree.leaves(restore_part(self.workdir, self.step, jax.tree.unflatten(structure, template)))
 
         def rebuild(kept):
-            names = dict(zip(wanted.values(), wanted, strict=True))
-            values = [kept[names[i]] if i in names else jnp.zeros(x.shape, x.dtype) for i, x in enumerate(leaves)]
+            values = [jnp.zeros(x.shape, x.dtype) for x in leaves]
+            for place, value in zip(places, kept, strict=True):
+                values[place] = value
             return jax.tree.unflatten(structure, values)
 
-        return {name: state[i] for name, i in wanted.items()}, rebuild
+        return [state[place] for place in places], rebuild
 
 
 def open_run(
@@ -115,10 +116,10 @@ def _lacks_statistics(workdir: Path) -> bool:
     return file.is_file() and not json.loads(file.read_text())["running_statistics"]
 
 
-def digest(leaves: Mapping[Any, Any]) -> str:
+def digest(leaves: Iterable[Any]) -> str:
     """Return 12 hexadecimal digits that tell weights apart."""
     found = hashlib.sha256()
-    for leaf in leaves.values():
+    for leaf in leaves:
         found.update(np.ascontiguousarray(leaf).tobytes())
     return found.hexdigest()[:12]
 

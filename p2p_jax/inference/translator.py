@@ -87,7 +87,7 @@ class Translator:
         self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         kept, rebuild = run.restore(lambda state, images, rng: self._translate(state, images), batch=batch[self._given])
         self.checkpoint_id = digest(kept)
-        self.num_parameters = sum(leaf.size for leaf in kept.values())
+        self.num_parameters = sum(leaf.size for leaf in kept)
         self._kept = jax.device_put(kept, NamedSharding(self._mesh, PartitionSpec()))
         self._compiled = self._compile(rebuild)
         self._batch_sizes: dict[_Bucket, set[int]] = {}  # of the batches that are compiled
@@ -241,7 +241,7 @@ class Translator:
     def _translate(self, state: PyTree, images: Any) -> jax.Array:
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]
 
-    def _compile(self, rebuild: Callable[[dict], PyTree]) -> Callable:
+    def _compile(self, rebuild: Callable[[list], PyTree]) -> Callable:
         """Return ``(kept leaves, images [B, H, W, C], to_bytes) -> images``, over all local devices."""
 
         def run(kept, images, to_bytes):

@@ -19,7 +19,7 @@ from p2p_jax.inference.sizes import Sizes, find_sizes
 from p2p_jax.objectives import Objective, make_network
 from p2p_jax.training.checkpoint import read_config
 
-Weights = dict[str, jax.Array]
+Weights = list[jax.Array]
 
 
 class Exportable(NamedTuple):
@@ -97,7 +97,7 @@ def make_exportable(translator: Translator, *, pixels: bool, noisy: bool) -> Exp
         return run.objective.translate(state, {given: images}, run.rng)[fake].astype(jnp.float32)
 
     kept, rebuild = run.restore(lambda state, images, rng: translate(state, images), batch=run.batch[given])
-    weights = {name: _in_float32(leaf) for name, leaf in kept.items()}
+    weights = [_in_float32(leaf) for leaf in kept]
 
     def function(weights, images):
         state = rebuild(weights)

@@ -5,6 +5,7 @@ Orbax can save, on CPUs too, because jit takes compiler options, and where devic
 needs something to split. Either way the state carries no device axis.
 """
 
+import collections
 import functools
 import math
 from collections.abc import Callable
@@ -194,14 +195,10 @@ def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
     there is one compilation, and cut back.
     """
     devices = jax.local_devices()
-    order: list[str] = []
 
     def in_order(state, batch, rng):
         metrics, images = evaluate(state, batch, rng)
-        order[:] = (
-            images  # a compiled function returns a dict sorted by its keys; the columns have an order of their own
-        )
-        return metrics, images
+        return metrics, collections.OrderedDict(images)  # a plain dict would come back sorted by its keys
 
     mapped = jax.pmap(in_order, in_axes=(None, 0, None), devices=devices)
     part = per_device * len(devices)
@@ -215,7 +212,7 @@ def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
         metrics, images = jax.tree.map(
             lambda *parts: np.concatenate([np.asarray(x).reshape(part, *x.shape[2:]) for x in parts])[:count], *results
         )
-        return metrics, {name: images[name] for name in order}
+        return metrics, dict(images)
 
     return run
 
