@@ -11,7 +11,7 @@ import pytest
 from p2p_jax.data import from_arrays, load
 from p2p_jax.data.stream import pipeline
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.data.stream.memory import make_memories
+from p2p_jax.data.stream.image_cache import make_memories
 from p2p_jax.images.domains import of_config
 from support.configs import data_config
 from support.kinds import PHOTOS

@@ -1,5 +1,6 @@
 """Objectives: the contract, the rows of Table 1, schedules and optimizers in closed form."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +8,11 @@ import optax
 import pytest
 
 import p2p_jax
-from p2p_jax.objectives import losses, make_optimizer, make_schedule
+from p2p_jax.config import complete, resolve
+from p2p_jax.objectives import DEVICE_AXIS, losses, make_optimizer, make_schedule
 from p2p_jax.testing import check_objective
 from p2p_jax.training import parallel
-from support.configs import SGD, small_config
+from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import random_batch
 from support.runs import blank_state
 
@@ -217,3 +219,30 @@ def test_translation_uses_the_stored_switches():
     assert not np.array_equal(translate(dropout=True), translate(dropout=True, seed=1))
     difference = np.abs(translate(dropout=False, norm="running") - translate(dropout=False, norm="batch"))
     assert difference.max() > 1e-4
+
+
+class NoisyJudge(nn.Module):
+    """A discriminator with dropout of its own."""
+
+    dtype: object = None
+    param_dtype: object = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Conv(1, (4, 4), strides=4)(x)
+
+
+@pytest.mark.parametrize("make_config", [small_config, small_cyclegan_config])
+def test_a_discriminator_may_have_noise(make_config):
+    config = make_config()
+    config.discriminator = {"network": f"{__name__}:NoisyJudge"}
+    objective = resolve(config.objective)(config)
+    batch = random_batch(complete(config))
+    state = objective.init(jax.random.key(0), batch)
+    update = jax.vmap(objective.update, in_axes=(None, 0, None), axis_name=DEVICE_AXIS)
+    one = {name: x[None] for name, x in batch.items()}
+    metrics = [update(state, one, jax.random.key(seed))[1] for seed in (1, 1, 2)]
+    name = next(name for name in metrics[0] if name.startswith("disc/real"))
+    first, again, other = (float(found[name][0]) for found in metrics)
+    assert first == again != other

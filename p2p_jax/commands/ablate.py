@@ -44,7 +44,7 @@ def _ablate(args: argparse.Namespace) -> int:
     config = load_with_overrides(args.config, args.overrides)
     scoring = {name: getattr(args, name) for name in ("segmenter", "palette", "label_ids", "inception")}
     if args.metrics is not None:
-        scoring["metrics"] = args.metrics.split(",")
+        scoring["metrics"] = [name.strip() for name in args.metrics.split(",")]
     tables = TABLES if args.table == "all" else [args.table]
     try:
         told = ablate(config, args.output, tables=tables, split=args.split, **scoring)

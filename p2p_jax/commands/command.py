@@ -75,9 +75,7 @@ class Parser(argparse.ArgumentParser):
             settings.prepare_process()
         logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(
-                f"warning: {self.with_flags(str(message))}", file=sys.stderr
-            )
+            warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
                 status = work(args)
             except (InputError, TrainingDivergedError) as error:
@@ -85,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         if status:
             sys.exit(status)
 
-    def _warn(self, message: Warning | str, *_: Any) -> None:
+    def _warn(self, message: Warning | str) -> None:
         print(f"warning: {self.with_flags(str(message))}", file=sys.stderr)
 
     def with_flags(self, message: str) -> str:

@@ -11,7 +11,7 @@ from p2p_jax.commands.command import Parser
 def parser() -> Parser:
     """Return what the command takes."""
     made = Parser("config", __doc__, computes=False, takes_overrides=True)
-    made.add_argument("config", help="config file, by path or by name (facades)")
+    made.add_place("config", help="config file, by path or by name (facades)")
     return made
 
 

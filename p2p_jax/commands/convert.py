@@ -52,7 +52,6 @@ def parser() -> Parser:
 
 
 def _convert(args: argparse.Namespace) -> None:
-
     from p2p_jax.interop.conversion import Options, convert
     from p2p_jax.interop.network import describe
 

@@ -2,8 +2,8 @@
 
     python -m p2p_jax evaluate runs/facades --split test
 
-Writes results.json, images.csv and report.html, one file that opens without a network, into RUN/evaluation/SPLIT_STEP
-or --output.
+Writes results.json, images.csv and report.html, one file that opens without a network, into a folder of
+RUN/evaluation that tells split, step and switches, or into --output.
 """
 
 import argparse
@@ -41,13 +41,12 @@ def parser() -> Parser:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-
     from p2p_jax.evaluation import evaluate
     from p2p_jax.training.checkpoint import find_step, read_config
 
     options = {name: value for name, value in vars(args).items() if value is not None}
     if "metrics" in options:
-        options["metrics"] = args.metrics.split(",")
+        options["metrics"] = [name.strip() for name in args.metrics.split(",")]
     if "dropout" in options:
         options["dropout"] = args.dropout == "on"
     if "output" not in options and (config := read_config(args.workdir)) is not None:

@@ -32,7 +32,6 @@ def parser() -> Parser:
 
 
 def _export(args: argparse.Namespace) -> None:
-
     if args.format == "torch":
         _export_torch(args)
         return

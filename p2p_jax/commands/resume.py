@@ -20,7 +20,6 @@ def parser() -> Parser:
 
 
 def _resume(args: argparse.Namespace) -> None:
-
     from p2p_jax.cluster.distributed import joined
     from p2p_jax.config import override
     from p2p_jax.training.checkpoint import read_config

@@ -32,7 +32,7 @@ def parser() -> Parser:
     made = Parser("study", __doc__, computes=False)
     commands = made.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
 
-    make = commands.add_parser("make", help="build a study from runs or folders")
+    make = commands.add_parser("make", allow_abbrev=False, help="build a study from runs or folders")
     make.add_argument("--output", required=True, help="directory of the study; made, must not exist")
     make.add_argument("--runs", nargs="+", default=[], metavar="[NAME=]RUN", help="workdirs of trained runs")
     make.add_argument("--split", help="of the runs' data; the one of validation by default")
@@ -58,11 +58,11 @@ def parser() -> Parser:
     )  # fmt: skip
     make.add_argument("--seed", type=int, help="makes image names and sessions reproducible (drawn by the system)")
 
-    serve = commands.add_parser("serve", help="run a study on the loopback address")
+    serve = commands.add_parser("serve", allow_abbrev=False, help="run a study on the loopback address")
     serve.add_argument("--study", required=True, help="directory that make wrote")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
 
-    analyse = commands.add_parser("analyse", help="print the fooling rates")
+    analyse = commands.add_parser("analyse", allow_abbrev=False, help="print the fooling rates")
     analyse.add_argument("--study", required=True, help="directory that make wrote")
     analyse.add_argument("--draws", type=int, default=10_000, help="of the bootstrap (%(default)s)")
     analyse.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
@@ -78,6 +78,9 @@ def run(argv: list[str] | None = None) -> None:
 
 def _make(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation import study
+    from p2p_jax.process.settings import prepare_process
+
+    prepare_process()
 
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     protocol = study.PRESETS[args.preset]._replace(**given).check()

@@ -67,11 +67,11 @@ def _translate(args: argparse.Namespace) -> int:
         raise InputError(f"--format {args.format}: choose one of {', '.join(e[1:] for e in formats.EXTENSIONS)}")
     if args.batch_size < 1:
         raise InputError(f"--batch_size {args.batch_size} must be at least 1")
-    whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
-    one = whole.get(source.suffix.lower()) if source.is_file() else None
-    if one and (ending or args.keep_alpha or args.task):
+    translators_of_whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
+    translate_whole = translators_of_whole.get(source.suffix.lower()) if source.is_file() else None
+    if translate_whole and (ending or args.keep_alpha or args.task):
         raise InputError(f"--format, --keep_alpha and --task are for image files; {source} is none")
-    jobs = [] if one else files.plan(args.input, args.output, ending)
+    jobs = [] if translate_whole else files.plan(args.input, args.output, ending)
 
     translator = Translator.from_workdir(
         args.workdir,
@@ -92,8 +92,10 @@ def _translate(args: argparse.Namespace) -> int:
     jobs = files.fit_endings(jobs, translator, chosen=bool(ending) or named)
     print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)
     with contextlib.closing(tqdm(total=len(jobs) or None, unit=" images", disable=None)) as bar:
-        if one:
-            count = one(translator, source, args.output, size=size, overwrite=args.overwrite, on_done=bar.update)
+        if translate_whole:
+            count = translate_whole(
+                translator, source, args.output, size=size, overwrite=args.overwrite, on_done=bar.update
+            )
             print(f"translated {count:,} images of {source}")
             return 0
         outcome = files.translate_files(
@@ -108,8 +110,9 @@ def _translate(args: argparse.Namespace) -> int:
     print(f"translated {outcome.done:,} of {len(jobs):,} images to {args.output}")
     if outcome.existing:
         print(f"{outcome.existing:,} exist and were left as they are; --overwrite replaces them")
+    flags = parser()
     for line in outcome.failures:
-        print(f"error: {parser().with_flags(line)}", file=sys.stderr)
+        print(f"error: {flags.with_flags(line)}", file=sys.stderr)
     return 1 if outcome.failures else 0
 
 

@@ -19,8 +19,9 @@ from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
 from p2p_jax.reporting import say
-from p2p_jax.training.checkpoint import find_step, read_config, refuse_other_config
+from p2p_jax.training.checkpoint import find_step, read_config
 from p2p_jax.training.loop import train
+from p2p_jax.training.resuming import refuse_other_config
 
 # The whole method; every row takes something away from it.
 _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}

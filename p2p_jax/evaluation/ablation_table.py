@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from p2p_jax.evaluation.set_metrics import cell, number, of_title
+from p2p_jax.evaluation.set_metrics import cell_text, number, of_title
 from p2p_jax.objectives.metrics import IMAGE_METRICS
 
 TABLES = ("losses", "generators", "patches")
@@ -164,7 +164,7 @@ def _markdown_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
         if row["state"] == "scored":
             means = [_mean(name, row["metrics"].get(name)) for name in of_images]
             own = [str(row["num_images"]), f"{row['step']:,}", *means]
-            own += [cell(name, row["set_metrics"][name]) for name in sets]
+            own += [cell_text(name, row["set_metrics"][name]) for name in sets]
         else:
             own = [row["state"], *["–"] * (len(lines[0]) - 3)]
         lines.append([row["label"], *own, _published(row["paper"][task])])

@@ -42,6 +42,14 @@ class Sets(NamedTuple):
     inception: Path | None
 
 
+class Asked(NamedTuple):
+    """What is at hand for the metrics, before anything is computed."""
+
+    split: Split
+    segmenter: str | None
+    inception: str | Path | None
+
+
 class SetMetric(NamedTuple):
     """A measure of all outputs together.
 
@@ -50,7 +58,7 @@ class SetMetric(NamedTuple):
       title: its name in results.
       meaning: one sentence, with the range; "" where its parts say it all.
       compute: ``Sets -> {name: number}``; a mapping in place of a number is told beside or below.
-      needs: what must be there, for messages and help.
+      check: raises InputError where something that it needs is missing, before anything is computed.
       lower_is_better: which way is up; None where its parts differ.
       parts: names of numbers that `compute` returns -> their meaning and whether lower is better.
       cell: how an ablation table writes the numbers in one cell; None: all that are no counts, with slashes.
@@ -61,7 +69,7 @@ class SetMetric(NamedTuple):
     title: str
     meaning: str
     compute: Callable[[Sets], Mapping[str, Any]]
-    needs: str = ""
+    check: Callable[[Asked], Any] = lambda asked: None
     lower_is_better: bool | None = None
     parts: Mapping[str, tuple[str, bool]] = {}
     cell: Callable[[Mapping[str, Any]], str] | None = None
@@ -113,6 +121,16 @@ def _fid(sets: Sets) -> dict[str, Any]:
         return distribution.fid_kid(Path(folder) / "fakes", Path(folder) / "reals", weights=sets.inception)
 
 
+def _needs_segmenter(asked: Asked) -> None:
+    if asked.segmenter is None:
+        raise InputError("fcn needs `segmenter`: a directory made by python -m p2p_jax segmenter, or 'module:name'")
+
+
+def _needs_pairs(asked: Asked) -> None:
+    if not asked.split.paired:
+        raise InputError("labels compares with the labels of the very photograph: it needs a paired data set")
+
+
 def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, Any]:
     told = scores._asdict()
     per_class = {
@@ -128,7 +146,7 @@ _SCORES = {
 }
 
 
-def _scores(found: Mapping[str, Any]) -> str:
+def _score_cell(found: Mapping[str, Any]) -> str:
     return " / ".join(number(found[name], ".2f") for name in _SCORES if name in found)
 
 
@@ -139,9 +157,9 @@ SET_METRICS = (
         meaning="Shared mass of the colour distributions of all outputs and all targets in Lab, sum of min(p, q) over "
         "bins, each channel by itself; 0 to 1, equal.",
         compute=_histogram,
-        needs="scikit-image",
+        check=lambda asked: histograms.LabHistograms(),  # needs an extra
         lower_is_better=False,
-        cell=lambda found: " / ".join(number(found[name], ".2f") for name in ("L", "a", "b")),
+        cell=lambda found: " / ".join(number(found[name], ".2f") for name in ("L", "a", "b") if name in found),
     ),
     SetMetric(
         key="fcn",
@@ -150,10 +168,10 @@ SET_METRICS = (
         "own resolution, one confusion matrix over all images. The same for real photographs is the ceiling. Scores of "
         "different segmenters do not compare.",
         compute=_fcn,
-        needs="a segmenter",
+        check=_needs_segmenter,
         lower_is_better=False,
         parts=_SCORES,
-        cell=_scores,
+        cell=_score_cell,
         suffix=_segmenter_name,
     ),
     SetMetric(
@@ -162,17 +180,17 @@ SET_METRICS = (
         meaning="Outputs are label maps: each pixel counts as the class whose colour is nearest, and is compared with "
         "the ground truth, one confusion matrix over all images.",
         compute=_labels,
-        needs="pairs",
+        check=_needs_pairs,
         lower_is_better=False,
         parts=_SCORES,
-        cell=_scores,
+        cell=_score_cell,
     ),
     SetMetric(
         key="fid",
         title="FID and KID",
         meaning="",
         compute=_fid,
-        needs="torch-fidelity",
+        check=lambda asked: distribution.check(asked.inception),
         parts={
             "fid": (
                 "Frechet distance of Gaussians fitted to Inception features of outputs and of real images; 0 is equal. "
@@ -210,7 +228,7 @@ def of_title(name: str) -> SetMetric | None:
     return next((metric for metric in SET_METRICS if name.partition(" [")[0] == metric.title), None)
 
 
-def cell(name: str, found: Mapping[str, Any]) -> str:
+def cell_text(name: str, found: Mapping[str, Any]) -> str:
     """Return the numbers of results as a table shows them in one cell."""
     metric = of_title(name)
     if metric is not None and metric.cell is not None:
@@ -249,12 +267,8 @@ def prepare(
     """
     chosen = _metrics_asked(metrics, segmenter)
     asked = {metric.key for metric in chosen}
-    if "fid" in asked:
-        distribution.check(inception)
-    if "fcn" in asked and segmenter is None:
-        raise InputError("fcn needs `segmenter`: a directory made by python -m p2p_jax segmenter, or 'module:name'")
-    if "labels" in asked and not split.paired:
-        raise InputError("labels compares with the labels of the very photograph: it needs a paired data set")
+    for metric in chosen:
+        metric.check(Asked(split, segmenter, inception))
     found = segmentation.find_segmenter(segmenter) if segmenter and "fcn" in asked else None
     colors = palettes.find_palette(palette) if palette else getattr(found, "palette", None)
     ids = None if label_ids is None else Path(label_ids)
@@ -268,10 +282,7 @@ def prepare(
 
 def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> list[SetMetric]:
     if metrics is not None:
-        chosen = [find(name) for name in dict.fromkeys(metrics)]
-        if "histogram" in metrics:
-            histograms.LabHistograms()  # needs an extra
-        return chosen
+        return [find(name) for name in dict.fromkeys(metrics)]
     names = ["fcn"] if segmenter else []
     try:
         histograms.LabHistograms()

@@ -205,7 +205,7 @@ def _check_writable(path: Path, pixels: np.ndarray, palette: np.ndarray | None) 
         return _BY_ENDING[ending]
     if ending not in WITH_PALETTE:
         raise InputError(f"{path} cannot be written: {ending} holds no palette; choose {', '.join(WITH_PALETTE)}")
-    if dtype != np.uint8 or channels != 1 or not len(palette) <= 256 or pixels.max(initial=0) >= len(palette):
+    if dtype != np.uint8 or channels != 1 or len(palette) > 256 or pixels.max(initial=0) >= len(palette):
         raise InputError(
             f"{path} cannot be written: with a palette of {len(palette)} colours (at most 256), pixels must be uint8 "
             f"[H, W, 1] below that, not {dtype} {list(pixels.shape)} up to {pixels.max(initial=0)}"

@@ -1,4 +1,10 @@
-"""Networks of the papers as Flax modules; they need JAX and Flax alone."""
+"""Networks of the papers as Flax modules; they need JAX and Flax alone.
+
+One of your own is any Flax module that a config names: ``generator.network = "my_nets:Tiny"`` is called as
+``(x, *, train, dropout)``, ``discriminator.network`` as ``(x, *, train)``; its other attributes are options of the
+section, and those that follow from the rest of the config (out_channels, dtype, param_dtype, axis_name) are given to it
+if it has them. ``p2p_jax.objectives.make_network`` does that.
+"""
 
 from p2p_jax.nets.patchgan import RECEPTIVE_FIELDS, PatchGAN
 from p2p_jax.nets.resnet import ResNet, ResNet6, ResNet9

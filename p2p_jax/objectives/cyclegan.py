@@ -18,7 +18,7 @@ from p2p_jax.objectives.base import (
 )
 from p2p_jax.objectives.optim import descend, make_optimizer
 
-_STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b")  # each has a dropout of its own
+_STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b", "judging")  # each has its own noise
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
 
 LOSS = (
@@ -90,7 +90,7 @@ def cyclegan(config: ConfigDict) -> Objective:
         dropout_rng, pool_rng = jax.random.split(rng)
         params, opt_state = dict(state["params"]), dict(state["opt_state"])
 
-        def run(params, stats, name, images, stream=_STREAMS[0]):
+        def run(params, stats, name, images, stream="judging"):
             """Apply a network in training mode and put its new batch statistics in their place."""
             rngs = {"dropout": jax.random.fold_in(dropout_rng, _STREAMS.index(stream))}
             output, stats[name] = run_training(networks[name], params[name], stats[name], images, rngs=rngs)

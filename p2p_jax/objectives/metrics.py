@@ -120,4 +120,4 @@ def full_reference(
       key -> [N].
     """
     output, target = (outputs + 1) / 2, (targets + 1) / 2
-    return {metric.key: metric.compare(output, target) for metric in metrics if metric.compare}
+    return {metric.key: metric.compare(output, target) for metric in metrics if metric.compare is not None}

@@ -40,9 +40,9 @@ def pix2pix(config: ConfigDict) -> Objective:
 
     Args:
       config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``
-        (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of
-        Table 1 are L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN:
-        ``conditional=False``; L1+cGAN: the default.
+        (see ``LOSS``), ``inference``, ``metrics``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The
+        rows of Table 1 are L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``;
+        L1+GAN: ``conditional=False``; L1+cGAN: the default.
 
     Returns:
       An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
@@ -60,6 +60,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         )
     if loss.lambda_gan == 0 and loss.lambda_l1 == 0:
         raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
+    gan_loss = losses.find(loss.gan)
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.channels_b)
     translate, evaluate = _translation(gen, config)
@@ -67,11 +68,10 @@ def pix2pix(config: ConfigDict) -> Objective:
     if loss.lambda_gan == 0:
         return Objective(*_l1_alone(gen, loss.lambda_l1, tx, learning_rate), translate, evaluate)
     disc = build("discriminator")
-    gan_loss = losses.find(loss.gan)
 
-    def discriminate(params, stats, real_a, image):
+    def discriminate(params, stats, real_a, image, rng):
         x = jnp.concatenate([real_a, image.astype(real_a.dtype)], axis=-1) if loss.conditional else image
-        return run_training(disc, params, stats, x)
+        return run_training(disc, params, stats, x, rngs={"dropout": rng})
 
     def init(rng, batch):
         gen_rng, disc_rng = jax.random.split(rng)
@@ -86,6 +86,8 @@ def pix2pix(config: ConfigDict) -> Objective:
         real_a, real_b = batch["real_a"], batch["real_b"]
         params, stats, opt_state = dict(state["params"]), dict(state["batch_stats"]), dict(state["opt_state"])
 
+        fake_rng, real_rng, gen_rng = jax.random.split(jax.random.fold_in(rng, 1), 3)  # of noise in the discriminator
+
         # The generator runs forward once: both players see the same fake, and its pullback waits for the
         # generator's turn.
         def generate(gen_params):
@@ -94,8 +96,8 @@ def pix2pix(config: ConfigDict) -> Objective:
         fake_b, generator_vjp, stats["generator"] = jax.vjp(generate, params["generator"], has_aux=True)
 
         def disc_loss(disc_params):
-            logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, fake_b)
-            logits_real, new_stats = discriminate(disc_params, new_stats, real_a, real_b)
+            logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, fake_b, fake_rng)
+            logits_real, new_stats = discriminate(disc_params, new_stats, real_a, real_b, real_rng)
             fake, real = gan_loss.fake(logits_fake), gan_loss.real(logits_real)
             return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
 
@@ -105,7 +107,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         )
 
         def gen_loss(fake_b):
-            logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, fake_b)
+            logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, fake_b, gen_rng)
             l1, gan = losses.l1(fake_b, real_b), gan_loss.generator(logits)
             total = loss.lambda_l1 * l1 + loss.lambda_gan * gan
             return total, (disc_stats, {"gen/l1": l1, "gen/gan": gan, "gen/total": total})

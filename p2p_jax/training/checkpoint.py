@@ -15,14 +15,12 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from p2p_jax.config import differences, from_json
-from p2p_jax.config.options import OPTIONS
+from p2p_jax.config import from_json
 from p2p_jax.errors import InputError
 
 PyTree = Any
 CONVERTED = "converted_from.json"
 """In the directory of a run that was made of foreign weights: what it was made of."""
-_MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change)  # between two starts
 
 
 class Checkpoints:
@@ -239,23 +237,3 @@ def read_config(workdir: Path) -> ConfigDict | None:
         raise InputError(f"workdir={workdir} is a file; name a directory") from None
     except (json.JSONDecodeError, InputError) as error:
         raise InputError(f"{path} cannot be read ({error}); restore it or choose another `workdir`") from error
-
-
-def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Check that a run may go on with this config.
-
-    Returns:
-      The harmless differences, ``{option: (stored, now)}``.
-
-    Raises:
-      InputError: an option differs that changes what is computed; names all of them.
-    """
-    found = differences(stored, config)
-    harmful = {key: values for key, values in found.items() if key not in _MAY_CHANGE}
-    if harmful:
-        lines = "\n".join(f"  config.{key}: stored {old!r}, now {new!r}" for key, (old, new) in harmful.items())
-        raise InputError(
-            f"{workdir} holds a run with another config:\n{lines}\n"
-            "Take these back to go on with that run, or give a new `workdir` to start another."
-        )
-    return found

@@ -20,7 +20,8 @@ from p2p_jax.objectives import Objective
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.reporting import say
 from p2p_jax.training import fine_tuning, parallel
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, refuse_other_config
+from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config
+from p2p_jax.training.resuming import refuse_other_config
 
 PyTree = Any
 

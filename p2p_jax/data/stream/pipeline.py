@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from p2p_jax.data import opening
 from p2p_jax.data.stream.backend import iterate, tensorflow
 from p2p_jax.data.stream.facts import find_facts
-from p2p_jax.data.stream.memory import make_memories
+from p2p_jax.data.stream.image_cache import make_memories
 from p2p_jax.data.stream.sides import Side, make_sides, try_task
 from p2p_jax.data.stream.sources import Source, Unpaired
 from p2p_jax.errors import InputError

@@ -11,7 +11,7 @@ from p2p_jax.config.options import crop_shape
 from p2p_jax.data import checks
 from p2p_jax.data.stream import geometry
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.data.stream.memory import Memory
+from p2p_jax.data.stream.image_cache import Memory
 from p2p_jax.data.stream.sources import Source, Unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.images import tasks
