@@ -3,7 +3,7 @@
     python -m p2p_jax.main --config configs/bands.py --workdir runs/bands --config.data.dir=FOLDER
 
 Data: TIFF (or .npy) files that match by name in FOLDER/train/A, FOLDER/train/B, FOLDER/val/A and FOLDER/val/B: A has
-four bands of uint16, B one of floats, whose range is measured in the training files. inspect_data, with the same
+four bands of uint16, B one of floats, whose range is measured in the training files. p2p-jax inspect, with the same
 flags, looks at them first and proposes ranges. Needs ``pip install -e '.[images]'``. Hardware: a GPU with 4 GB.
 Time: 80,000 steps are 2 h at 11 images/s. Expected: what is to be had depends on the data; PSNR is relative to the
 measured range.

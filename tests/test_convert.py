@@ -260,7 +260,7 @@ FAULTS = {
         "model.model.0.weight is no array of real numbers",
     ),
     "numbers for names": (lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"), "1 is no array of real numbers"),
-    "missing": (lambda d: None, "G.pth is no file"),
+    "missing": (lambda d: None, "G.pth is not a file"),
     "too shallow": (
         lambda d: torch.save({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, d / "G.pth"),
         "a U-Net without inner layers",
@@ -321,7 +321,7 @@ def test_options_that_would_do_nothing_are_refused(tmp_path):
         (["--discriminator_padding", "2"], "no discriminator was given"),
         (["--source", "nonsense"], "--source nonsense: choose one of side_by_side"),
         (["--source", "unpaired"], "--source unpaired has no pairs, by which a single generator"),
-        (["--eval", "--dropout", "on"], "--eval is without noise"),
+        (["--eval", "--dropout", "on"], "--eval turns dropout off; it cannot be combined with --dropout on"),
     ]:
         with pytest.raises(SystemExit, match=message):
             run_convert("--input", tmp_path / "G.pth", "--workdir", tmp_path / "run", *options)

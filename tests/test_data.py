@@ -228,7 +228,7 @@ FAULTS = {
         lambda d: Image.new("RGB", (32, 16)).save(d / "train" / "x.png", format="TIFF"),
         r"x\.png is a TIFF file whatever its name says",
     ),
-    "turned": (lambda d: save_turned(d / "train" / "x.jpg"), r"x\.jpg is stored turned \(EXIF orientation 6\)"),
+    "turned": (lambda d: save_turned(d / "train" / "x.jpg"), r"x\.jpg has EXIF orientation 6, which is not applied"),
     "folders only": (
         lambda d: [p.unlink() for p in (d / "train").iterdir()] + [(d / "train" / "more").mkdir()],
         r"no image in .*it holds 1 folder",

@@ -222,7 +222,7 @@ def test_stopping_one_process_stops_all_in_order(tmp_path):
     with endless_pair(tmp_path) as pair:
         pair[1].send_signal(signal.SIGTERM)
         (out, err), _ = finish(pair)
-    (step,) = re.findall(r"stopped at step ([\d,]+); the same command goes on from there", out)
+    (step,) = re.findall(r"stopped at step ([\d,]+); run the same command to resume", out)
     assert int(step.replace(",", "")) == checkpoint.saved_steps(tmp_path / "run")[-1]
     assert "error" not in err
 

@@ -311,7 +311,7 @@ def test_only_exports_are_replaced(small_run, tmp_path):
         run / "config": "would replace .*config.json",
         run / "config.json": "would replace .*config.json",
         tmp_path / "mine": "would replace .*mine.json",
-        tmp_path / "pipe": "no plain file",
+        tmp_path / "pipe": "not a plain file",
         tmp_path / ("x" * 250): "cannot be written",
     }.items():
         with pytest.raises(InputError, match=message):

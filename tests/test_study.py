@@ -279,9 +279,9 @@ def test_wrong_arguments_end_in_one_line(folders, tmp_path):
         (["make", "--output", f"{tmp_path}/new", *real, *fake, "--runs", "x"], "give either --runs RUN ..., or"),
         (["make", "--output", f"{tmp_path}/new", *real, *fake], "a session shows 50 of each"),
         (["make", "--output", f"{tmp_path}/new", *real, "--fake", "ours=nowhere"], "there is no folder nowhere"),
-        (["serve", "--study", f"{tmp_path}/new"], "is no study"),
+        (["serve", "--study", f"{tmp_path}/new"], "is not a study"),
         (["serve", "--study", f"{tmp_path}/study", "--port", "70000"], "port 70000 cannot be had"),
-        (["analyse", "--study", str(folders)], "is no study"),
+        (["analyse", "--study", str(folders)], "is not a study"),
         (["analyse", "--study", f"{tmp_path}/study", "--draws", "0"], "--draws must be at least 1"),
     ]:
         with pytest.raises(SystemExit, match=f"error: .*{re.escape(message)}"):

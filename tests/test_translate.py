@@ -191,7 +191,7 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
     [
         ("nowhere", [], "there is no such file or folder"),
         ("empty", [], "no image (.bmp"),
-        ("notes.txt", [], "is no image"),
+        ("notes.txt", [], "is not an image"),
         ("*.gif", [], "no image"),
         ("twins", ["--format", "png"], "would both be written to"),
         ("one.png", ["--format", "gif"], "--format gif: choose one of bmp"),

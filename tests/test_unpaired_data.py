@@ -277,7 +277,7 @@ def test_a_source_that_reads_another_number_of_images_is_named(monkeypatch):
         (Unpaired(side, bare), "bare"),
     ):
         monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda *_, wrong=wrong: wrong)
-        with pytest.raises(InputError, match=f"source of {name} has a read .* must be a tuple of two images"):
+        with pytest.raises(InputError, match=rf"source of {name}: read\(\) must return a tuple of two images"):
             load(config_of())
 
 

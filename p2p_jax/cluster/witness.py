@@ -15,13 +15,13 @@ FINISHED = "finished\n"
 
 
 def sentence(workdir: str | Path) -> str:
-    """Return what has happened to a process that did not finish, and the mend."""
+    """Return what has happened to a process that did not finish, and how to go on."""
     saved = Path(workdir).glob("checkpoints/*/config/metadata")
     steps = [int(path.parts[-3]) for path in saved if path.parts[-3].isdigit()]
     kept = f"the run is saved at step {max(steps):,}" if steps else f"{workdir} has no checkpoint yet"
     return (
-        f"error: this process on {socket.gethostname()} did not finish: another one ended or hangs, or it was killed "
-        f"itself, of which the messages before this one tell; {kept}: start all processes again with the same command, "
+        f"error: this process on {socket.gethostname()} stopped: it was killed, or another process ended or hangs "
+        f"(see the messages above); {kept}: start all processes again with the same command, "
         "on any number of hosts."
     )
 

@@ -26,7 +26,8 @@ def parser() -> Parser:
         "--concat",
         choices=["skip_up", "up_skip"],
         default="skip_up",
-        help="order of a U-Net's skips: up_skip for PyTorch files from before 2017-09-22, else a colourful mess",
+        help="order of a U-Net's skips: up_skip for PyTorch files from before 2017-09-22; the wrong order "
+        "loads but gives garbled images",
     )
     add(
         "--norm",

@@ -85,9 +85,7 @@ def _translate(args: argparse.Namespace) -> int:
     )
     task = values.find_task(translator.config) if args.task else None
     if task and translator.direction != translator.config.data.direction:
-        raise InputError(
-            "--task makes inputs of photographs; --direction is the way back, to the inputs: leave one out"
-        )
+        raise InputError("--task cannot be combined with the reverse --direction")
     named = source.is_file() and bool(args.output.suffix) and not args.output.is_dir()
     jobs = files.fit_endings(jobs, translator, chosen=bool(ending) or named)
     print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)

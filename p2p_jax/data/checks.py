@@ -89,7 +89,7 @@ def _fault(path: Path, header: Header, domain: Domain) -> str | None:
     if domain.kind != "labels" and domain.raw_dtype == np.uint8 and _is_misread(path, header):
         return f"has a palette that would not be read rightly (mode {header.mode}); {convert}"
     if not header.upright:
-        return f"is stored turned (EXIF orientation{_orientation(path)}), which no decoder here undoes; save it upright"
+        return f"has EXIF orientation{_orientation(path)}, which is not applied; save it already rotated"
     return domain.fault(header.dtype, header.channels, header.palette)
 
 

@@ -139,8 +139,8 @@ def _count_images(*folders: Path) -> tuple[int, ...]:
     if len(sizes) > 1:
         (a, first), (b, second) = list(sizes.items())[:2]
         raise InputError(
-            f"{first} has {a[0]}x{a[1]} pixels and {second} {b[0]}x{b[1]}; FID and KID tell sizes apart as they do "
-            "contents: write all images at one size"
+            f"{first} has {a[0]}x{a[1]} pixels and {second} {b[0]}x{b[1]}; image size affects FID and "
+            "KID: resize all images to one size"
         )
     return tuple(counts)
 

@@ -128,7 +128,7 @@ def _needs_segmenter(asked: Asked) -> None:
 
 def _needs_pairs(asked: Asked) -> None:
     if not asked.split.paired:
-        raise InputError("labels compares with the labels of the very photograph: it needs a paired data set")
+        raise InputError("the metric labels needs a paired data set")
 
 
 def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, Any]:

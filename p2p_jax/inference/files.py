@@ -48,7 +48,7 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
     path = Path(source)
     if path.is_file():
         if path.suffix.lower() not in formats.EXTENSIONS:
-            raise InputError(f"input={path} is no image ({', '.join(formats.EXTENSIONS)})")
+            raise InputError(f"input={path} is not an image ({', '.join(formats.EXTENSIONS)})")
         is_file = target.suffix and not target.is_dir()
         jobs = [Job(path, target if is_file else target / path.name)]
     elif path.is_dir():

@@ -134,7 +134,7 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
         return with_channels(pixels, domain.raw_channels), alpha, tags
     header = formats.read_header(path)
     if not header.upright:
-        raise InputError(f"{path} is stored turned (EXIF orientation); save it upright")
+        raise InputError(f"{path} has an EXIF orientation, which is not applied; save it already rotated")
     if header.mode == "CMYK":
         raise InputError(f"{path} has 4 channels (mode CMYK); convert it to grayscale or RGB with 8 bits")
     stored = formats.read(path)

@@ -51,7 +51,7 @@ class Options(NamedTuple):
         if self.source and not (layouts.is_file_source(self.source) or ":" in self.source):
             raise InputError(f"source={self.source}: choose one of {', '.join(layouts.SOURCES)}, or 'module:name'")
         if self.eval and self.dropout:
-            raise InputError("`eval` is without noise, and dropout=on with it: give one of them")
+            raise InputError("`eval` turns dropout off; it cannot be combined with dropout=on")
 
 
 def make_config(networks: Networks, options: Options) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _check_kinds(translator: Translator) -> None:
     mend = "leave `pixels` out; how values map to [-1, 1] stands in the file's metadata"
     for name, domain in (("takes", translator.domain_in), ("makes", translator.domain_out)):
         if domain.kind not in NUMBERS:
-            raise InputError(f"`pixels`: the run {name} {domain.kind}, which are no numbers on a straight line: {mend}")
+            raise InputError(f"`pixels`: the run {name} {domain.kind}, which do not map linearly to [-1, 1]: {mend}")
         if not domain.is_measured:
             raise InputError(f"`pixels`: the range of what the run {name} is not known: {mend}")
 

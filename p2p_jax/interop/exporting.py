@@ -141,7 +141,7 @@ def _check_output(output: Path, format: str) -> Path:
     beside = [stablehlo.metadata_path(output)] if format == "stablehlo" else []
     for path in (output, *beside):
         if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"`output`: {path} exists and is no plain file; choose another name")
+            raise InputError(f"`output`: {path} exists and is not a plain file; choose another name")
     own = output.name in ("config.json", CONVERTED) and os.path.isdir(output.parent / "checkpoints")
     if own or any(os.path.isfile(path) and not _is_metadata(path) for path in beside):
         raise InputError(f"output={output} would replace {output if own else beside[0]}; choose another name")

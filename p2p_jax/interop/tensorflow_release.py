@@ -98,8 +98,8 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Forei
     tensors = {_with_player(name): value for name, value in tensors.items()}
     if any("separable_conv2d" in name for name in tensors):
         raise InputError(
-            f"{source} was trained with --separable_conv: its generator has separable convolutions, which the U-Net "
-            "here has not; train without that option"
+            f"{source} was trained with --separable_conv: separable convolutions are not supported; train "
+            "without that option"
         )
     sections = {"generator": _generator_section, "discriminator": _discriminator_section}
     networks = {}

@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     torch = import_torch()
     if not path.is_file():
-        raise InputError(f"{path} is no file")
+        raise InputError(f"{path} is not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} may not be read: its permissions forbid it")
     try:

@@ -82,7 +82,7 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         raise InputError(f"the run of {run.config.objective} has none of the players {', '.join(FILES)}")
     for path in paths:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"`output`: {path} exists and is no plain file; choose another name")
+            raise InputError(f"`output`: {path} exists and is not a plain file; choose another name")
     networks = {name: _network(run, name) for name in players}  # before anything is written: they may be refused
     variables, files = _restore(run), []
     for name, network in networks.items():

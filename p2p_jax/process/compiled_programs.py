@@ -31,7 +31,7 @@ def use_compilation_cache() -> None:
         _prepare(folder)
     except OSError as error:
         print(
-            f"note: compiled programs cannot be kept in {folder} ({error.strerror}); each start compiles anew; "
+            f"note: compiled programs cannot be kept in {folder} ({error.strerror}); every start will compile again; "
             "name another folder in $P2P_JAX_CACHE",
             file=sys.stderr,
         )

@@ -103,7 +103,7 @@ def train(
                 checkpoints.save(step, parallel.for_saving(state), results)
             if stopping:
                 checkpoints.wait()
-                say(f"stopped at step {step:,}; the same command goes on from there")
+                say(f"stopped at step {step:,}; run the same command to resume")
                 return parallel.for_saving(state)
         checkpoints.wait()
         counts = run.data.num_train, run.data.num_val
@@ -198,6 +198,6 @@ def _diverged(step: int, what: str, checkpoints: Checkpoints) -> TrainingDiverge
     good = checkpoints.latest_step()
     kept = f"The last good checkpoint is {checkpoints.directory / str(good)}" if good else "There is no checkpoint yet"
     return TrainingDivergedError(
-        f"{what} is not finite (NaN or infinite) at step {step:,}. {kept}. A lower config.optimizer.learning_rate in a "
-        "new `workdir`, and a look at the input images, are the usual mends."
+        f"{what} is not finite (NaN or infinite) at step {step:,}. {kept}. Try a lower "
+        "config.optimizer.learning_rate in a new `workdir`, and check the input images."
     )

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.data import checks, files, layouts
 from p2p_jax.data.inspect import measures, samples
+from p2p_jax.data.inspect.measures import StoredAs
 from p2p_jax.data.inspect.samples import Example, Seen
 from p2p_jax.data.inspect.suggestions import suggest
 from p2p_jax.data.layouts import Layout
@@ -64,7 +65,8 @@ def inspect(config: ConfigDict) -> Inspection:
             seen = samples.look_at(to_see, domains)
             report.errors.extend(seen.faults)
             _doubt(split, seen, domains, report, paired=facts["paired"])
-            report.facts["splits"][split] = _numbers(seen, domains) | facts
+            in_words = [{str(form): count for form, count in counts.items()} for counts in facts["stored"]]
+            report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
             if split == data.train_split:
                 report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
         except InputError as error:
@@ -106,9 +108,9 @@ def _of_files(
     return facts, samples.evenly(whole, files.DECODE_AT_MOST)
 
 
-def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[str, int]:
+def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[StoredAs, int]:
     here = [headers[path] for path in paths if path in headers]
-    return dict(Counter(measures.describe(x.dtype, x.channels, x.palette) for x in here).most_common())
+    return dict(Counter(StoredAs(x.dtype, x.channels, x.palette) for x in here).most_common())
 
 
 def _of_source(data: ConfigDict, split: str) -> tuple[dict[str, Any], list[Example]]:

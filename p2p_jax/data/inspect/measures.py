@@ -59,9 +59,16 @@ def look(stored: Stored, domain: Domain, name: str) -> Look:
     )
 
 
-def describe(dtype: np.dtype, channels: int, palette: bool) -> str:
-    """Say how an image is stored."""
-    return f"{channels} channel{'s' * (channels > 1)} of {dtype}{', indices of a palette' if palette else ''}"
+class StoredAs(NamedTuple):
+    """How an image is stored."""
+
+    dtype: np.dtype
+    channels: int
+    palette: bool
+
+    def __str__(self) -> str:
+        plural = "s" * (self.channels > 1)
+        return f"{self.channels} channel{plural} of {self.dtype}{', indices of a palette' if self.palette else ''}"
 
 
 def _share_beyond(pixels: np.ndarray, domain: Domain) -> float:

@@ -6,19 +6,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
-from p2p_jax.data.inspect.measures import Look, flatness
+from p2p_jax.data.inspect.measures import Look, StoredAs, flatness
 from p2p_jax.data.inspect.samples import Seen
 from p2p_jax.images.domains import NUMBERS, Domain, of_files
 
 _FULL = (255, 1023, 4095, 16383, 65535)  # the largest numbers of 8, 10, 12, 14 and 16 bits
 
 
-def suggest(config: ConfigDict, stored: Sequence[Mapping[str, int]], seen: Seen, *, paired: bool) -> list[str]:
+def suggest(config: ConfigDict, stored: Sequence[Mapping[StoredAs, int]], seen: Seen, *, paired: bool) -> list[str]:
     """Return sentences, each with the option that it is about.
 
     Args:
       config: complete; reads ``data`` and ``generator``.
-      stored: of A and of B, as the files have them: how images are stored, in words, and how many are.
+      stored: of A and of B, as the files have them: how images are stored, and how many are.
       seen: the images of the training split that were looked at.
       paired: whether they are in pairs.
     """
@@ -36,17 +36,16 @@ def suggest(config: ConfigDict, stored: Sequence[Mapping[str, int]], seen: Seen,
     return found
 
 
-def _kind(name: str, letter: str, counts: Mapping[str, int], domain: Domain) -> Iterator[str]:
+def _kind(name: str, letter: str, counts: Mapping[StoredAs, int], domain: Domain) -> Iterator[str]:
     """Name the kind that most files have, if it is not the declared one."""
     if not counts:
         return
-    words = max(counts, key=lambda key: counts[key])
-    channels, dtype = int(words.split()[0]), words.split(" of ")[1].split(",")[0]
-    if words.endswith("palette") or domain.fault(np.dtype(dtype), channels, has_palette=False) is None:
+    most = max(counts, key=lambda form: counts[form])
+    if most.palette or domain.fault(most.dtype, most.channels, has_palette=False) is None:
         return
-    kind = dtype if dtype in NUMBERS else "float"
-    option = f"--config.data.kind_{letter}={kind} --config.data.channels_{letter}={channels}"
-    yield f"most files of {name} have {words}: {option}"
+    kind = str(most.dtype) if str(most.dtype) in NUMBERS else "float"
+    option = f"--config.data.kind_{letter}={kind} --config.data.channels_{letter}={most.channels}"
+    yield f"most files of {name} have {most}: {option}"
 
 
 def _range(name: str, letter: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:

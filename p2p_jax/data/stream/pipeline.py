@@ -81,7 +81,7 @@ def load(
     for name, domain in zip("ab", domains, strict=True):
         if not domain.is_measured:
             raise InputError(
-                f"the values of {name} are made, not read: give their range, config.data.range_{name}=LOW:HIGH"
+                f"{name} is made by config.task, so its range cannot be measured; set config.data.range_{name}=LOW:HIGH"
             )
     train_sides, val_sides = make_sides(train, config, domains), make_sides(val, config, domains) if val else []
     try_task(train_sides[0], config)

@@ -163,8 +163,8 @@ def _check_read(side: Side, data: ConfigDict) -> None:
     images = tensorflow().data.Dataset.range(1).map(side.source.read).element_spec  # traced, not run
     if not isinstance(images, tuple) or len(images) not in {len(side.domains), len(side.read_domains)}:
         raise InputError(
-            f"the source of {side.source.names[0]} has a read that returns {images}; it must be a tuple of two images "
-            "in a Source of pairs, and of one in either side of an Unpaired one"
+            f"the source of {side.source.names[0]}: read() must return a tuple of two images (paired), or of one "
+            f"(each side of an Unpaired); it returned {images}"
         )
     for image, domain in zip(images[-len(side.read_domains) :], side.read_domains, strict=True):
         height, width, channels = image.shape

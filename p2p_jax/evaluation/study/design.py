@@ -193,7 +193,7 @@ def load(study: str | os.PathLike[str]) -> Design:
             raise InputError(f"{path} has format {record['format']}, not {_FORMAT}: use the p2p_jax that made it")
         return Design(Protocol(**record["protocol"]), record["key"], record["algorithms"])
     except FileNotFoundError:
-        raise InputError(f"{study} is no study (it has no study.json): make one with p2p-jax study make") from None
+        raise InputError(f"{study} is not a study (study.json is missing): make one with p2p-jax study make") from None
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged ({error!r}): make the study anew") from error
 
