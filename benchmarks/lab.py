@@ -48,11 +48,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fusions by Triton": {"xla_gpu_experimental_enable_fusion_block_level_rewriter": True},
     "true float32": {"precision": "highest"},
     "products in bfloat16": {"precision": "bfloat16"},
-    "small maps as matrix products": {"products": 64},
+    "every convolution by cuDNN": {"products": -1},
     "larger maps as matrix products": {"products": 256},
-    "small maps as matrix products, convolutions in command buffers": {
-        "products": 64,
-        "xla_gpu_enable_command_buffer": f"{BUFFERS},CONVOLUTION",
+    "larger maps as matrix products, cuDNN fusions": {
+        "products": 256,
+        "xla_gpu_experimental_enable_conv_fusion": True,
     },
     "norms in two passes": {"moments": "two passes"},
     "deterministic": {"xla_gpu_exclude_nondeterministic_ops": True},

@@ -418,7 +418,7 @@ def test_lab_rehearses(tmp_path, monkeypatch):
     output = tmp_path / "lab.json"
     given = [
         "--settings=pix2pix 2 float32",
-        "--variants=as it is;small maps as matrix products",
+        "--variants=as it is;every convolution by cuDNN;larger maps as matrix products",
         "--smoke",
         "--profile",
     ]
@@ -426,7 +426,7 @@ def test_lab_rehearses(tmp_path, monkeypatch):
     lab.main()
     found = json.loads(output.read_text())["pix2pix 2 float32"]
     first = found["as it is"]["losses"]
-    assert len(found) == 5 and first["gen/l1"] > 0
+    assert len(found) == 6 and first["gen/l1"] > 0
     for name in set(found) - {"profile"}:
         assert found[name]["ms"] > 0
         np.testing.assert_allclose(found[name]["losses"]["gen/l1"], first["gen/l1"], rtol=1e-4)

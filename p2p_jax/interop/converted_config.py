@@ -157,8 +157,7 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
     sections = [network.section for _, network in networks.values()]
     if any(section["network"].endswith(":UNet") for section in sections) and options.concat == SKIP_UP:
         found.append(
-            "skips are concatenated as since 2017-09-22; where pictures are garbled, concat=up_skip is the "
-            "older order"
+            "skips are concatenated as since 2017-09-22; where pictures are garbled, concat=up_skip is the older order"
         )
     if (
         any(section["norm"] == "batch" and section.get("biases") == "all" for section in sections)
