@@ -223,7 +223,7 @@ def test_one_line_for_what_cannot_be_done(run, options, message):
 
 
 def test_labels_need_pairs(cyclegan_run):
-    with pytest.raises(InputError, match="it needs a paired data set"):
+    with pytest.raises(InputError, match="the metric labels needs a paired data set"):
         evaluate_run(cyclegan_run, metrics=["labels"], palette="cmp_facades")
 
 

@@ -230,7 +230,7 @@ def test_faults_of_a_task_are_told_before_training():
     source = from_arrays(PHOTOS, PHOTOS)
     with pytest.raises(InputError, match="config.task.sigma"):
         load(data_config(task__input="p2p_jax.images.tasks:gaussian_noise", task__sigma=-1.0), train=source)
-    with pytest.raises(InputError, match="give their range, config.data.range_a"):
+    with pytest.raises(InputError, match="so its range cannot be measured; set config.data.range_a"):
         options = {"kind_a": "float", "task__input": "p2p_jax.images.tasks:centre_hole"}
         load(data_config(**options), train=source)
 
