@@ -82,8 +82,9 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
     objective, batch, dtype = setting.split()
     size, width = (32, 4) if smoke else (256, 64)
     config = make_config(objective, size, int(batch), dtype=dtype, width=width)
-    told, device = cost.find_peak(jax.devices()[0].device_kind) or cost.measure_peak(), jax.devices()[0]
-    gflop = 2 * cost.describe(config, told)["gmac"]
+    device = jax.devices()[0]
+    peak = cost.find_peak(device.device_kind) or cost.measure_peak()
+    gflop = 2 * cost.describe(config, peak)["gmac"]
     made = resolve(config.objective)(config)
     images = dict(zip(("real_a", "real_b"), random_pair(size, config.batch_size), strict=True))
     first = jax.device_get(jax.jit(made.init)(jax.random.key(0), images))
@@ -127,7 +128,7 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
         result = {
             "ms": ms,
             "least_ms": 1e3 * min(seconds),
-            "share_of_peak": gflop / ms * 1e3 / (1e3 * told.flops[dtype] / 1e12),
+            "share_of_peak": gflop * 1e9 / (ms / 1e3) / peak.flops[dtype],
             "compile_s": compiled_s,
             "steps_per_dispatch": steps,
             "losses": losses,
@@ -137,19 +138,26 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
         print(json.dumps({"ends": name, "result": result}), flush=True)
         del state, metrics
     if profile:
-        step = parallel.shard_map_update(made.update, None, 1, draw, config.batch_size, None)
-        state, *_ = step.run(parallel.replicate(first), arrays, rng)
-        jax.block_until_ready(state)
-        with tempfile.TemporaryDirectory() as folder:
-            with jax.profiler.trace(folder):
-                for _ in range(10):
-                    state, *_ = step.run(state, arrays, rng)
-                jax.block_until_ready(state)
-            from benchmarks import trace
+        step = parallel.shard_map_update(made.update, None, 1, draw, config.batch_size)
+        print(json.dumps({"profile": profile_of(step, parallel.replicate(first), arrays, rng)}), flush=True)
 
-            events = trace.read(max(Path(folder).glob("**/*.trace.json.gz")))
-        gaps = [*trace.report(trace.busy_lines(events), 10)]
-        print(json.dumps({"profile": {"kernels": trace.kernels(events, 10), "gaps": gaps}}), flush=True)
+
+def profile_of(step: Any, state: Any, arrays: Any, rng: Any, num_steps: int = 10) -> dict[str, list[str]]:
+    """Run steps under the profiler; return lines on the largest kernels and on the gaps between programs."""
+    import jax
+
+    from benchmarks import trace
+
+    state, *_ = step.run(state, arrays, rng)
+    jax.block_until_ready(state)  # compiled
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(num_steps):
+                state, *_ = step.run(state, arrays, rng)
+            jax.block_until_ready(state)
+        events = trace.read(max(Path(folder).glob("**/*.trace.json.gz")))
+    gaps = [*trace.report(trace.busy_lines(events), num_steps)]
+    return {"kernels": trace.kernels(events, num_steps), "gaps": gaps}
 
 
 def follow(setting: str, names: list[str], args: argparse.Namespace, ends: float, keep: Callable) -> None:

@@ -100,6 +100,13 @@ def record(args: argparse.Namespace, folder: Path) -> Path:
     return max(folder.glob("trace/**/*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
 
 
+def _names(events: list[dict[str, Any]]) -> tuple[dict[Any, str], dict[Any, str]]:
+    """Return the names of processes by number, and of threads by numbers of process and thread."""
+    processes = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"}
+    return processes, threads
+
+
 def busy_lines(events: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Return when every device was at work.
 
@@ -109,8 +116,7 @@ def busy_lines(events: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     Returns:
       By the device's name, [n, 2] beginnings and ends in microseconds.
     """
-    processes = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
-    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"}
+    processes, threads = _names(events)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for event in events:
         if event.get("ph") == "X":
@@ -132,8 +138,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def kernels(events: list[dict[str, Any]], num_steps: int, count: int = 16) -> list[str]:
     """Return a line of text for each of the kernels that took a GPU's time most, of equal names but for a number."""
-    processes = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
-    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"}
+    processes, threads = _names(events)
     found: dict[str, list[float]] = {}
     for event in events:
         line = threads.get((event.get("pid"), event.get("tid")), "")

@@ -92,7 +92,7 @@ def test_every_metric_of_the_tables_is_described():
         assert metric.meaning or metric.parts
     assert set_metrics.cell_text("FID and KID", {"fid": 12.34, "kid_mean": 0.5, "count": 3}) == "12.3, 0.5000"
     assert set_metrics.cell_text("histogram intersection", {"L": 0.5, "count": 3}) == "0.50"  # of gray images
-    assert set_metrics.cell_text("of one's own", {"deviation": 0.123456, "count": 3}) == "0.1235"
+    assert set_metrics.cell_text("of one's own", {"deviation": 0.123456, "colours": 7, "count": 3}) == "0.1235 / 7"
     assert complete({}).metrics == "l1,psnr,ssim"
     images = np.zeros((2, 16, 16, 3), np.float32)
     values = {metric.key: metric.compare(images, images + 0.5) for metric in find_metrics("ssim,l1")}

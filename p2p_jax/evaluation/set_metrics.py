@@ -61,7 +61,7 @@ class SetMetric(NamedTuple):
       check: raises InputError where something that it needs is missing, before anything is computed.
       lower_is_better: which way is up; None where its parts differ.
       parts: names of numbers that `compute` returns -> their meaning and whether lower is better.
-      cell: how an ablation table writes the numbers in one cell; None: all that are no counts, with slashes.
+      cell: how an ablation table writes the numbers in one cell; None, as of one's own metrics: all, with slashes.
       suffix: of the title, by what was used.
     """
 
@@ -233,7 +233,8 @@ def cell_text(name: str, found: Mapping[str, Any]) -> str:
     metric = of_title(name)
     if metric is not None and metric.cell is not None:
         return metric.cell(found)
-    return " / ".join(number(value, ".4g") for value in found.values() if isinstance(value, float))
+    numbers = [value for key, value in found.items() if key != "count" and isinstance(value, int | float)]
+    return " / ".join(number(value, ".4g") for value in numbers)
 
 
 def prepare(

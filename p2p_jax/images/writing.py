@@ -21,14 +21,19 @@ def make_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
+def unfinished(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a file to write beside `path`, which takes its place at the end, and is removed if an error comes first.
+
+    Args:
+      path: of the whole file.
+      mark: in the name of the unfinished one. Without it a killed process leaves one such file at most, which the next
+        one replaces.
 
     Raises:
       InputError: the folder cannot be made.
     """
     make_folder(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix.lower()}")
+    temporary = path.with_name(f".{path.name}{mark}.part{path.suffix.lower()}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -54,8 +59,8 @@ def in_one_step(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, in UTF-8; the folder is made if missing."""
-    with unfinished(path) as temporary:
+    """Write a text file, in UTF-8; the folder is made if missing. Several processes may write the same."""
+    with unfinished(path, mark=f".{os.getpid()}") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
+from p2p_jax.images.writing import check_target
 from p2p_jax.inference import values
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task
@@ -105,8 +106,7 @@ def _check_targets(jobs: list[Job]) -> None:
         if target in seen:
             raise InputError(f"{seen[target]} and {source} would both be written to {target}; rename one of them")
         seen[target] = source
-        if target.exists() and target.samefile(source):
-            raise InputError(f"{source} would be replaced by its own translation; choose another `output`")
+        check_target(source, target, overwrite=True)  # what exists is asked for later, file by file
 
 
 def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) -> list[Job]:

@@ -117,13 +117,7 @@ def shard_map_update(
 ) -> Step:
     """Return the step over the devices of all processes; see ``compile_update``.
 
-    Args:
-      update: as the others, see there.
-      devices: of all processes; all at hand by default.
-      num_steps: see there.
-      draw: see there.
-      batch_size: see there.
-      compiler_options: XLA's, beside those that the platform gets; for experiments.
+    `compiler_options` are XLA's, beside those that the platform gets: ``benchmarks.lab`` tries them.
     """
     mesh = _mesh(devices)
     replicated = PartitionSpec()

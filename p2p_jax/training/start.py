@@ -100,7 +100,7 @@ def prepare(
         height, width = crop_shape(config.data)
         raise InputError(f"images of config.data.crop_size={height} (width {width}): {error}") from error
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
-    find_metrics(config.metrics)
+    find_metrics(config.metrics)  # evaluation uses them, whatever the objective does
     if config.best_metric not in names:
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
 
