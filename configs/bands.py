@@ -17,5 +17,7 @@ from p2p_jax import published
 def get_config() -> ConfigDict:
     """Return what differs from pix2pix as published."""
     config = published.pix2pix()
-    config.data.update(source="folders", preprocess="crop", kind_a="uint16", channels_a=4, kind_b="float", channels_b=1)
+    config.data.update(source="folders", preprocess="crop")
+    config.data.input.update(kind="uint16", channels=4)
+    config.data.output.update(kind="float", channels=1)
     return config

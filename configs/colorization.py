@@ -18,5 +18,7 @@ def get_config() -> ConfigDict:
     """Return what differs from pix2pix as published."""
     config = published.pix2pix()
     config.batch_size = 4
-    config.data.update(source="photos", load_size=256, kind_a="lab_l", channels_a=1, kind_b="lab_ab", channels_b=2)
+    config.data.update(source="photos", load_size=256)
+    config.data.input.update(kind="lab_l", channels=1)
+    config.data.output.update(kind="lab_ab", channels=2)
     return config

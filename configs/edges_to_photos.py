@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     """Return what differs from pix2pix as published."""
     config = published.pix2pix()
     config.batch_size = 4
-    config.data.update(source="photos", load_size=256, channels_a=1)
+    config.data.update(source="photos", load_size=256)
+    config.data.input.channels = 1
     config.task.update(input="p2p_jax.images.tasks:canny_edges", sigma=2.0)
     return config

@@ -86,11 +86,11 @@ def make(config: ConfigDict) -> Objective:
     """Build the objective; the generator must be a ResNet, whose encoder's features are used."""
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
-    if loss.identity and config.data.channels_a != config.data.channels_b:
+    if loss.identity and config.data.input.channels != config.data.output.channels:
         raise p2p_jax.InputError("the identity loss needs equal channels on both sides: set loss.identity=False")
     gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
     build = make_networks(config)
-    gen = build("generator", out_channels=config.data.channels_b)
+    gen = build("generator", out_channels=config.data.output.channels)
     disc, head = build("discriminator"), Head()
     num_blocks = config.generator.get("num_blocks", 9)
     blocks = sorted({1, (num_blocks + 1) // 2}) if num_blocks else []  # of nine the first and the fifth, as published

@@ -52,11 +52,11 @@ def make(config: ConfigDict) -> Objective:
     """Build the objective; its discriminators judge upright and turned images apart, as in the paper."""
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
-    if loss.lambda_identity and config.data.channels_a != config.data.channels_b:
+    if loss.lambda_identity and config.data.input.channels != config.data.output.channels:
         raise p2p_jax.InputError("the identity loss needs equal channels on both sides: set loss.lambda_identity=0.")
     gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
     build = make_networks(config)
-    gen = build("generator", out_channels=config.data.channels_b)
+    gen = build("generator", out_channels=config.data.output.channels)
     disc = build("discriminator")
     networks = {"gen_ab": gen, "disc_b": disc, "disc_turned": disc}
 

@@ -55,7 +55,7 @@ def make(config: ConfigDict) -> Objective:
     base = p2p_jax.pix2pix(complete({**config.to_dict(), "loss": {}}))
     gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
     build = make_networks(config)
-    gen, disc = build("generator", out_channels=config.data.channels_b), build("discriminator")
+    gen, disc = build("generator", out_channels=config.data.output.channels), build("discriminator")
     scales = [f"scale_{i}" for i in range(1, loss.num_scales + 1)]
 
     def init(rng, batch):

@@ -52,7 +52,7 @@ def make(config: ConfigDict) -> Objective:
         raise p2p_jax.InputError(f"loss.critic_steps is {loss.critic_steps}; it must be at least 1")
     base = p2p_jax.pix2pix(complete({**config.to_dict(), "loss": {}}))
     build, (tx, learning_rate) = make_networks(config), make_optimizer(config)
-    gen, critic = build("generator", out_channels=config.data.channels_b), build("discriminator")
+    gen, critic = build("generator", out_channels=config.data.output.channels), build("discriminator")
 
     def update(state, batch, rng):
         params, stats, opt_state = (dict(state[key]) for key in ("params", "batch_stats", "opt_state"))

@@ -60,7 +60,8 @@ def folder(tmp_path_factory):
 def experiment(folder, **changes):
     data = {
         "source": "folders", "dir": str(folder), "direction": "AtoB", "preprocess": "crop", "crop_size": 32,
-        "kind_a": "uint16", "range_a": "0:12000", "channels_a": 4, "kind_b": "float", "channels_b": 1,
+        "input__kind": "uint16", "input__range": "0:12000", "input__channels": 4,
+        "output__kind": "float", "output__channels": 1,
     }  # fmt: skip
     network = {"num_downs": 2, "base_width": 16, "norm": "none", "dropout_rate": 0.0}
     options = {f"data__{key}": value for key, value in data.items()}
@@ -113,8 +114,8 @@ def test_translated_files_are_of_the_outputs_own_kind(folder, workdir, tmp_path)
 def test_the_measured_range_is_kept_with_the_run(folder, workdir, capsys):
     stored = Translator.from_workdir(workdir).config.data
     values = np.concatenate([formats.read(path).pixels for path in sorted((folder / "train" / "B").iterdir())])
-    assert stored.range_b == f"{float(values.min())!r}:{float(values.max())!r}"
-    assert stored.range_a == "0:12000"
+    assert stored.output.range == f"{float(values.min())!r}:{float(values.max())!r}"
+    assert stored.input.range == "0:12000"
     train(experiment(folder), workdir)  # the same command: the measured range is no other one
     assert "nothing to do" in capsys.readouterr().out
     train(experiment(folder, num_steps=801), workdir)
@@ -141,6 +142,6 @@ def test_a_file_of_another_kind_is_named_before_training(folder, tmp_path):
             load(config)
     finally:
         bad.write_bytes(good)
-    config = experiment(folder, data__kind_a="uint8", data__range_a="")
-    with pytest.raises(Exception, match=r"A.00\.tif has 16 bits \(uint16\), .* set config\.data\.kind_a .*uint16"):
+    config = experiment(folder, data__input__kind="uint8", data__input__range="")
+    with pytest.raises(Exception, match=r"A.00\.tif has 16 bits \(uint16\), .* set config\.data\.input\.kind .*uint16"):
         load(config)

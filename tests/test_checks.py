@@ -62,18 +62,21 @@ def test_every_fault_is_found_and_the_first_is_raised(root):
 def test_depths_are_judged_by_side(root):
     for i in range(3):
         save(root / "train" / "A" / f"{i}.png", noise(16, 20, dtype=np.uint16))
-    wide = {"kind_a": "uint16", "channels_a": 1}
+    wide = {"input__kind": "uint16", "input__channels": 1}
     assert look(root, **wide).faults == []
     assert [fault[:16] for fault in told(look(root))] == ["A/0.png has 16 b", "A/1.png has 16 b", "A/2.png has 16 b"]
-    assert "set config.data.kind_a or kind_b to uint16" in told(look(root))[0]
-    swapped = look(root, direction="BtoA", kind_b="uint16", channels_b=1)
+    assert "set config.data.input.kind or output.kind to uint16" in told(look(root))[0]
+    swapped = look(root, direction="BtoA", output__kind="uint16", output__channels=1)
     assert swapped.faults == []
 
 
 def test_transparency_may_be_a_channel(root):
     save(root / "train" / "A" / "1.png", noise(16, 20, 4))
     assert len(look(root).faults) == 1
-    assert [fault[:19] for fault in told(look(root, channels_a=4))] == ["A/0.png has 3 chann", "A/2.png has 3 chann"]
+    assert [fault[:19] for fault in told(look(root, input__channels=4))] == [
+        "A/0.png has 3 chann",
+        "A/2.png has 3 chann",
+    ]
 
 
 def test_numbers_that_are_not_finite(root, monkeypatch):
@@ -83,7 +86,7 @@ def test_numbers_that_are_not_finite(root, monkeypatch):
         pixels = noise(16, 20, 2, dtype=np.float32)
         pixels[3, 4, 1] = [0, np.nan, -np.inf][i]
         save(root / "train" / "A" / f"{i}.tif", pixels)
-    floats = {"kind_a": "float", "channels_a": 2}
+    floats = {"input__kind": "float", "input__channels": 2}
     message = "holds numbers that are not finite (NaN or infinite); replace them or remove it"
     assert told(look(root, **floats)) == [f"A/{i}.tif {message}" for i in (1, 2)]
     monkeypatch.setattr("p2p_jax.data.files.DECODE_AT_MOST", 5)
@@ -121,10 +124,12 @@ def test_halves_are_half_as_wide(tmp_path):
 
 def test_photographs_need_not_be_what_is_made_of_them(tmp_path):
     save(tmp_path / "train" / "x.png", noise(16, 20, 3))
-    found = look(tmp_path, source="photos", kind_a="lab_l", channels_a=1, kind_b="lab_ab", channels_b=2)
+    found = look(
+        tmp_path, source="photos", input__kind="lab_l", input__channels=1, output__kind="lab_ab", output__channels=2
+    )
     assert found.faults == [] and len(found.headers) == 1
-    assert look(tmp_path, source="photos", kind_a="float", channels_a=7).faults == []
-    assert "but this side takes 7" in told(look(tmp_path, source="photos", channels_b=7))[0]
+    assert look(tmp_path, source="photos", input__kind="float", input__channels=7).faults == []
+    assert "but this side takes 7" in told(look(tmp_path, source="photos", output__channels=7))[0]
 
 
 def test_labels_may_be_indices(tmp_path):
@@ -132,6 +137,6 @@ def test_labels_may_be_indices(tmp_path):
     for side in "AB":
         (tmp_path / f"train{side}").mkdir()
         indices.save(tmp_path / f"train{side}" / "x.bmp")
-    found = told(look(tmp_path, kind_a="labels", channels_a=8))
+    found = told(look(tmp_path, input__kind="labels", input__channels=8))
     assert len(found) == 1
     assert found[0].startswith("trainB/x.bmp has a palette that would not be read rightly (mode P); convert it")

@@ -17,6 +17,7 @@ from p2p_jax.config import (
     completing,
     differences,
     find,
+    flat,
     from_json,
     load,
     load_with_overrides,
@@ -151,18 +152,19 @@ def test_an_incomplete_config_is_overridden_in_every_section(tmp_path):
     }
     config = load_with_overrides(str(file), [f"--config.{name}={value}" for name, value in options.items()])
     for name, value in options.items():
-        section, _, key = name.rpartition(".")
-        assert (config[section] if section else config)[key] == value
+        assert flat(config)[name] == value
     assert config.loss.gan == "vanilla"
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_a_value_of_another_type_is_refused(option):
     """For every option of the table; in silence "no" would mirror, and "off" would keep dropout on."""
-    section, _, key = option.name.rpartition(".")
     for value in ("three" if option.type is not str else 3, None, [1]):
+        given = value
+        for key in reversed(option.name.split(".")):
+            given = {key: given}
         with pytest.raises(InputError, match=rf"config\.{option.name} is {re.escape(repr(value))}; "):
-            complete({section: {key: value}} if section else {key: value})
+            complete(given)
 
 
 @pytest.mark.parametrize(
@@ -176,24 +178,30 @@ def test_a_value_of_another_type_is_refused(option):
         ({"data": {"crop_size": 64.0}}, "config.data.crop_size is 64.0"),
         ({"data": {"direction": "BtoC"}}, "choose AtoB or BtoA"),
         ({"data": {"crop_size": 300}}, "crop must fit"),
-        ({"data": {"channels_a": 0}}, "channels_a is 0; it must be a whole number in"),
-        ({"data": {"kind_a": "uint32"}}, "kind_a is 'uint32'; choose uint8, uint16, int16, float, labels"),
-        ({"data": {"kind_b": "lab_ab"}}, "channels_b is 3; it must be 2, as lab_ab need"),
-        ({"data": {"kind_a": "labels", "palette_a": "cityscapes"}}, "channels_a is 3; it must be 19"),
-        ({"data": {"palette_a": "cityscapes"}}, "palette_a is for labels; config.data.kind_a is uint8"),
-        ({"data": {"range_a": "0-255"}}, "write LOW:HIGH, such as 0:4095"),
-        ({"data": {"range_a": (0, 4095)}}, r"range_a is \(0, 4095\); it must be text"),
+        ({"data": {"input": {"channels": 0}}}, "input.channels is 0; it must be a whole number in"),
+        ({"data": {"input": {"kind": "uint32"}}}, "input.kind is 'uint32'; choose uint8, uint16, int16, float, labels"),
+        ({"data": {"output": {"kind": "lab_ab"}}}, "output.channels is 3; it must be 2, as lab_ab need"),
+        ({"data": {"input": {"kind": "labels", "palette": "cityscapes"}}}, "input.channels is 3; it must be 19"),
+        (
+            {"data": {"input": {"palette": "cityscapes"}}},
+            "input.palette is for labels; config.data.input.kind is uint8",
+        ),
+        ({"data": {"input": {"range": "0-255"}}}, "write LOW:HIGH, such as 0:4095"),
+        ({"data": {"input": {"range": (0, 4095)}}}, r"input.range is \(0, 4095\); it must be text"),
         ({"augment": {"scale_jitter": 0.1}, "data": {"preprocess": "none"}}, "scale_jitter needs a crop"),
         ({"task": {"sigma": 2.0}}, "config.task has sigma but no input"),
-        ({"data": {"range_a": "5:5"}}, "5 is not less than 5"),
-        ({"data": {"range_a": "0:1,0:2"}}, "has 2 ranges for 3 channels"),
-        ({"data": {"kind_a": "lab_l", "channels_a": 1, "range_a": "0:1"}}, "lab_l have a range of their own"),
+        ({"data": {"input": {"range": "5:5"}}}, "5 is not less than 5"),
+        ({"data": {"input": {"range": "0:1,0:2"}}}, "has 2 ranges for 3 channels"),
+        ({"data": {"input": {"kind": "lab_l", "channels": 1, "range": "0:1"}}}, "lab_l have a range of their own"),
         ({"data": {"preprocess": "resize"}}, "choose resize_and_crop, crop, scale_width_and_crop, scale_width or none"),
         ({"data": {"crop_width": 300}}, "crop must fit"),
         ({"data": {"crop_width": -1}}, "crop_width is -1; it must be a whole number in"),
         ({"data": {"crop_width": 128}, "augment": {"quarter_turns": True}}, "needs square crops"),
         ({"augment": {"scale_jitter": 1.0}}, r"must be a number in \[0, 1\)"),
-        ({"augment": {"photometric": 0.1}, "data": {"kind_a": "labels"}}, "needs a numeric input; this one is labels"),
+        (
+            {"augment": {"photometric": 0.1}, "data": {"input": {"kind": "labels"}}},
+            "needs a numeric input; this one is labels",
+        ),
         ({"seed": True}, "config.seed is True; it must be a whole number"),
         ({"num_samples": 100_000}, r"num_samples is 100000; it must be a whole number in \[1, 256\]"),
         ({"schedule": {"decay_over": 0}}, "decay_over is 0; it must be a whole number of at least 1"),
@@ -329,8 +337,8 @@ def test_own_objective_from_a_file_outside_the_library(tmp_path, monkeypatch):
 def test_a_palette_file_is_kept_in_the_config_itself(tmp_path):
     file = tmp_path / "palette.json"
     file.write_text('{"wall": [255, 0, 0], "door": [0, 16, 255], "void": [[0, 0, 0]]}')
-    config = complete({"data": {"kind_a": "labels", "channels_a": 2, "palette_a": str(file)}})
+    config = complete({"data": {"input": {"kind": "labels", "channels": 2, "palette": str(file)}}})
     file.unlink()
-    palette = find_palette(from_json(to_json(config)).data.palette_a)
+    palette = find_palette(from_json(to_json(config)).data.input.palette)
     assert (palette.names, palette.void.tolist()) == (("wall", "door"), [[0, 0, 0]])
     assert palette.colors.tolist() == [[255, 0, 0], [0, 16, 255]]

@@ -117,7 +117,7 @@ def test_a_pair_becomes_a_cyclegan_and_comes_back(tmp_path, capsys):
     assert "gen_ab ResNet(num_blocks=6" in capsys.readouterr().out
     config = read_config(tmp_path / "run")
     assert config.objective == "p2p_jax:cyclegan" and config.inference.dropout is False
-    assert (config.data.channels_a, config.data.channels_b, config.data.source) == (3, 1, "unpaired")
+    assert (config.data.input.channels, config.data.output.channels, config.data.source) == (3, 1, "unpaired")
     there = Translator.from_workdir(tmp_path / "run")(inputs(3))
     assert_close(there, apply(networks["G_A"], inputs(3)))
     back = Translator.from_workdir(tmp_path / "run", direction="BtoA")(inputs(1))

@@ -104,7 +104,7 @@ def test_downloads_once_and_keeps_the_bytes(server):
 
 
 def test_stream_of_a_set_with_a_grayscale_image(server, capsys):
-    data = load(config_of(data__channels_b=1))
+    data = load(config_of(data__output__channels=1))
     assert "3 + 4 unpaired images in train, 2 + 1 in test" in capsys.readouterr().out
     batch = next(data.train(0))
     assert batch["real_a"].shape == (4, 16, 16, 3) and batch["real_b"].shape == (4, 16, 16, 1)

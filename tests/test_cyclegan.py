@@ -28,7 +28,7 @@ VARIANTS = {
         "dtype": "bfloat16",
     },
     "gray to colour, resized, zeros, remat, no discriminators, no pool": {
-        "data__channels_a": 1,
+        "data__input__channels": 1,
         "generator__num_blocks": 0,
         "generator__upsampling": "resize",
         "generator__padding": "zero",
@@ -235,7 +235,10 @@ def test_state_looks_the_same_on_any_number_of_devices():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__channels_a": 1}, r"data.channels_a is 1 and data.channels_b is 3: set loss.lambda_identity=0."),
+        (
+            {"data__input__channels": 1},
+            r"data.input.channels is 1 and data.output.channels is 3: set loss.lambda_identity=0.",
+        ),
         ({"loss__lambda_L1": 1.0}, r"unknown option config.loss.lambda_L1"),
         ({"loss__lambda_cycel": 1.0}, r"did you mean loss.lambda_cycle\?"),
         ({"loss__cycle": "sideways"}, "choose both, forward or backward"),

@@ -132,7 +132,7 @@ def test_gray_and_colour_are_converted_per_side(tmp_path, stored_mode, channels)
         write_pairs(tmp_path / split, 1)
         path = tmp_path / split / "000.png"
         Image.open(path).convert(stored_mode).save(path)
-    config = pairs_config(tmp_path, data__channels_a=channels, data__channels_b=3)
+    config = pairs_config(tmp_path, data__input__channels=channels, data__output__channels=3)
     batch = next(load(config).validation(1))
     assert batch["real_a"].shape[-1] == channels
     assert batch["real_b"].shape[-1] == 3

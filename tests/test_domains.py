@@ -12,7 +12,7 @@ from support.configs import small_config
 def domain(kind, channels=1, **options):
     """Return the domain of real_a that a config describes."""
     given = {"kind": kind, "channels": channels} | options
-    return of_config(small_config(**{f"data__{key}_a": value for key, value in given.items()}).data)[0]
+    return of_config(small_config(**{f"data__input__{key}": value for key, value in given.items()}).data)[0]
 
 
 def every_value(kind):
@@ -115,8 +115,8 @@ def test_lab_of_photographs():
 def test_files_of_other_kinds_are_told_from_what_is_declared():
     assert domain("uint8", 3).fault(np.dtype(np.uint8), 1, False) is None
     assert domain("uint8", 3).fault(np.dtype(np.uint8), 1, True) is None
-    assert "kind_a or kind_b to uint16" in domain("uint8", 3).fault(np.dtype(np.uint16), 3, False)
-    assert "kind_b to float" in domain("uint16", 1).fault(np.dtype(np.float64), 1, False)
+    assert "input.kind or output.kind to uint16" in domain("uint8", 3).fault(np.dtype(np.uint16), 3, False)
+    assert "output.kind to float" in domain("uint16", 1).fault(np.dtype(np.float64), 1, False)
     assert "has 4 channels, but this side takes 3" in domain("uint8", 3).fault(np.dtype(np.uint8), 4, False)
     assert "has 3 channels, but this side takes 1" in domain("float", 1).fault(np.dtype(np.float32), 3, False)
     assert domain("float", 4).fault(np.dtype(np.uint16), 4, False) is None
@@ -166,7 +166,12 @@ def test_what_is_measured():
 
 
 def test_sides_of_files_come_before_the_direction():
-    options = {"data__kind_a": "uint16", "data__channels_a": 4, "data__kind_b": "labels", "data__channels_b": 5}
+    options = {
+        "data__input__kind": "uint16",
+        "data__input__channels": 4,
+        "data__output__kind": "labels",
+        "data__output__channels": 5,
+    }
     data = small_config(data__direction="BtoA", **options).data
     assert [d.kind for d in of_config(data)] == ["uint16", "labels"]
     assert [d.kind for d in of_files(data)] == ["labels", "uint16"]
@@ -176,12 +181,12 @@ def test_sides_of_files_come_before_the_direction():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "uint32"}, "kind_a is 'uint32'; choose uint8"),
-        ({"kind": "lab_l", "channels": 3}, "channels_a is 3; it must be 1, as lab_l need"),
+        ({"kind": "uint32"}, "input.kind is 'uint32'; choose uint8"),
+        ({"kind": "lab_l", "channels": 3}, "input.channels is 3; it must be 1, as lab_l need"),
         ({"kind": "labels", "channels": 1}, "labels are of 2 to 255 classes"),
         ({"kind": "labels", "channels": 3, "palette": "cmp_facades"}, "it must be 12, as labels need"),
         ({"kind": "uint8", "channels": 0}, "a whole number in"),
-        ({"kind": "uint8", "palette": "cmp_facades"}, "palette_a is for labels; config.data.kind_a is uint8"),
+        ({"kind": "uint8", "palette": "cmp_facades"}, "input.palette is for labels; config.data.input.kind is uint8"),
         ({"kind": "lab_l", "range": "0:50"}, "lab_l have a range of their own"),
         ({"kind": "float", "range": "5"}, "write LOW:HIGH"),
         ({"kind": "float", "range": "5:1"}, "5 is not less than 1"),

@@ -15,7 +15,7 @@ from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
 from p2p_jax.images import pictures
 from p2p_jax.images.palettes import CMP_FACADES, nearest_labels
-from p2p_jax.training.checkpoint import read_config
+from p2p_jax.training.checkpoint import read_filled_in
 from support.comparers import same_pixels
 from support.configs import small_config, small_cyclegan_config
 from support.images import noise, save, to_uint8
@@ -103,7 +103,7 @@ def test_the_images_of_translate_and_of_the_sample_grid(run, pairs, tmp_path):
 
 def test_labels_at_their_own_resolution(run, pairs):
     """The labels of a 32-pixel file are 32 pixels wide, whatever the network sees; they are in its right half."""
-    opened = load_split(read_config(run), "test")
+    opened = load_split(read_filled_in(run), "test")
     labels, photo = opened.original(0, 1), opened.original(1, 1)
     stored = np.asarray(Image.open(pairs / "test" / "house_1.png"))
     assert np.array_equal(labels, stored[:, 32:]) and np.array_equal(photo, stored[:, :32])
@@ -114,7 +114,7 @@ def test_fcn_score(run):
     fcn = results["set_metrics"]["FCN score [sees_blue]"]
     assert 0 <= fcn["pixel_accuracy"] < 1 and fcn["count"] == 3
     # By hand: the real photographs at 16 pixels, enlarged to 32, against the labels of 32.
-    opened, right, total = load_split(read_config(run), "test"), 0, 0
+    opened, right, total = load_split(read_filled_in(run), "test"), 0, 0
     (batch,) = opened.batches(3)
     for i in range(3):
         photo = Image.fromarray(to_uint8(batch["real_b"][i])).resize((32, 32), Image.Resampling.BILINEAR)
@@ -177,7 +177,7 @@ def test_what_the_command_writes(run, capsys):
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [f"house_{i}.png" for i in range(5)]
     assert [float(row["psnr"]) for row in rows] == [row["psnr"] for row in results["images"]]
-    assert results["config"] == json.loads((run / "config.json").read_text())
+    assert results["config"] == read_filled_in(run).to_dict()
     assert results["checkpoint_id"] == Translator.from_workdir(run).checkpoint_id
     page = (folder / "report.html").read_text()
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")

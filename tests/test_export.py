@@ -171,10 +171,11 @@ def test_what_a_file_says_of_itself(files):
     ("data", "dtypes"),
     [
         ({}, (np.uint8, np.uint8)),
-        ({"kind_a": "uint16", "kind_b": "int16", "range_b": "-1000:3000"}, (np.uint16, np.int16)),
-        ({"kind_a": "float", "range_a": "0:2", "kind_b": "float", "range_b": "-5:5", "channels_b": 1},
+        ({"input": {"kind": "uint16"}, "output": {"kind": "int16", "range": "-1000:3000"}}, (np.uint16, np.int16)),
+        ({"input": {"kind": "float", "range": "0:2"}, "output": {"kind": "float", "range": "-5:5", "channels": 1}},
          (np.float32, np.float32)),
-        ({"kind_a": "uint8", "range_a": "0:100", "kind_b": "uint8", "range_b": "0:10"}, (np.uint8, np.uint8)),
+        ({"input": {"kind": "uint8", "range": "0:100"}, "output": {"kind": "uint8", "range": "0:10"}},
+         (np.uint8, np.uint8)),
     ],
 )  # fmt: skip
 def test_values_in_and_out(tmp_path, data, dtypes):
@@ -204,7 +205,7 @@ def test_bytes_in_and_out_in_onnx(small_run, tmp_path):
 
 
 def test_labels_are_no_numbers(tmp_path):
-    data = {"kind_a": "labels", "channels_a": 5, "direction": "AtoB"}
+    data = {"input": {"kind": "labels", "channels": 5}, "direction": "AtoB"}
     workdir = save_run(tmp_path / "run", {"data": data})
     with pytest.raises(InputError, match="`pixels`: the run takes labels.*leave `pixels` out"):
         export(workdir, "stablehlo", tmp_path / "f", pixels=True)
@@ -417,7 +418,7 @@ def test_flattened_functions_are_the_same():
 
 def test_every_channel_is_held_to_its_own_range(tmp_path, monkeypatch):
     """300 of 4,000 are too much in one channel, whatever one of 10 is in another."""
-    data = {"kind_b": "int16", "range_b": "0:10,0:10,-1000:3000"}
+    data = {"output": {"kind": "int16", "range": "0:10,0:10,-1000:3000"}}
     workdir, loaded = save_run(tmp_path / "run", {"data": data}), exporting.stablehlo.load
 
     def load_changed(path):

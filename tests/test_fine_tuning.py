@@ -195,7 +195,7 @@ def test_with_the_other_direction_the_other_generator_is_taken(cyclegan_run, pix
 
 
 def test_other_channels_start_their_layers_afresh(pix2pix_run, capsys):
-    config = small_config(data__channels_a=1, param_dtype="bfloat16")
+    config = small_config(data__input__channels=1, param_dtype="bfloat16")
     fresh, saved = fresh_state(config), state_of(pix2pix_run, 4)
     state = take_weights(find_source(str(pix2pix_run), pix2pix_run / "new"), fresh, config)
     for player, first in (("generator", "down_1"), ("discriminator", "conv_1")):

@@ -24,7 +24,7 @@ from support.runs import run_command
 REAL = Path(os.environ.get("P2P_JAX_TEST_DATA", "")) / "facades"
 COUNTS = {"train": 8, "val": 4}
 FOLDERS = ["source=folders", "crop_size=16", "load_size=18"]
-FLOATS = [*FOLDERS, "kind_a=float", "channels_a=2", "direction=AtoB"]
+FLOATS = [*FOLDERS, "input.kind=float", "input.channels=2", "direction=AtoB"]
 
 
 @pytest.fixture(scope="module")
@@ -240,23 +240,23 @@ def inspection_of(a, b, tmp_path, **changes):
 SUGGESTIONS = {
     "12 of 16 bits": (
         noise(6, 20, 20, 1, low=0, high=4000, dtype=np.uint16),
-        {"kind_a": "uint16", "channels_a": 1},
-        "--config.data.range_a=0:4095",
+        {"input__kind": "uint16", "input__channels": 1},
+        "--config.data.input.range=0:4095",
     ),
     "part of a float range": (
         noise(6, 20, 20, 1, low=-3, high=12, dtype=np.float32),
-        {"kind_a": "float", "channels_a": 1, "range_a": "-100:100"},
-        "--config.data.range_a=-3:12",
+        {"input__kind": "float", "input__channels": 1, "input__range": "-100:100"},
+        "--config.data.input.range=-3:12",
     ),
     "16 bits": (
         noise(6, 20, 20, 4, low=0, high=4000, dtype=np.uint16),
         {},
-        "--config.data.kind_a=uint16 --config.data.channels_a=4",
+        "--config.data.input.kind=uint16 --config.data.input.channels=4",
     ),
     "classes": (
         noise(6, 20, 20, 1, low=0, high=5),
-        {"channels_a": 1},
-        "--config.data.kind_a=labels --config.data.channels_a=5",
+        {"input__channels": 1},
+        "--config.data.input.kind=labels --config.data.input.channels=5",
     ),
     "large": (noise(6, 64, 64, 3, low=0, high=256), {}, "--config.data.preprocess=crop"),
     "wide": (
@@ -282,14 +282,20 @@ def test_labels_as_output_are_wondered_at(clean):
     assert len(found) == 1
     assert found[0].startswith("B, which is to be made of A, looks like label maps") and "direction=BtoA" in found[0]
     with config.unlocked():
-        config.data.kind_b = "label_colors"
+        config.data.output.kind = "label_colors"
     assert inspection.inspect(config).suggestions == []
 
 
 def test_values_beyond_what_is_declared(tmp_path):
     a = noise(6, 20, 20, 1, low=0, high=1000, dtype=np.uint16)
     b = noise(6, 20, 20, 1, low=0, high=6)
-    changes = {"kind_a": "uint16", "channels_a": 1, "range_a": "0:900", "kind_b": "labels", "channels_b": 4}
+    changes = {
+        "input__kind": "uint16",
+        "input__channels": 1,
+        "input__range": "0:900",
+        "output__kind": "labels",
+        "output__channels": 4,
+    }
     warnings = inspection_of(a, b, tmp_path, **changes).warnings
     shares = [(a > 900).mean(), (b >= 4).mean()]
     assert warnings[0] == f"{shares[0]:.2%} of the values of A in train lie beyond the declared range and are cut off"

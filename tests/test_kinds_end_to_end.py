@@ -12,7 +12,7 @@ from p2p_jax.data.toy.facades import render
 from p2p_jax.evaluation import evaluate
 from p2p_jax.images import formats, lab
 from p2p_jax.images.palettes import CMP_FACADES, PIX2PIX_FACADES, to_hex, true_labels
-from p2p_jax.training.checkpoint import read_config
+from p2p_jax.training.checkpoint import read_filled_in
 from support.configs import small_config, small_cyclegan_config
 from support.runs import translate_files
 
@@ -58,15 +58,15 @@ def translated(workdir, source, target, *flags):
     return [formats.read(path) for path in sorted(target.iterdir())]
 
 
-LABELS = {"data__source": "folders", "data__kind_a": "labels", "data__channels_a": 12}
+LABELS = {"data__source": "folders", "data__input__kind": "labels", "data__input__channels": 12}
 
 
 def test_paletted_labels_to_photographs(folder, tmp_path):
     options = {"num_steps": 200, "log_every": 100, "eval_every": 200, "sample_every": 200, "checkpoint_every": 200}
     options |= {"loss__lambda_gan": 0.0, "optimizer__learning_rate": 2e-3, "generator__base_width": 8}
     train(experiment(folder / "pairs", **LABELS, **options), tmp_path / "run")
-    stored = read_config(tmp_path / "run").data
-    assert stored.palette_a == to_hex(CMP_FACADES.colors)  # found in the files
+    stored = read_filled_in(tmp_path / "run").data
+    assert stored.input.palette == to_hex(CMP_FACADES.colors)  # found in the files
 
     assert 0 < evaluate(tmp_path / "run", metrics=[])["metrics"]["l1"]["mean"] < 0.25
     found = Translator.from_workdir(tmp_path / "run")
@@ -88,8 +88,8 @@ def test_paletted_labels_to_photographs(folder, tmp_path):
 
 
 def test_photographs_to_paletted_labels(folder, tmp_path):
-    train(experiment(folder / "pairs", data__direction="BtoA", data__source="folders", data__kind_b="labels",
-                    data__channels_b=12), tmp_path / "run")  # fmt: skip
+    train(experiment(folder / "pairs", data__direction="BtoA", data__source="folders", data__output__kind="labels",
+                    data__output__channels=12), tmp_path / "run")  # fmt: skip
     made = translated(tmp_path / "run", folder / "photos" / "val", tmp_path / "out")
     np.testing.assert_array_equal(made[0].palette, CMP_FACADES.colors)
     assert (made[0].pixels.dtype, made[0].pixels.shape) == (np.uint8, (SIZE, SIZE, 1))
@@ -166,7 +166,12 @@ def test_without_pairs_the_domains_differ_too(folder, tmp_path):
             formats.write(tmp_path / "data" / f"{split}A" / path.name, photo)
             gray = photo.mean(-1, keepdims=True) * 16
             formats.write(tmp_path / "data" / f"{split}B" / f"{path.stem}.tif", gray.astype(np.uint16))
-    options = {"data__source": "unpaired", "data__kind_b": "uint16", "data__channels_b": 1, "data__range_b": "0:4095"}
+    options = {
+        "data__source": "unpaired",
+        "data__output__kind": "uint16",
+        "data__output__channels": 1,
+        "data__output__range": "0:4095",
+    }
     options |= {"loss__lambda_identity": 0.0}
     train(experiment(tmp_path / "data", small_cyclegan_config, **options), tmp_path / "run")
     there = translated(tmp_path / "run", tmp_path / "data" / "valA", tmp_path / "there")

@@ -81,7 +81,9 @@ def test_colours_are_shown_with_the_lightness_of_their_row():
 
 
 def test_the_log_shows_what_the_config_describes(tmp_path):
-    config = small_config(data__kind_b="labels", data__channels_b=2, data__palette_b="#ff0000,#00ff00")
+    config = small_config(
+        data__output__kind="labels", data__output__channels=2, data__output__palette="#ff0000,#00ff00"
+    )
     log = Log(tmp_path, ["train/a"], 0, config)
     labels = np.array([1, -1], np.float32) * np.ones((1, 8, 8, 1), np.float32)
     log.samples(3, {"input": np.zeros((1, 8, 8, 3), np.float32), "output": labels})

@@ -56,7 +56,7 @@ VARIANTS = {  # changes of the published objective -> what they change in its st
         0,
     ),
     "gray to colour": (
-        {"data__channels_a": 1},
+        {"data__input__channels": 1},
         lambda state: (kernels(state, "generator")["down_1"], kernels(state, "discriminator")["conv_1"]),
         ((4, 4, 1, 4), (4, 4, 4, 4)),
     ),

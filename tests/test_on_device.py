@@ -131,7 +131,7 @@ def test_what_needs_the_stream_is_refused(options, reason):
 
 def test_what_does_not_fit_is_refused_with_the_arithmetic(monkeypatch):
     source = from_arrays(PHOTOS, KINDS["float"].raw[:5])
-    config = config_of(kind_b="float", channels_b=5, range_b="0:1")
+    config = config_of(output__kind="float", output__channels=5, output__range="0:1")
     size = 5 * 18 * 18 * (3 + 4 * 5)
     devices = [SimpleNamespace(memory_stats=lambda: {"bytes_limit": 2 * size - 2})]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
@@ -171,7 +171,7 @@ config = complete({
     "num_samples": 2, "generator": {"num_downs": 3, "base_width": 4},
     "discriminator": {"receptive_field": 16, "base_width": 4},
     "data": {"source": "side_by_side", "dir": sys.argv[1], "load_size": 18, "crop_size": 16, "resident": True,
-             "kind_a": "uint8", "range_a": "measured"},
+             "input__kind": "uint8", "input__range": "measured"},
 })
 state = train(config, sys.argv[2])
 assert int(state["step"]) == 2

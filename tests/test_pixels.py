@@ -15,8 +15,8 @@ from PIL import Image
 
 from p2p_jax import Translator
 from p2p_jax import data as stream
+from p2p_jax.config import with_facts
 from p2p_jax.data import Source, from_arrays, make_source, on_device, unpaired_from_arrays
-from p2p_jax.data.opening import with_facts
 from p2p_jax.data.stream.sources import loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
@@ -52,7 +52,7 @@ def as_stored(folder, name, **options):
     """Return a config that takes the images of a kind as they are."""
     sizes = {"preprocess": "none", "load_size": SIDE, "crop_size": SIDE}
     return data_config(
-        source="folders", dir=str(folder), kind_a=KINDS[name].kind, **sizes | KINDS[name].options | options
+        source="folders", dir=str(folder), input__kind=KINDS[name].kind, **sizes | KINDS[name].options | options
     )
 
 
@@ -72,7 +72,7 @@ def look(config):
 
 def seen_by_a_translator(folder, config, name):
     """Return what a translator shows its network of the files of validation."""
-    shown = {"kind_b": "float", "channels_b": config.data.channels_a, "range_b": "-1:1"}
+    shown = {"output": {"kind": "float", "channels": config.data.input.channels, "range": "-1:1"}}
     run = write_run(folder / "run", look_config(changed(config, **shown)), {"step": np.int32(1)}, 1)
     translator = Translator.from_workdir(run)
     return translator(np.stack([formats.read(x).pixels for x in sorted((folder / "val" / "A").iterdir())]))
@@ -127,7 +127,7 @@ def test_networks_see_what_files_store(tmp_path, name):
 def test_resized_cropped_and_mirrored_images_of_every_kind(name, direction, capsys):
     needs(name)
     pair = (KINDS[name].raw, PHOTOS) if direction == "AtoB" else (PHOTOS, KINDS[name].raw)
-    options = {"load_size": 18, "flip": True, "direction": direction, "kind_a": KINDS[name].kind}
+    options = {"load_size": 18, "flip": True, "direction": direction, "input__kind": KINDS[name].kind}
     assert_same_in_every_way(data_config(**options | KINDS[name].options), from_arrays(*pair), capsys=capsys)
 
 
@@ -135,7 +135,7 @@ def test_resized_cropped_and_mirrored_images_of_every_kind(name, direction, caps
 def test_unpaired_sides_have_their_own_lengths_sizes_and_kinds(direction, capsys):
     a, b = KINDS["int16"].raw, PHOTOS[:3, :17, :13]
     pair = (a, b) if direction == "AtoB" else (b, a)
-    config = data_config(kind_a="int16", channels_a=1, direction=direction, load_size=18, flip=True)
+    config = data_config(input__kind="int16", input__channels=1, direction=direction, load_size=18, flip=True)
     data = assert_same_in_every_way(config, unpaired_from_arrays(*pair), capsys=capsys)
     assert (data.num_train, data.num_val) == (COUNT, COUNT)
 
@@ -188,7 +188,7 @@ def test_gray_and_colour_are_converted_alike(tmp_path, mode, channels):
     image = np.tile(np.array([[0, 138, 171], [0, 172, 224]], np.uint8), (8, 8, 1)).reshape(8, 16, 3)
     for split in ("train", "val"):
         Image.fromarray(np.tile(image, (2, 2, 1))).convert(mode).save(tmp_path / split / "9.png")
-    config = data_config(source="side_by_side", dir=str(tmp_path), channels_a=channels, flip=True)
+    config = data_config(source="side_by_side", dir=str(tmp_path), input__channels=channels, flip=True)
     assert_same_in_every_way(config, split="val")
 
 
@@ -220,7 +220,13 @@ def test_labels_in_files_of_any_size(tmp_path):
     for split, side in itertools.product(("train", "val"), "AB"):
         for i in range(4):
             save(tmp_path / split / side / f"{i}.png", PHOTOS[i, : 17 + i, :, 0] % 3)
-    options = {"source": "folders", "dir": str(tmp_path), "preprocess": "crop", "kind_a": "labels", "channels_a": 3}
+    options = {
+        "source": "folders",
+        "dir": str(tmp_path),
+        "preprocess": "crop",
+        "input__kind": "labels",
+        "input__channels": 3,
+    }
     assert_same_in_every_way(data_config(**options), split="val")
 
 
@@ -276,7 +282,11 @@ def test_sources_load_what_they_read(tmp_path, source):
         (tmp_path / "train.csv").write_text("a,b\n" + rows)
     if source == "side_by_side":
         write_halves(tmp_path, [(16, 16)] * 3, "P")
-    kinds = dict(kind_a="uint16", channels_a=1, kind_b="uint16", channels_b=1) if source == "16 bits" else {}
+    kinds = (
+        dict(input__kind="uint16", input__channels=1, output__kind="uint16", output__channels=1)
+        if source == "16 bits"
+        else {}
+    )
     name = "folders" if source == "16 bits" else source
     made = make_source(data_config(source=name, dir=str(tmp_path), **kinds).data, "train")
     for part in made if source == "unpaired" else [made]:

@@ -27,9 +27,9 @@ def stream(config, a, b, **more):
 
 def test_ranges_are_measured_in_the_training_images_of_each_channel(capsys):
     values = np.stack([np.linspace(-3, 9, 256), np.linspace(0.5, 0.75, 256)], axis=-1).reshape(1, 16, 16, 2)
-    data = stream(data_config(kind_b="float", channels_b=2), PHOTOS[:1], values.astype(np.float32))
-    assert data.facts == {"range_b": "-3.0:9.0,0.5:0.75"}
-    assert "values of b in 1 training images: -3.0:9.0,0.5:0.75" in capsys.readouterr().out
+    data = stream(data_config(output__kind="float", output__channels=2), PHOTOS[:1], values.astype(np.float32))
+    assert data.facts == {"input": {}, "output": {"range": "-3.0:9.0,0.5:0.75"}}
+    assert "values of the output in 1 training images: -3.0:9.0,0.5:0.75" in capsys.readouterr().out
     batch = next(data.train(0))["real_b"]
     np.testing.assert_allclose(batch.min((0, 1, 2)), -1, atol=1e-6)
     np.testing.assert_allclose(batch.max((0, 1, 2)), 1, atol=1e-6)
@@ -37,14 +37,14 @@ def test_ranges_are_measured_in_the_training_images_of_each_channel(capsys):
 
 def test_values_beyond_a_given_range_are_cut_off():
     values = np.full((1, 16, 16, 1), 5000, np.uint16)
-    data = stream(data_config(kind_a="uint16", channels_a=1, range_a="0:4095"), values, PHOTOS[:1])
-    assert data.facts == {}
+    data = stream(data_config(input__kind="uint16", input__channels=1, input__range="0:4095"), values, PHOTOS[:1])
+    assert data.facts == {"input": {}, "output": {}}
     assert next(data.train(0))["real_a"].max() == 1
 
 
 def test_direction_takes_the_descriptions_along():
     values = VALUES["uint16"]
-    config = data_config(kind_a="uint8", kind_b="uint16", channels_b=2, direction="BtoA")
+    config = data_config(input__kind="uint8", output__kind="uint16", output__channels=2, direction="BtoA")
     source = from_arrays(values, PHOTOS)
     found = in_order(load(config, train=source, val=source).validation)
     domain_a, domain_b = of_config(config.data)
@@ -54,11 +54,11 @@ def test_direction_takes_the_descriptions_along():
 
 def test_unpaired_sides_differ_in_kind_and_size():
     a, b = VALUES["float"][:, :8, :8], VALUES["int16"]
-    config = data_config(kind_a="float", channels_a=5, kind_b="int16", channels_b=1)
+    config = data_config(input__kind="float", input__channels=5, output__kind="int16", output__channels=1)
     data = load(config, train=unpaired_from_arrays(a, b))
     batch = next(data.train(0))
     assert (batch["real_a"].shape, batch["real_b"].shape) == ((4, 16, 16, 5), (4, 16, 16, 1))
-    assert set(data.facts) == {"range_a", "range_b"}
+    assert {side: list(found) for side, found in data.facts.items()} == {"input": ["range"], "output": ["range"]}
 
 
 def ramps(height, width):
@@ -157,7 +157,7 @@ def test_augmentation_is_a_function_of_seed_and_step():
 def test_labels_are_never_mixed_by_a_change_of_size():
     values, options = VALUES["labels"] % 7, KINDS["labels"].options
     source = from_arrays(values, PHOTOS)
-    config = data_config(kind_a="labels", load_size=21, crop_size=16, **options)
+    config = data_config(input__kind="labels", load_size=21, crop_size=16, **options)
     batch = next(load(config, train=source).train(0))["real_a"]
     assert set(np.unique(batch)) == {-1.0, 1.0}
     np.testing.assert_array_equal((batch == 1).sum(-1), 1)
@@ -190,7 +190,7 @@ def test_photographs_from_a_folder(tmp_path):
         (tmp_path / split).mkdir()
         for i, photo in enumerate(PHOTOS):
             Image.fromarray(photo).save(tmp_path / split / f"{i}.png")
-    options = {"kind_a": "lab_l", "channels_a": 1, "kind_b": "lab_ab", "channels_b": 2}
+    options = {"input__kind": "lab_l", "input__channels": 1, "output__kind": "lab_ab", "output__channels": 2}
     config = data_config(source="photos", dir=str(tmp_path), **options)
     found = in_order(load(config).validation)
     domain_a, domain_b = of_config(config.data)
@@ -208,7 +208,7 @@ def test_tasks_that_do_not_fit_are_named():
     with pytest.raises(InputError, match="has none: use photos"):
         load(data_config(**task), train=unpaired_from_arrays(PHOTOS, PHOTOS))
     with pytest.raises(InputError, match="has 1 channels, but this side takes 4"):
-        load(data_config(channels_a=4, task__input="p2p_jax.images.tasks:canny_edges"), train=source)
+        load(data_config(input__channels=4, task__input="p2p_jax.images.tasks:canny_edges"), train=source)
 
 
 def test_arrays_of_another_kind_than_the_config_says():
@@ -230,8 +230,8 @@ def test_faults_of_a_task_are_told_before_training():
     source = from_arrays(PHOTOS, PHOTOS)
     with pytest.raises(InputError, match="config.task.sigma"):
         load(data_config(task__input="p2p_jax.images.tasks:gaussian_noise", task__sigma=-1.0), train=source)
-    with pytest.raises(InputError, match="so its range cannot be measured; set config.data.range_a"):
-        options = {"kind_a": "float", "task__input": "p2p_jax.images.tasks:centre_hole"}
+    with pytest.raises(InputError, match="so its range cannot be measured; set config.data.input.range"):
+        options = {"input__kind": "float", "task__input": "p2p_jax.images.tasks:centre_hole"}
         load(data_config(**options), train=source)
 
 
@@ -242,7 +242,7 @@ def test_arrays_too_small_for_the_crop_and_names_of_others_are_refused():
         from_arrays(PHOTOS, PHOTOS, ["one"])
     with pytest.raises(InputError, match="labels are one channel of whole numbers"):
         floats = np.zeros((6, 16, 16, 1), np.float32)
-        load(data_config(kind_a="labels", channels_a=4), train=from_arrays(floats, PHOTOS))
+        load(data_config(input__kind="labels", input__channels=4), train=from_arrays(floats, PHOTOS))
 
 
 COLORS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], np.uint8)
@@ -259,9 +259,9 @@ def write_labels(folder, classes):
 def test_all_the_colours_of_files_with_a_palette_are_found(tmp_path):
     classes = noise(6, 16, 16, low=0, high=6)
     write_labels(tmp_path, classes)
-    config = data_config(source="folders", dir=str(tmp_path), kind_a="label_colors")
+    config = data_config(source="folders", dir=str(tmp_path), input__kind="label_colors")
     data = load(config)
-    assert data.facts == {"palette_a": to_hex(COLORS)}
+    assert data.facts == {"input": {"palette": to_hex(COLORS)}, "output": {}}
     np.testing.assert_array_equal(levels(in_order(data.validation)["real_a"]), COLORS[classes])
 
 
@@ -270,14 +270,14 @@ def test_void_colours_are_no_class(tmp_path):
     colors = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)
     classes = noise(6, 16, 16, low=0, high=3)
     source = from_arrays(colors[classes], PHOTOS)
-    config = data_config(kind_a="labels", channels_a=2, palette_a=str(tmp_path / "palette.json"))
+    config = data_config(input__kind="labels", input__channels=2, input__palette=str(tmp_path / "palette.json"))
     found = in_order(load(config, train=source, val=source).validation)["real_a"]
     expected = np.array([(-1, -1), (1, -1), (-1, 1)], np.float32)[classes]
     np.testing.assert_array_equal(found, expected)
 
 
 def test_masks_of_0_and_255_are_two_classes():
-    domain = of_config(data_config(kind_a="labels", channels_a=2).data)[0]
+    domain = of_config(data_config(input__kind="labels", input__channels=2).data)[0]
     np.testing.assert_array_equal(domain.raw(np.array([[[0], [255]], [[1], [7]]], np.uint8))[..., 0], [[0, 1], [1, 7]])
 
 

@@ -59,8 +59,10 @@ def test_what_a_run_leaves_behind(uninterrupted, pairs):
     grid = Image.open(workdir / "samples" / "step_0000004.png")
     assert grid.size == (3 * 16 + 2 * 4, 16 + 2 * 16 + 4)
     stored = json.loads((workdir / "config.json").read_text())
-    assert stored["data"]["num_train"] == 5
-    assert json.loads((workdir / "checkpoints" / "4" / "config" / "metadata").read_text()) == stored
+    facts = json.loads((workdir / "facts.json").read_text())
+    assert (stored["data"]["num_train"], facts["num_train"]) == (0, 5)  # as it was asked for, and as it was found
+    for name, value in {"config": stored, "facts": facts}.items():
+        assert json.loads((workdir / "checkpoints" / "4" / name / "metadata").read_text()) == value
     summary = (workdir / "summary.txt").read_text()
     assert f"Validation over 3 images: l1 {float(rows[-1]['eval/l1']):.4g}" in summary
     assert any((workdir / "tensorboard").iterdir())
@@ -246,9 +248,9 @@ def test_other_data_are_refused(tmp_path):
     config = linear_config(num_steps=1)
     train(config, tmp_path, data=memory_data(config))
     more = linear_config(num_steps=2)
-    with pytest.raises(InputError, match=r"config.data.fingerprint: stored 'noise', now 'other'"):
+    with pytest.raises(InputError, match=r"other images:\n  fingerprint: stored 'noise', now 'other'\n"):
         train(more, tmp_path, data=memory_data(more)._replace(fingerprint="other"))
-    with pytest.raises(InputError, match="num_train is 8, but there are 9"):
+    with pytest.raises(InputError, match="num_train: stored 8, now 9"):
         train(more, tmp_path, data=memory_data(more, num_train=9))
 
 
@@ -407,8 +409,9 @@ def test_resident_data_are_loaded_where_the_config_asks(tmp_path, monkeypatch):
     config = linear_config(num_steps=1, data__resident=True)
     asked = []
 
-    def load(config, *, process_index, process_count):
+    def load(config, *, process_index, process_count, **images):
         asked.append((config.data.resident, process_index, process_count))
+        assert images == {"train": None, "val": None}
         return resident_data(config, memory_data(config))
 
     monkeypatch.setattr(on_device, "load", load)

@@ -68,36 +68,42 @@ def make_run(workdir, matrix, both=False, stored=None, **data):
 @pytest.fixture(scope="module")
 def bands_run(tmp_path_factory):
     """Four bands of uint16 in 0 to 4,000 to metres in -10 to 30: half of the first band less half of the last."""
-    options = {"kind_a": "uint16", "channels_a": 4, "range_a": "0:4000", "kind_b": "float", "channels_b": 1}
+    options = {
+        "input__kind": "uint16",
+        "input__channels": 4,
+        "input__range": "0:4000",
+        "output__kind": "float",
+        "output__channels": 1,
+    }
     workdir = tmp_path_factory.mktemp("runs") / "bands"
-    return make_run(workdir, [[0.5], [0.0], [0.0], [-0.5]], **options, range_b="-10:30")
+    return make_run(workdir, [[0.5], [0.0], [0.0], [-0.5]], **options, output__range="-10:30")
 
 
 @pytest.fixture(scope="module")
 def labels_run(tmp_path_factory):
     """Three classes to gray of 8 bits: black, middle, white."""
-    options = {"kind_a": "labels", "channels_a": 3, "palette_a": RED_GREEN_BLUE, "channels_b": 1}
+    options = {"input__kind": "labels", "input__channels": 3, "input__palette": RED_GREEN_BLUE, "output__channels": 1}
     return make_run(tmp_path_factory.mktemp("runs") / "labels", [[-0.5], [0.0], [0.5]], **options)
 
 
 @pytest.fixture(scope="module")
 def classes_run(tmp_path_factory):
     """RGB to the class of the largest of its channels."""
-    options = {"kind_b": "labels", "channels_b": 3, "palette_b": RED_GREEN_BLUE}
+    options = {"output__kind": "labels", "output__channels": 3, "output__palette": RED_GREEN_BLUE}
     return make_run(tmp_path_factory.mktemp("runs") / "classes", np.eye(3).tolist(), **options)
 
 
 @pytest.fixture(scope="module")
 def deep_run(tmp_path_factory):
     """Gray of 8 bits to the same of 16."""
-    options = {"channels_a": 1, "kind_b": "uint16", "channels_b": 1}
+    options = {"input__channels": 1, "output__kind": "uint16", "output__channels": 1}
     return make_run(tmp_path_factory.mktemp("runs") / "deep", [[1.0]], **options)
 
 
 @pytest.fixture(scope="module")
 def colour_run(tmp_path_factory):
     """L to ab, the brighter the redder; both ways, as CycleGAN has them."""
-    options = {"kind_a": "lab_l", "channels_a": 1, "kind_b": "lab_ab", "channels_b": 2}
+    options = {"input__kind": "lab_l", "input__channels": 1, "output__kind": "lab_ab", "output__channels": 2}
     return make_run(tmp_path_factory.mktemp("runs") / "colour", [[0.4, 0.2]], both=True, **options)
 
 
@@ -202,7 +208,7 @@ def test_lab(colour_run):
 
 
 def test_ranges_that_nobody_measured(tmp_path):
-    workdir = make_run(tmp_path / "run", [[1.0]], kind_a="float", channels_a=1, channels_b=1)
+    workdir = make_run(tmp_path / "run", [[1.0]], input__kind="float", input__channels=1, output__channels=1)
     translator = Translator.from_workdir(workdir)
     image = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8, 1)
     with pytest.raises(InputError, match="ranges of this run's images are not known"):
@@ -285,7 +291,9 @@ def test_files_of_another_kind_are_reported(bands_run, tmp_path, capsys):
 
 
 def test_files_with_holes_in_their_numbers_are_reported(tmp_path, capsys):
-    run = make_run(tmp_path / "run", [[1.0]], kind_a="float", channels_a=1, range_a="0:1", channels_b=1)
+    run = make_run(
+        tmp_path / "run", [[1.0]], input__kind="float", input__channels=1, input__range="0:1", output__channels=1
+    )
     image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)
     formats.write(tmp_path / "in" / "good.tif", image, tags=TAGS)
     formats.write(tmp_path / "in" / "bad.tif", np.where(image > 0.9, np.float32(np.nan), image))
@@ -423,8 +431,20 @@ def measured(tmp_path_factory):
             values = bands(18, 18, seed=i + 10 * (split == "val"))
             formats.write(folder / split / "A" / f"{i}.tif", values)
             formats.write(folder / split / "B" / f"{i}.tif", np.clip(metres(values) + 2, -10, 30).astype(np.float32))
-    options = {"kind_a": "uint16", "channels_a": 4, "range_a": "0:4000", "kind_b": "float", "channels_b": 1}
-    options |= {"range_b": "-10:30", "source": "folders", "dir": str(folder), "preprocess": "crop", "crop_size": 16}
+    options = {
+        "input__kind": "uint16",
+        "input__channels": 4,
+        "input__range": "0:4000",
+        "output__kind": "float",
+        "output__channels": 1,
+    }
+    options |= {
+        "output__range": "-10:30",
+        "source": "folders",
+        "dir": str(folder),
+        "preprocess": "crop",
+        "crop_size": 16,
+    }
     return make_run(folder / "run", [[0.5], [0.0], [0.0], [-0.5]], stored=True, **options), folder
 
 
@@ -451,8 +471,14 @@ def test_labels_are_compared_as_classes(tmp_path):
             classes[: 4 * i] = 255  # which is no class
             save(tmp_path / split / "A" / f"{i}.png", image)
             formats.write(tmp_path / split / "B" / f"{i}.png", classes)
-    options = {"kind_b": "labels", "channels_b": 3, "source": "folders", "dir": str(tmp_path), "preprocess": "none"}
-    run = make_run(tmp_path / "run", np.eye(3).tolist(), stored=True, **options, palette_b=RED_GREEN_BLUE)
+    options = {
+        "output__kind": "labels",
+        "output__channels": 3,
+        "source": "folders",
+        "dir": str(tmp_path),
+        "preprocess": "none",
+    }
+    run = make_run(tmp_path / "run", np.eye(3).tolist(), stored=True, **options, output__palette=RED_GREEN_BLUE)
     found = evaluate_run(run, metrics=["labels"])["set_metrics"]["labels, nearest palette colour"]
     assert found["pixel_accuracy"] == 1 and found["count"] == 2
     with pytest.raises(InputError, match="is not the one of the run's own labels"):

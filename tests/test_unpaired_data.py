@@ -170,7 +170,7 @@ def test_two_folders_without_partners(tmp_path, layout, capsys):
 def test_gray_images_among_colour_ones(tmp_path, channels):
     path = write_sides(tmp_path) / "testB" / "y1.png"
     Image.open(path).convert("L").resize((16, 16)).save(path)
-    config = folder_config(tmp_path, data__channels_a=channels[0], data__channels_b=channels[1])
+    config = folder_config(tmp_path, data__input__channels=channels[0], data__output__channels=channels[1])
     batch = next(load(config).validation(3))
     assert (batch["real_a"].shape[-1], batch["real_b"].shape[-1]) == channels
     gray = np.rint((batch["real_b"][1] + 1) * 127.5)
@@ -246,7 +246,7 @@ def test_duplicates_are_named_by_side(tmp_path, capsys):
 def test_arrays_of_different_shapes(monkeypatch):
     both = unpaired_from_arrays(numbered(3, 1, size=20, channels=1), numbered(2, 5, size=40)[:, :30])
     monkeypatch.setattr("p2p_jax.data.opening.make_source", lambda *_: both)
-    batch = next(load(config_of(data__channels_a=1)).validation(3))
+    batch = next(load(config_of(data__input__channels=1)).validation(3))
     assert {key: image.shape for key, image in batch.items()} == {"real_a": (3, 16, 16, 1), "real_b": (3, 16, 16, 3)}
     assert numbers(batch["real_a"]) == [1, 2, 3] and numbers(batch["real_b"]) == [5, 6, 5]
     with pytest.raises(InputError, match="one is float64"):

@@ -21,8 +21,8 @@ VALUES = [None, "", "nothing", "no", 0, 1, 3, -1, 7_000_000, 10**12, 0.0, 0.5, 2
 VALUES += [math.nan, math.inf, -math.inf, True, False, [1], {"a": 1}, (2, 3)]
 BELOW_1 = {"b1", "b2", "dropout_rate", "scale_jitter", "photometric"}
 NOT_0 = {"num_steps", "batch_size", "log_every", "sample_every", "eval_every", "checkpoint_every", "keep_checkpoints"}
-NOT_0 |= {"num_samples", "load_size", "crop_size", "channels_a", "channels_b", "decay_over", "base_width", "num_downs"}
-FREE_TEXT = {"dir", "train_split", "val_split", "fingerprint", "source", "init_from"}
+NOT_0 |= {"num_samples", "load_size", "crop_size", "channels", "decay_over", "base_width", "num_downs"}
+FREE_TEXT = {"dir", "train_split", "val_split", "source", "init_from"}
 OF_THE_TASK = {"sigma", "low", "high", "size", "value", "factor"}  # checked where the task makes an image
 
 
@@ -81,7 +81,7 @@ def names_of_metrics(text):
 
 def as_traced(config):
     """Return what of a config changes its networks and losses, so that all that traces alike is traced once."""
-    data = ("crop_size", "crop_width", "channels_a", "channels_b", "kind_a", "kind_b", "source")
+    data = ("crop_size", "crop_width", "input", "output", "source")
     kept = ("objective", "dtype", "param_dtype", "sync_batch_norm", "generator", "discriminator", "loss", "optimizer")
     traced = {key: config[key] for key in kept} | {"data": {key: config["data"][key] for key in data}}
     traced["data"] |= {"preprocess": "crop", "num_train": 1}

@@ -76,7 +76,7 @@ def _train(args: argparse.Namespace) -> None:
         validation = _examples(held_out, domains, side, held_out_truth, None)
     print(f"{len(examples):,} photographs of {data.train_split}; classes: {', '.join(truth.palette.names)}", flush=True)
     started = time.monotonic()
-    kept = ("source", "direction", "crop_size", "train_split", "val_split", "fingerprint")
+    kept = ("source", "direction", "crop_size", "train_split", "val_split")
     segmenter = train_fcn(
         examples,
         truth.palette,
@@ -118,9 +118,9 @@ def _examples(
 
 def _config(args: argparse.Namespace) -> "ConfigDict":
     from p2p_jax.config import complete, load
-    from p2p_jax.training.checkpoint import read_config
+    from p2p_jax.training.checkpoint import read_filled_in
 
-    config = load(args.config) if args.config else read_config(args.workdir)
+    config = load(args.config) if args.config else read_filled_in(args.workdir)
     if config is None:
         raise InputError(f"--workdir {args.workdir} holds no run; name another, or a config file with --config")
     config = complete(config).to_dict()

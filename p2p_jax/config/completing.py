@@ -17,7 +17,6 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import palettes
 
 _BY_NAME = {option.name: option for option in OPTIONS}
-_SECTIONS = dict.fromkeys(name.partition(".")[0] for name in _BY_NAME if "." in name)
 _read: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("read", default=None)
 
 
@@ -29,21 +28,12 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
     Raises:
       InputError: an option is unknown (the nearest one is named) or its value cannot be used.
     """
-    given = as_dict(config)
-    known = dict.fromkeys([*(name for name in _BY_NAME if "." not in name), *_SECTIONS, *FREE_SECTIONS])
-    _reject_unknown(given, known, "")
-    merged: dict[str, Any] = {}
-    for name in known:
-        if name in FREE_SECTIONS:
-            merged[name] = _free_section(name, given.get(name) or {})
-        elif name in _SECTIONS:
-            merged[name] = _section(name, given.get(name, {}))
-        else:
-            merged[name] = _checked(_BY_NAME[name], given.get(name, _BY_NAME[name].default), name)
+    merged = _section(as_dict(config), "", FREE_SECTIONS)
     if merged["init_from"]:
         merged["init_from"] = os.path.normpath(merged["init_from"])  # a slash at its end makes no other run of it
-    for key in ("palette_a", "palette_b"):
-        merged["data"][key] = _self_contained(merged["data"][key], key)
+    for name in ("input", "output"):
+        side = merged["data"][name]
+        side["palette"] = _self_contained(side["palette"], f"{name}.palette")
     result = ConfigDict(merged)
     check(result)
     return result.lock()
@@ -137,13 +127,28 @@ def _covers(section: Mapping[str, Any], given: Mapping[str, Any], name: str) -> 
     return set(given) - inherited(name, given, section) <= section.keys()
 
 
-def _section(name: str, given: Any) -> dict[str, Any]:
-    """Return a section of the table, complete."""
+def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, Any]:
+    """Return a section of the table, complete.
+
+    Args:
+      given: what stands in it.
+      prefix: of its options' names, such as "data.input."; "" is the whole config.
+      free: the free sections in it.
+    """
     if not isinstance(given, Mapping):
-        raise InputError(f"config.{name} is {given!r}; it must be a section with options of its own")
-    known = {key.partition(".")[2]: option for key, option in _BY_NAME.items() if key.startswith(name + ".")}
-    _reject_unknown(given, known, name + ".")
-    return {key: _checked(option, given.get(key, option.default), option.name) for key, option in known.items()}
+        raise InputError(f"config.{prefix[:-1]} is {given!r}; it must be a section with options of its own")
+    names = [name.removeprefix(prefix) for name in _BY_NAME if name.startswith(prefix)]
+    known = dict.fromkeys([*(name.partition(".")[0] for name in names), *free])
+    _reject_unknown(given, known, prefix)
+    merged: dict[str, Any] = {}
+    for name in known:
+        if name in free:
+            merged[name] = _free_section(name, given.get(name) or {})
+        elif option := _BY_NAME.get(prefix + name):
+            merged[name] = _checked(option, given.get(name, option.default), option.name)
+        else:
+            merged[name] = _section(given.get(name, {}), f"{prefix}{name}.")
+    return merged
 
 
 def _free_section(name: str, given: Any) -> dict[str, Any]:

@@ -24,6 +24,17 @@ _RANGE = (
     '"": 0:255 of uint8, 0:65535 of uint16, else measured'
 )
 
+
+def _side(name: str) -> tuple[Option, ...]:
+    """Return the options of a side: real_a is the input and real_b the output, after ``data.direction``."""
+    return (
+        Option(f"data.{name}.kind", str, "uint8", f"what the values of the {name} are", choices=domains.KINDS),
+        Option(f"data.{name}.channels", int, 3, "that networks see; of labels the number of classes", _PIXELS),
+        Option(f"data.{name}.range", str, "", _RANGE),
+        Option(f"data.{name}.palette", str, "", _PALETTE),
+    )
+
+
 # fmt: off
 OPTIONS = (
     Option("objective", str, "p2p_jax:pix2pix", '"module:function" from a config to an Objective'),
@@ -55,20 +66,13 @@ OPTIONS = (
     Option("data.crop_size", int, 256, "height of the images that the networks see", _PIXELS),
     Option("data.crop_width", int, 0, "their width; 0: the same", _PIXELS_OR_NONE),
     Option("data.flip", bool, True, "mirror at random"),
-    Option("data.kind_a", str, "uint8", "what the values of the input are", choices=domains.KINDS),
-    Option("data.channels_a", int, 3, "channels of the input that networks see; of labels the number of classes", _PIXELS),
-    Option("data.range_a", str, "", _RANGE),
-    Option("data.palette_a", str, "", _PALETTE),
-    Option("data.kind_b", str, "uint8", "what the values of the output are", choices=domains.KINDS),
-    Option("data.channels_b", int, 3, "channels of the output", _PIXELS),
-    Option("data.range_b", str, "", _RANGE),
-    Option("data.palette_b", str, "", _PALETTE),
+    *_side("input"),
+    *_side("output"),
     Option("data.train_split", str, "train", "the split to train on"),
     Option("data.val_split", str, "val", 'the split to validate on; "" trains without validation'),
     Option("data.resident", bool, False, "keep all training images on the device, where they are shuffled and cropped too"),
     Option("data.cache_mb", int, 2048, "MiB of resized images that the stream keeps in memory, for each process; 0: none", _COUNT_OR_NONE, may_change=_PROCESSES),
     Option("data.num_train", int, 0, "training pairs, or images of the longer side, in an epoch; 0: counted at the start", _COUNT_OR_NONE),
-    Option("data.fingerprint", str, "", 'of the images; "": computed at the start'),
 
     Option("augment.vflip", bool, False, "upside down at random"),
     Option("augment.quarter_turns", bool, False, "turn by 0, 90, 180 or 270 degrees at random"),
@@ -108,8 +112,8 @@ def check(config: ConfigDict) -> None:
     sides = {"resize_and_crop": (0, 1), "scale_width_and_crop": (1,)}.get(data.preprocess, ())
     if any(crop[i] > load[i] for i in sides):
         raise InputError(
-            f"config.data.crop_size is {crop[0]} and load_size {load[0]} (width {crop[1]} and {load[1]}); "
-            "the crop must fit into the loaded image"
+            f"images are loaded at {load[0]}x{load[1]} (config.data.load_size, load_width) and the crop is "
+            f"{crop[0]}x{crop[1]} (crop_size, crop_width); the crop must fit into the loaded image"
         )
     input_domain, _ = domains.of_config(data)
     if augment.scale_jitter and "crop" not in data.preprocess:
@@ -141,7 +145,7 @@ def crop_shape(data: ConfigDict) -> tuple[int, int]:
 def image_shapes(data: ConfigDict) -> dict[str, tuple[int, int, int]]:
     """Return the shape [H, W, C] of every image of a batch, by its name there."""
     crop = crop_shape(data)
-    return {"real_a": (*crop, data.channels_a), "real_b": (*crop, data.channels_b)}
+    return {"real_a": (*crop, data.input.channels), "real_b": (*crop, data.output.channels)}
 
 
 def is_unpaired(source: str) -> bool:

@@ -16,10 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config import with_facts
 from p2p_jax.config.options import crop_shape
-from p2p_jax.data import Data, Source, Unpaired, decoded, opening
+from p2p_jax.data import decoded, opening
+from p2p_jax.data.dataset import Data
 from p2p_jax.data.stream.facts import find_facts
 from p2p_jax.data.stream.sides import Side
+from p2p_jax.data.stream.sources import Source, Unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.reporting import say
@@ -59,37 +62,25 @@ class Choice(NamedTuple):
 def load(
     config: ConfigDict,
     *,
-    process_index: int | None = None,
-    process_count: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
     train: Source | Unpaired | None = None,
     val: Source | Unpaired | None = None,
 ) -> Data:
-    """Open and decode the data set of a config and print what was found, as ``p2p_jax.data.load`` does.
-
-    Args:
-      config: reads ``data``, ``augment``, ``task``, ``seed`` and ``batch_size``.
-      process_index: this process among those that share every batch; by default JAX's.
-      process_count: their number; by default JAX's.
-      train: what to train on in place of what ``config.data.source`` names.
-      val: what to validate on; with `train` given and this not, there is no validation.
+    """Open and decode the data set of a config; see ``p2p_jax.data.load``.
 
     Returns:
       The data, whose ``resident`` is a ``Resident``; its ``train`` draws on the host what that draws on the device.
-
-    Raises:
-      InputError: the files cannot be used, they do not fit into memory, or an option needs the stream.
     """
     _refuse(config)
-    index = jax.process_index() if process_index is None else process_index
-    count = jax.process_count() if process_count is None else process_count
-    train, val = opening.open_sources(config, count, train, val)
+    train, val = opening.open_sources(config, process_count, train, val)
     facts = find_facts(decoded.make_sides(train, config, of_config(config.data)), config, decoded.extremes)
-    config = opening.with_facts(config, facts)
+    config = with_facts(config, facts)
     domains = of_config(config.data)
     sides = decoded.make_sides(train, config, domains)
     val_sides = decoded.make_sides(val, config, domains) if val else []
     sizes = [decoded.load_sizes(side, config.data) for side in sides]
-    places = range(index, _length(val_sides), count)
+    places = range(process_index, _length(val_sides), process_count)
     _check_memory(sides, sizes, len(places), config)
 
     arrays: dict[str, Any] = {}
@@ -102,7 +93,7 @@ def load(
         num_train=_length(sides),
         num_val=_length(val_sides),
         fingerprint=opening.fingerprint(train, val),
-        train=lambda first_step: _batches(arrays, sides, config, first_step, index, count),
+        train=lambda first_step: _batches(arrays, sides, config, first_step, process_index, process_count),
         validation=_validation(val_sides, places, config),
         facts=facts,
         resident=Resident(arrays, lambda arrays, positions: _draw(arrays, positions, sides, config)),

@@ -1,10 +1,7 @@
 """What is said of a data set when it is opened, however its images are read."""
 
-from collections.abc import Mapping
-
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete
 from p2p_jax.data.inspect import inspection
 from p2p_jax.data.stream.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
@@ -48,11 +45,6 @@ def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
     parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
     noun = " pairs" if len(parts) == 1 else " unpaired images"
     return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
-
-
-def with_facts(config: ConfigDict, facts: Mapping[str, str]) -> ConfigDict:
-    """Return a copy of a config that says what was found in the images."""
-    return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
 
 
 def fingerprint(train: Source | Unpaired, val: Source | Unpaired | None) -> str:

@@ -105,8 +105,7 @@ def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
         return {"state": "left out", "reason": str(error)}
     stored = read_config(workdir)
     if stored is not None:
-        facts = {"num_train": stored.data.num_train, "fingerprint": stored.data.fingerprint}
-        refuse_other_config(workdir, stored, _changed(changed, {f"data.{key}": value for key, value in facts.items()}))
+        refuse_other_config(workdir, stored, changed)
     return {"state": "to do"}
 
 

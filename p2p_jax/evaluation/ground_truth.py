@@ -77,7 +77,9 @@ def _palette_of(domain: Domain, palette: palettes.Palette | None) -> palettes.Pa
     """Return the palette by which classes are named, and drawn in pictures."""
     own = domain.palette
     if own is None:
-        raise InputError("the colours of the classes are not known: the run needs config.data.palette_a or palette_b")
+        raise InputError(
+            "the colours of the classes are not known: the run needs config.data.input.palette or output.palette"
+        )
     if palette is not None and not np.array_equal(palette.colors, own.colors):
         raise InputError("the palette, or that of the segmenter, is not the one of the run's own labels")
     return palette or own

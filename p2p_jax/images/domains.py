@@ -94,7 +94,9 @@ class Domain(NamedTuple):
         if self.kind == "labels":
             if dtype.kind in "iu" and (channels == 1 or (dtype == np.uint8 and channels == 3 and self.palette)):
                 return None
-            named = " or colours" if self.palette else ", or 3 of colours if a palette is given (config.data.palette_a)"
+            named = (
+                " or colours" if self.palette else ", or 3 of colours if a palette is given (config.data.input.palette)"
+            )
             return f"has {channels} channels of {bits}; labels are one channel of whole numbers or indices{named}"
         if self.kind == "float":
             return self._wrong_count(channels)
@@ -102,7 +104,8 @@ class Domain(NamedTuple):
             channels = 3  # what its colours have
         if dtype != self.raw_dtype:
             kind = str(dtype) if dtype.name in NUMBERS else "float"
-            return f"has {bits}, but this side is declared {self.kind}: set config.data.kind_a or kind_b to {kind}"
+            declared = f"but this side is declared {self.kind}"
+            return f"has {bits}, {declared}: set config.data.input.kind or output.kind to {kind}"
         return self._wrong_count(channels)
 
     def _wrong_count(self, channels: int) -> str | None:
@@ -110,7 +113,7 @@ class Domain(NamedTuple):
         if channels == self.raw_channels or convertible:
             return None
         takes = f"this side takes {self.raw_channels}"
-        return f"has {channels} channels, but {takes}: set config.data.channels_a or channels_b"
+        return f"has {channels} channels, but {takes}: set config.data.input.channels or output.channels"
 
     def raw(self, pixels: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
         """Turn what a file stores, in which ``fault`` finds nothing, into a raw image.
@@ -233,7 +236,7 @@ def of_config(data: ConfigDict) -> tuple[Domain, Domain]:
     Raises:
       InputError: an option of it is unknown or contradicts another.
     """
-    return _domain(data, "a"), _domain(data, "b")
+    return _domain(data.input, "input"), _domain(data.output, "output")
 
 
 def of_files(data: ConfigDict) -> tuple[Domain, Domain]:
@@ -242,39 +245,36 @@ def of_files(data: ConfigDict) -> tuple[Domain, Domain]:
     return (b, a) if data.direction == "BtoA" else (a, b)
 
 
-def _domain(data: ConfigDict, side: str) -> Domain:
-    for key in ("kind", "range", "palette"):
-        if not isinstance(data[f"{key}_{side}"], str):
-            raise InputError(
-                f"config.data.{key}_{side} is {data[f'{key}_{side}']!r}; it must be text, such as "
-                f"{dict(kind='uint8', range='0:4095', palette='#ff0000,#0000ff')[key]!r}"
-            )
-    kind, channels = data[f"kind_{side}"], data[f"channels_{side}"]
-    palette = find_palette(data[f"palette_{side}"]) if data[f"palette_{side}"] else None
+def _domain(side: ConfigDict, name: str) -> Domain:
+    option = f"config.data.{name}"
+    for key, example in {"kind": "uint8", "range": "0:4095", "palette": "#ff0000,#0000ff"}.items():
+        if not isinstance(side[key], str):
+            raise InputError(f"{option}.{key} is {side[key]!r}; it must be text, such as {example!r}")
+    kind, channels = side.kind, side.channels
+    palette = find_palette(side.palette) if side.palette else None
     if kind not in KINDS:
-        raise InputError(f"config.data.kind_{side} is {kind!r}; choose {', '.join(KINDS)}")
+        raise InputError(f"{option}.kind is {kind!r}; choose {', '.join(KINDS)}")
     needed = {"label_colors": 3, "lab_l": 1, "lab_ab": 2}.get(kind)
     if kind == "labels" and palette is not None:
         needed = len(palette.colors)
     if type(channels) is not int or channels < 1 or (needed and channels != needed):
         wanted = f"{needed}, as {kind} need" if needed else "a whole number of at least 1"
-        raise InputError(f"config.data.channels_{side} is {channels!r}; it must be {wanted}")
+        raise InputError(f"{option}.channels is {channels!r}; it must be {wanted}")
     if kind == "labels" and not 2 <= channels <= VOID:
-        raise InputError(f"config.data.channels_{side} is {channels}; labels are of 2 to {VOID} classes, one a channel")
+        raise InputError(f"{option}.channels is {channels}; labels are of 2 to {VOID} classes, one a channel")
     if palette is not None and kind not in ("labels", "label_colors"):
-        raise InputError(f"config.data.palette_{side} is for labels; config.data.kind_{side} is {kind}")
+        raise InputError(f"{option}.palette is for labels; {option}.kind is {kind}")
     domain = Domain(kind, channels, palette=palette)
-    given = data[f"range_{side}"]
     if kind in _LAB or domain.is_labels:
-        if given:
-            raise InputError(f"config.data.range_{side}: {kind} have a range of their own")
+        if side.range:
+            raise InputError(f"{option}.range: {kind} have a range of their own")
         low, high = _LAB.get(kind) or (((0.0,) * 3, (255.0,) * 3) if kind == "label_colors" else ((), ()))
         return domain._replace(low=low, high=high)
-    if given == "measured" or (not given and kind not in _WHOLE):
+    if side.range == "measured" or (not side.range and kind not in _WHOLE):
         return domain
-    pairs = _parse_range(given, f"config.data.range_{side}") if given else [_WHOLE[kind]]
+    pairs = _parse_range(side.range, f"{option}.range") if side.range else [_WHOLE[kind]]
     if len(pairs) not in (1, channels):
-        raise InputError(f"config.data.range_{side} has {len(pairs)} ranges for {channels} channels; give one or each")
+        raise InputError(f"{option}.range has {len(pairs)} ranges for {channels} channels; give one or each")
     low, high = zip(*pairs * (channels if len(pairs) == 1 else 1), strict=True)
     return domain._replace(low=low, high=high)
 
@@ -296,5 +296,5 @@ def _parse_range(text: str, option: str) -> list[tuple[float, float]]:
 
 
 def format_range(low: Sequence[float], high: Sequence[float]) -> str:
-    """Return what a config's ``range_a`` says for these, exactly."""
+    """Return what a side's ``range`` in a config says for these, exactly."""
     return ",".join(f"{float(a)!r}:{float(b)!r}" for a, b in zip(low, high, strict=True))

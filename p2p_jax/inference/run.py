@@ -17,7 +17,7 @@ from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network
-from p2p_jax.training.checkpoint import CONVERTED, find_step, read_config, restore_part
+from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
 
 PyTree = Any
 
@@ -97,7 +97,7 @@ def open_run(
       InputError: no such run or checkpoint, or a setting that does not fit.
     """
     workdir = Path(workdir)
-    config = read_config(workdir)
+    config = read_filled_in(workdir)
     if config is None:
         raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")
     given = {"norm": norm, "dropout": dropout}

@@ -222,7 +222,9 @@ class Translator:
                 raise InputError(f"images have {image.shape[-1]} channels, but the network takes {self.channels_in}")
             return image.astype(np.float32), True
         if not (self.domain_in.is_measured and self.domain_out.is_measured):
-            raise InputError("the ranges of this run's images are not known: set config.data.range_a and range_b")
+            raise InputError(
+                "the ranges of this run's images are not known: set config.data.input.range and output.range"
+            )
         return values.encode(image, self.domain_in), False
 
     def _decoded(self, output: np.ndarray, normalized: bool) -> np.ndarray:

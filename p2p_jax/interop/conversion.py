@@ -14,11 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete, resolve, to_json
-from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_layouts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
+from p2p_jax.objectives import blank_batch
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
 
 
@@ -154,8 +154,7 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
 
 def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told: dict) -> None:
     """Write a run's directory, whole or not at all."""
-    batch = {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
-    state = jax.jit(resolve(config.objective)(config).init)(jax.random.key(config.seed), batch)
+    state = jax.jit(resolve(config.objective)(config).init)(jax.random.key(config.seed), blank_batch(config))
     state = jax.tree.map(np.asarray, state)
     for name, (_, network) in networks.items():
         for key in ("params", "batch_stats"):

@@ -81,14 +81,14 @@ def make_config(networks: Networks, options: Options) -> dict[str, Any]:
         )
     _add_discriminators(config, networks, inputs, outputs)
     crop = options.crop_size or _published_size(first.section)
-    kinds = {"kind_a": "lab_l", "kind_b": "lab_ab"} if _paints_colours(networks) else {}
-    config["data"] = kinds | {
-        "source": options.source or ("photos" if kinds else "side_by_side" if paired else "unpaired"),
+    kinds = ({"kind": "lab_l"}, {"kind": "lab_ab"}) if _paints_colours(networks) else ({}, {})
+    config["data"] = {
+        "source": options.source or ("photos" if kinds[0] else "side_by_side" if paired else "unpaired"),
         "direction": options.direction,
         "load_size": round(crop * 286 / 256),
         "crop_size": crop,
-        "channels_a": inputs,
-        "channels_b": outputs,
+        "input": {"channels": inputs} | kinds[0],
+        "output": {"channels": outputs} | kinds[1],
     }
     noise = has_noise(networks) if options.dropout is None else options.dropout
     config["inference"] = {"norm": "running" if options.eval else "batch", "dropout": noise and not options.eval}

@@ -115,7 +115,7 @@ def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.n
 
 def _channels(data: ConfigDict) -> str:
     """Return the release's options for images that are not of its default."""
-    options = {"--direction": data.direction, "--input_nc": data.channels_a, "--output_nc": data.channels_b}
+    options = {"--direction": data.direction, "--input_nc": data.input.channels, "--output_nc": data.output.channels}
     default = {"--direction": "AtoB", "--input_nc": 3, "--output_nc": 3}
     return "".join(f" {name} {value}" for name, value in options.items() if value != default[name])
 
@@ -126,11 +126,11 @@ def _network(run: Run, player: str) -> Any:
     Raises:
       InputError: the release has no such network.
     """
-    section, channels = run.config.generator, run.config.data.channels_b
+    section, channels = run.config.generator, run.config.data.output.channels
     if player.startswith("disc"):
         section = run.config.discriminator
     elif player == "gen_ba":
-        channels = run.config.data.channels_a
+        channels = run.config.data.input.channels
     network = make_network(section, out_channels=channels)
     fault = _fault(network)
     if fault:

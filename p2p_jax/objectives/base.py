@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_read_section, resolve
+from p2p_jax.config.options import image_shapes
 
 DEVICE_AXIS = "data"
 """Name of the mapped device axis inside ``Objective.update``."""
@@ -111,6 +113,11 @@ def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:
         **given,
     }
     return lambda section, **more: make_network(config[section], section, **{**shared, **more})
+
+
+def blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+    """Return a batch of one gray example, float32: ``Init`` makes a state from its shapes and dtypes."""
+    return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
 
 
 def new_state(

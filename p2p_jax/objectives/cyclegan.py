@@ -64,7 +64,7 @@ def cyclegan(config: ConfigDict) -> Objective:
     _check(loss, config)
     gan_loss = losses.find(loss.gan)
     build, data = make_networks(config), config.data
-    channels = {"gen_ab": data.channels_b, "gen_ba": data.channels_a}
+    channels = {"gen_ab": data.output.channels, "gen_ba": data.input.channels}
     networks = {name: build("generator", out_channels=number) for name, number in channels.items()}
     sides = {"generators": ("gen_ab", "gen_ba")}
     if loss.lambda_gan:
@@ -189,7 +189,7 @@ def cyclegan(config: ConfigDict) -> Objective:
 
         metrics = {"cycle_a": error(rec_a, real_a), "cycle_b": error(rec_b, real_b)}
         metrics["cycle"] = (metrics["cycle_a"] + metrics["cycle_b"]) / 2
-        if data.channels_a == data.channels_b:
+        if data.input.channels == data.output.channels:
             metrics["identity_a"] = error(generate(state, "gen_ba", real_a, rng), real_a)
             metrics["identity_b"] = error(generate(state, "gen_ab", real_b, rng), real_b)
         columns = {"real A": real_a, "fake B": fakes["fake_b"], "rec A": rec_a}
@@ -205,9 +205,10 @@ def _check(loss: ConfigDict, config: ConfigDict) -> None:
         raise InputError(
             "loss.lambda_identity is a fraction of loss.lambda_cycle, which is 0: set loss.lambda_identity=0."
         )
-    a, b = config.data.channels_a, config.data.channels_b
+    a, b = config.data.input.channels, config.data.output.channels
     if loss.lambda_identity and a != b:
         raise InputError(
-            f"loss.lambda_identity feeds images of either domain to both generators, but data.channels_a is {a} and "
-            f"data.channels_b is {b}: set loss.lambda_identity=0., or make the channels equal"
+            f"loss.lambda_identity feeds images of either domain to both generators, but "
+            f"data.input.channels is {a} and data.output.channels is {b}: set loss.lambda_identity=0., or make the "
+            "channels equal"
         )

@@ -62,7 +62,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
     gan_loss = losses.find(loss.gan)
     build = make_networks(config)
-    gen = build("generator", out_channels=config.data.channels_b)
+    gen = build("generator", out_channels=config.data.output.channels)
     translate, evaluate = _translation(gen, config)
     tx, learning_rate = make_optimizer(config)
     if loss.lambda_gan == 0:

@@ -1,13 +1,15 @@
 """Checkpoints: state and config together through Orbax, the latest ones and the best one.
 
-A run's directory holds ``config.json`` and ``checkpoints/STEP/{state,config,metrics}``; a step directory appears under
-its name only when it is complete, so a kill during a save costs that save alone.
+A run's directory holds ``config.json``, what was asked for, ``facts.json``, what was found in the images, and
+``checkpoints/STEP/{state,config,facts,metrics}``; a step directory appears under its name only when it is complete, so
+a kill during a save costs that save alone.
 """
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from p2p_jax.config import from_json
+from p2p_jax.config import filled_in, from_json, with_facts
 from p2p_jax.errors import InputError
 
 PyTree = Any
@@ -30,10 +32,11 @@ class Checkpoints:
       workdir: the run's directory; made if missing.
       config: the run's config, stored with every checkpoint; reads ``keep_checkpoints``, ``best_metric``,
         ``best_mode``.
+      facts: what was found in the images, stored with every checkpoint; see ``p2p_jax.config.filled_in``.
     """
 
-    def __init__(self, workdir: Path, config: ConfigDict):
-        self._config = config
+    def __init__(self, workdir: Path, config: ConfigDict, facts: Mapping[str, Any] = MappingProxyType({})):
+        self._config, self._facts = config, dict(facts)
 
         def quality(metrics):
             return metrics[config.best_metric]
@@ -95,7 +98,9 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config.to_dict())
+                state=ocp.args.StandardSave(state),
+                config=ocp.args.JsonSave(self._config.to_dict()),
+                facts=ocp.args.JsonSave(self._facts),
             ),
             metrics=dict(metrics) if metrics is not None else None,
         )
@@ -155,16 +160,17 @@ def saved_steps(workdir: Path) -> list[int]:
 
 
 def saved_config(workdir: Path, step: int) -> dict[str, Any]:
-    """Return the config stored with a checkpoint, as it was written: unchecked and with no option added.
+    """Return the config stored with a checkpoint, filled in, as it was written: unchecked and with no option added.
 
     Raises:
       InputError: it cannot be read.
     """
-    path = workdir / "checkpoints" / str(step) / "config" / "metadata"
+    folder = workdir / "checkpoints" / str(step)
     try:
-        return json.loads(path.read_text())
+        config, facts = (json.loads((folder / name / "metadata").read_text()) for name in ("config", "facts"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from error
+        raise InputError(f"{folder} cannot be read ({error}); use another checkpoint") from error
+    return filled_in(config, facts)
 
 
 def saved_shapes(workdir: Path, step: int) -> PyTree:
@@ -218,13 +224,12 @@ def _saved(workdir: Path) -> list[Path]:
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
-    """Return the config stored in a run's directory, None if nothing was saved there yet.
+    """Return the config stored in a run's directory, as it was asked for; None if nothing was saved there yet.
 
     Raises:
       InputError: the directory or the config cannot be read, or there are checkpoints without a config.
     """
-    path = workdir / "config.json"
-    saved = _saved(workdir)
+    path, saved = workdir / "config.json", _saved(workdir)
     if not saved and (workdir.is_dir() or not workdir.exists()):
         return None
     try:
@@ -237,3 +242,26 @@ def read_config(workdir: Path) -> ConfigDict | None:
         raise InputError(f"workdir={workdir} is a file; name a directory") from None
     except (json.JSONDecodeError, InputError) as error:
         raise InputError(f"{path} cannot be read ({error}); restore it or choose another `workdir`") from error
+
+
+def read_facts(workdir: Path) -> dict[str, Any]:
+    """Return what a run found in its images, from ``facts.json`` or its newest checkpoint; empty if there is none.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    path = workdir / "facts.json"
+    copies = [config.parent.with_name("facts") / config.name for config in _saved(workdir)]
+    for file in (path, *reversed(copies)):
+        if file.is_file():
+            try:
+                return json.loads(file.read_text())
+            except (OSError, ValueError) as error:
+                raise InputError(f"{file} cannot be read ({error}); delete it: checkpoints hold copies") from error
+    return {}
+
+
+def read_filled_in(workdir: Path) -> ConfigDict | None:
+    """Return the config stored in a run's directory with what was found in its images; see ``read_config``."""
+    config = read_config(workdir)
+    return None if config is None else with_facts(config, read_facts(workdir))

@@ -37,8 +37,8 @@ def train(
 
     Args:
       config: the experiment; missing options take the defaults of ``p2p_jax.config.options``. It is not changed.
-      workdir: the run's directory. It receives ``config.json``, ``metrics.csv``, ``samples/``, ``checkpoints/``,
-        ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
+      workdir: the run's directory. It receives ``config.json``, ``facts.json``, ``metrics.csv``, ``samples/``,
+        ``checkpoints/``, ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
       objective: what is trained; by default what ``config.objective`` names.
       data: the data set, whatever ``config.data.resident`` says; by default what ``config.data`` describes.
 
@@ -121,7 +121,7 @@ class _InFlight(NamedTuple):
 
 def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int) -> Generator[_Dispatch, None, None]:
     """Yield what the devices do, dispatch by dispatch; what they work on is put on them one ahead."""
-    found, at_once = getattr(data, "resident", None), parallel.num_steps_per_dispatch(config)
+    found, at_once = data.resident, parallel.num_steps_per_dispatch(config)
     draw, sizes = found.draw if found else None, _sizes(config, step, at_once)
     updates = {n: parallel.compile_update(objective.update, draw, config.batch_size, n) for n in (1, at_once)}
     if found:

@@ -1,14 +1,15 @@
-"""When a training may go on: what may differ between its stored config and that of another start.
+"""When a training may go on: what may differ between its stored config and that of another start, and its images.
 
-The rule is the column ``may_change`` of the table in ``p2p_jax.config.options``.
+The rule of configs is the column ``may_change`` of the table in ``p2p_jax.config.options``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from p2p_jax.config import differences
+from p2p_jax.config import differences, flat
 from p2p_jax.config.options import OPTIONS
 from p2p_jax.errors import InputError
 
@@ -33,3 +34,27 @@ def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -
             "Take these back to go on with that run, or give a new `workdir` to start another."
         )
     return found
+
+
+def refuse_other_images(workdir: Path, stored: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Check that a run goes on with the images that it was trained on.
+
+    Args:
+      workdir: the run's directory.
+      stored: what the run found in its images at its first start.
+      facts: what was found now.
+
+    Raises:
+      InputError: they differ; says in what.
+    """
+    old, new = flat(stored), flat(facts)
+    lines = [
+        f"\n  {key}: stored {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if lines:
+        raise InputError(
+            f"{workdir} holds a run on other images:{''.join(lines)}\n"
+            "Give it the images that it was trained on, or a new `workdir` to start another."
+        )

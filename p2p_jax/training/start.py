@@ -1,33 +1,31 @@
 """The start of a training: everything that can be wrong is checked, and the state is restored or made."""
 
 import contextlib
-from collections.abc import Mapping
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.cluster import distributed
-from p2p_jax.config import complete, complete_experiment, resolve, to_json
-from p2p_jax.config.options import crop_shape, image_shapes
-from p2p_jax.data import Data, load, on_device
+from p2p_jax.config import complete_experiment, resolve, to_json, with_facts
+from p2p_jax.config.options import crop_shape
+from p2p_jax.data import Data, load
 from p2p_jax.errors import InputError
-from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
-from p2p_jax.objectives import Objective
+from p2p_jax.objectives import Objective, blank_batch
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.reporting import say
 from p2p_jax.training import fine_tuning, parallel
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config
-from p2p_jax.training.resuming import refuse_other_config
+from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
+from p2p_jax.training.resuming import refuse_other_config, refuse_other_images
 
 PyTree = Any
 
 
 class Start(NamedTuple):
-    """Everything that the loop starts from. `data` is None if no step is left to do."""
+    """Everything that the loop starts from: the config filled in. `data` is None if no step is left to do."""
 
     config: ConfigDict
     workdir: Path
@@ -61,7 +59,8 @@ def prepare(
     parallel.check_batch_size(config.batch_size)
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
-    stored, checkpoints, step = read_config(workdir), None, 0
+    stored, facts, changed = read_config(workdir), read_facts(workdir), {}
+    checkpoints, step = None, 0
     if stored is not None and (workdir / CONVERTED).is_file():
         raise InputError(
             f"{workdir} holds converted weights, not a training run; give a new `workdir` and "
@@ -69,31 +68,36 @@ def prepare(
         )
     if stored is not None:
         stored = stored if objective else complete_experiment(stored)  # options that were added since then
-        config = _with_data_facts(config, stored.data.num_train, stored.data.fingerprint, _open_facts(config, stored))
-        refuse_other_config(workdir, stored, config)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
+        changed = refuse_other_config(workdir, stored, config)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))
         step = checkpoints.latest_step() or 0
     distributed.require_same(
         "the newest checkpoint", str(step), "wait until all hosts see `workdir` alike; start again"
     )
     source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
     if step < config.num_steps:
-        open_data = on_device.load if config.data.resident else load
-        data = data or open_data(config, process_index=jax.process_index(), process_count=jax.process_count())
+        data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
+        if config.data.num_train not in (0, data.num_train):
+            raise InputError(
+                f"config.data.num_train is {config.data.num_train}, but there are {data.num_train} training examples"
+            )
         if config.batch_size > data.num_train:
             raise InputError(
                 f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
             )
         distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
-        config = _with_data_facts(config, data.num_train, data.fingerprint, getattr(data, "facts", {}))
-        changed = refuse_other_config(workdir, stored, config) if stored is not None else {}
+        found = {"num_train": data.num_train, "fingerprint": data.fingerprint, **data.facts}
+        if stored is not None:
+            refuse_other_images(workdir, facts, found)
+        facts = found
         for key, (old, new) in changed.items():
             say(f"config.{key} is now {new!r} (it was {old!r})")
     else:
         data = None
+    asked, config = config, with_facts(config, facts)
 
     objective = objective or resolve(config.objective)(config)
-    rng, batch, init = jax.random.key(config.seed), _blank_batch(config), parallel.compile_init(objective.init)
+    rng, batch, init = jax.random.key(config.seed), blank_batch(config), parallel.compile_init(objective.init)
     try:
         shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
     except InputError as error:
@@ -110,33 +114,8 @@ def prepare(
     else:
         state = init(rng, batch)
         state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
-    checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, config)))
+    checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, asked, facts)))
     if data is not None and jax.process_index() == 0:
-        write_text(workdir / "config.json", to_json(config))
+        write_text(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
+        write_text(workdir / "config.json", to_json(asked))
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
-
-
-def _open_facts(config: ConfigDict, stored: ConfigDict) -> dict[str, str]:
-    """Return the facts that the first start of a run found in the images, where the config leaves them open."""
-    facts = {}
-    for side, domain in zip("ab", of_config(config.data), strict=True):
-        if not domain.is_measured:
-            facts[f"range_{side}"] = stored.data[f"range_{side}"]
-        if domain.is_labels and domain.palette is None:
-            facts[f"palette_{side}"] = stored.data[f"palette_{side}"]
-    return facts
-
-
-def _with_data_facts(config: ConfigDict, num_train: int, fingerprint: str, found: Mapping[str, str]) -> ConfigDict:
-    """Return a copy that says how many training examples there are, what they are recognised by, and what was found."""
-    if config.data.num_train not in (0, num_train):
-        raise InputError(
-            f"config.data.num_train is {config.data.num_train}, but there are {num_train} training examples"
-        )
-    facts = {"num_train": num_train, "fingerprint": fingerprint, **found}
-    return complete({**config.to_dict(), "data": {**config.data.to_dict(), **facts}})
-
-
-def _blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return a batch of one gray example: a state is made from its shapes and dtypes."""
-    return {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}

@@ -1,5 +1,7 @@
 """Small experiments: 16-pixel images, a few thousand parameters, four steps."""
 
+import copy
+
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete
@@ -38,11 +40,13 @@ def merged(base: dict, changes: dict) -> dict:
 
 def small_config(base: dict = SMALL, **changes) -> ConfigDict:
     """Return the small experiment; ``section__key=value`` changes an option in a section."""
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    config = copy.deepcopy(base)
     for name, value in changes.items():
-        section, _, key = name.rpartition("__")
-        value = dict(value) if isinstance(value, dict) else value
-        (config.setdefault(section, {}) if section else config)[key] = value
+        *sections, key = name.split("__")
+        section = config
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[key] = copy.deepcopy(value)
     return complete(config)
 
 
@@ -57,7 +61,10 @@ def data_config(make=small_config, **options) -> ConfigDict:
     From A to B, 16 pixels, neither resized nor mirrored unless the options say so.
     """
     defaults = {"direction": "AtoB", "load_size": 16, "crop_size": 16, "flip": False}
-    named = {k if "__" in k or k in _NOT_OF_DATA else f"data__{k}": v for k, v in (defaults | options).items()}
+    elsewhere = ("augment__", "data__", "generator__", "inference__", "loss__", "task__")
+    named = {
+        k if k.startswith(elsewhere) or k in _NOT_OF_DATA else f"data__{k}": v for k, v in (defaults | options).items()
+    }
     return make(**named)
 
 

@@ -50,8 +50,8 @@ def random_batch(config, seed: int = 0, size: int | None = None) -> dict[str, np
     rng, side = np.random.RandomState(seed), config.data.crop_size
     shape = (size or config.batch_size, side, side)
     return {
-        "real_a": rng.uniform(-1, 1, (*shape, config.data.channels_a)).astype(np.float32),
-        "real_b": rng.uniform(-1, 1, (*shape, config.data.channels_b)).astype(np.float32),
+        "real_a": rng.uniform(-1, 1, (*shape, config.data.input.channels)).astype(np.float32),
+        "real_b": rng.uniform(-1, 1, (*shape, config.data.output.channels)).astype(np.float32),
     }
 
 

@@ -15,7 +15,7 @@ class Kind(NamedTuple):
     """Images of a kind.
 
     Attributes:
-      kind: ``config.data.kind_a``.
+      kind: ``config.data.input.kind``.
       raw: [COUNT, SIDE, SIDE, C], as files store them.
       options: of ``config.data``, for a side A of this kind.
       seen: [COUNT, SIDE, SIDE, channels] of [-1, 1], what networks see of `raw` where nothing is resized: a function
@@ -59,32 +59,38 @@ def _one_hot(classes: int) -> Callable[[np.ndarray], np.ndarray]:
 
 KINDS = {
     "uint8": _make(
-        "uint8", _numbers(0, 256, 4, np.uint8), {"channels_a": 4}, lambda raw: raw / 127.5 - 1, ending=".png"
+        "uint8", _numbers(0, 256, 4, np.uint8), {"input__channels": 4}, lambda raw: raw / 127.5 - 1, ending=".png"
     ),
     "uint8 in a range": _make(
-        "uint8", _numbers(0, 256, 3, np.uint8), {"range_a": "10:200"}, lambda raw: _line(raw, 10, 200), ending=".png"
+        "uint8",
+        _numbers(0, 256, 3, np.uint8),
+        {"input__range": "10:200"},
+        lambda raw: _line(raw, 10, 200),
+        ending=".png",
     ),
     "uint16": _make(
-        "uint16", _numbers(0, 65536, 2, np.uint16), {"channels_a": 2}, lambda raw: raw / 32767.5 - 1, ending=".tif"
+        "uint16", _numbers(0, 65536, 2, np.uint16), {"input__channels": 2}, lambda raw: raw / 32767.5 - 1, ending=".tif"
     ),
     "uint16 of 12 bits": _make(
         "uint16",
         _numbers(0, 4096, 1, np.uint16),
-        {"channels_a": 1, "range_a": "0:4095"},
+        {"input__channels": 1, "input__range": "0:4095"},
         lambda raw: _line(raw, 0, 4095),
         ending=".png",
     ),
-    "int16": _make("int16", _numbers(-900, 3000, 1, np.int16), {"channels_a": 1}, _measured, ending=".tif"),
-    "float": _make("float", _RNG.normal(5, 3, (COUNT, SIDE, SIDE, 5)).astype(np.float32), {"channels_a": 5}, _measured),
+    "int16": _make("int16", _numbers(-900, 3000, 1, np.int16), {"input__channels": 1}, _measured, ending=".tif"),
+    "float": _make(
+        "float", _RNG.normal(5, 3, (COUNT, SIDE, SIDE, 5)).astype(np.float32), {"input__channels": 5}, _measured
+    ),
     # 7 is no class
-    "labels": _make("labels", _numbers(0, 8, 1, np.uint8), {"channels_a": 7}, _one_hot(7), ending=".png"),
+    "labels": _make("labels", _numbers(0, 8, 1, np.uint8), {"input__channels": 7}, _one_hot(7), ending=".png"),
     "label_colors": _make(
         "label_colors",
         RED_BLUE[_RNG.randint(0, 2, (COUNT, SIDE, SIDE))],
-        {"palette_a": "#ff0000,#0000ff"},
+        {"input__palette": "#ff0000,#0000ff"},
         lambda raw: raw / 127.5 - 1,
         ending=".png",
     ),
-    "lab_l": Kind("lab_l", PHOTOS, {"channels_a": 1}, lambda: _lab(slice(1), 0, 100), ".png"),
-    "lab_ab": Kind("lab_ab", PHOTOS, {"channels_a": 2}, lambda: _lab(slice(1, 3), -110, 110), ".png"),
+    "lab_l": Kind("lab_l", PHOTOS, {"input__channels": 1}, lambda: _lab(slice(1), 0, 100), ".png"),
+    "lab_ab": Kind("lab_ab", PHOTOS, {"input__channels": 2}, lambda: _lab(slice(1, 3), -110, 110), ".png"),
 }

@@ -64,7 +64,7 @@ def linear(config) -> Objective:
     """
     tx, learning_rate = make_optimizer(config)
     scale = config.extra.get("noise", 0.1)
-    channels = config.data.channels_a, config.data.channels_b
+    channels = config.data.input.channels, config.data.output.channels
 
     def generate(params, images, rng=None):
         noise = 0.0 if rng is None else scale * jax.random.normal(rng, (*images.shape[:-1], channels[1]))

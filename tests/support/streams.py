@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from p2p_jax import data as stream
-from p2p_jax.config import complete
+from p2p_jax.config import complete, with_facts
 from p2p_jax.data import on_device
-from p2p_jax.data.opening import with_facts
 from p2p_jax.data.stream import sides
 from p2p_jax.images.domains import of_config
 from support.comparers import assert_equal_batches, assert_equal_streams

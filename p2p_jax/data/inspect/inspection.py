@@ -163,7 +163,7 @@ def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspe
         if domain.kind == "labels" and beyond:
             report.warnings.append(
                 f"{beyond:.2%} of the labels of {name} in {split} are {domain.channels} or more, and so of no class: "
-                "is the number of classes, config.data.channels_a or channels_b, right?"
+                "is the number of classes, config.data.input.channels or output.channels, right?"
             )
         elif beyond > _MUCH:
             report.warnings.append(

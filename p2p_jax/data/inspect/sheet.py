@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from p2p_jax.config import complete
+from p2p_jax.config import complete, with_facts
 from p2p_jax.data.stream.pipeline import load
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
@@ -33,7 +33,7 @@ def draw(config: ConfigDict) -> np.ndarray:
     config = complete({**config.to_dict(), "data": {**config.data.to_dict(), "val_split": ""}})
     with quiet():  # it was told already
         data = load(config)
-    domains = of_config(complete({**config.to_dict(), "data": {**config.data.to_dict(), **data.facts}}).data)
+    domains = of_config(with_facts(config, data.facts).data)
     batches = list(itertools.islice(data.train(0), -(-_PAIRS // config.batch_size)))
     real_a, real_b = (np.concatenate([batch[key] for batch in batches])[:_PAIRS] for key in ("real_a", "real_b"))
     pictures = [_picture(real_a, domains[0], real_b, domains[1]), _picture(real_b, domains[1], real_a, domains[0])]

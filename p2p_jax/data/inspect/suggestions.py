@@ -23,20 +23,20 @@ def suggest(config: ConfigDict, stored: Sequence[Mapping[StoredAs, int]], seen: 
       paired: whether they are in pairs.
     """
     data = config.data
-    letters = "ab" if data.direction == "AtoB" else "ba"
+    sections = ("input", "output") if data.direction == "AtoB" else ("output", "input")
     found: list[str] = []
-    for name, letter, side, domain, counts in zip("AB", letters, seen.sides, of_files(data), stored, strict=True):
-        found.extend(_kind(name, letter, counts, domain))
+    for name, section, side, domain, counts in zip("AB", sections, seen.sides, of_files(data), stored, strict=True):
+        found.extend(_kind(name, section, counts, domain))
         if side:
-            found.extend(_range(name, letter, side, domain))
-            found.extend(_classes(name, letter, side, domain))
+            found.extend(_range(name, section, side, domain))
+            found.extend(_classes(name, section, side, domain))
     found.extend(_size(config, seen))
     if paired and all(seen.sides):
         found.extend(_direction(data, seen))
     return found
 
 
-def _kind(name: str, letter: str, counts: Mapping[StoredAs, int], domain: Domain) -> Iterator[str]:
+def _kind(name: str, section: str, counts: Mapping[StoredAs, int], domain: Domain) -> Iterator[str]:
     """Name the kind that most files have, if it is not the declared one."""
     if not counts:
         return
@@ -44,11 +44,11 @@ def _kind(name: str, letter: str, counts: Mapping[StoredAs, int], domain: Domain
     if most.palette or domain.fault(most.dtype, most.channels, has_palette=False) is None:
         return
     kind = str(most.dtype) if str(most.dtype) in NUMBERS else "float"
-    option = f"--config.data.kind_{letter}={kind} --config.data.channels_{letter}={most.channels}"
+    option = f"--config.data.{section}.kind={kind} --config.data.{section}.channels={most.channels}"
     yield f"most files of {name} have {most}: {option}"
 
 
-def _range(name: str, letter: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
+def _range(name: str, section: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
     """Name a narrower range, if the values fill little of theirs."""
     if domain.kind not in NUMBERS or domain.kind == "uint8":
         return
@@ -64,18 +64,18 @@ def _range(name: str, letter: str, side: Sequence[Look], domain: Domain) -> Iter
         full = next(n for n in (*_FULL, high) if n >= high)
         high = full if full < 1.5 * high else np.ceil(high)
         low = 0 if 0 <= low < high / 10 else np.floor(low)
-    option = f"--config.data.range_{letter}={low:.6g}:{high:.6g}"
+    option = f"--config.data.{section}.range={low:.6g}:{high:.6g}"
     yield (
         f"99.8% of the values of {name} fill {(high - low) / (ends[1] - ends[0]):.0%} of {ends[0]:g} to {ends[1]:g}, "
         f"which become -1 to 1: {option}"
     )
 
 
-def _classes(name: str, letter: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
+def _classes(name: str, section: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
     """Recognise numbers of classes that are taken for shades."""
     highest = max(int(one.high.max()) for one in side)
     if domain.kind == "uint8" and 0 < highest < 40 and len(np.unique(np.concatenate([one.sample for one in side]))) > 1:
-        option = f"--config.data.kind_{letter}=labels --config.data.channels_{letter}={max(highest + 1, 2)}"
+        option = f"--config.data.{section}.kind=labels --config.data.{section}.channels={max(highest + 1, 2)}"
         yield f"the values of {name} are 0 to {highest}, as if they were numbers of classes: {option}"
 
 
@@ -109,7 +109,7 @@ def _direction(data: ConfigDict, seen: Seen) -> Iterator[str]:
     """Say if the output looks like what is usually the input."""
     given, made = ("A", "B") if data.direction == "AtoB" else ("B", "A")
     flat = dict(zip("AB", map(flatness, seen.sides), strict=True))
-    meant = data.kind_b in ("labels", "label_colors")
+    meant = data.output.kind in ("labels", "label_colors")
     if not meant and flat[made] > 0.6 and flat[made] - flat[given] > 0.15:
         other = "BtoA" if data.direction == "AtoB" else "AtoB"
         yield (

@@ -18,8 +18,8 @@ def find_facts(
     sides: list[Side],
     config: ConfigDict,
     extremes: Callable[[Side, int, np.ndarray], np.ndarray] | None = None,
-) -> dict[str, str]:
-    """Return those of ``range_a``, ``range_b``, ``palette_a`` and ``palette_b`` that a config leaves open.
+) -> dict[str, dict[str, str]]:
+    """Return the ranges and palettes that a config leaves open, ``{"input": {"range": "0.0:1.0"}, "output": {}}``.
 
     Args:
       sides: of the training split.
@@ -30,17 +30,17 @@ def find_facts(
     Raises:
       InputError: an image holds numbers that are not finite, or cannot be read.
     """
-    facts = {}
+    facts: dict[str, dict[str, str]] = {"input": {}, "output": {}}
     places = [(side, i) for side in sides for i in range(len(side.read_domains))]
-    for name, (side, place) in zip("ab"[-len(places) :], places, strict=True):
+    for name, (side, place) in zip(list(facts)[-len(places) :], places, strict=True):
         domain = side.read_domains[place]
         if not domain.is_measured:
             low, high = _measure(side, place, extremes or _extremes)
-            facts[f"range_{name}"] = domains.format_range(low, high)
+            facts[name]["range"] = domains.format_range(low, high)
             count = min(len(side.source.names), _MEASURED_AT_MOST)
-            say(f"data: values of {name} in {count:,} training images: {facts[f'range_{name}']}")
+            say(f"data: values of the {name} in {count:,} training images: {facts[name]['range']}")
         if domain.is_labels and domain.palette is None and (colors := _stored_palette(side, name, config)):
-            facts[f"palette_{name}"] = colors
+            facts[name]["palette"] = colors
     return facts
 
 
@@ -75,13 +75,14 @@ def _stored_palette(side: Side, name: str, config: ConfigDict) -> str:
     layout = side.source.layout
     if layout is None:
         return ""
-    files = layout.a if (name == "a") == (config.data.direction == "AtoB") else layout.b
+    files = layout.a if (name == "input") == (config.data.direction == "AtoB") else layout.b
     stored = formats.read(files[0]).palette
     if stored is None:
         return ""
-    if config.data[f"kind_{name}"] == "labels":  # one colour a class; more are of numbers that are none
-        stored = stored[: config.data[f"channels_{name}"]]
-        if len(stored) < config.data[f"channels_{name}"]:
+    declared = config.data[name]
+    if declared.kind == "labels":  # one colour a class; more are of numbers that are none
+        stored = stored[: declared.channels]
+        if len(stored) < declared.channels:
             return ""
     is_palette = len(stored) <= palettes.VOID and len(np.unique(stored, axis=0)) == len(stored)
     return palettes.to_hex(stored) if is_palette else ""

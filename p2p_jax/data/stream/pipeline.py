@@ -5,14 +5,15 @@ Images leave it as float32 [B, H, W, C] in [-1, 1], of the size of the crop.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config import with_facts
 from p2p_jax.data import opening
+from p2p_jax.data.dataset import Batch, Data
 from p2p_jax.data.stream.backend import iterate, tensorflow
 from p2p_jax.data.stream.facts import find_facts
 from p2p_jax.data.stream.image_cache import make_memories
@@ -24,35 +25,6 @@ from p2p_jax.images.domains import of_config
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Batch = dict[str, np.ndarray]
-
-
-class Data(NamedTuple):
-    """A data set as training sees it; anything with these attributes can be given to ``p2p_jax.train``.
-
-    Attributes:
-      num_train: training examples over all processes, which make an epoch: pairs, or images of the longer side.
-      num_val: validation examples over all processes, counted alike; 0 trains without validation.
-      fingerprint: recognises the data set when a run is resumed; "" if there is nothing to compare.
-      train: ``(first_step) -> iterator`` of this process's share of the batches of that step and all later ones,
-        {"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]} float32 in [-1, 1]. A function of the seed and the step.
-        Unpaired sides are shuffled, cropped and mirrored each by itself, and each is passed over again and again.
-      validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
-        the last batch may be smaller. Beside the longer of two unpaired sides the shorter one starts again.
-      facts: options of ``config.data`` that were found in the images, such as {"range_a": "0.0:1.0"}; a run's stored
-        config has them.
-      resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of
-        calling `train`.
-    """
-
-    num_train: int
-    num_val: int
-    fingerprint: str
-    train: Callable[[int], Iterator[Batch]]
-    validation: Callable[[int], Iterator[Batch]]
-    facts: Mapping[str, str] = MappingProxyType({})
-    resident: Any = None
-
 
 def load(
     config: ConfigDict,
@@ -62,26 +34,16 @@ def load(
     train: Source | Unpaired | None = None,
     val: Source | Unpaired | None = None,
 ) -> Data:
-    """Open the data set of a config and print what was found.
-
-    Args:
-      config: reads ``data``, ``augment``, ``task``, ``seed`` and ``batch_size``.
-      process_index: this process among those that share every batch.
-      process_count: their number.
-      train: what to train on in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
-      val: what to validate on; with `train` given and this not, there is no validation.
-
-    Raises:
-      InputError: the files cannot be used; names the first one and the mend.
-    """
+    """Open the data set of a config as a stream; see ``p2p_jax.data.load``."""
     train, val = opening.open_sources(config, process_count, train, val)
     facts = find_facts(make_sides(train, config, of_config(config.data)), config)
-    config = opening.with_facts(config, facts)
+    config = with_facts(config, facts)
     domains = of_config(config.data)
-    for name, domain in zip("ab", domains, strict=True):
+    for name, domain in zip(("input", "output"), domains, strict=True):
         if not domain.is_measured:
             raise InputError(
-                f"{name} is made by config.task, so its range cannot be measured; set config.data.range_{name}=LOW:HIGH"
+                f"the {name} is made by config.task, so its range cannot be measured; "
+                f"set config.data.{name}.range=LOW:HIGH"
             )
     train_sides, val_sides = make_sides(train, config, domains), make_sides(val, config, domains) if val else []
     try_task(train_sides[0], config)

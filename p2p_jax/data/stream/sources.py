@@ -128,8 +128,9 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
     """Make a source of pairs of images in memory; ``load`` takes it as ``train`` or ``val``.
 
     Args:
-      a: [N, H, W, C] in the units and of the dtype of the config's ``kind_a`` (float32 for "float"; class numbers with
-        C = 1 for "labels"). Under the direction BtoA it becomes the output, and ``kind_b`` describes it.
+      a: [N, H, W, C] in the units and of the dtype of ``config.data.input.kind`` (float32 for "float"; class numbers
+        with C = 1 for "labels"). Under the direction BtoA it becomes the output, which ``config.data.output``
+        describes.
       b: the same of the other side, of the same N, H and W.
       names: one per example; numbers if omitted.
 
