@@ -336,6 +336,21 @@ def test_as_the_release_translates_with_eval(tmp_path):
     assert_close(translator(inputs()), there)
 
 
+@pytest.mark.parametrize("name", ["unet", "resnet"])
+def test_photographs_of_any_size_as_pytorch_translates_them(tmp_path, name):
+    """In values of 0 to 255 on the image padded by reflection to the network's own multiple, no further."""
+    made, multiple = {"unet": (release.UNet(3, 3, 5, 4), 32), "resnet": (release.ResNet(3, 3, 4, 2), 4)}[name]
+    run_convert("--input", save(tmp_path, "G.pth", made) and tmp_path / "G.pth", "--workdir", tmp_path / "run")
+    translator = Translator.from_workdir(tmp_path / "run", dropout=False)
+    for height, width in [(33, 50), (100, 75), (61, 90), (47, 35)]:
+        image = np.asarray(Image.fromarray(noise(8, 8, 3)).resize((width, height), Image.Resampling.BICUBIC))
+        padded = np.pad(image, [(0, -height % multiple), (0, -width % multiple), (0, 0)], mode="reflect")
+        there = apply(made, padded[None].astype(np.float32) / 127.5 - 1)[0, :height, :width]
+        here = translator(image.astype(np.float32) / 127.5 - 1)
+        assert np.ptp(there) > 0.2
+        assert np.abs(here - there).max() * 127.5 <= 0.5
+
+
 def test_a_link_to_an_empty_folder_takes_a_run(tmp_path):
     save(tmp_path, "G.pth", release.UNet(3, 3, 5, 4))
     (tmp_path / "disk").mkdir()

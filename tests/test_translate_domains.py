@@ -223,7 +223,7 @@ def test_crops_that_are_no_squares(tmp_path):
         "real_a": (1, 12, 16, 3),
         "real_b": (1, 12, 16, 3),
     }
-    assert (translator.multiple, translator.bucket) == (1, 1)
+    assert translator.multiple == 1
     image = noise(13, 40, 3)
     np.testing.assert_array_equal(translator(image), image)
 
@@ -232,13 +232,12 @@ def test_sizes_are_found_by_asking():
     def unet(height, width):
         return height % 8 == 0 == width % 8 and min(height, width) >= 16
 
-    assert find_sizes(unet, (32, 64)) == (8, 32, (32, 32), 16)
-    assert find_sizes(unet, (24, 64)) == (8, 8, (8, 8), 16)
+    assert find_sizes(unet, (32, 64)) == find_sizes(unet, (24, 64)) == (8, (8, 8), 16)
     only = find_sizes(lambda height, width: (height, width) == (24, 40), (24, 40))
     assert only.steps == (24, 40) and only.pad(noise(7, 41, 3)).shape == (24, 80, 3)
-    image = noise(20, 40, 1)
+    image = noise(20, 41, 1)
     padded = find_sizes(unet, (32, 64)).pad(image)
-    np.testing.assert_array_equal(padded, np.pad(image, [(0, 12), (0, 24), (0, 0)], mode="reflect"))
+    np.testing.assert_array_equal(padded, np.pad(image, [(0, 4), (0, 7), (0, 0)], mode="reflect"))
 
 
 def test_files_of_numbers(bands_run, tmp_path, capsys):

@@ -5,21 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-_COARSEST = 64  # pixels to which sides may be rounded up beyond what the network needs, for fewer compilations
-
 
 class Sizes(NamedTuple):
     """The sizes that a network takes.
 
     Attributes:
       multiple: sides are multiples of it; of a network of one size alone its height.
-      bucket: sides are padded to multiples of it.
-      steps: to whose multiples height and width are padded: the bucket for both, or the one size.
+      steps: to whose multiples height and width are padded: `multiple` for both, or the one size. No further: norms take
+        the statistics of the whole picture, of which every padded pixel is a part.
       smallest: the shortest side.
     """
 
     multiple: int
-    bucket: int
     steps: tuple[int, int]
     smallest: int
 
@@ -39,7 +36,6 @@ def find_sizes(takes: Callable[[int, int], bool], crop: tuple[int, int]) -> Size
     """
     multiple = next((m for m in (2**i for i in range(12)) if takes(crop[0] + m, crop[1] + m)), 0)
     if not multiple:
-        return Sizes(crop[0], crop[0], crop, 1)
-    bucket = max(m for m in (multiple, 8, 16, 32, _COARSEST) if m % multiple == 0 and not any(n % m for n in crop))
+        return Sizes(crop[0], crop, 1)
     smallest = next((m for m in range(multiple, max(crop), multiple) if takes(m, m)), max(crop))
-    return Sizes(multiple, bucket, (bucket, bucket), smallest)
+    return Sizes(multiple, (multiple, multiple), smallest)

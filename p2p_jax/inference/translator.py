@@ -49,8 +49,7 @@ class Translator:
       num_parameters: how many they are.
       direction: "AtoB" or "BtoA".
       directions: those that the run was trained for.
-      multiple: sides of the images that the network takes are multiples of it.
-      bucket: sides are padded to multiples of it, each size of which is compiled once.
+      multiple: sides of the images that the network takes are multiples of it; each size is compiled once.
       domain_in: what the images that are given are.
       domain_out: what their translations are.
       channels_in: channels of the normalized images that the network takes.
@@ -80,7 +79,7 @@ class Translator:
         domains = of_config(data)
         self.domain_in, self.domain_out = domains if self._given == "real_a" else domains[::-1]
         self._sizes = find_sizes(self._takes, crop_shape(data))
-        self.multiple, self.bucket = self._sizes.multiple, self._sizes.bucket
+        self.multiple = self._sizes.multiple
         self._set_tiles(tile, overlap)
 
         self._mesh = Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,))

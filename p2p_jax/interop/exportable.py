@@ -179,8 +179,7 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
         "direction": translator.direction,
         "layout": "NHWC",
         "shape": [str(side) if not isinstance(side, int) else side for side in images.shape],
-        "multiple": sizes.multiple,  # of height and width
-        "bucket": sizes.bucket,  # Translator pads to multiples of it
+        "multiple": sizes.multiple,  # of height and width, to which Translator pads them
         "pixels": pixels,
         "range": "values" if pixels else [-1, 1],
         "input": _describe(translator.domain_in),

@@ -81,7 +81,7 @@ def export(
     """Write a run's translation to a file: images [B, H, W, C] float32 in [-1, 1] to such images.
 
     It is what ``Translator`` computes with ``dropout=False`` on images whose sides are multiples of
-    ``metadata["bucket"]``, in float32, whatever the run was trained in. The file is loaded and checked against it, and
+    ``metadata["multiple"]``, in float32, whatever the run was trained in. The file is loaded and checked against it, and
     only then takes the place of what is at `output`.
 
     Args:
@@ -187,7 +187,7 @@ def _sizes(exportable: Exportable, crop: tuple[int, int]) -> tuple[tuple[int, in
     """Return sizes to check at, which ``Translator`` does not pad: that of training, a higher and a small one."""
     if exportable.is_fixed:
         return (crop,)
-    step = exportable.sizes.bucket
+    step = exportable.sizes.multiple
     least = -(-exportable.sizes.smallest // step) * step
     candidates = [crop, (crop[0] + step, crop[1]), (least, least + step), (least, least + 2 * step)]
     return tuple(dict.fromkeys(candidates))[:3]
