@@ -174,7 +174,7 @@ def make(config: ConfigDict) -> Objective:
 
     def generate(state, images, rng):
         variables = {"params": state["params"]["gen_ab"]["network"], "batch_stats": state["batch_stats"]["gen_ab"]}
-        return translate_each(gen, variables, images, rng, config.inference)
+        return translate_each(gen, variables, images, rng, config)
 
     def translate(state, batch, rng):
         return {"fake_b": generate(state, batch["real_a"], rng)}

@@ -94,8 +94,7 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     for module in (
         "config.completing",
         "training.loop",
-        "training.start",
-        "data.opening",
+        "config.facts",
         "objectives.pix2pix",
         "objectives.cyclegan",
     ):
@@ -212,7 +211,7 @@ def test_a_value_of_another_type_is_refused(option):
         ({"loss": 3}, "config.loss is 3; it must be a section"),
         ({"generator": {"network": 5}}, "config.generator.network is 5; it must be text"),
         ({"best_mode": "low"}, "choose min or max"),
-        ({"inference": {"norm": "none"}}, "choose batch or running"),
+        ({"inference": {"norm": "none"}}, "choose auto, batch or running"),
         ({"dtype": "half"}, "dtype is 'half'; choose float32, bfloat16 or float64"),
     ],
 )

@@ -246,7 +246,7 @@ def test_state_looks_the_same_on_any_number_of_devices():
         ({"loss__lambda_gan": 0.0, "loss__lambda_cycle": 0.0}, "no loss"),
         ({"loss__lambda_cycle": 0.0}, "a fraction of loss.lambda_cycle"),
         ({"loss__pool_size": -1}, "loss.pool_size is -1"),
-        ({"inference__norm": "none"}, "choose batch or running"),
+        ({"inference__norm": "none"}, "choose auto, batch or running"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

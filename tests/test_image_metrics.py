@@ -169,7 +169,7 @@ def test_without_scikit_image_one_error_names_the_extra(monkeypatch):
 
 def test_import_is_light():
     code = (
-        "import p2p_jax.evaluation.histograms, p2p_jax.evaluation.distribution, p2p_jax.evaluation.ablation, sys; "
+        "import p2p_jax.evaluation.histograms, p2p_jax.evaluation.fid_kid, p2p_jax.evaluation.ablation, sys; "
         "print([m for m in ('tensorflow', 'torch', 'skimage', 'torch_fidelity') if m in sys.modules])"
     )
     assert run_python(code).strip() == "[]"

@@ -14,6 +14,7 @@ from p2p_jax import train
 from p2p_jax.data import from_arrays, on_device
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.training import loop, monitoring, parallel
+from p2p_jax.training.checkpoint import read_config
 from support.comparers import assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import write_images, write_pairs
@@ -37,7 +38,7 @@ def linear_config(**changes):
 
 def file_config(pairs, **changes):
     source = {"data__source": "side_by_side", "data__dir": str(pairs), "data__direction": "AtoB"}
-    return small_config(batch_size=2, schedule__kind="linear_decay", **source, **changes)
+    return small_config(**{"batch_size": 2, "schedule__kind": "linear_decay", **source, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +243,27 @@ def test_another_config_is_refused_by_name(uninterrupted, pairs):
     ):
         train(changed, workdir)
     assert (workdir / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "norm", "said"), [(2, "batch", "those of the image itself"), (4, "running", "running ones")]
+)
+def test_statistics_of_translation_are_those_that_training_had(pairs, tmp_path, capsys, batch_size, norm, said):
+    """Of the image itself where each of the two devices trains on one; and a run keeps what it began with."""
+    config = file_config(pairs, batch_size=batch_size, num_steps=1)
+    state = train(config, tmp_path)
+    assert f"validation and translation take {said}" in capsys.readouterr().out
+    stored = p2p_jax.training.checkpoint.read_filled_in(tmp_path)
+    assert (read_config(tmp_path).inference.norm, stored.inference.norm) == ("auto", norm)
+    assert p2p_jax.Translator.from_workdir(tmp_path).config.inference.norm == norm
+    by_hand = p2p_jax.pix2pix(small_config(**stored.to_dict() | {"inference": {"norm": norm, "dropout": True}}))
+    batch = next(p2p_jax.data.load(stored).validation(3))
+    expected = by_hand.evaluate(state, batch, jax.random.key(config.seed))[0]["l1"].mean()
+    assert float(rows_of(tmp_path)[-1]["eval/l1"]) == pytest.approx(float(expected), rel=1e-4)
+    facts, other = json.loads((tmp_path / "facts.json").read_text()), {"batch": "running", "running": "batch"}[norm]
+    (tmp_path / "facts.json").write_text(json.dumps(facts | {"inference": {"norm": other}}))
+    train(file_config(pairs, batch_size=batch_size, num_steps=2), tmp_path)
+    assert json.loads((tmp_path / "facts.json").read_text())["inference"] == {"norm": other}
 
 
 def test_other_data_are_refused(tmp_path):

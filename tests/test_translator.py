@@ -143,7 +143,7 @@ def test_checkpoints_by_name(pix2pix_run):
 
 
 def test_only_what_translation_reads_is_restored(pix2pix_run):
-    translator = Translator.from_workdir(pix2pix_run)
+    translator = Translator.from_workdir(pix2pix_run, norm="batch")
     read = jax.tree.leaves(translator._kept)
     params = jax.tree.leaves(translator.run.shapes["params"]["generator"])
     assert sorted(x.shape for x in read) == sorted(x.shape for x in params)  # and no batch statistics: norm is "batch"
@@ -155,9 +155,9 @@ def test_only_what_translation_reads_is_restored(pix2pix_run):
 def test_switches_default_to_the_config_and_can_be_changed(pix2pix_run):
     image = noise(16, 16, 3)
     stored = Translator.from_workdir(pix2pix_run)
-    assert (stored.config.inference.norm, stored.config.inference.dropout) == ("batch", True)
-    assert np.array_equal(stored(image), Translator.from_workdir(pix2pix_run, norm="batch", dropout=True)(image))
-    for changed in ({"norm": "running"}, {"dropout": False}):
+    assert (stored.config.inference.norm, stored.config.inference.dropout) == ("running", True)
+    assert np.array_equal(stored(image), Translator.from_workdir(pix2pix_run, norm="running", dropout=True)(image))
+    for changed in ({"norm": "batch"}, {"dropout": False}):
         assert not np.array_equal(stored(image), Translator.from_workdir(pix2pix_run, **changed)(image))
 
 
@@ -168,7 +168,7 @@ def test_switches_default_to_the_config_and_can_be_changed(pix2pix_run):
         ({"tile": 20}, "tile=20 must be a multiple of 8"),
         ({"tile": 16, "overlap": 16}, "overlap=16 must be at least 0 and less than tile=16"),
         ({"overlap": 4}, "give `tile` too"),
-        ({"norm": "both"}, "choose batch or running"),
+        ({"norm": "both"}, "choose auto, batch or running"),
         ({"checkpoint": "newest"}, "no checkpoint newest"),
     ],
 )

@@ -42,7 +42,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
 def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
     """Return a locked copy that is complete in all its sections: it says every number that takes part.
 
-    Whoever reads a free section is asked what it reads: ``config.objective`` is made, and dropped.
+    ``config.objective`` is made once, only to note which options it reads in the free sections.
 
     Raises:
       InputError: an option is unknown or its value cannot be used; it is named.

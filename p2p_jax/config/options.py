@@ -1,4 +1,4 @@
-"""The table of all options, in their order: everything that is known of an option stands in its line here.
+"""The table of options, in their order: everything that is known of an option stands in its line here.
 
 A config, its checks, the help of the verb train and the page of options are made of this table. `generator`, `discriminator`,
 `loss`, `optimizer` and `task` are free sections: each names its reader (a network, the objective, an optimizer, a
@@ -84,7 +84,7 @@ OPTIONS = (
     Option("schedule.constant_for", int, 100, "before the rate falls", _COUNT_OR_NONE),
     Option("schedule.decay_over", int, 100, "until it is 0", _COUNT),
 
-    Option("inference.norm", str, "batch", "statistics of the translated image itself, or running ones", choices=("batch", "running")),
+    Option("inference.norm", str, "auto", "batch norm's statistics: of the translated image itself (batch), running ones, or auto: the image's own if every device trains on one image a step, else running", choices=("auto", "batch", "running")),
     Option("inference.dropout", bool, True, "keep dropout, the paper's noise z, at test time"),
 )
 FREE_SECTIONS: dict[str, dict[str, Any]] = {

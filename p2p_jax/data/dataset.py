@@ -24,7 +24,7 @@ class Data(NamedTuple):
         {"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]} float32 in [-1, 1]. A function of the seed and the step.
         Unpaired sides are shuffled, cropped and mirrored each by itself, and each is passed over again and again.
       validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
-        the last batch may be smaller. Beside the longer of two unpaired sides the shorter one starts again.
+        the last batch may be smaller. Of unpaired sides the shorter one is repeated.
       facts: ranges and palettes that ``config.data`` leaves open and that were found in the images, such as
         {"input": {"range": "0.0:1.0"}}; a run stores them in ``facts.json``.
       resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of

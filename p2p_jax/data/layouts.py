@@ -15,7 +15,9 @@ SOURCES = ("side_by_side", "side_by_side/BA", "folders", "suffixes", "csv", "pho
 
 
 class Layout(NamedTuple):
-    """The files of one split. A and B are those of the data set, before ``direction`` is applied.
+    """The files of one split. A and B are those of the data set.
+
+    ``direction`` is applied afterwards, by ``data.stream.sides.arrange``.
 
     Attributes:
       a: files with the images of A.

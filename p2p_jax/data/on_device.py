@@ -1,7 +1,8 @@
 """Training images that stay on the device: decoded once, shuffled, cropped and mirrored inside the compiled step.
 
-No TensorFlow. For the same crop, images are to the bit those of the stream (``p2p_jax.data``); which crop it is follows
-from the seed and the place in the endless stream alone, on any number of devices and processes.
+No TensorFlow. Orders and crops differ from those of the stream (``stream/sides.py``, ``stream/cropping.py``); for the
+same crop, pixels are equal to the bit. Both follow from the seed and the place in the endless stream alone, on any
+number of devices and processes.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import with_facts
 from p2p_jax.config.options import crop_shape
-from p2p_jax.data import decoded, opening
+from p2p_jax.data import numpy_reading, opening
 from p2p_jax.data.dataset import Data
 from p2p_jax.data.stream.facts import find_facts
 from p2p_jax.data.stream.sides import Side
@@ -74,19 +75,19 @@ def load(
     """
     _refuse(config)
     train, val = opening.open_sources(config, process_count, train, val)
-    facts = find_facts(decoded.make_sides(train, config, of_config(config.data)), config, decoded.extremes)
+    facts = find_facts(numpy_reading.make_sides(train, config, of_config(config.data)), config, numpy_reading.extremes)
     config = with_facts(config, facts)
     domains = of_config(config.data)
-    sides = decoded.make_sides(train, config, domains)
-    val_sides = decoded.make_sides(val, config, domains) if val else []
-    sizes = [decoded.load_sizes(side, config.data) for side in sides]
+    sides = numpy_reading.make_sides(train, config, domains)
+    val_sides = numpy_reading.make_sides(val, config, domains) if val else []
+    sizes = [numpy_reading.load_sizes(side, config.data) for side in sides]
     places = range(process_index, _length(val_sides), process_count)
     _check_memory(sides, sizes, len(places), config)
 
     arrays: dict[str, Any] = {}
     for (side, names), size in zip(_named(sides), sizes, strict=True):
         arrays[f"sizes_{side.number}"] = size
-        arrays |= dict(zip(names, decoded.for_training(side, size), strict=True))
+        arrays |= dict(zip(names, numpy_reading.for_training(side, size), strict=True))
     megabytes = sum(arrays[name].nbytes for name in _NAMES) / 1e6
     say(f"data: the training images stay on the device, {megabytes:,.0f} MB at load size")
     return Data(
@@ -113,10 +114,10 @@ def _refuse(config: ConfigDict) -> None:
 
 
 def _check_memory(sides: list[Side], sizes: list[np.ndarray], num_val: int, config: ConfigDict) -> None:
-    """Refuse images that would not fit, before they are decoded."""
+    """Refuse images that would not fit, before they are numpy_reading."""
     sets = [(len(size), *size.max(0).tolist(), side.domains) for side, size in zip(sides, sizes, strict=True)]
-    needs = [(count, height, width, decoded.bytes_per_pixel(domains)) for count, height, width, domains in sets]
-    held_out = (num_val, *crop_shape(config.data), decoded.bytes_per_pixel(of_config(config.data)))
+    needs = [(count, height, width, numpy_reading.bytes_per_pixel(domains)) for count, height, width, domains in sets]
+    held_out = (num_val, *crop_shape(config.data), numpy_reading.bytes_per_pixel(of_config(config.data)))
     stats = jax.local_devices()[0].memory_stats() or {}
     _require(needs, stats.get("bytes_limit", math.inf), "the device")
     copies = 1 + len(jax.local_devices()) if jax.default_backend() == "cpu" else 1  # one for every device, and this
@@ -230,7 +231,7 @@ def _cut(images: Any, choice: Choice, config: ConfigDict) -> jax.Array:
 
 
 def _normalize(raw: jax.Array, domain: Domain) -> jax.Array:
-    """Map images [n, H, W, C], as ``decoded.stored`` says, to [-1, 1], to the bit as ``Domain.encode``."""
+    """Map images [n, H, W, C], as ``numpy_reading.stored`` says, to [-1, 1], to the bit as ``Domain.encode``."""
     if domain.kind == "labels":
         return jnp.where(
             raw == jnp.arange(domain.channels, dtype=raw.dtype)[None, None, None], jnp.float32(1), jnp.float32(-1)
@@ -271,7 +272,7 @@ def _validation(
     parts = []
     for side in sides:
         count = len(side.source.names)
-        parts.append(decoded.for_validation(side, [place % count for place in places], config.data))
+        parts.append(numpy_reading.for_validation(side, [place % count for place in places], config.data))
 
     def batches(batch_size):
         for first in range(0, len(places), batch_size):

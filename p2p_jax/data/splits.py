@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.data import decoded
+from p2p_jax.data import numpy_reading
 from p2p_jax.data.stream import sides
 from p2p_jax.data.stream.pipeline import Batch, validation_batches
 from p2p_jax.data.stream.sources import Unpaired, loader, make_source
@@ -45,7 +45,7 @@ def load_split(config: ConfigDict, split: str) -> Split:
     source, domains = make_source(config.data, split), of_config(config.data)
     paired = not isinstance(source, Unpaired)
     is_made = sides.makes_input(config)
-    found = (sides if is_made else decoded).make_sides(source, config, domains)
+    found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
     names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in found]
 
     def batches(batch_size):
@@ -67,7 +67,7 @@ def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int)
     def batch(first):
         places = range(first, min(first + batch_size, count))
         parts = [
-            decoded.for_validation(side, [place % len(side.source.names) for place in places], data)(slice(None))
+            numpy_reading.for_validation(side, [place % len(side.source.names) for place in places], data)(slice(None))
             for side in found
         ]
         return dict(zip(("real_a", "real_b"), itertools.chain.from_iterable(parts), strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 from p2p_jax.config import resolve
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import distribution, histograms, segmentation
+from p2p_jax.evaluation import fid_kid, histograms, segmentation
 from p2p_jax.evaluation.ground_truth import GroundTruth
 from p2p_jax.images import palettes, pictures
 from p2p_jax.images.domains import Domain
@@ -57,7 +57,7 @@ class SetMetric(NamedTuple):
       key: what it is asked for by.
       title: its name in results.
       meaning: one sentence, with the range; "" where its parts say it all.
-      compute: ``Sets -> {name: number}``; a mapping in place of a number is told beside or below.
+      compute: ``Sets -> {name: number}``; a mapping in place of a number is printed beside or below.
       check: raises InputError where something that it needs is missing, before anything is computed.
       lower_is_better: which way is up; None where its parts differ.
       parts: names of numbers that `compute` returns -> their meaning and whether lower is better.
@@ -118,7 +118,7 @@ def _fid(sets: Sets) -> dict[str, Any]:
         for kind, images in (("fakes", sets.outputs), ("reals", sets.targets)):
             for i, image in enumerate(images):
                 pictures.write(Path(folder) / kind / f"{i:06d}.png", pictures.with_channels(image, 3))
-        return distribution.fid_kid(Path(folder) / "fakes", Path(folder) / "reals", weights=sets.inception)
+        return fid_kid.fid_kid(Path(folder) / "fakes", Path(folder) / "reals", weights=sets.inception)
 
 
 def _needs_segmenter(asked: Asked) -> None:
@@ -190,7 +190,7 @@ SET_METRICS = (
         title="FID and KID",
         meaning="",
         compute=_fid,
-        check=lambda asked: distribution.check(asked.inception),
+        check=lambda asked: fid_kid.check(asked.inception),
         parts={
             "fid": (
                 "Frechet distance of Gaussians fitted to Inception features of outputs and of real images; 0 is equal. "
@@ -206,7 +206,7 @@ SET_METRICS = (
         cell=lambda found: f"{found['fid']:.1f}, {found['kid_mean']:.4f}",
     ),
 )
-"""The metrics of sets that come with the library; help, results, report and ablation tables read this table."""
+"""The metrics of sets that come with the library; results, report and ablation tables read this table."""
 METRICS = tuple(metric.key for metric in SET_METRICS)
 
 

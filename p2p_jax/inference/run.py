@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, make_network
+from p2p_jax.objectives import Objective, make_network, statistics
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
 
 PyTree = Any
@@ -103,6 +103,7 @@ def open_run(
     given = {"norm": norm, "dropout": dropout}
     inference = config.inference.to_dict() | {k: v for k, v in given.items() if v is not None}
     config = complete(config.to_dict() | {"inference": inference})
+    config = complete(config.to_dict() | {"inference": inference | {"norm": statistics(config)}})
     if config.inference.norm == "running" and _lacks_statistics(workdir):
         raise InputError(
             f"{workdir} was converted from a release that keeps no running statistics: leave norm=running out"

@@ -11,8 +11,8 @@ class Sizes(NamedTuple):
 
     Attributes:
       multiple: sides are multiples of it; of a network of one size alone its height.
-      steps: to whose multiples height and width are padded: `multiple` for both, or the one size. No further: norms take
-        the statistics of the whole picture, of which every padded pixel is a part.
+      steps: to whose multiples height and width are padded: `multiple` for both, or the one size. No further: norms
+        take the statistics of the whole picture, padding included.
       smallest: the shortest side.
     """
 

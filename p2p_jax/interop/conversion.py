@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
-from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_layouts
+from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_state_dicts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
 from p2p_jax.objectives import blank_batch
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
@@ -132,7 +132,7 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
     players = ("generator", "discriminator") if len(files) == 1 else ("gen_ab", "gen_ba", "disc_b", "disc_a")
     found = {}
     for i, (player, path) in enumerate(zip(players, [*files, *judges], strict=False)):
-        network = torch_layouts.read_network(
+        network = torch_state_dicts.read_network(
             torch_files.read(path),
             str(path),
             concat=options.concat,
@@ -145,7 +145,7 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
             raise InputError(f"{path} is a {kind}; name it after `{option}`")
         found[player] = path, network
     has_skips = any(network.section["network"].endswith(":UNet") for _, network in found.values())
-    if options.concat != torch_layouts.SKIP_UP and not has_skips:
+    if options.concat != torch_state_dicts.SKIP_UP and not has_skips:
         raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is none")
     if options.discriminator_padding != 1 and not judges:
         raise InputError(f"discriminator_padding={options.discriminator_padding}: no discriminator was given")

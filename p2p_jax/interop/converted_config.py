@@ -8,7 +8,7 @@ from p2p_jax.config.options import is_unpaired
 from p2p_jax.data import layouts
 from p2p_jax.errors import InputError
 from p2p_jax.interop.network import ForeignNetwork
-from p2p_jax.interop.torch_layouts import CONCATS, NORMS, SKIP_UP
+from p2p_jax.interop.torch_state_dicts import CONCATS, NORMS, SKIP_UP
 
 Networks = Mapping[str, tuple[Path, ForeignNetwork]]
 """By player ("generator", "gen_ab", ...), the file and what was found in it."""
@@ -18,7 +18,7 @@ class Options(NamedTuple):
     """What cannot be seen in files, and what a run needs besides weights.
 
     Attributes:
-      concat, norm, discriminator_padding: of the PyTorch release alone; see ``torch_layouts.read_network``.
+      concat, norm, discriminator_padding: of the PyTorch release alone; see ``torch_state_dicts.read_network``.
       dropout: whether the run translates with the noise of dropout; None: as the release does by default, with it for
         pix2pix and where a ResNet has dropout, without it for CycleGAN.
       eval: translate as the PyTorch release does with ``eval``: without noise, and batch norm by the statistics of

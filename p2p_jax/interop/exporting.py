@@ -81,8 +81,8 @@ def export(
     """Write a run's translation to a file: images [B, H, W, C] float32 in [-1, 1] to such images.
 
     It is what ``Translator`` computes with ``dropout=False`` on images whose sides are multiples of
-    ``metadata["multiple"]``, in float32, whatever the run was trained in. The file is loaded and checked against it, and
-    only then takes the place of what is at `output`.
+    ``metadata["multiple"]``, in float32, whatever the run was trained in. The file is loaded and checked against it,
+    and only then takes the place of what is at `output`.
 
     Args:
       workdir: the run's directory.

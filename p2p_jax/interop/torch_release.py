@@ -16,7 +16,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.inference.run import Run
 from p2p_jax.interop import torch_files
 from p2p_jax.interop.network import expected_shapes
-from p2p_jax.interop.torch_layouts import SKIP_UP, write_network
+from p2p_jax.interop.torch_state_dicts import SKIP_UP, write_network
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import has_biases
 from p2p_jax.objectives import make_network
@@ -56,7 +56,7 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
       run: opened; a run of `pix2pix` or `cyclegan` with networks of this library.
       output: a file, FILE.pth, for the generator, or a directory for all networks under the release's names.
       direction: "AtoB" or "BtoA": which generator goes into a file; by default the run's own.
-      concat: order of the skips, see ``torch_layouts.CONCATS``; the release before 2017-09-22 wants "up_skip".
+      concat: order of the skips, see ``torch_state_dicts.CONCATS``; the release before 2017-09-22 wants "up_skip".
 
     Raises:
       InputError: PyTorch is not installed, or the release has no such network.

@@ -22,8 +22,8 @@ class PatchGAN(nn.Module):
       receptive_field: side of the patch in pixels: 1, 16, 34, 70, 142 or 286.
       base_width: channels of the first layer.
       norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
-      biases: which convolutions have biases: "all", the first and the "last" alone (of the PixelGAN the first alone),
-        or "auto": the latter with batch norm, else all, as published.
+      biases: which convolutions have biases: "all"; "last": the first and the last alone (of the PixelGAN the first
+        alone); or "auto": as "last" with batch norm, else all, as published.
       padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, whose
         maps of logits are larger.
       init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.

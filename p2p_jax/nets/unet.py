@@ -79,7 +79,8 @@ class UNet(nn.Module):
           x: [B, H, W, C] in [-1, 1]; H and W multiples of ``2 ** num_downs``.
           train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
             mutable); False uses the running ones.
-          dropout: draw dropout from the "dropout" rng; None means the same as `train`.
+          dropout: draw dropout from the "dropout" rng; None means the same as `train`. At test time it is
+            ``config.inference.dropout``.
 
         Returns:
           [B, H, W, out_channels] in [-1, 1], at least float32.

@@ -10,6 +10,7 @@ from p2p_jax.objectives.base import (
     make_networks,
     new_state,
     run_training,
+    statistics,
     translate_each,
 )
 from p2p_jax.objectives.cyclegan import cyclegan
@@ -32,5 +33,6 @@ __all__ = [
     "pix2pix",
     "pool",
     "run_training",
+    "statistics",
     "translate_each",
 ]

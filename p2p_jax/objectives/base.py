@@ -156,18 +156,29 @@ def run_training(network: nn.Module, params: Any, stats: Any, *args: Any, **kwar
 
 
 def translate_each(
-    generator: nn.Module, variables: Mapping[str, Any], images: jax.Array, rng: jax.Array, inference: ConfigDict
+    generator: nn.Module, variables: Mapping[str, Any], images: jax.Array, rng: jax.Array, config: ConfigDict
 ) -> jax.Array:
     """Translate images [B, H, W, C] one at a time, under the switches of ``config.inference``.
 
     So batch statistics are those of the image itself: the papers' test-time batch size is 1, and a translation must not
     depend on its neighbours in the batch. The noise is shared by all images.
     """
+    train, dropout = statistics(config) == "batch", config.inference.dropout
     if hasattr(generator, "axis_name"):
         generator = generator.clone(axis_name=None)  # one image has no devices to average over
 
     def translate_one(image):
-        train, rngs = inference.norm == "batch", {"dropout": rng}
-        return generator.apply(variables, image[None], train=train, dropout=inference.dropout, rngs=rngs)[0]
+        return generator.apply(variables, image[None], train=train, dropout=dropout, rngs={"dropout": rng})[0]
 
     return jax.vmap(translate_one)(images)
+
+
+def statistics(config: ConfigDict) -> str:
+    """Return "batch" or "running": the statistics that batch norm takes in translation.
+
+    ``config.inference.norm="auto"`` takes the image's own, as the papers do, where every device trains on one image a
+    step. A network that was trained on the statistics of several has not learnt to work with those of one.
+    """
+    if config.inference.norm != "auto":
+        return config.inference.norm
+    return "batch" if config.batch_size <= jax.device_count() else "running"

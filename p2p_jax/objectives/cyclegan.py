@@ -170,7 +170,7 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     def generate(state, name, images, rng):
         variables = {"params": state["params"][name], "batch_stats": state["batch_stats"][name]}
-        return translate_each(networks[name], variables, images, rng, config.inference)
+        return translate_each(networks[name], variables, images, rng, config)
 
     def translate(state, batch, rng):
         directions = {"fake_b": ("gen_ab", "real_a"), "fake_a": ("gen_ba", "real_b")}

@@ -160,7 +160,7 @@ def _translation(gen: nn.Module, config: ConfigDict) -> tuple[Callable, Callable
 
     def translate(state, batch, rng):
         variables = {"params": state["params"]["generator"], "batch_stats": state["batch_stats"]["generator"]}
-        return {"fake_b": translate_each(gen, variables, batch["real_a"], rng, config.inference)}
+        return {"fake_b": translate_each(gen, variables, batch["real_a"], rng, config)}
 
     def evaluate(state, batch, rng):
         real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]

@@ -142,7 +142,7 @@ def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int)
 
 
 def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
-    """Yield how many steps each dispatch does: `at_once` from its multiples, 1 where something is due within."""
+    """Yield how many steps each dispatch does: `at_once` from its multiples, but 1 if anything is due inside it."""
     while step < config.num_steps:
         inside = step + at_once - 1  # the last step at whose end nothing may be due
         intervals = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Data, load
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import write_text
-from p2p_jax.objectives import Objective, blank_batch
+from p2p_jax.objectives import Objective, blank_batch, statistics
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.reporting import say
 from p2p_jax.training import fine_tuning, parallel
@@ -87,6 +88,8 @@ def prepare(
             )
         distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
         found = {"num_train": data.num_train, "fingerprint": data.fingerprint, **data.facts}
+        if config.inference.norm == "auto":  # a run keeps what it began with, on however many devices it goes on
+            found["inference"] = facts.get("inference") or {"norm": statistics(config)}
         if stored is not None:
             refuse_other_images(workdir, facts, found)
         facts = found
@@ -103,6 +106,9 @@ def prepare(
     except InputError as error:
         height, width = crop_shape(config.data)
         raise InputError(f"images of config.data.crop_size={height} (width {width}): {error}") from error
+    if data is not None and "inference" in facts and _has_batch_norm(shapes):
+        own = {"batch": "those of the image itself", "running": "running ones"}[facts["inference"]["norm"]]
+        say(f"batch norm: validation and translation take {own} (config.inference.norm=auto)")
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
     find_metrics(config.metrics)  # evaluation uses them, whatever the objective does
     if config.best_metric not in names:
@@ -119,3 +125,9 @@ def prepare(
         write_text(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
         write_text(workdir / "config.json", to_json(asked))
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
+
+
+def _has_batch_norm(state: PyTree) -> bool:
+    """Tell whether a generator of a state keeps running statistics."""
+    stats = state.get("batch_stats", {}) if isinstance(state, Mapping) else {}
+    return any(jax.tree.leaves(stats[name]) for name in stats if name.startswith("gen"))

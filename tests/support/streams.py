@@ -54,7 +54,7 @@ def _prepared_by_the_stream(source, choices, config):
         made = []
         for i, index in enumerate(choice.index):
             raw = side.raw(tf.constant(index, tf.int64))
-            raw = sides.geometry.enlarge(raw, side.read_domains, config, tf.constant([0, 0], tf.int64))
+            raw = sides.cropping.enlarge(raw, side.read_domains, config, tf.constant([0, 0], tf.int64))
             rows, columns = (slice(start, start + config.data.crop_size) for start in (choice.top[i], choice.left[i]))
             crops = [x[rows, columns] for x in raw]
             crops = [tf.reverse(x, [1]) if choice.mirrored[i] else x for x in crops]

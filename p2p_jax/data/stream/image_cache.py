@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-class Memory(NamedTuple):
+class ImageCache(NamedTuple):
     """The images of one side of one split, as many as there is room for; shared by all iterators over it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Memory(NamedTuple):
         return [tf.ensure_shape(x, shape) for x, shape in zip(images, shapes, strict=True)]
 
 
-def make_memories(megabytes: int, count: int) -> list[Memory]:
+def make_memories(megabytes: int, count: int) -> list[ImageCache]:
     """Return memories that share one limit.
 
     Args:
@@ -79,4 +79,4 @@ def make_memories(megabytes: int, count: int) -> list[Memory]:
             experimental_is_anonymous=True,  # else it would outlive its last user
         )
 
-    return [Memory(megabytes * 2**20, used, table()) for _ in range(count)]
+    return [ImageCache(megabytes * 2**20, used, table()) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The stream of batches: a pure function of the seed and the step.
+"""The stream of batches: a pure function of the seed and the step. ``Side.shuffled`` orders it.
 
 Images leave it as float32 [B, H, W, C] in [-1, 1], of the size of the crop.
 """
@@ -81,7 +81,7 @@ def _train_batches(
         return tf.range(first, first + share, dtype=tf.int64)
 
     def examples(n):
-        return [(side, int(side.index_of(p, config.seed))) for p in positions(first_step + n) for side in sides]
+        return [(side, int(side.shuffled(p, config.seed))) for p in positions(first_step + n) for side in sides]
 
     ds = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max // batch_size - 1)
     ds = ds.flat_map(lambda step: tf.data.Dataset.from_tensor_slices(positions(step)))

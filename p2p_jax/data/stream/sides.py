@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from p2p_jax.config import resolve
 from p2p_jax.config.options import crop_shape
 from p2p_jax.data import checks
-from p2p_jax.data.stream import geometry
+from p2p_jax.data.stream import cropping
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.data.stream.image_cache import Memory
+from p2p_jax.data.stream.image_cache import ImageCache
 from p2p_jax.data.stream.sources import Source, Unpaired
 from p2p_jax.errors import InputError
 from p2p_jax.images import tasks
@@ -40,7 +40,7 @@ class Side(NamedTuple):
     domains: tuple[Domain, ...]
     has_input: bool = True
     make_input: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
-    memory: Memory | None = None
+    memory: ImageCache | None = None
 
     @property
     def read_domains(self) -> tuple[Domain, ...]:
@@ -51,7 +51,7 @@ class Side(NamedTuple):
         """Return the seed [2] of the n-th draw: side 0 counts upwards from 0, side 1 downwards from -1."""
         return tensorflow().stack([tensorflow().constant(seed, "int64"), -1 - n if self.number else n])
 
-    def index_of(self, position: "int | tf.Tensor", seed: int) -> "tf.Tensor":
+    def shuffled(self, position: "int | tf.Tensor", seed: int) -> "tf.Tensor":
         """Map a place in the endless stream to an example: every pass is a permutation of all of them."""
         count = len(self.source.names)
         passes, place = position // count, position % count
@@ -64,20 +64,20 @@ class Side(NamedTuple):
 
     def validated(self, index: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
         """Read an example for validation: nothing is random. Returns normalized images."""
-        images = self._recalled(index, lambda: geometry.fit(self.raw(index), self.read_domains, config.data))
+        images = self._recalled(index, lambda: cropping.fit(self.raw(index), self.read_domains, config.data))
         return self._normalized(images, config, self.seed(config.seed, index))
 
     def augmented(self, position: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
         """Read the example of a place in the stream, cropped, mirrored and so on at random, normalized."""
         tf, strength = tensorflow(), config.augment.photometric
         seed = self.seed(config.seed, position)
-        index = self.index_of(position, config.seed)
+        index = self.shuffled(position, config.seed)
 
         def enlarged():
-            return geometry.enlarge(self.raw(index), self.read_domains, config, seed)
+            return cropping.enlarge(self.raw(index), self.read_domains, config, seed)
 
-        large = enlarged() if geometry.is_jittered(config) else self._recalled(index, enlarged)
-        images = self._normalized(geometry.augment(large, config, seed), config, seed)
+        large = enlarged() if cropping.is_jittered(config) else self._recalled(index, enlarged)
+        images = self._normalized(cropping.augment(large, config, seed), config, seed)
         if strength and self.has_input:
             draw = tf.random.stateless_uniform([2], _fold_in(seed, 2), -strength, strength)
             images[0] = tf.clip_by_value(images[0] * (1 + draw[0]) + draw[1], -1, 1)
@@ -125,7 +125,7 @@ def makes_input(config: ConfigDict) -> bool:
 
 
 def arrange(source: Source | Unpaired, direction: str, domains: tuple[Domain, Domain]) -> list[Side]:
-    """Return the sides of images that are all read, in the order in which a batch has them; nothing is checked."""
+    """Return the sides of images that are all read, as ``data.direction`` orders them; nothing is checked."""
     order = -1 if direction == "BtoA" else 1
     if isinstance(source, Unpaired):
         numbers = zip((0, 1)[::order], domains, (True, False), strict=True)
@@ -142,7 +142,7 @@ def try_task(side: Side, config: ConfigDict) -> None:
     if side.make_input is None:
         return
     tf = tensorflow()
-    image = geometry.fit(side.raw(tf.constant(0, tf.int64)), side.read_domains, config.data)[-1]
+    image = cropping.fit(side.raw(tf.constant(0, tf.int64)), side.read_domains, config.data)[-1]
     try:
         _run_task(image.numpy(), side, np.zeros(2, np.int64))
     except (TypeError, ValueError) as error:  # InputError is one

@@ -1,4 +1,7 @@
-"""Sizes: how raw images become the size of the crop. Those that belong together share every draw."""
+"""Resizing, random crops, mirroring and turns of the stream. Images that belong together share every draw.
+
+The device has its own: ``p2p_jax.data.on_device.choose`` and ``_cut``.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -14,7 +14,7 @@ from PIL import Image
 from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, predict
-from p2p_jax.evaluation.distribution import fid_kid
+from p2p_jax.evaluation.fid_kid import fid_kid
 from p2p_jax.images import pictures
 from support.configs import small_config
 from support.images import to_uint8, write_pairs

@@ -1,6 +1,6 @@
-"""How the PyTorch release of pix2pix and CycleGAN names the weights of its networks, in all its years.
+"""State dicts of the PyTorch release of pix2pix and CycleGAN, in all its years, from and to variables of Flax.
 
-Reading and writing both go by the tables in ``torch_modules.py``. Facts that differ from year to year are read off the
+Reading and writing both go by the names in ``torch_names.py``. Facts that differ from year to year are read off the
 names; those that leave no trace in them are options of ``read_network``.
 """
 
@@ -13,7 +13,7 @@ from flax.traverse_util import unflatten_dict
 
 from p2p_jax.errors import InputError
 from p2p_jax.interop.network import ForeignNetwork, check_variables, name_some, title
-from p2p_jax.interop.torch_modules import Module, modules_of
+from p2p_jax.interop.torch_names import Module, modules_of
 from p2p_jax.nets import RECEPTIVE_FIELDS
 
 UP_SKIP, SKIP_UP = "up_skip", "skip_up"
@@ -126,7 +126,7 @@ def from_torch(kernel: np.ndarray, *, swapped: bool = False) -> np.ndarray:
 
 
 def to_torch(kernel: np.ndarray, *, swapped: bool = False) -> np.ndarray:
-    """Return what ``from_torch`` makes `kernel` of."""
+    """Undo ``from_torch``: [kH, kW, in, out] to [out, in, kH, kW]."""
     kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
     return _swap(kernel) if swapped else kernel
 

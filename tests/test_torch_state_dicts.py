@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from p2p_jax.errors import InputError
-from p2p_jax.interop.torch_layouts import read_network, write_network
+from p2p_jax.interop.torch_state_dicts import read_network, write_network
 from p2p_jax.objectives import make_network
 
 torch = pytest.importorskip("torch")

@@ -1,5 +1,7 @@
-"""Images decoded once and for all, in NumPy and in threads, to the bit as the stream reads and resizes them.
+"""Images decoded in NumPy and in threads, equal to the bit to what the stream reads and resizes.
 
+For ``data.resident``, evaluation and translation. What the stream keeps in memory (``data.cache_mb``) is
+``stream/image_cache.py``.
 Nothing here needs TensorFlow, unless a source from outside the library has a ``read`` alone.
 """
 
@@ -111,7 +113,7 @@ def for_training(side: Side, sizes: np.ndarray) -> list[np.ndarray]:
 
 
 def stored(domain: Domain) -> tuple[int, np.dtype]:
-    """Return channels and dtype of images that are kept: raw ones, but of Lab what networks see."""
+    """Return channels and dtype of decoded images: as the files have them, but Lab as networks see it."""
     return (domain.channels, np.dtype(np.float32)) if _is_encoded(domain) else (domain.raw_channels, domain.raw_dtype)
 
 
@@ -125,7 +127,7 @@ def _is_encoded(domain: Domain) -> bool:
 
 
 def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Callable[[slice], list[np.ndarray]]:
-    """Decode images at the size of the crop, without chance; see ``p2p_jax.data.stream.geometry.fit``.
+    """Decode images at the size of the crop, without chance; see ``p2p_jax.data.stream.cropping.fit``.
 
     Returns:
       What gives a part of them, for every domain [N, crop_size, crop_width, channels] float32 in [-1, 1].
