@@ -15,11 +15,12 @@ from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
 from p2p_jax.images import pictures
 from p2p_jax.images.palettes import CMP_FACADES, nearest_labels
+from p2p_jax.objectives.metrics import full_reference
 from p2p_jax.training.checkpoint import read_filled_in
 from support.comparers import same_pixels
-from support.configs import small_config, small_cyclegan_config
+from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import noise, save, to_uint8
-from support.networks import draw_state
+from support.networks import draw_state, linear
 from support.runs import blank_state, rows_of, write_run
 from support.runs import translate_files as translate
 
@@ -255,3 +256,52 @@ def test_without_scikit_image(run, monkeypatch, capsys):
     assert "note: histogram is left out" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"pip install 'p2p_jax\[eval\]'"):
         evaluate_run(run, split="test", metrics=["histogram"])
+
+
+def copying(config):
+    """Make an objective that translates nothing: outputs are inputs."""
+    base = linear(config)
+
+    def translate(state, batch, rng):
+        return {"fake_b": batch["real_a"]}
+
+    def evaluate(state, batch, rng):
+        images = {"input": batch["real_a"], "output": batch["real_a"], "target": batch["real_b"]}
+        return full_reference(batch["real_a"], batch["real_b"]), images
+
+    return base._replace(translate=translate, evaluate=evaluate)
+
+
+def test_equal_images_are_counted_and_not_in_the_mean_of_psnr(tmp_path, capsys):
+    """Two of five pairs are equal; validation in training and the command agree with scikit-image on the others."""
+    metrics = pytest.importorskip("skimage.metrics")
+    expected = []
+    for split, count in (("train", 4), ("val", 5)):
+        for i in range(count):
+            a, b = noise(16, 16, 3, seed=i), noise(16, 16, 3, seed=i if i in (1, 3) else 50 + i)
+            save(tmp_path / "images" / split / f"{i}.png", np.concatenate([a, b], axis=1))
+            if split == "val" and i not in (1, 3):
+                expected.append(metrics.peak_signal_noise_ratio(b, a, data_range=255))
+    data = {"data__source": "side_by_side", "data__dir": str(tmp_path / "images"), "data__load_size": 16}
+    best = {"best_metric": "psnr", "best_mode": "max", "objective": "test_evaluate:copying"}
+    config = small_config(optimizer=SGD, num_steps=2, data__direction="AtoB", **best, **data)
+    train(config, tmp_path / "run")
+    assert float(rows_of(tmp_path / "run")[-1]["eval/psnr"]) == pytest.approx(np.mean(expected), rel=1e-5)
+    found = evaluate_run(tmp_path / "run")["metrics"]["psnr"]
+    assert found == pytest.approx({"mean": np.mean(expected), "std": np.std(expected), "count": 5, "infinite": 2}, 1e-5)
+    assert command(tmp_path / "run") == 0
+    assert "between images; 2 infinite, not in the mean)" in capsys.readouterr().out
+    page = (tmp_path / "run" / "evaluation" / "val_2" / "report.html").read_text()
+    assert "over 5 images, of which 2 are infinite and not in the mean" in page
+
+
+def test_colours_are_not_counted_of_what_is_no_photograph(tmp_path, capsys):
+    config = small_config(data__direction="AtoB", data__output__kind="float", data__output__range="0:1")
+    state = draw_state(blank_state(copying(config), config))
+    with config.unlocked():
+        config.objective = "test_evaluate:copying"
+    write_run(tmp_path / "run", config, state)
+    assert evaluate_run(tmp_path / "run")["set_metrics"] == {}
+    assert "histogram is left out; the metric histogram is for colours of photographs" in capsys.readouterr().out
+    with pytest.raises(InputError, match="outputs of the run are float"):
+        evaluate_run(tmp_path / "run", metrics=["histogram"])

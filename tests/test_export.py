@@ -359,7 +359,7 @@ def test_command(small_run, tmp_path, capsys):
     assert lines[1].startswith("note: the noise z (dropout)")
     assert lines[2].startswith(f"{output}: step 7, BtoA, norm running, 0.")
     assert lines[3] == "images [batch, h, w, 3], uint8 to uint8"
-    assert lines[4].startswith("checked at 16x16, 32x16, 16x32, batches of 1 and 2: largest difference")
+    assert lines[4].startswith("checked at 16x16, 17x16, 1x2, batches of 1 and 2: largest difference")
     assert lines[5].startswith("16x16 on the CPU: ") and " ms an image, in JAX " in lines[5]
     with pytest.raises(SystemExit, match="error: .* holds no trained run"):
         command(["--workdir", str(tmp_path / "b"), "--format", "stablehlo", "--output", str(output)])

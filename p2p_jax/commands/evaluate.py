@@ -57,7 +57,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     results = evaluate(options.pop("workdir"), **options)
     print(f"{args.workdir}: step {results['step']:,}, {results['num_images']:,} images of {results['split']}")
     for name, found in results["metrics"].items():
-        print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images)")
+        infinite = f"; {found['infinite']} infinite, not in the mean" if "infinite" in found else ""
+        print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images{infinite})")
     for name, found in results["set_metrics"].items():
         print(f"  {name}: {_line(found)}")
         for part, values in found.items():

@@ -68,7 +68,8 @@ def evaluate(
       output: a folder that receives ``results.json``, ``images.csv`` and ``report.html``.
 
     Returns:
-      What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric),
+      What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
+      infinite values, which are not in the mean),
       ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated. In pairs whose
       outputs are uint16, int16 or floats there is also ``mae_units``, the mean absolute error in their own units.
 
@@ -115,8 +116,7 @@ def evaluate(
         weights = None if inception is None else Path(inception)
         results["set_metrics"] = set_metrics.of_sets(asked, set_metrics.Sets(outputs, targets, judge, weights))
     for name in [key for key in rows[0] if key != "name"]:
-        values = np.array([row[name] for row in rows], np.float64)
-        results["metrics"][name] = {"mean": values.mean(), "std": values.std(), "count": len(values)}
+        results["metrics"][name] = _summary(np.array([row[name] for row in rows], np.float64))
     results["described"] = _described(results["metrics"], metrics_of_pairs, asked)
     results = _plain(results)
     if output is not None:
@@ -140,6 +140,14 @@ def write(output: Path, results: Mapping[str, Any], columns: Sequence[Mapping[st
     writer.writerows(results["images"])
     write_text(output / "images.csv", table.getvalue())
     report.write_report(output / "report.html", results, columns, history if history.exists() else None)
+
+
+def _summary(values: np.ndarray) -> dict[str, Any]:
+    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart."""
+    kept = values[~np.isinf(values)]
+    summary = {"mean": kept.mean(), "std": kept.std()} if len(kept) else {"mean": None, "std": None}
+    infinite = len(values) - len(kept)
+    return summary | {"count": len(values)} | ({"infinite": infinite} if infinite else {})
 
 
 def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:

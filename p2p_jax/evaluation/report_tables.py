@@ -156,7 +156,7 @@ def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: 
     html = (
         f'<article class="metric"><h3>{escape(name)}<span class="better">{note}</span></h3>'
         f'<p class="mean">{text_of(summary.get("mean"))} <small>&plusmn; {text_of(summary.get("std"))} over '
-        f"{text_of(summary.get('count'))} images</small></p>"
+        f"{text_of(summary.get('count'))} images{_left_out(summary)}</small></p>"
     )
     if len(finite):
         low, middle, high = (text_of(float(v)) for v in np.percentile(finite, (0, 50, 100)))
@@ -164,6 +164,11 @@ def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: 
         html += _histogram(finite, label) + f'<p class="ends"><span>{low}</span><span>median {middle}</span>'
         html += f"<span>{high}</span></p>"
     return html + "</article>"
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    infinite = summary.get("infinite", 0)
+    return f", of which {infinite} are infinite and not in the mean" if infinite else ""
 
 
 def _histogram(values: np.ndarray, label: str) -> str:

@@ -43,9 +43,10 @@ class Sets(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is at hand for the metrics, before anything is computed."""
+    """What is at hand for the metrics, before anything is computed; `domain` is that of the outputs."""
 
     split: Split
+    domain: Domain
     segmenter: str | None
     inception: str | Path | None
 
@@ -121,6 +122,14 @@ def _fid(sets: Sets) -> dict[str, Any]:
         return fid_kid.fid_kid(Path(folder) / "fakes", Path(folder) / "reals", weights=sets.inception)
 
 
+def _needs_photographs(asked: Asked) -> None:
+    if not asked.domain.is_photograph:
+        raise InputError(
+            f"the metric histogram is for colours of photographs; outputs of the run are {asked.domain.kind}"
+        )
+    histograms.LabHistograms()  # needs an extra
+
+
 def _needs_segmenter(asked: Asked) -> None:
     if asked.segmenter is None:
         raise InputError("fcn needs `segmenter`: a directory made by python -m p2p_jax segmenter, or 'module:name'")
@@ -157,7 +166,7 @@ SET_METRICS = (
         meaning="Shared mass of the colour distributions of all outputs and all targets in Lab, sum of min(p, q) over "
         "bins, each channel by itself; 0 to 1, equal.",
         compute=_histogram,
-        check=lambda asked: histograms.LabHistograms(),  # needs an extra
+        check=_needs_photographs,
         lower_is_better=False,
         cell=lambda found: " / ".join(number(found[name], ".2f") for name in ("L", "a", "b") if name in found),
     ),
@@ -266,10 +275,11 @@ def prepare(
     Raises:
       InputError: a metric is unknown, or something that it needs is missing.
     """
-    chosen = _metrics_asked(metrics, segmenter)
+    at_hand = Asked(split, domains[1 if forward else 0], segmenter, inception)
+    chosen = _metrics_asked(metrics, at_hand)
     asked = {metric.key for metric in chosen}
     for metric in chosen:
-        metric.check(Asked(split, segmenter, inception))
+        metric.check(at_hand)
     found = segmentation.find_segmenter(segmenter) if segmenter and "fcn" in asked else None
     colors = palettes.find_palette(palette) if palette else getattr(found, "palette", None)
     ids = None if label_ids is None else Path(label_ids)
@@ -281,12 +291,12 @@ def prepare(
     return chosen, Judge(found, truths["fcn"], truths["labels"], split.paired)
 
 
-def _metrics_asked(metrics: Sequence[str] | None, segmenter: str | None) -> list[SetMetric]:
+def _metrics_asked(metrics: Sequence[str] | None, at_hand: Asked) -> list[SetMetric]:
     if metrics is not None:
         return [find(name) for name in dict.fromkeys(metrics)]
-    names = ["fcn"] if segmenter else []
+    names = ["fcn"] if at_hand.segmenter else []
     try:
-        histograms.LabHistograms()
+        _needs_photographs(at_hand)
         names.insert(0, "histogram")
     except InputError as error:
         say(f"note: histogram is left out; {error}")

@@ -57,6 +57,11 @@ class Domain(NamedTuple):
         return self.kind == "uint8" and set(zip(self.low, self.high, strict=True)) == {_WHOLE["uint8"]}
 
     @property
+    def is_photograph(self) -> bool:
+        """Whether values may be the colours or the grays of a photograph."""
+        return self.kind in _LAB or (self.is_bytes and self.channels in (1, 3))
+
+    @property
     def is_measured(self) -> bool:
         """Whether the range is known, or none is needed."""
         return bool(self.low) or self.is_labels

@@ -49,7 +49,8 @@ IMAGE_METRICS = (
         key="psnr",
         title="PSNR",
         meaning="Peak signal-to-noise ratio of the output against the target in decibels, pixel values in [0, 1]; from "
-        "0 upwards without limit, infinite (n/a) for equal images. The mean is that of the images' decibels.",
+        "0 upwards without limit, infinite for equal images, which are counted and not in the mean. The mean is that "
+        "of the images' decibels.",
         lower_is_better=False,
         compare=jax.vmap(dm_pix.psnr),
         form=".2f",

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -164,13 +165,20 @@ def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
 
 
 def _evaluate(evaluate: Callable, data: Data, names: list[str], state: PyTree, rng: jax.Array) -> dict[str, float]:
-    """Return the mean of every metric over all validation images of all processes."""
-    totals = dict.fromkeys(names, 0.0)
+    """Return the mean of every metric over all validation images of all processes.
+
+    Infinite values, such as the PSNR of equal images, are left out, unless all are.
+    """
+    totals = {name: np.zeros(2) for name in names}  # the sum of what is not infinite, and how many they are
     for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
         for name, values in evaluate(state, batch, rng)[0].items():
-            totals[name] += float(values.sum(dtype=np.float64))
+            values = np.asarray(values, np.float64)
+            kept = values[~np.isinf(values)]
+            totals[name] += kept.sum(), kept.size
     sums = parallel.sum_over_processes(np.array(list(totals.values())))
-    return {name: float(value) / data.num_val for name, value in zip(totals, sums, strict=True)}
+    return {
+        name: float(total / count) if count else math.inf for name, (total, count) in zip(totals, sums, strict=True)
+    }
 
 
 def _agreed(stop: bool, step: int, config: ConfigDict) -> bool:

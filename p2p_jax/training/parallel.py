@@ -190,11 +190,12 @@ def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
     """
     devices = jax.local_devices()
 
-    def in_order(state, batch, rng):
+    def in_order(batch, rest):
+        state, rng = rest  # together: pmap mistakes the axes of what follows an argument without arrays
         metrics, images = evaluate(state, batch, rng)
         return metrics, collections.OrderedDict(images)  # a plain dict would come back sorted by its keys
 
-    mapped = jax.pmap(in_order, in_axes=(None, 0, None), devices=devices)
+    mapped = jax.pmap(in_order, in_axes=(0, None), devices=devices)
     part = per_device * len(devices)
 
     def run(state, batch, rng):
@@ -202,7 +203,7 @@ def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
         results = []
         for first in range(0, count, part):
             rows = np.minimum(np.arange(first, first + part), count - 1)
-            results.append(mapped(state, _split({k: v[rows] for k, v in batch.items()}, len(devices)), rng))
+            results.append(mapped(_split({k: v[rows] for k, v in batch.items()}, len(devices)), (state, rng)))
         metrics, images = jax.tree.map(
             lambda *parts: np.concatenate([np.asarray(x).reshape(part, *x.shape[2:]) for x in parts])[:count], *results
         )
