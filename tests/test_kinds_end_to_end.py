@@ -138,7 +138,7 @@ def test_tasks_of_photographs(folder, tmp_path, name, channels):
     main.run(["--config", name, "--workdir", str(tmp_path / "run"), f"--config.data.dir={folder / 'photos'}", *flags])
     translator = Translator.from_workdir(tmp_path / "run")
     assert (translator.channels_in, translator.channels_out) == (channels, 3)
-    made = translated(tmp_path / "run", folder / "photos" / "val", tmp_path / "out", "--task")
+    made = translated(tmp_path / "run", folder / "photos" / "val", tmp_path / "out")
     assert len(made) == 12
     assert made[0].pixels.shape == (SIZE, SIZE, 3)
     grid = np.asarray(Image.open(tmp_path / "run" / "samples" / "step_0000002.png")).astype(int)

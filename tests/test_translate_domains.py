@@ -316,7 +316,7 @@ def test_a_stack_and_an_image(bands_run, tmp_path):
     np.save(tmp_path / "folder" / "image.npy", values[0])
     assert translate_files(bands_run, tmp_path / "folder", tmp_path / "made") == 0
     np.testing.assert_allclose(np.load(tmp_path / "made" / "image.npy"), found[0], atol=1e-5)
-    assert "--format, --keep_alpha and --task are for image files" in translate_files(
+    assert "--format and --keep_alpha are for image files" in translate_files(
         bands_run, tmp_path / "stack.npy", tmp_path / "again.npy", "--format", "npy"
     )
 
@@ -381,18 +381,32 @@ def test_colours_are_written_with_the_lightness_of_their_photograph(colour_run, 
 
 def test_a_run_makes_its_inputs_of_photographs(hole_run, bands_run, tmp_path):
     photo = save(tmp_path / "in" / "a.png", noise(16, 20, 3))
-    assert translate_files(hole_run, tmp_path / "in", tmp_path / "out", "--task") == 0
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "out") == 0
     expected = photo.copy()
     expected[4:12, 5:15] = 7
     np.testing.assert_array_equal(pictures.read(tmp_path / "out" / "a.png").pixels, expected)
-    assert translate_files(hole_run, tmp_path / "in", tmp_path / "large", "--task", "--size", "x2") == 0
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "large", "--size", "x2") == 0
     large = pictures.read(tmp_path / "large" / "a.png").pixels
     assert large.shape == (32, 40, 3) and (large[8:24, 10:30] == 7).all()
-    assert translate_files(hole_run, tmp_path / "in", tmp_path / "plain") == 0
+    assert translate_files(hole_run, tmp_path / "in", tmp_path / "plain", "--no_task") == 0
     np.testing.assert_array_equal(pictures.read(tmp_path / "plain" / "a.png").pixels, photo)
-    assert "--task: this run has no config.task.input" in translate_files(
-        bands_run, tmp_path / "in", tmp_path / "no", "--task"
-    )
+    np.save(tmp_path / "stack.npy", np.stack([photo, photo[::-1]]))
+    assert translate_files(hole_run, tmp_path / "stack.npy", tmp_path / "made.npy") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "made.npy")[0], expected)
+    np.save(tmp_path / "floats.npy", photo[None] / 255)
+    assert "floats.npy has 64 bits (float64)" in translate_files(hole_run, tmp_path / "floats.npy", tmp_path / "no.npy")
+
+
+def test_frames_of_a_video_are_photographs_too(hole_run, tmp_path):
+    pytest.importorskip("av")
+    from support.videos import make_video, read_video
+
+    make_video(tmp_path / "in.mp4", times=[0, 2])
+    assert translate_files(hole_run, tmp_path / "in.mp4", tmp_path / "out.mp4") == 0
+    for frame in read_video(tmp_path / "out.mp4")[0]:
+        height, width = frame.shape[:2]
+        hole = frame[height // 4 + 4 : -(height // 4) - 4, width // 4 + 4 : -(width // 4) - 4]
+        assert np.abs(hole.astype(int) - 7).max() < 16  # H.264 of a plain 7
 
 
 @pytest.mark.parametrize("size", ["x0", "x", "xx4", "4x", "x-2", "x1.2.3", "x1e3"])

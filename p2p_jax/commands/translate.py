@@ -4,7 +4,8 @@
 
 The input is an image, a folder (with the folders in it), a pattern in quotes ("photos/*.png"), a stack of images (.npy,
 [N, H, W, C]; a .npy file found in a folder or by a pattern is one image, [H, W] or [H, W, C]) or a video. What is
-written has the depth of the images that the run was trained to make. Names, sizes and, where they hold that, formats
+written has the depth of the images that the run was trained to make. A run that made its inputs of photographs makes
+them of these photographs too (``--no_task``: they are inputs already). Names, sizes and, where they hold that, formats
 are kept; existing files are left as they are. The exit status is 1 if a file could not be translated.
 """
 
@@ -29,7 +30,7 @@ def parser() -> Parser:
     add(
         "--size", help="resize to this square, to WIDTHxHEIGHT or by a factor (x4) before; the original size by default"
     )
-    add("--task", action="store_true", help="the images are photographs: make the run's inputs of them as in training")
+    add("--no_task", action="store_true", help="take images as they are, where the run made its inputs of photographs")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
     add("--tile", type=int, help="translate images with a longer side in overlapping tiles of this side")
@@ -69,8 +70,8 @@ def _translate(args: argparse.Namespace) -> int:
         raise InputError(f"--batch_size {args.batch_size} must be at least 1")
     translators_of_whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
     translate_whole = translators_of_whole.get(source.suffix.lower()) if source.is_file() else None
-    if translate_whole and (ending or args.keep_alpha or args.task):
-        raise InputError(f"--format, --keep_alpha and --task are for image files; {source} is none")
+    if translate_whole and (ending or args.keep_alpha):
+        raise InputError(f"--format and --keep_alpha are for image files; {source} is none")
     jobs = [] if translate_whole else files.plan(args.input, args.output, ending)
 
     translator = Translator.from_workdir(
@@ -83,16 +84,19 @@ def _translate(args: argparse.Namespace) -> int:
         tile=args.tile,
         overlap=args.overlap,
     )
-    task = values.find_task(translator.config) if args.task else None
-    if task and translator.direction != translator.config.data.direction:
-        raise InputError("--task cannot be combined with the reverse --direction")
+    forward = translator.direction == translator.config.data.direction
+    task = values.find_task(translator.config) if forward and not args.no_task else None
     named = source.is_file() and bool(args.output.suffix) and not args.output.is_dir()
     jobs = files.fit_endings(jobs, translator, chosen=bool(ending) or named)
     print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)
+    if task:
+        print(
+            f"images are photographs, of which {translator.config.task.input} makes inputs; --no_task: they are inputs"
+        )
     with contextlib.closing(tqdm(total=len(jobs) or None, unit=" images", disable=None)) as bar:
         if translate_whole:
             count = translate_whole(
-                translator, source, args.output, size=size, overwrite=args.overwrite, on_done=bar.update
+                translator, source, args.output, size=size, task=task, overwrite=args.overwrite, on_done=bar.update
             )
             print(f"translated {count:,} images of {source}")
             return 0

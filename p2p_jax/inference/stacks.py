@@ -11,7 +11,7 @@ from p2p_jax.images import pictures
 from p2p_jax.images.resize import resize
 from p2p_jax.images.writing import check_target, unfinished
 from p2p_jax.inference.translator import Translator
-from p2p_jax.inference.values import Size, sides
+from p2p_jax.inference.values import Size, Task, sides
 
 
 def translate_stack(
@@ -20,12 +20,13 @@ def translate_stack(
     target: Path,
     *,
     size: Size = None,
+    task: Task | None = None,
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
 ) -> int:
     """Translate ``.npy``, [N, H, W, C], [N, H, W] or [H, W, C], as ``Translator`` takes and gives them; returns N.
 
-    Neither array is held in memory whole.
+    Neither array is held in memory whole. With a `task` they are photographs, of which it makes the run's inputs.
 
     Raises:
       InputError: the file is no such array, or the target exists or is the file itself.
@@ -36,12 +37,14 @@ def translate_stack(
         images = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{source} cannot be read as an array ({error})") from error
+    domain = task.photographs if task else translator.domain_in
     if images.ndim == 3:  # many of one channel, or one whose channels come last
-        one = images.shape[-1] == translator.domain_in.value_channels
+        one = images.shape[-1] == domain.value_channels
         images = images[None] if one else images[..., None]
     if images.ndim != 4 or not images.size:
         raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
-    domain = translator.domain_in
+    if task and (fault := domain.fault(images.dtype, images.shape[-1], has_palette=False)):
+        raise InputError(f"{source} {fault}")
     if size is not None and domain.is_bytes and images.dtype != np.uint8:
         raise InputError(f"`size` resizes images of 8 bits; {source} holds {images.dtype}")
     wanted = sides(images.shape[1:], size)
@@ -50,7 +53,8 @@ def translate_stack(
         for i, image in enumerate(images):
             if domain.kind == "uint8":
                 image = pictures.with_channels(image, domain.channels)  # before resizing, as in training
-            yield i, resize(image, wanted, nearest=domain.is_labels)
+            image = resize(image, wanted, nearest=domain.is_labels)
+            yield i, task.values(image, translator.domain_in) if task else image
 
     check_target(source, target, overwrite=overwrite)
     with unfinished(target) as temporary:

@@ -57,16 +57,20 @@ class Task(NamedTuple):
     make: tasks.Task
     rng: Callable[[], np.random.Generator]
 
+    def values(self, raw: np.ndarray, domain: Domain) -> np.ndarray:
+        """Make an input of a raw photograph, as values of the input's domain."""
+        return tasks.make_values(self.make, raw, self.rng(), domain)
 
-def find_task(config: ConfigDict) -> Task:
-    """Return how the inputs of a run were made; what is random about it is the same for every image.
+
+def find_task(config: ConfigDict) -> Task | None:
+    """Return how the inputs of a run were made, None if they were files; what is random is the same for every image.
 
     Raises:
-      InputError: they were not made, or the options do not fit.
+      InputError: the options do not fit.
     """
     options = dict(config.task)
     if not (name := options.pop("input", "")):
-        raise InputError("`task`: this run has no config.task.input, which makes inputs; leave `task` out")
+        return None
     make, seed = tasks.bind(resolve(name), options), config.seed
     return Task(of_config(config.data)[1], make, lambda: np.random.default_rng(seed))
 
@@ -106,7 +110,7 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
     raw = resize(raw, wanted, nearest=stored_as.is_labels)
     if alpha is not None:
         alpha = resize(alpha[..., None], wanted)[..., 0]
-    values = tasks.make_values(task.make, raw, task.rng(), domain) if task else domain.values(raw)
+    values = task.values(raw, domain) if task else domain.values(raw)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
     return Given(values, alpha, () if is_moved else tags, is_moved)

@@ -32,6 +32,7 @@ def translate_video(
     target: Path,
     *,
     size: values.Size = None,
+    task: values.Task | None = None,
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
 ) -> int:
@@ -44,6 +45,7 @@ def translate_video(
       source: a file that FFmpeg reads.
       target: a file that ends in .m4v, .mkv, .mov, .mp4 or .webm, or a folder, which receives the source's name.
       size: (height, width) of the frames, or a factor; None keeps theirs.
+      task: the frames are photographs, of which this makes the run's inputs.
       overwrite: replace the target if it exists.
       on_done: called after every frame.
 
@@ -54,7 +56,7 @@ def translate_video(
       InputError: the run is not of pictures of 8 bits, PyAV is missing, the file cannot be read or written, or the
         target exists or is the file itself.
     """
-    _check_pictures(translator)
+    _check_pictures(translator, task)
     av = _pyav()
     if target.is_dir() or not target.suffix:
         target = target / source.name
@@ -69,7 +71,7 @@ def translate_video(
             raise InputError(f"{source} holds no frame that can be decoded")
         sides = values.sides(_upright(first).shape, size)
         with unfinished(target) as temporary, av.open(str(source)) as given, av.open(str(temporary), "w") as made:
-            count = _translate(av, translator, given, made, sides, on_done)
+            count = _translate(av, translator, task, given, made, sides, on_done)
     except (av.FFmpegError, ValueError) as error:  # ValueError: a container that cannot hold the sound
         if isinstance(error, InputError):
             raise
@@ -78,21 +80,25 @@ def translate_video(
     return count
 
 
-def _check_pictures(translator: Translator) -> None:
+def _check_pictures(translator: Translator, task: values.Task | None) -> None:
     """Refuse a run that does not make pictures of pictures: frames are nothing else."""
     domains = translator.domain_in, translator.domain_out
     written = values.stored_form(*domains)
-    if not values.is_picture(domains[0]) or written not in ((np.uint8, 1), (np.uint8, 3)) or domains[1].is_labels:
+    if (
+        not values.is_picture(task.photographs if task else domains[0])
+        or written not in ((np.uint8, 1), (np.uint8, 3))
+        or domains[1].is_labels
+    ):
         told = " to ".join(f"{domain.kind} of {domain.channels} channels" for domain in domains)
         raise InputError(f"videos are pictures of 8 bits, gray or RGB; this run translates {told}")
 
 
-def _translate(av, translator, given, made, sides, on_done) -> int:
+def _translate(av, translator, task, given, made, sides, on_done) -> int:
     pictured, count = given.streams.video[0], 0
     drawn = _add_video_stream(made, pictured, sides)
     sounds = {stream: made.add_stream_from_template(stream) for stream in given.streams.audio}
     domains = translator.domain_in, translator.domain_out
-    for (time, frame), output in translator.stream(_frames(given, made, pictured, sounds, sides, domains[0])):
+    for (time, frame), output in translator.stream(_frames(given, made, pictured, sounds, sides, domains[0], task)):
         output = values.recombined(output, frame, *domains)
         image = np.repeat(output, 3, axis=-1) if output.shape[-1] == 1 else output
         shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -109,7 +115,7 @@ def _upright(frame) -> np.ndarray:
     return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
-def _frames(given, made, pictured, sounds, sides, domain) -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray]]:
+def _frames(given, made, pictured, sounds, sides, domain, task) -> Iterator[tuple[tuple[int, np.ndarray], np.ndarray]]:
     """Yield upright frames as values of a domain, named by time and values; pass sound on as it comes between them."""
     for packet in given.demux([pictured, *sounds]):
         if packet.stream in sounds:
@@ -118,8 +124,9 @@ def _frames(given, made, pictured, sounds, sides, domain) -> Iterator[tuple[tupl
                 made.mux(packet)
             continue
         for frame in packet.decode():
-            raw = pictures.with_channels(_upright(frame), domain.raw_channels)
-            image = domain.values(resize(raw, sides))
+            raw = pictures.with_channels(_upright(frame), (task.photographs if task else domain).raw_channels)
+            raw = resize(raw, sides)
+            image = task.values(raw, domain) if task else domain.values(raw)
             yield (frame.pts, image), image
 
 
