@@ -3,9 +3,9 @@
     python -m p2p_jax.main --config configs/super_resolution.py --workdir runs/super_resolution --config.data.dir=FOLDER
 
 Data: your photographs, larger than 256 pixels, in FOLDER/train and FOLDER/val: crops of them at their own size, made
-small and large again. With ``--no_task --size x4``, translate then enlarges others. Hardware: a GPU with 6 GB. Time:
-80,000 steps of 4 images are 8 h at 11 images/s. Expected: compare PSNR and SSIM with those of the input itself; the
-adversarial loss gives sharpness for some of them (``--config.loss.lambda_gan=0.`` does not).
+small and large again. With ``--no_task --size x4``, translate then enlarges others. Hardware: a GPU with 6 GB.
+Time: 80,000 steps of 4 images are 8 h at 11 images/s. Expected: compare PSNR and SSIM with those of the input itself;
+the adversarial loss gives sharpness for some of them (``--config.loss.lambda_gan=0.`` does not).
 """
 
 from ml_collections import ConfigDict

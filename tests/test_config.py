@@ -205,7 +205,7 @@ def test_a_value_of_another_type_is_refused(option):
         ({"num_samples": 100_000}, r"num_samples is 100000; it must be a whole number in \[1, 256\]"),
         ({"schedule": {"decay_over": 0}}, "decay_over is 0; it must be a whole number of at least 1"),
         ({"schedule": {"kind": "cosine"}}, "choose constant or linear_decay"),
-        ({"schedule": {"unit": "images"}}, "choose epochs or steps"),
+        ({"schedule": {"unit": "images"}}, "choose auto, epochs or steps"),
         ({"augment": {"photometric": float("nan")}}, r"it must be a number in \[0, 1\)"),
         ({"data": "photos"}, "config.data is 'photos'; it must be a section"),
         ({"loss": 3}, "config.loss is 3; it must be a section"),

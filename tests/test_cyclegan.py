@@ -199,7 +199,7 @@ def test_adversarial_loss_from_outside():
 
 def test_objective_is_made_before_the_images_are_counted():
     """Only a rate that is asked for needs their number."""
-    config = tiny_config(schedule__kind="linear_decay")
+    config = tiny_config(schedule__kind="linear_decay", schedule__unit="epochs")
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     assert objective.translate(state, {"real_a": batch["real_a"]}, jax.random.key(0))["fake_b"].shape == (4, 16, 16, 3)

@@ -8,8 +8,9 @@ import optax
 import pytest
 
 import p2p_jax
-from p2p_jax.config import complete, resolve
+from p2p_jax.config import complete, complete_experiment, resolve
 from p2p_jax.objectives import DEVICE_AXIS, losses, make_optimizer, make_schedule
+from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.testing import check_objective
 from p2p_jax.training import parallel
 from support.configs import SGD, small_config, small_cyclegan_config
@@ -159,6 +160,7 @@ def test_linear_decay_in_epochs_follows_the_pytorch_release():
     """One epoch is 10 images, 5 steps of 2: lr * (1 - max(0, epoch + 1 - 3) / (4 + 1)) for epochs 0 to 6."""
     config = small_config(
         batch_size=2,
+        num_steps=35,
         data__num_train=10,
         schedule__kind="linear_decay",
         schedule__constant_for=3,
@@ -168,6 +170,32 @@ def test_linear_decay_in_epochs_follows_the_pytorch_release():
     rates = [float(schedule(5 * epoch + step)) / 2e-4 for epoch in range(7) for step in (0, 4)]
     assert rates == pytest.approx(np.repeat([1, 1, 1, 0.8, 0.6, 0.4, 0.2], 2), rel=1e-5)
     assert float(schedule(5 * 100)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "unit", "ends"),
+    [
+        ("horse2zebra", {"num_train": 1334}, "epochs", (133_400, 266_800)),  # as published
+        ("horse2zebra", {"num_train": 250, "num_steps": 100_000}, "steps", (50_001, 100_000)),
+        ("horse2zebra", {"num_train": 1334, "batch_size": 4}, "steps", (133_401, 266_800)),
+        ("edges2shoes", {"num_train": 300, "num_steps": 30_000}, "steps", (16_001, 30_000)),  # 8 and 7 of 15 parts
+        ("quickstart_cyclegan", {"num_train": 200}, "steps", (1_001, 1_500)),  # says it itself
+    ],
+)
+def test_a_published_schedule_fits_the_run(name, options, unit, ends):
+    """On another set, or for a run of another length, constant rate and decay have the same shares."""
+    config = p2p_jax.load_config(name)
+    config.schedule.kind = "linear_decay"
+    config.data.num_train = options.pop("num_train")
+    config.update(options)
+    config = complete_experiment(config)
+    assert (config.schedule.to_dict() | decide_unit(config))["unit"] == unit
+    assert falls_between(config) == ends
+    rates, full = make_schedule(config), config.optimizer.learning_rate
+    first, last = ends
+    assert float(rates(first - 1)) == pytest.approx(full)
+    assert float(rates(first)) < full * (1 - 1e-6)
+    assert float(rates(last - 1)) > 0 == float(rates(last))
 
 
 def test_adam_as_published():

@@ -38,7 +38,8 @@ def linear_config(**changes):
 
 def file_config(pairs, **changes):
     source = {"data__source": "side_by_side", "data__dir": str(pairs), "data__direction": "AtoB"}
-    return small_config(**{"batch_size": 2, "schedule__kind": "linear_decay", **source, **changes})
+    schedule = {"schedule__kind": "linear_decay", "schedule__unit": "epochs"}
+    return small_config(**{"batch_size": 2, **schedule, **source, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_what_a_run_leaves_behind(uninterrupted, pairs):
 
 
 def test_learning_rate_follows_the_epochs(uninterrupted):
-    config = small_config(batch_size=2, data__num_train=5, schedule__kind="linear_decay")
+    config = small_config(batch_size=2, data__num_train=5, schedule__kind="linear_decay", schedule__unit="epochs")
     schedule = p2p_jax.objectives.make_schedule(config)
     assert [float(row["train/lr"]) for row in rows_of(uninterrupted[1])] == [float(schedule(i)) for i in range(4)]
 
@@ -264,6 +265,30 @@ def test_statistics_of_translation_are_those_that_training_had(pairs, tmp_path, 
     (tmp_path / "facts.json").write_text(json.dumps(facts | {"inference": {"norm": other}}))
     train(file_config(pairs, batch_size=batch_size, num_steps=2), tmp_path)
     assert json.loads((tmp_path / "facts.json").read_text())["inference"] == {"norm": other}
+
+
+def test_a_start_says_when_the_rate_falls_and_more_steps_do_not_stretch_it(tmp_path, capsys):
+    def config(**changes):
+        return linear_config(**{"schedule__kind": "linear_decay", "num_steps": 6, **changes})
+
+    def trained(config):
+        return train(config, tmp_path, data=memory_data(config))
+
+    trained(config())
+    said = "learning rate: 0.01, falling from step 4 on, 0 from step 6 on; 6 steps"
+    assert said in capsys.readouterr().out
+    rates = [float(row["train/lr"]) for row in rows_of(tmp_path)]
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])  # of the steps 0 to 5
+    stored = {"unit": "steps", "constant_for": 3, "decay_over": 3}
+    assert json.loads((tmp_path / "facts.json").read_text())["schedule"] == stored
+    with pytest.raises(InputError, match=rf"4 of the 10 steps would change no weight: .*init_from={tmp_path}"):
+        trained(config(num_steps=10))
+    state = trained(config(num_steps=10, schedule__beyond_zero=True))
+    assert int(state["step"]) == 10 and [float(row["train/lr"]) for row in rows_of(tmp_path)][6:] == [0] * 4
+    short = config(schedule__unit="steps", schedule__constant_for=1, schedule__decay_over=2)
+    with pytest.raises(InputError, match=r"0 from step 3 on, so that 3 of the 6 .*schedule.unit=auto"):
+        train(short, tmp_path / "short", data=memory_data(short))
+    assert not (tmp_path / "short" / "config.json").exists()
 
 
 def test_other_data_are_refused(tmp_path):

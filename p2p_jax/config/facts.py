@@ -9,13 +9,13 @@ from p2p_jax.config.completing import as_dict, complete
 
 
 def filled_in(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the number of training examples, the ranges, the palettes and the norm that were found.
+    """Return a config with the number of training examples, the ranges, the palettes and what "auto" means.
 
     Args:
       config: what was asked for, complete or not.
       facts: ``{"num_train": 400, "input": {"palette": "#ff0000,..."}, "output": {"range": "0.0:1.0"}}``; what a config
-        says itself is not among them, and other entries are left out. ``{"inference": {"norm": "running"}}`` is what
-        "auto" meant.
+        says itself is not among them, and other entries are left out. What "auto" means for
+        the run stands in them as in a config: ``{"inference": {"norm": "running"}, "schedule": {"unit": "epochs"}}``.
     """
     given = as_dict(config)
     data = dict(given.get("data", {}))
@@ -23,7 +23,8 @@ def filled_in(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, 
         data["num_train"] = facts["num_train"]
     for side in ("input", "output"):
         data[side] = {**data.get(side, {}), **facts.get(side, {})}
-    return {**given, "data": data, "inference": {**given.get("inference", {}), **facts.get("inference", {})}}
+    meant = {name: {**given.get(name, {}), **facts.get(name, {})} for name in ("inference", "schedule")}
+    return {**given, "data": data, **meant}
 
 
 def with_facts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> ConfigDict:

@@ -80,9 +80,10 @@ OPTIONS = (
     Option("augment.photometric", float, 0.0, "contrast of the input (of CycleGAN: of A) by a factor in [1 - this, 1 + this], brightness by as much of the range", "[0, 1)"),
 
     Option("schedule.kind", str, "constant", "of the learning rate", choices=("constant", "linear_decay")),
-    Option("schedule.unit", str, "epochs", "of the next two", choices=("epochs", "steps")),
+    Option("schedule.unit", str, "auto", "of the next two; auto: epochs, if together they make num_steps; else shares of the run, which ends with a rate of 0", choices=("auto", "epochs", "steps")),
     Option("schedule.constant_for", int, 100, "before the rate falls", _COUNT_OR_NONE),
     Option("schedule.decay_over", int, 100, "until it is 0", _COUNT),
+    Option("schedule.beyond_zero", bool, False, "train on where the rate is 0; else a run of which more than a tenth would be so is refused", may_change=_RUNS),
 
     Option("inference.norm", str, "auto", "batch norm's statistics: of the translated image itself (batch), running ones, or auto: the image's own if every device trains on one image a step, else running", choices=("auto", "batch", "running")),
     Option("inference.dropout", bool, True, "keep dropout, the paper's noise z, at test time"),

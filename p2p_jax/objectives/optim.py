@@ -11,6 +11,8 @@ from p2p_jax.config import complete_read_section, resolve
 from p2p_jax.errors import InputError
 from p2p_jax.objectives.base import average_over_devices
 
+_FITS = 0.02  # of the steps, by which a schedule in epochs may differ from the run
+
 
 def descend(tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
     """Return parameters and optimizer state after one step with gradients averaged over the devices."""
@@ -24,9 +26,10 @@ def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
     "constant" keeps ``optimizer.learning_rate`` (the Lua release). "linear_decay" keeps it for
     ``schedule.constant_for`` and lowers it to zero over ``schedule.decay_over``, both counted in ``schedule.unit``.
     In epochs the rate changes once per epoch by the PyTorch release's rule, ``1 - max(0, epoch + 1 - constant) /
-    (decay + 1)`` with epochs counted from 0; in steps it falls at every step.
+    (decay + 1)`` with epochs counted from 0; in steps it falls at every step. What the unit "auto" means, see
+    ``decide_unit``.
     """
-    rate, schedule = config.optimizer.learning_rate, config.schedule
+    rate, schedule = config.optimizer.learning_rate, ConfigDict(config.schedule.to_dict() | decide_unit(config))
     if schedule.kind == "constant":
         return optax.constant_schedule(rate)
     constant, decay = schedule.constant_for, schedule.decay_over
@@ -43,6 +46,34 @@ def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
         return rate * jnp.clip(1 - jnp.maximum(0, epoch + 1 - constant) / (decay + 1), 0, 1)
 
     return rate_of_epoch
+
+
+def decide_unit(config: ConfigDict) -> dict[str, Any]:
+    """Return what ``schedule.unit="auto"`` means, as options of ``schedule``; nothing if the config says it itself.
+
+    It means epochs where ``constant_for + decay_over`` of them are ``num_steps``, as in the published runs. On a set of
+    another size, or for a run of another length, constant rate and decay have the same shares of the run.
+    """
+    schedule, steps = config.schedule, config.num_steps
+    if schedule.kind == "constant" or schedule.unit != "auto":
+        return {}
+    epochs = schedule.constant_for + schedule.decay_over
+    if abs(epochs * config.data.num_train / config.batch_size - steps) <= _FITS * steps:
+        return {"unit": "epochs"}
+    constant = min(round(steps * schedule.constant_for / epochs), steps - 1)
+    return {"unit": "steps", "constant_for": constant, "decay_over": steps - constant}
+
+
+def falls_between(config: ConfigDict) -> tuple[int, int] | None:
+    """Return the first step with a lower learning rate and the first with none at all, None if the rate is constant."""
+    if config.schedule.kind == "constant":
+        return None
+    schedule = config.schedule.to_dict() | decide_unit(config)
+    if schedule["unit"] == "steps":
+        return schedule["constant_for"] + 1, schedule["constant_for"] + schedule["decay_over"]
+    ends = schedule["constant_for"], schedule["constant_for"] + schedule["decay_over"]
+    first, last = (-(-epoch * config.data.num_train // config.batch_size) for epoch in ends)
+    return first, last
 
 
 def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:

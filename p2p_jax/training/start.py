@@ -17,12 +17,14 @@ from p2p_jax.errors import InputError
 from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import Objective, blank_batch, statistics
 from p2p_jax.objectives.metrics import find_metrics
+from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
 from p2p_jax.training import fine_tuning, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
 from p2p_jax.training.resuming import refuse_other_config, refuse_other_images
 
 PyTree = Any
+_IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
 
 
 class Start(NamedTuple):
@@ -90,6 +92,9 @@ def prepare(
         found = {"num_train": data.num_train, "fingerprint": data.fingerprint, **data.facts}
         if config.inference.norm == "auto":  # a run keeps what it began with, on however many devices it goes on
             found["inference"] = facts.get("inference") or {"norm": statistics(config)}
+        if config.schedule.unit == "auto" and config.schedule.kind != "constant":  # more steps do not stretch it
+            counted = with_facts(config, {"num_train": data.num_train})
+            found["schedule"] = facts.get("schedule") or decide_unit(counted)
         if stored is not None:
             refuse_other_images(workdir, facts, found)
         facts = found
@@ -98,6 +103,8 @@ def prepare(
     else:
         data = None
     asked, config = config, with_facts(config, facts)
+    if data is not None:
+        _tell_learning_rate(config, workdir if stored is not None else None)
 
     objective = objective or resolve(config.objective)(config)
     rng, batch, init = jax.random.key(config.seed), blank_batch(config), parallel.compile_init(objective.init)
@@ -125,6 +132,27 @@ def prepare(
         write_text(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
         write_text(workdir / "config.json", to_json(asked))
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
+
+
+def _tell_learning_rate(config: ConfigDict, begun: Path | None) -> None:
+    """Say when the learning rate falls; refuse a run of which much would be trained at none at all."""
+    found = falls_between(config)
+    if found is None:
+        return
+    falls, ends = found
+    rate = config.optimizer.learning_rate
+    say(f"learning rate: {rate:g}, falling from step {falls:,} on, 0 from step {ends:,} on; {config.num_steps:,} steps")
+    idle = config.num_steps - ends
+    if config.schedule.beyond_zero or idle <= config.num_steps * _IDLE:
+        return
+    if begun is None:
+        way = "set config.schedule.unit=auto, which fits the schedule to the run"
+    else:
+        way = f"to train longer, start another run from these weights, in a new `workdir` with config.init_from={begun}"
+    raise InputError(
+        f"the learning rate is 0 from step {ends:,} on, so that {idle:,} of the {config.num_steps:,} steps would "
+        f"change no weight: {way}; or set config.num_steps={ends}; or config.schedule.beyond_zero=True, if it is meant"
+    )
 
 
 def _has_batch_norm(state: PyTree) -> bool:
