@@ -247,6 +247,23 @@ def test_weights_of_pytorch_come_and_go_as_printed(folder, pix2pix_run, capsys):
     assert "model.model.0.weight torch.float32" in run_snippet(snippet + shown, capsys)
 
 
+@pytest.mark.parametrize(
+    ("mark", "run_of"), [("lazy", "scans"), ("torch data", "from_torch"), ("tf.data", "from_tf_data")]
+)
+def test_loaders_of_ones_own_train_as_printed(folder, monkeypatch, capsys, mark, run_of):
+    pytest.importorskip({"lazy": "numpy", "torch data": "torch", "tf.data": "tensorflow"}[mark])
+    monkeypatch.setattr("p2p_jax.load_config", load_small_config)
+    (folder / "scans").mkdir()
+    for i in range(3):
+        np.random.RandomState(i).randint(-1000, 3000, (64, 128)).astype(np.int16).tofile(folder / "scans" / f"{i}.raw")
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == mark]
+    run_snippet(snippet, capsys)
+    facts = json.loads((folder / "runs" / run_of / "facts.json").read_text())
+    assert (facts["source"], facts["num_train"]) == ("given", {"lazy": 3}.get(mark, 8))
+    summary = (folder / "runs" / run_of / "summary.txt").read_text()
+    assert summary.startswith("Finished: ") and f"Validation over {facts['num_train']} images" in summary
+
+
 def load_small_config(name):
     """Load a config as ``p2p_jax.load_config`` does, with small networks."""
     config = load(name)

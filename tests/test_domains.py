@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.domains import Domain, format_range, of_config, of_files
+from p2p_jax.images.domains import Domain, of_config, of_files
 from p2p_jax.images.palettes import CMP_FACADES, VOID, palette_from_json
+from p2p_jax.images.ranges import format_range
 from support.configs import small_config
 
 

@@ -171,7 +171,7 @@ config = complete({
     "num_samples": 2, "generator": {"num_downs": 3, "base_width": 4},
     "discriminator": {"receptive_field": 16, "base_width": 4},
     "data": {"source": "side_by_side", "dir": sys.argv[1], "load_size": 18, "crop_size": 16, "resident": True,
-             "input__kind": "uint8", "input__range": "measured"},
+             "input": {"kind": "uint8", "range": "measured"}},
 })
 state = train(config, sys.argv[2])
 assert int(state["step"]) == 2

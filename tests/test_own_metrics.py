@@ -9,7 +9,7 @@ from p2p_jax.commands import evaluate as command
 from p2p_jax.commands import train as training
 from p2p_jax.config import complete
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import set_metrics
+from p2p_jax.evaluation import ablation_table, set_metrics
 from p2p_jax.objectives.metrics import find_metrics
 from support.runs import rows_of, run_command
 
@@ -90,9 +90,9 @@ def test_every_metric_of_the_tables_is_described():
     for metric in set_metrics.SET_METRICS:
         assert set_metrics.find(metric.key) is metric is set_metrics.of_title(f"{metric.title} [by something]")
         assert metric.meaning or metric.parts
-    assert set_metrics.cell_text("FID and KID", {"fid": 12.34, "kid_mean": 0.5, "count": 3}) == "12.3, 0.5000"
-    assert set_metrics.cell_text("histogram intersection", {"L": 0.5, "count": 3}) == "0.50"  # of gray images
-    assert set_metrics.cell_text("of one's own", {"deviation": 0.123456, "colours": 7, "count": 3}) == "0.1235 / 7"
+    assert ablation_table.cell_text("FID and KID", {"fid": 12.34, "kid_mean": 0.5, "count": 3}) == "12.3, 0.5000"
+    assert ablation_table.cell_text("histogram intersection", {"L": 0.5, "count": 3}) == "0.50"  # of gray images
+    assert ablation_table.cell_text("of one's own", {"deviation": 0.123456, "colours": 7, "count": 3}) == "0.1235 / 7"
     assert complete({}).metrics == "l1,psnr,ssim"
     images = np.zeros((2, 16, 16, 3), np.float32)
     values = {metric.key: metric.compare(images, images + 0.5) for metric in find_metrics("ssim,l1")}

@@ -14,13 +14,13 @@ def filled_in(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, 
     Args:
       config: what was asked for, complete or not.
       facts: ``{"num_train": 400, "input": {"palette": "#ff0000,..."}, "output": {"range": "0.0:1.0"}}``; what a config
-        says itself is not among them, and other entries are left out. What "auto" means for
+        says itself is not among them, and other entries are left out. The source "given" stands for data that were
+        given to ``train``. What "auto" means for
         the run stands in them as in a config: ``{"inference": {"norm": "running"}, "schedule": {"unit": "epochs"}}``.
     """
     given = as_dict(config)
     data = dict(given.get("data", {}))
-    if "num_train" in facts:
-        data["num_train"] = facts["num_train"]
+    data |= {name: facts[name] for name in ("num_train", "source") if name in facts}
     for side in ("input", "output"):
         data[side] = {**data.get(side, {}), **facts.get(side, {})}
     meant = {name: {**given.get(name, {}), **facts.get(name, {})} for name in ("inference", "schedule")}

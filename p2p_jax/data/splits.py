@@ -4,15 +4,17 @@ import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.data import numpy_reading
+from p2p_jax.data.given import check_given
 from p2p_jax.data.stream import sides
 from p2p_jax.data.stream.pipeline import Batch, validation_batches
-from p2p_jax.data.stream.sources import Unpaired, loader, make_source
+from p2p_jax.data.stream.sources import Source, Unpaired, loader, make_source
+from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
 
 
@@ -24,25 +26,28 @@ class Split(NamedTuple):
       paired: whether ``real_b`` is what ``real_a`` should become.
       batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
       original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
+      fingerprint: recognises the images; "" where nothing does.
     """
 
     names: tuple[list[str], list[str]]
     paired: bool
     batches: Callable[[int], Iterator[Batch]]
     original: Callable[[int, int], np.ndarray]
+    fingerprint: str = ""
 
 
-def load_split(config: ConfigDict, split: str) -> Split:
+def load_split(config: ConfigDict, split: str, source: Source | Unpaired | None = None) -> Split:
     """Open one split of the data set of a config; TensorFlow is needed for inputs that are made of photographs alone.
 
     Args:
       config: reads ``data`` and ``task``.
       split: such as "train", "val" or "test".
+      source: what the split is, in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
 
     Raises:
       InputError: there is no such split, or a file cannot be used.
     """
-    source, domains = make_source(config.data, split), of_config(config.data)
+    source, domains = source or make_source(config.data, split), of_config(config.data)
     paired = not isinstance(source, Unpaired)
     is_made = sides.makes_input(config)
     found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
@@ -57,7 +62,33 @@ def load_split(config: ConfigDict, split: str) -> Split:
         images = loader(found[0 if paired else side].source)(index)
         return images[min(side, len(images) - 1) if paired else 0]
 
-    return Split((names[0], names[-1]), paired, batches, original)
+    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint)
+
+
+def as_split(data: Any, config: ConfigDict, *, paired: bool) -> Split:
+    """Return what was given to be evaluated on as a split.
+
+    Args:
+      data: a ``Split``; a ``Source`` or ``Unpaired``; or a ``Data``, whose validation set is taken.
+      config: reads ``data`` and ``batch_size``.
+      paired: whether the examples of a ``Data`` are in pairs.
+
+    Raises:
+      InputError: it is none of these, or a ``Data`` without validation.
+    """
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, Source | Unpaired):
+        return load_split(config, "given", data)
+    checked = check_given(data, config)
+    if not checked.num_val:
+        raise InputError("the given data have no validation set to evaluate on")
+    names = [str(i) for i in range(checked.num_val)]
+
+    def original(side, index):
+        raise InputError("labels are read at their own size: give a Split or a Source in place of Data")
+
+    return Split((names, names), paired, checked.validation, original)
 
 
 def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from p2p_jax.evaluation.set_metrics import cell_text, number, of_title
+from p2p_jax.evaluation.set_metrics import number, of_title
 from p2p_jax.objectives.metrics import IMAGE_METRICS
 
 TABLES = ("losses", "generators", "patches")
@@ -174,6 +174,15 @@ def _markdown_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
         lines.append(["real photographs", *dashes, *real, _published(report["paper, real photographs"])])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell_text(name: str, found: Mapping[str, Any]) -> str:
+    """Return the numbers of results as a table shows them in one cell."""
+    metric = of_title(name)
+    if metric is not None and metric.cell is not None:
+        return metric.cell(found)
+    numbers = [value for key, value in found.items() if key != "count" and isinstance(value, int | float)]
+    return " / ".join(number(value, ".4g") for value in numbers)
 
 
 def _mean(name: str, found: Mapping[str, Any] | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 import p2p_jax
 from p2p_jax.data import Split, load_split
+from p2p_jax.data.splits import as_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
 from p2p_jax.evaluation.predictions import as_picture, predict, targets_of, with_data_dir
@@ -23,7 +24,9 @@ from p2p_jax.images.writing import write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics, full_reference
+from p2p_jax.reporting import say
 from p2p_jax.training import parallel
+from p2p_jax.training.checkpoint import read_facts
 from p2p_jax.training.monitoring import pictures
 
 _PER_DEVICE = 8
@@ -45,6 +48,7 @@ def evaluate(
     label_ids: str | Path | None = None,
     inception: str | Path | None = None,
     output: str | Path | None = None,
+    data: Any = None,
 ) -> dict[str, Any]:
     """Evaluate a run over every image of a split.
 
@@ -65,6 +69,8 @@ def evaluate(
       label_ids: for "fcn" and "labels": class numbers in place of colours, see ``GroundTruth``; numbers that are no
         class are not scored.
       inception: for "fid": a file with Inception's weights, where they cannot be downloaded.
+      data: images in place of those of the config's data set, for a run that was trained on data given to ``train``: a
+        ``Source`` (``from_arrays(a, b)``), ``Unpaired``, ``Split``, or the validation set of a ``Data``.
       output: a folder that receives ``results.json``, ``images.csv`` and ``report.html``.
 
     Returns:
@@ -80,11 +86,15 @@ def evaluate(
         raise InputError(f"output={output} is a file; name a folder")
     run = open_run(workdir, checkpoint, norm, dropout)
     run = run._replace(config=with_data_dir(run.config, data_dir))
-    split = split or run.config.data.val_split
+    split = split or ("given" if data is not None else run.config.data.val_split)
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
     translator = Translator(run, direction=direction)
-    opened = load_split(run.config, split)
+    if data is None:
+        opened = load_split(run.config, split)
+        _compare_images(run, split, opened)
+    else:
+        opened = as_split(data, run.config, paired=len(translator.directions) == 1)
     asked, judge = set_metrics.prepare(
         opened,
         of_config(run.config.data),
@@ -140,6 +150,14 @@ def write(output: Path, results: Mapping[str, Any], columns: Sequence[Mapping[st
     writer.writerows(results["images"])
     write_text(output / "images.csv", table.getvalue())
     report.write_report(output / "report.html", results, columns, history if history.exists() else None)
+
+
+def _compare_images(run: Run, split: str, opened: Split) -> None:
+    """Note a split of other images than those with which the run was trained."""
+    whole = read_facts(run.workdir).get("fingerprint", "")
+    begun = dict(zip((run.config.data.train_split, run.config.data.val_split), whole.split("-"), strict=False))
+    if split in begun and begun[split] not in ("", opened.fingerprint):
+        say(f"note: the images of {split} are others, or more or fewer, than when the run was trained")
 
 
 def _summary(values: np.ndarray) -> dict[str, Any]:

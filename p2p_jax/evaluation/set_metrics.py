@@ -84,10 +84,9 @@ def number(value: float | None, form: str) -> str:
 
 def _histogram(sets: Sets) -> dict[str, Any]:
     fakes, reals = histograms.LabHistograms(), histograms.LabHistograms()
-    for image in sets.outputs:
-        fakes.add(image)
-    for image in sets.targets:
-        reals.add(image)
+    for histogram, images in ((fakes, sets.outputs), (reals, sets.targets)):
+        for image in images:
+            histogram.add(image)
     return fakes.intersection(reals)
 
 
@@ -235,15 +234,6 @@ def find(name: str) -> SetMetric:
 def of_title(name: str) -> SetMetric | None:
     """Return the metric of the table whose results have that name; None for another's."""
     return next((metric for metric in SET_METRICS if name.partition(" [")[0] == metric.title), None)
-
-
-def cell_text(name: str, found: Mapping[str, Any]) -> str:
-    """Return the numbers of results as a table shows them in one cell."""
-    metric = of_title(name)
-    if metric is not None and metric.cell is not None:
-        return metric.cell(found)
-    numbers = [value for key, value in found.items() if key != "count" and isinstance(value, int | float)]
-    return " / ".join(number(value, ".4g") for value in numbers)
 
 
 def prepare(

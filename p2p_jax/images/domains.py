@@ -9,7 +9,6 @@ Three forms of an image [H, W, C] are told apart:
 Raw and values differ in Lab alone, where files hold RGB.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import lab
 from p2p_jax.images.palettes import VOID, Palette, find_palette, nearest_labels, true_labels
 from p2p_jax.images.pictures import with_channels
+from p2p_jax.images.ranges import parse_range
 
 NUMBERS = ("uint8", "uint16", "int16", "float")
 """Kinds whose values map to [-1, 1] by a straight line."""
@@ -277,29 +277,8 @@ def _domain(side: ConfigDict, name: str) -> Domain:
         return domain._replace(low=low, high=high)
     if side.range == "measured" or (not side.range and kind not in _WHOLE):
         return domain
-    pairs = _parse_range(side.range, f"{option}.range") if side.range else [_WHOLE[kind]]
+    pairs = parse_range(side.range, f"{option}.range") if side.range else [_WHOLE[kind]]
     if len(pairs) not in (1, channels):
         raise InputError(f"{option}.range has {len(pairs)} ranges for {channels} channels; give one or each")
     low, high = zip(*pairs * (channels if len(pairs) == 1 else 1), strict=True)
     return domain._replace(low=low, high=high)
-
-
-def _parse_range(text: str, option: str) -> list[tuple[float, float]]:
-    pairs = []
-    for part in text.split(","):
-        try:
-            low, high = map(float, part.split(":"))
-        except ValueError:
-            raise InputError(
-                f"{option} is {text!r}; write LOW:HIGH, such as 0:4095, one for each channel with commas between, "
-                "or measured"
-            ) from None
-        if not low < high or not np.isfinite([low, high]).all():
-            raise InputError(f"{option} is {text!r}: {low:g} is not less than {high:g}, or one is not finite")
-        pairs.append((low, high))
-    return pairs
-
-
-def format_range(low: Sequence[float], high: Sequence[float]) -> str:
-    """Return what a side's ``range`` in a config says for these, exactly."""
-    return ",".join(f"{float(a)!r}:{float(b)!r}" for a, b in zip(low, high, strict=True))

@@ -51,7 +51,7 @@ def refuse_other_images(workdir: Path, stored: Mapping[str, Any], facts: Mapping
     lines = [
         f"\n  {key}: stored {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if key != "source" and old.get(key) != new.get(key)  # the same images may be given, or found in files
     ]
     if lines:
         raise InputError(

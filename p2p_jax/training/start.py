@@ -13,6 +13,7 @@ from p2p_jax.cluster import distributed
 from p2p_jax.config import complete_experiment, resolve, to_json, with_facts
 from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Data, load
+from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import Objective, blank_batch, statistics
@@ -79,7 +80,11 @@ def prepare(
     )
     source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
     if step < config.num_steps:
-        data = data or load(config, process_index=jax.process_index(), process_count=jax.process_count())
+        given = data is not None
+        if data is None:
+            data = load(config, process_index=jax.process_index(), process_count=jax.process_count())
+        else:
+            data = check_given(data, config, jax.process_count())
         if config.data.num_train not in (0, data.num_train):
             raise InputError(
                 f"config.data.num_train is {config.data.num_train}, but there are {data.num_train} training examples"
@@ -89,7 +94,8 @@ def prepare(
                 f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
             )
         distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
-        found = {"num_train": data.num_train, "fingerprint": data.fingerprint, **data.facts}
+        found = {"num_train": int(data.num_train), "fingerprint": data.fingerprint, **data.facts}
+        found |= {"source": "given"} if given else {}
         if config.inference.norm == "auto":  # a run keeps what it began with, on however many devices it goes on
             found["inference"] = facts.get("inference") or {"norm": statistics(config)}
         if config.schedule.unit == "auto" and config.schedule.kind != "constant":  # more steps do not stretch it

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from p2p_jax.data.stream.backend import iterate, tensorflow
 from p2p_jax.data.stream.sides import Side
 from p2p_jax.errors import InputError
-from p2p_jax.images import domains, formats, palettes
+from p2p_jax.images import formats, palettes, ranges
 from p2p_jax.reporting import say
 
 _MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
@@ -36,7 +36,7 @@ def find_facts(
         domain = side.read_domains[place]
         if not domain.is_measured:
             low, high = _measure(side, place, extremes or _extremes)
-            facts[name]["range"] = domains.format_range(low, high)
+            facts[name]["range"] = ranges.format_range(low, high)
             count = min(len(side.source.names), _MEASURED_AT_MOST)
             say(f"data: values of the {name} in {count:,} training images: {facts[name]['range']}")
         if domain.is_labels and domain.palette is None and (colors := _stored_palette(side, name, config)):

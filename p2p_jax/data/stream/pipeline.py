@@ -145,7 +145,7 @@ def _explain(examples: Iterable[tuple[Side, int]], error: Exception) -> str:
     for side, index in examples:
         try:
             side.raw(tf.constant(index, tf.int64))
-        except (tf.errors.OpError, ValueError) as cause:
-            message = getattr(cause, "message", str(cause)).split("\n")[0]
+        except Exception as cause:  # of a load of one's own, anything
+            message = str(getattr(cause, "message", cause)).split("\n")[0]
             return f"{side.source.names[index]} cannot be read ({message}); replace or remove it"
     return f"the data stream failed: {getattr(error, 'message', error)}"

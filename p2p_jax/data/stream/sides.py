@@ -12,7 +12,7 @@ from p2p_jax.data import checks
 from p2p_jax.data.stream import cropping
 from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.data.stream.image_cache import ImageCache
-from p2p_jax.data.stream.sources import Source, Unpaired
+from p2p_jax.data.stream.sources import Source, Unpaired, reader
 from p2p_jax.errors import InputError
 from p2p_jax.images import tasks
 from p2p_jax.images.domains import NUMBERS, Domain
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
     def raw(self, index: "tf.Tensor") -> "list[tf.Tensor]":
         """Read the images of an example, [H, W, raw_channels] of ``raw_dtype``."""
-        images = self.source.read(index)[-len(self.read_domains) :]
+        images = reader(self.source)(index)[-len(self.read_domains) :]
         return [_to_raw(x, domain) for x, domain in zip(images, self.read_domains, strict=True)]
 
     def validated(self, index: "tf.Tensor", config: ConfigDict) -> "list[tf.Tensor]":
@@ -114,6 +114,7 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
         sides = [Side(0, source, domains, make_input=_task(config))]
     else:
         sides = arrange(source, config.data.direction, domains)
+    sides = [side._replace(source=side.source._replace(read=reader(side.source))) for side in sides]
     for side in sides:
         _check_read(side, config.data)
     return sides
@@ -160,7 +161,7 @@ def _task(config: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.
 
 def _check_read(side: Side, data: ConfigDict) -> None:
     """Refuse a source, one from outside the library at that, that reads too many images or too few, or other ones."""
-    images = tensorflow().data.Dataset.range(1).map(side.source.read).element_spec  # traced, not run
+    images = tensorflow().data.Dataset.range(1).map(reader(side.source)).element_spec  # traced, not run
     if not isinstance(images, tuple) or len(images) not in {len(side.domains), len(side.read_domains)}:
         raise InputError(
             f"the source of {side.source.names[0]}: read() must return a tuple of two images (paired), or of one "

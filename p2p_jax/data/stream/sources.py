@@ -35,7 +35,7 @@ class Source(NamedTuple):
       names: one name per example (a path, where it has one), for messages and to recognise the data set on a resume.
       read: ``index -> images`` in TensorFlow operations: scalar int64 to the tuple of the images that belong together,
         ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C] of one height and width, of the dtype
-        of its domain; uint8 images of 1 channel do for 3, and of 3 for 1.
+        of its domain; uint8 images of 1 channel do for 3, and of 3 for 1. None: the stream calls `load`.
       mark: tells apart data that have the same names; "" where the files' sizes do.
       layout: the files, where the examples are files.
       load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
@@ -43,7 +43,7 @@ class Source(NamedTuple):
     """
 
     names: Sequence[str]
-    read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]"
+    read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]] | None" = None
     mark: str = ""
     layout: Layout | None = None
     load: Callable[[int], tuple[np.ndarray, ...]] | None = None
@@ -59,12 +59,12 @@ class Source(NamedTuple):
         """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
 
         def read(index):  # no lambda: TensorFlow reads its source, and cannot tell two on a line apart
-            return self.read(index)[::order]
+            return reader(self)(index)[::order]
 
         def load(index):
             return loader(self)(index)[::order]
 
-        return self._replace(read=read, load=load)
+        return self._replace(read=read if self.read else None, load=load)
 
 
 class Unpaired(NamedTuple):
@@ -84,6 +84,37 @@ class Unpaired(NamedTuple):
         return f"{self.a.fingerprint}+{self.b.fingerprint}"
 
 
+def reader(source: Source) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
+    """Return ``index -> images`` in TensorFlow: the ``read`` of a source, or its ``load``, of which the first is tried.
+
+    Raises:
+      InputError: there is neither.
+    """
+    if source.read is not None:
+        return source.read
+    if source.load is None:
+        raise InputError(f"the source of {source.names[0]} has neither a read nor a load")
+    tf, load = tensorflow(), source.load
+    try:
+        first = [np.asarray(image) for image in load(0)]
+    except Exception as error:  # of a function of one's own, anything
+        raise InputError(f"{source.names[0]} cannot be loaded ({error})") from error
+    dtypes = [image.dtype for image in first]
+
+    def images(index):
+        found = [np.asarray(image) for image in load(int(index))]
+        if [image.dtype for image in found] != dtypes:
+            told = ", ".join(str(image.dtype) for image in found)
+            raise ValueError(f"it is {told}, and the first example is {', '.join(map(str, dtypes))}")
+        return found
+
+    def read(index):
+        found = tf.numpy_function(images, [index], [tf.as_dtype(dtype) for dtype in dtypes])
+        return tuple(tf.ensure_shape(x, [None, None, *one.shape[2:]]) for x, one in zip(found, first, strict=True))
+
+    return read
+
+
 def loader(source: Source) -> Callable[[int], tuple[np.ndarray, ...]]:
     """Return ``index -> images`` in NumPy: the ``load`` of a source, or its ``read``, which needs TensorFlow.
 
@@ -91,11 +122,11 @@ def loader(source: Source) -> Callable[[int], tuple[np.ndarray, ...]]:
     """
     if source.load is not None:
         return source.load
-    tf = tensorflow()
+    tf, read = tensorflow(), reader(source)
 
     def load(index):
         try:
-            return tuple(np.asarray(image) for image in source.read(tf.constant(index, tf.int64)))
+            return tuple(np.asarray(image) for image in read(tf.constant(index, tf.int64)))
         except (tf.errors.OpError, ValueError) as error:
             message = getattr(error, "message", str(error)).splitlines()[0]
             raise InputError(f"{source.names[index]} cannot be read ({message}); replace or remove it") from error
@@ -114,6 +145,11 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
         return _cycle_gan(name, split)
     if layouts.is_file_source(data.source):
         return _from_layout(layouts.find(data, split), data)
+    if data.source == "given":
+        raise InputError(
+            "the run was trained on data that were given to train(data=...), which its config cannot open: give them "
+            "again, evaluate(workdir, data=...), or a source, load_split(config, split, source)"
+        )
     if ":" in data.source:
         return resolve(data.source)(data, split)
     if data.source not in _DRAWN:
@@ -191,10 +227,10 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
         return b._replace(layout=layout)
     if layout.halves:
         return _files(layout.a, kinds, headers, layout.halves)._replace(layout=layout)
-    load_a, load_b = loader(a), loader(b)
+    load_a, load_b, read_a, read_b = loader(a), loader(b), reader(a), reader(b)
     return Source(
         a.names,
-        lambda index: (*a.read(index), *b.read(index)),
+        lambda index: (*read_a(index), *read_b(index)),
         # In folders names tell the partners; in a CSV they need not.
         mark=f"|{b.fingerprint}" if data.source == "csv" else "",
         layout=layout,
