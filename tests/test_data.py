@@ -298,7 +298,8 @@ def test_two_folders_with_one_stem_twice(tmp_path):
     [
         (
             {"data__source": "side_by_sid"},
-            "choose toy_facades, toy_unpaired, side_by_side, side_by_side/BA, folders, suffixes, csv, photos, unpaired",
+            "choose toy_facades, toy_unpaired, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, "
+            "photos, unpaired",
         ),
         ({"data__dir": ""}, "--config.data.dir=FOLDER"),
         ({"data__dir": "no/such/folder"}, "there is no folder no/such/folder"),

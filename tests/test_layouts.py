@@ -30,7 +30,13 @@ def names(paths):
 
 @pytest.mark.parametrize(
     ("source", "halves"),
-    [("side_by_side", "AB"), ("side_by_side/BA", "BA"), ("pix2pix/facades", "AB"), ("photos", "")],
+    [
+        ("side_by_side", "AB"),
+        ("side_by_side/AB", "AB"),
+        ("side_by_side/BA", "BA"),
+        ("pix2pix/facades", "AB"),
+        ("photos", ""),
+    ],
 )
 def test_one_folder(tmp_path, source, halves):
     layout = find(touch(tmp_path, "train/2.png", "train/1.JPG", "train/3.tif"), source)
@@ -121,7 +127,17 @@ def test_folders_that_are_missing_are_named(tmp_path):
 
 
 def test_sources_of_files():
-    files = ["side_by_side", "side_by_side/BA", "folders", "suffixes", "csv", "photos", "unpaired", "pix2pix/maps"]
+    files = [
+        "side_by_side",
+        "side_by_side/AB",
+        "side_by_side/BA",
+        "folders",
+        "suffixes",
+        "csv",
+        "photos",
+        "unpaired",
+        "pix2pix/maps",
+    ]
     assert all(map(layouts.is_file_source, [*files, "cycle_gan/maps"]))
     assert not any(map(layouts.is_file_source, ["toy_facades", "toy_unpaired", "mine:make", "folders/x", "pix2pix/"]))
 

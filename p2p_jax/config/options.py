@@ -57,7 +57,7 @@ OPTIONS = (
     Option("steps_per_dispatch", int, 0, "steps that devices do without the host; 0: chosen for them", _COUNT_OR_NONE, may_change=_RUNS),
     Option("distributed", bool, False, "one of several processes that train together; found automatically on TPU pods and SLURM", may_change=_PROCESSES),
 
-    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; your own: "module:name"'),
+    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; your own: "module:name"'),
     Option("data.dir", str, "", 'folder with the images; "" where the source needs none', may_change=_PROCESSES),
     Option("data.direction", str, "AtoB", "BtoA swaps the two images, or sides", choices=("AtoB", "BtoA")),
     Option("data.preprocess", str, "resize_and_crop", "crop: out of images of their own size; scale_width_and_crop: keeps the aspect, unless an image is too flat; scale_width: to crop_width, no crop; none: images are of the size of the crop", choices=PREPROCESS),

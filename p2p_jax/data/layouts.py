@@ -11,7 +11,7 @@ from p2p_jax.data import archives
 from p2p_jax.data.files import list_images
 from p2p_jax.errors import InputError
 
-SOURCES = ("side_by_side", "side_by_side/BA", "folders", "suffixes", "csv", "photos", "unpaired")
+SOURCES = ("side_by_side", "side_by_side/AB", "side_by_side/BA", "folders", "suffixes", "csv", "photos", "unpaired")
 
 
 class Layout(NamedTuple):

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from p2p_jax.data.inspect import inspection
+from p2p_jax.data.inspect import doubts, inspection
 from p2p_jax.data.stream.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_files
@@ -36,6 +36,8 @@ def open_sources(
     say(f"data: {data.source} {data.dir}: {counts}; {data.direction}".replace(" :", ":"))
     sources = {data.train_split: train} | ({data.val_split: val} if val else {})
     found = {split: source.layout for split, source in sources.items() if source.layout}
+    if doubted := doubts.doubt_halves(found, data):
+        raise InputError("; ".join(doubted))
     for note in inspection.quick(found, of_files(data), data):
         say(f"note: {note}")
     return train, val

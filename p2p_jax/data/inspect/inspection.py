@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from p2p_jax.data import checks, files, layouts
-from p2p_jax.data.inspect import measures, samples
+from p2p_jax.data.inspect import doubts, measures, samples
 from p2p_jax.data.inspect.measures import StoredAs
 from p2p_jax.data.inspect.samples import Example, Seen
 from p2p_jax.data.inspect.suggestions import suggest
@@ -74,6 +74,8 @@ def inspect(config: ConfigDict) -> Inspection:
         if split not in (data.train_split, data.val_split):  # training does without it
             report.warnings.extend(report.errors[before:])
             del report.errors[before:]
+    report.errors.extend(doubts.doubt_halves(found, data))
+    report.warnings.extend(doubts.compare(found, data))
     _compare_splits(found, report)
     for sentences in report[:3]:
         sentences[:] = dict.fromkeys(sentences)
@@ -232,7 +234,7 @@ def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: Con
         parts = {split: layout.a} if layout.paired else {f"{split}A": layout.a, f"{split}B": layout.b}
         folders |= parts
         held_out |= parts.keys() if split != data.train_split else set()
-    notes = list(files.describe_duplicates(folders, held_out))
+    notes = [*files.describe_duplicates(folders, held_out), *doubts.compare(found, data)]
     if data.train_split in found:
         layout = found[data.train_split]
         to_see = samples.evenly(samples.of_layout(layout, {*layout.a, *layout.b}), _QUICK)

@@ -1,0 +1,123 @@
+"""Whether files hold two images side by side, and whether the splits of a data set are alike."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from p2p_jax.data.inspect.samples import evenly
+from p2p_jax.data.layouts import Layout
+from p2p_jax.errors import InputError
+from p2p_jax.images import formats
+
+_READ, _HEADERS = 24, 200  # files of a split that are looked at
+_NEAR = 4  # columns on either side of the middle, with which it is compared
+_TEXTURE = (0.008, 0.2)  # of an image's range: fewer between neighbours are flat and more are noise, and tell nothing
+_SEAMLESS = (0.6, 1.7)  # times the step between other columns: the step across the middle of a single image
+
+
+def doubt_halves(found: Mapping[str, Layout], data: ConfigDict) -> list[str]:
+    """Return why files that are to be halved look like single images, a sentence for each split.
+
+    The two images of a pair meet in a seam, which single images do not have; and all files of a data set of pairs are
+    twice as wide as their halves. Whoever writes ``side_by_side/AB`` in place of ``side_by_side`` has looked, and is
+    not asked again.
+
+    Args:
+      found: split to its files.
+      data: reads ``source`` and ``train_split``.
+    """
+    halved = {split: layout for split, layout in found.items() if layout.halves and data.source == "side_by_side"}
+    doubts = {split: fault for split, layout in halved.items() if (fault := _seamless(layout.a))}
+    shapes = {split: _most_common_aspect(layout.a) for split, layout in halved.items()}
+    train = shapes.get(data.train_split)
+    for split, aspect in shapes.items():
+        if split not in doubts and train and aspect and abs(aspect * 2 / train - 1) < 0.03:
+            doubts[split] = f"most files are half as wide as those of {data.train_split}"
+    return [
+        f"the files of {split} ({found[split].a[0]}) look like single images, and not like two side by side: {fault}. "
+        "For images in two folders use config.data.source=folders, without pairs unpaired; if they are pairs all the "
+        "same, side_by_side/AB"
+        for split, fault in doubts.items()
+    ]
+
+
+def compare(found: Mapping[str, Layout], data: ConfigDict) -> Iterator[str]:
+    """Say in what the files of the other splits differ from those of training: channels, depth and sizes."""
+    if data.train_split not in found:
+        return
+    for side, name in enumerate("AB" if not found[data.train_split].halves else ("",)):
+        whose = f"images of {name} in" if name else "files of"
+        train = _headers(found[data.train_split].sides[side])
+        for split in (split for split in found if split != data.train_split):
+            other = _headers(found[split].sides[side])
+            for what, of in (("", _form), ("pixels", _shape)):
+                (a, share_a), (b, share_b) = _most_common(train, of), _most_common(other, of)
+                if a != b and share_a > 0.9 and share_b > 0.9:
+                    told = f" {what}" if what else ""
+                    yield f"{whose} {split} are {b}{told}, those of {data.train_split} {a}{told}"
+
+
+def _form(header: formats.Header) -> str:
+    return f"{header.channels} channel{'s' * (header.channels > 1)} of {header.dtype}"
+
+
+def _shape(header: formats.Header) -> str:
+    return f"{header.width}x{header.height}"
+
+
+def _most_common(headers: Sequence[formats.Header], of) -> tuple[str, float]:
+    counts = Counter(map(of, headers))
+    if not counts:
+        return "", 0.0
+    [(value, count)] = counts.most_common(1)
+    return value, count / counts.total()
+
+
+def _most_common_aspect(paths: Sequence[Path]) -> float | None:
+    """Return the width over the height that nine of ten files have, None if there is none."""
+    counts = Counter(round(header.width / header.height, 2) for header in _headers(paths))
+    for aspect, count in counts.most_common(1):
+        return aspect if count > 0.9 * counts.total() else None
+    return None
+
+
+def _headers(paths: Sequence[Path]) -> list[formats.Header]:
+    def read(path: Path) -> formats.Header | None:
+        try:
+            return formats.read_header(path)
+        except InputError:  # it is named elsewhere
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        return [header for header in pool.map(read, evenly(paths, _HEADERS)) if header]
+
+
+def _seamless(paths: Sequence[Path]) -> str | None:
+    """Return that the left halves go on in the right ones, if they do so in nearly all files that tell it."""
+    chosen = evenly(paths, _READ)
+    with ThreadPoolExecutor() as pool:
+        steps = [step for step in pool.map(_step_across, chosen) if step is not None]
+    seamless = sum(_SEAMLESS[0] <= step <= _SEAMLESS[1] for step in steps)
+    if len(steps) < max(3, len(chosen) / 2) or seamless < 0.9 * len(steps):
+        return None
+    return f"the left half goes on in the right one, without a seam, in {seamless} of {len(steps)} that were looked at"
+
+
+def _step_across(path: Path) -> float | None:
+    """Return the step between the two middle columns, in units of the steps beside it; None where all is flat."""
+    try:
+        stored = formats.read(path)
+    except InputError:
+        return None
+    pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels[..., 0]]
+    middle = pixels.shape[1] // 2
+    columns = pixels[:, max(middle - _NEAR - 1, 0) : middle + _NEAR + 1].astype(np.float32)
+    steps = np.abs(np.diff(columns, axis=1)).mean((0, 2))
+    across = min(_NEAR, middle - 1)
+    near = float(np.delete(steps, across).mean()) if steps.size > 1 else 0.0
+    least, most = (share * (float(pixels.max()) - float(pixels.min())) for share in _TEXTURE)
+    return float(steps[across]) / near if least < near < most else None
