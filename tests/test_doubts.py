@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax.data import load
+from p2p_jax.data import layouts, load
 from p2p_jax.data.inspect import inspection
+from p2p_jax.data.inspect.doubts import doubt_halves
 from p2p_jax.errors import InputError
 from support.configs import data_config, small_config
 from support.images import noise, save
@@ -102,13 +103,13 @@ def test_pairs_are_not_doubted(tmp_path, make):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with facades")
 def test_real_sets():
-    root = REAL.parent
-    assert doubts(REAL) == []
-    for name in ("edges2shoes", "emoji"):
-        splits = {"val_split": "val" if (root / name / "val").is_dir() else ""}
-        assert doubts(root / name, **splits) == []
-    (found,) = doubts(root / "horse2zebra", train_split="trainA", val_split="")
-    assert "look like single images" in found
+    def found(name, *splits):
+        data = options(REAL.parent / name, train_split=splits[0]).data
+        return doubt_halves({split: layouts.find(data, split) for split in splits}, data)
+
+    assert found("facades", "train", "val") == found("emoji", "train", "val") == found("edges2shoes", "train") == []
+    (doubt,) = found("horse2zebra", "trainA")
+    assert "look like single images" in doubt
 
 
 def test_splits_that_differ_are_told(tmp_path, capsys):
