@@ -186,6 +186,6 @@ def test_training_from_files_on_a_machine_without_tensorflow(tmp_path):
     write_sides_of_pairs(tmp_path / "data" / "val", [(18, 18), (40, 30)])
     printed = run_python(WITHOUT_TENSORFLOW, tmp_path / "data", tmp_path / "run")
     assert printed.endswith("loaded []\n")
-    assert "values of a in 3 training images" in printed
+    assert "values of the input in 3 training images" in printed
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 3 and "eval/l1" in rows[0]

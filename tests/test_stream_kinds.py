@@ -278,7 +278,9 @@ def test_void_colours_are_no_class(tmp_path):
 
 def test_masks_of_0_and_255_are_two_classes():
     domain = of_config(data_config(input__kind="labels", input__channels=2).data)[0]
-    np.testing.assert_array_equal(domain.raw(np.array([[[0], [255]], [[1], [7]]], np.uint8))[..., 0], [[0, 1], [1, 7]])
+    np.testing.assert_array_equal(
+        domain.raw(np.array([[[0], [255]], [[1], [7]]], np.uint8))[..., 0], [[0, 1], [1, 255]]
+    )
 
 
 def test_other_partners_in_a_csv_are_other_data(tmp_path):

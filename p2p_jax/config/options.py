@@ -19,6 +19,9 @@ _PIXELS, _PIXELS_OR_NONE = "[1, 65536]", "[0, 65536]"
 _RUNS, _PROCESSES = "runs", "processes"
 PREPROCESS = ("resize_and_crop", "crop", "scale_width_and_crop", "scale_width", "none")
 _PALETTE = 'colours of labels: a built-in name, a JSON file or #rrggbb,#rrggbb,...; "": the files\' own'
+_NUMBERS = (
+    'what files store for the classes, such as 0,255; "instances": class * 1000 + object; "": as found in the images'
+)
 _RANGE = (
     'values that become -1 and 1, LOW:HIGH, one or with commas one a channel; "measured" in the training images; '
     '"": 0:255 of uint8, 0:65535 of uint16, else measured'
@@ -32,6 +35,7 @@ def _side(name: str) -> tuple[Option, ...]:
         Option(f"data.{name}.channels", int, 3, "that networks see; of labels the number of classes", _PIXELS),
         Option(f"data.{name}.range", str, "", _RANGE),
         Option(f"data.{name}.palette", str, "", _PALETTE),
+        Option(f"data.{name}.numbers", str, "", _NUMBERS),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import lab
+from p2p_jax.images import lab, labels
 from p2p_jax.images.palettes import VOID, Palette, find_palette, nearest_labels, true_labels
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.ranges import parse_range
@@ -38,6 +38,8 @@ class Domain(NamedTuple):
       low: per channel, the value that becomes -1; empty until it is measured, and for labels.
       high: per channel, the value that becomes 1.
       palette: the colours of labels, if they are known.
+      numbers: what files store for the classes of labels, in their order; empty: 0, 1, ...
+      instances: whether files store ids of instances, see ``p2p_jax.images.labels``.
     """
 
     kind: str
@@ -45,6 +47,8 @@ class Domain(NamedTuple):
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     palette: Palette | None = None
+    numbers: tuple[int, ...] = ()
+    instances: bool = False
 
     @property
     def is_labels(self) -> bool:
@@ -129,15 +133,18 @@ class Domain(NamedTuple):
 
         Returns:
           [H, W, raw_channels] of ``raw_dtype``; gray is repeated and colour becomes ITU-R 601 luma where they must.
-          Of two classes without a void colour, 255 is the second, so that masks of 0 and 255 are labels; a number
-          beyond 8 bits is no class.
+          Labels become classes: by their colours where both the file and the domain have them, else by their numbers.
         """
         if self.kind == "labels":
             if pixels.shape[-1] == 3 and self.palette is not None:
-                return true_labels(pixels, self.palette)[..., None].astype(np.uint8)
-            if self.channels == 2 and (self.palette is None or not len(self.palette.void)):
+                return true_labels(pixels.astype(np.uint8), self.palette)[..., None].astype(np.uint8)
+            if palette is not None and self.palette is not None:
+                by_colour = labels.by_colour(pixels, palette, self.palette)
+                if by_colour is not None:
+                    return by_colour
+            if self.channels == 2 and not self.numbers and (self.palette is None or not len(self.palette.void)):
                 pixels = np.where(pixels == 255, 1, pixels)  # a mask, as programs for drawing save it
-            return np.where((pixels < 0) | (pixels > VOID), VOID, pixels).astype(np.uint8)
+            return labels.by_number(pixels, self.channels, self.numbers, instances=self.instances)
         if self.kind == "float":
             return pixels.astype(np.float32)
         if palette is not None:
@@ -269,7 +276,10 @@ def _domain(side: ConfigDict, name: str) -> Domain:
         raise InputError(f"{option}.channels is {channels}; labels are of 2 to {VOID} classes, one a channel")
     if palette is not None and kind not in ("labels", "label_colors"):
         raise InputError(f"{option}.palette is for labels; {option}.kind is {kind}")
-    domain = Domain(kind, channels, palette=palette)
+    if side.numbers and kind != "labels":
+        raise InputError(f"{option}.numbers are of labels; {option}.kind is {kind}")
+    numbers, instances = labels.parse_numbers(side.numbers, channels, f"{option}.numbers")
+    domain = Domain(kind, channels, palette=palette, numbers=numbers, instances=instances)
     if kind in _LAB or domain.is_labels:
         if side.range:
             raise InputError(f"{option}.range: {kind} have a range of their own")

@@ -218,6 +218,11 @@ def _typical_distance(label_maps: Sequence[np.ndarray], palette: Palette) -> flo
     return float(np.median(np.concatenate(distances)))
 
 
+def palette_distances(colors: np.ndarray, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
+    """Return for colours [K, 3] uint8 the nearest of a palette, void after those of classes, and how far it is."""
+    return _nearest(colors, _everything(palette))
+
+
 def _everything(palette: Palette) -> np.ndarray:
     return np.concatenate([palette.colors, palette.void])
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, lab, pictures, tasks
+from p2p_jax.images import formats, lab, labels, pictures, tasks
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
@@ -37,7 +37,7 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
     ):
         image = domain.values(domain.raw(image))
     elif domain.is_labels and image.dtype == np.uint8 and image.shape[-1] == domain.value_channels:
-        image = domain.raw(image)
+        image = image if domain.numbers or domain.instances else domain.raw(image)  # classes already
     elif image.dtype.kind == domain.dtype.kind == "f":
         image = image.astype(np.float32)
     domain.check(image)
@@ -170,8 +170,17 @@ def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[Any,
     return *pictures.read(path), tags
 
 
+def _file_palette(domain: Domain) -> np.ndarray:
+    """Return the colours of all numbers that files store, up to the last class; black for those of no class."""
+    assert domain.palette is not None
+    numbers = np.array(domain.numbers or range(domain.channels))
+    colors = np.zeros((numbers.max() + 1, 3), np.uint8)
+    colors[numbers] = domain.palette.colors
+    return colors
+
+
 def recombined(output: np.ndarray, given: np.ndarray, domain_in: Domain, domain_out: Domain) -> np.ndarray:
-    """Return what is stored of a translation: values, but of Lab the picture wherever there is one.
+    """Return what is stored of a translation: values, but of Lab the picture where there is one, of labels numbers.
 
     Args:
       output: [..., H, W, C] values of `domain_out`.
@@ -191,13 +200,15 @@ def recombined(output: np.ndarray, given: np.ndarray, domain_in: Domain, domain_
     if domain_out.kind == "lab_l":
         gray = np.zeros_like(output)
         return lab.to_rgb(np.concatenate([output, gray, gray], axis=-1))[..., :1]
-    return output
+    return labels.as_stored(output, domain_out.numbers)
 
 
 def stored_form(domain_in: Domain, domain_out: Domain) -> tuple[np.dtype, int]:
     """Return dtype and channels of what ``recombined`` returns."""
     if {domain_in.kind, domain_out.kind} == _LAB:
         return np.dtype(np.uint8), 3
+    if domain_out.numbers:
+        return labels.dtype_of(domain_out.numbers), 1
     return (np.dtype(np.uint8), 1) if domain_out.kind == "lab_l" else (domain_out.dtype, domain_out.value_channels)
 
 
@@ -219,7 +230,7 @@ def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domai
     pixels, ending = recombined(output, given.values, domain_in, domain_out), path.suffix.lower()
     palette = None
     if domain_out.kind == "labels" and domain_out.palette is not None and ending in formats.WITH_PALETTE:
-        palette = domain_out.palette.colors
+        palette = _file_palette(domain_out) if pixels.dtype == np.uint8 else None
     is_plain = palette is None and pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3)
     if is_plain and ending in formats.OF_PICTURES and (ending not in _TIFF or not given.tags):
         pictures.write(path, pixels, given.alpha)

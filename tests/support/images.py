@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from p2p_jax.config.options import image_shapes
+
 
 def noise(*shape: int, low: int | None = None, high: int | None = None, dtype=np.uint8, seed: int = 0) -> np.ndarray:
     """Return numbers in [low, high): by default all that a whole `dtype` has, and [-1, 1) of a float one."""
@@ -47,12 +49,9 @@ def load(path: Path) -> np.ndarray:
 
 def random_batch(config, seed: int = 0, size: int | None = None) -> dict[str, np.ndarray]:
     """Return a batch of noise in [-1, 1]."""
-    rng, side = np.random.RandomState(seed), config.data.crop_size
-    shape = (size or config.batch_size, side, side)
-    return {
-        "real_a": rng.uniform(-1, 1, (*shape, config.data.input.channels)).astype(np.float32),
-        "real_b": rng.uniform(-1, 1, (*shape, config.data.output.channels)).astype(np.float32),
-    }
+    rng, count = np.random.RandomState(seed), size or config.batch_size
+    shapes = image_shapes(config.data)
+    return {name: rng.uniform(-1, 1, (count, *shape)).astype(np.float32) for name, shape in shapes.items()}
 
 
 def write_pairs(folder: Path, count: int, size=(16, 16), start: int = 0, seed: int = 0) -> None:

@@ -53,7 +53,7 @@ def look(stored: Stored, domain: Domain, name: str) -> Look:
         low=pixels.min(0),
         high=pixels.max(0),
         mean=pixels.mean(0, dtype=np.float64),
-        beyond=_share_beyond(pixels, domain),
+        beyond=_share_beyond(pixels, stored, domain),
         sample=pixels[chosen].astype(np.float32),
         features=_features(stored),
     )
@@ -71,9 +71,10 @@ class StoredAs(NamedTuple):
         return f"{self.channels} channel{plural} of {self.dtype}{', indices of a palette' if self.palette else ''}"
 
 
-def _share_beyond(pixels: np.ndarray, domain: Domain) -> float:
+def _share_beyond(pixels: np.ndarray, stored: Stored, domain: Domain) -> float:
     if domain.kind == "labels":
-        return float(((pixels >= domain.channels) & (pixels != VOID)).mean())
+        said_to_be_void = stored.pixels.reshape(len(pixels), -1)[:, :1] == VOID
+        return float(((pixels == VOID) & ~said_to_be_void).mean())
     if domain.raw_dtype == np.uint8 and domain.kind != "uint8" or not domain.low:
         return 0.0
     low, high = np.array([domain.low, domain.high], np.float32)

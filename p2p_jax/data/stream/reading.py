@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.images import formats
+from p2p_jax.images import formats, labels
 from p2p_jax.images.domains import Domain
 
 if TYPE_CHECKING:
@@ -43,17 +43,18 @@ def of_files(
         parts = cut(stored.pixels, stored.pixels.shape[1])
         if alike:  # as TensorFlow gives them: what becomes of gray and colour is for the stream to say
             return tuple(part if stored.palette is None else stored.palette[part[..., 0]] for part in parts)
-        return tuple(kind.raw(part, stored.palette) for kind, part in zip(kinds, parts, strict=True))
+        return tuple(_raw(part, stored.palette, kind) for kind, part in zip(kinds, parts, strict=True))
 
     def with_library(index):
         tf = tensorflow()
         images = tf.numpy_function(
             lambda path: load(Path(np.asarray(path).item().decode())),  # bytes, or an array of them where it is eager
             [names()[index]],
-            [tf.as_dtype(kind.raw_dtype) for kind in kinds],
+            [tf.int32 if kind.kind == "labels" else tf.as_dtype(kind.raw_dtype) for kind in kinds],
         )
         images = images if isinstance(images, list | tuple) else [images]  # one, where it is eager
-        return tuple(tf.ensure_shape(x, [None, None, k.raw_channels]) for x, k in zip(images, kinds, strict=True))
+        channels = [None if kind.kind == "labels" else kind.raw_channels for kind in kinds]
+        return tuple(tf.ensure_shape(x, [None, None, count]) for x, count in zip(images, channels, strict=True))
 
     def with_tensorflow(index):
         tf = tensorflow()
@@ -61,6 +62,14 @@ def of_files(
         return cut(image, tf.shape(image)[1])
 
     return with_tensorflow if alike else with_library, lambda index: load(paths[index])
+
+
+def _raw(pixels: np.ndarray, palette: np.ndarray | None, kind: Domain) -> np.ndarray:
+    """Return a raw image; of labels their numbers or colours, of which the stream makes classes when it knows how."""
+    if kind.kind != "labels":
+        return kind.raw(pixels, palette)
+    by_colour = None if palette is None or kind.palette is None else labels.by_colour(pixels, palette, kind.palette)
+    return (pixels if by_colour is None else by_colour).astype(np.int32)
 
 
 def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:
