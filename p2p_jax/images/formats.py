@@ -160,7 +160,14 @@ def read(path: Path) -> Stored:
     return _with_file(path, lambda found: found.read)
 
 
-def write(path: Path, pixels: np.ndarray, *, palette: np.ndarray | None = None, tags: tiff.Tags = ()) -> None:
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    palette: np.ndarray | None = None,
+    tags: tiff.Tags = (),
+    profile: bytes | None = None,
+) -> None:
     """Write an image file in the format of its ending, in one step: a kill leaves the old file or the new one.
 
     Args:
@@ -168,13 +175,14 @@ def write(path: Path, pixels: np.ndarray, *, palette: np.ndarray | None = None, 
       pixels: [H, W, C], which the format must hold; see ``holds``.
       palette: [K, 3] uint8, RGB, of which `pixels`, uint8 [H, W, 1], are indices. TIFF fills it up to 256 colours.
       tags: as ``read`` gives them; formats other than TIFF leave them out.
+      profile: the ICC profile of its colours; TIFF and those that Pillow writes, but BMP, keep it.
 
     Raises:
       InputError: the format does not hold such pixels, or the file cannot be written; names it.
     """
     found = _check_writable(path, pixels, palette)
     with writing.in_one_step(path) as temporary:
-        found.write(temporary, Stored(pixels, palette, tags))
+        found.write(temporary, Stored(pixels, palette, tags, profile))
 
 
 def holds(ending: str, dtype: np.dtype, channels: int) -> bool:

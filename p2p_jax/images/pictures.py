@@ -3,14 +3,17 @@
 JPEGs are decoded with the accurate integer transform, as the data stream decodes them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, writing
+from p2p_jax.images import formats, pillow_files, profiles, writing
+from p2p_jax.images.stored import with_channel_axis
 
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # ITU-R 601, to four digits as TensorFlow has them
 _OPAQUE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
@@ -21,22 +24,26 @@ class Picture(NamedTuple):
     """An image file, decoded.
 
     Attributes:
-      pixels: [H, W, 1 or 3] uint8, upright; what is transparent lies on white.
+      pixels: [H, W, 1 or 3] uint8 in sRGB, upright; what is transparent lies on white.
       alpha: [H, W] uint8 opacity, None if the file has none.
+      shown: what Pillow is told for a file that is to be shown as this one: the profile sRGB if it has one, and dpi.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
+    shown: Mapping[str, Any] = MappingProxyType({})
 
 
 def read(path: Path) -> Picture:
-    """Read an image file: turned upright by its EXIF orientation, its transparent parts laid on white.
+    """Read an image file: turned upright by its EXIF orientation, in sRGB, its transparent parts laid on white.
 
     Raises:
       InputError: the file is damaged, no image, or has other than 8 bits per channel; names it.
     """
     try:
         with Image.open(path) as file:
+            pillow_files.check_single(path, file)
+            profile, shown = profiles.foreign(file.info.get("icc_profile")), _shown(file)
             image: Image.Image = ImageOps.exif_transpose(file)
             transparent = image.mode in _TRANSPARENT or "transparency" in image.info
             mode = _TRANSPARENT.get(image.mode) or _OPAQUE.get(image.mode)
@@ -48,24 +55,34 @@ def read(path: Path) -> Picture:
             raise
         raise InputError(f"{path} cannot be read as an image ({error})") from error
     if not transparent:
-        return Picture(_with_channel_axis(np.asarray(image)), None)
+        return Picture(_in_srgb(image, profile), None, shown)
     alpha = image.getchannel("A")
     white = Image.new(image.mode[:-1], image.size, "white")
     white.paste(image.convert(white.mode), mask=alpha)
-    return Picture(_with_channel_axis(np.asarray(white)), np.asarray(alpha))
+    return Picture(_in_srgb(white, profile), np.asarray(alpha), shown)
 
 
-def _with_channel_axis(pixels: np.ndarray) -> np.ndarray:
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def _in_srgb(image: Image.Image, profile: bytes | None) -> np.ndarray:
+    pixels = with_channel_axis(np.asarray(image))
+    return pixels if profile is None else profiles.to_srgb(pixels, profile)
 
 
-def write(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None) -> None:
+def _shown(file: Image.Image) -> dict[str, Any]:
+    """Return what of a file is kept in its translation: that it has a profile, and its dots an inch."""
+    profile = {"icc_profile": profiles.srgb()} if file.info.get("icc_profile") else {}
+    return profile | ({"dpi": file.info["dpi"]} if "dpi" in file.info else {})
+
+
+def write(
+    path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None, shown: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Write an image file in the format of its ending, in one step: a kill leaves the old file or the new one.
 
     Args:
       path: ends in one of ``formats.OF_PICTURES``; its folder is made if missing.
       pixels: [H, W, 1 or 3] uint8.
       alpha: [H, W] uint8 opacity; left out where the format knows none (JPEG, BMP).
+      shown: see ``Picture``; left out where the format knows no such thing.
 
     Raises:
       InputError: the file cannot be written; names it.
@@ -74,7 +91,7 @@ def write(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None) -> No
     if alpha is not None and ending not in (".bmp", ".jpeg", ".jpg"):
         image.putalpha(Image.fromarray(alpha))
     with writing.in_one_step(path) as temporary:
-        image.save(temporary, **formats.of_ending(ending).save_options)
+        image.save(temporary, **formats.of_ending(ending).save_options, **shown)
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2p_jax.images import tiff
+from p2p_jax.images import profiles, tiff
 
 
 class Header(NamedTuple):
@@ -19,6 +19,7 @@ class Header(NamedTuple):
       mode: Pillow's ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", ...); "" of 16-bit PNG, of arrays, and of TIFF but for
         "CMYK".
       upright: whether no EXIF orientation says that the image is to be turned or mirrored.
+      profile: whether colours are those of a profile other than sRGB.
     """
 
     width: int
@@ -28,6 +29,7 @@ class Header(NamedTuple):
     palette: bool = False
     mode: str = ""
     upright: bool = True
+    profile: bool = False
 
 
 class Stored(NamedTuple):
@@ -38,11 +40,23 @@ class Stored(NamedTuple):
         PNG of 4 or 16 grays is one of indices of these.
       palette: [K, 3] uint8, RGB, if `pixels` are indices of it.
       tags: where a TIFF lies on the earth, and its resolution, for ``write``; see ``p2p_jax.images.tiff``.
+      profile: the ICC profile of its colours, if there is one.
     """
 
     pixels: np.ndarray
     palette: np.ndarray | None = None
     tags: tiff.Tags = ()
+    profile: bytes | None = None
+
+    def in_srgb(self) -> "Stored":
+        """Return the same with the colours of sRGB: what photographs are for networks. Deeper ones are left alone."""
+        if (profile := profiles.foreign(self.profile)) is None or self.pixels.dtype != np.uint8:
+            return self
+        if self.palette is not None:
+            return self._replace(palette=profiles.to_srgb(self.palette[None], profile)[0], profile=None)
+        if self.pixels.shape[-1] not in (1, 3):
+            return self
+        return self._replace(pixels=profiles.to_srgb(self.pixels, profile), profile=None)
 
 
 def with_channel_axis(pixels: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from p2p_jax.errors import InputError
+from p2p_jax.images import profiles
 
 if TYPE_CHECKING:
     import tifffile
@@ -18,10 +19,12 @@ _RESOLUTION = (282, 283, 296)  # along x, along y, and its unit
 _NO_UNIT = 1
 _ORIENTATION = 274
 _REDUCED_OR_MASK = 0b101  # of the new subfile type
-_WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5  # of the photometric interpretation
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE, _CMYK = 0, 1, 3, 5  # of the photometric interpretation
+_LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
+_PROFILE = 34675
 
 
-def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, bool, str, bool]:
+def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, bool, str, bool, bool]:
     """Return the fields of ``p2p_jax.images.formats.Header``.
 
     Raises:
@@ -34,10 +37,11 @@ def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, b
         dtype = np.dtype(np.uint8) if series.dtype.kind == "b" else series.dtype.newbyteorder("=")
         mode = "CMYK" if page.photometric == _CMYK and channels == 4 else ""
         upright = page.tags.valueof(_ORIENTATION, 1) <= 1
-        return width, height, channels, dtype, _palette(page) is not None, mode, upright
+        is_foreign = profiles.foreign(_profile(page)) is not None
+        return width, height, channels, dtype, _palette(page) is not None, mode, upright, is_foreign
 
 
-def read(path: Path, file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, Tags]:
+def read(path: Path, file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, Tags, bytes | None]:
     """Return the fields of ``p2p_jax.images.formats.Stored``; where 0 is white, whole numbers are turned round.
 
     Raises:
@@ -51,12 +55,13 @@ def read(path: Path, file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, Ta
         if pixels.dtype.kind == "b":
             pixels = pixels * np.uint8(255)
         if page.photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
-            pixels = ~pixels
+            whole = page.bitspersample in (1, 8 * pixels.dtype.itemsize)
+            pixels = ~pixels if whole else pixels.dtype.type(2**page.bitspersample - 1) - pixels
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), "C", copy=False)
-        return pixels, _palette(page), _kept_tags(page)
+        return pixels, _palette(page), _kept_tags(page), _profile(page)
 
 
-def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags) -> None:
+def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags, profile: bytes | None = None) -> None:
     """Write one page, deflated, whose bands are the samples of a pixel.
 
     Note:
@@ -68,6 +73,7 @@ def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags
       pixels: [H, W, C] of numbers.
       palette: [K, 3] uint8 or None.
       tags: as ``read`` gives them.
+      profile: of its colours.
     """
     options: dict[str, Any] = {"photometric": "minisblack"}
     channels = pixels.shape[-1]
@@ -88,6 +94,7 @@ def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags
         compression="zlib",
         predictor=palette is None and pixels.dtype.kind in "iu" and pixels.dtype.itemsize < 8,  # no other has one
         metadata=None,
+        iccprofile=profile,
         extratags=[(*tag, True) for tag in tags if tag[0] in _GEOREFERENCE],
         **options,
     )
@@ -106,6 +113,8 @@ def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
             f"{path} holds {size} numbers with the axes {series.axes}; an image is YX, or has bands (YXS, SYX, CYX): "
             "save each as a file of its own, or as bands"
         )
+    if (space := _LAB.get(int(series.keyframe.photometric))) is not None:
+        raise InputError(f"{path} holds colours in {space}; convert it to RGB (kind lab_l and lab_ab make Lab of that)")
     if series.dtype is None or series.dtype.kind not in "bfiu":
         raise InputError(f"{path} holds {series.dtype}; an image is of whole numbers or floats")
     parts = [part for page in series.pages if page for part in zip(page.dataoffsets, page.databytecounts, strict=True)]
@@ -129,11 +138,17 @@ def _shape(series: "tifffile.TiffPageSeries") -> tuple[int, ...]:
 
 
 def _palette(page: "tifffile.TiffPage") -> np.ndarray | None:
-    """Return the colours of a paletted page."""
+    """Return the colours of a paletted page, the grays of one of 2 or 4 bits."""
+    if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and page.bitspersample in (2, 4) and page.dtype == np.uint8:
+        return np.repeat(np.linspace(0, 255, 2**page.bitspersample).astype(np.uint8)[:, None], 3, axis=1)
     if page.photometric != _PALETTE or page.colormap is None or page.dtype != np.uint8:
         return None
     colors = page.colormap.T
     return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)  # some write 8 bits into its 16
+
+
+def _profile(page: "tifffile.TiffPage") -> bytes | None:
+    return page.tags.valueof(_PROFILE)
 
 
 def _kept_tags(page: "tifffile.TiffPage") -> Tags:

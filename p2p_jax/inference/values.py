@@ -1,7 +1,8 @@
 """Between values and networks, and between image files and values: one image at a time, whatever its domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, lab, labels, pictures, tasks
+from p2p_jax.images import formats, lab, labels, pictures, profiles, tasks
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
@@ -83,12 +84,14 @@ class Given(NamedTuple):
       alpha: [H, W] uint8 opacity of a picture that has one.
       tags: of a TIFF, see ``formats.Stored``; none if the size is no longer the file's.
       is_moved: whether tags had to go.
+      shown: of a picture, see ``pictures.Picture``.
     """
 
     values: np.ndarray
     alpha: np.ndarray | None = None
     tags: tuple[Any, ...] = ()
     is_moved: bool = False
+    shown: Mapping[str, Any] = MappingProxyType({})
 
 
 def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = None) -> Given:
@@ -104,7 +107,7 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
       InputError: it cannot be read or is no image of the domain; names it.
     """
     stored_as = task.photographs if task else domain
-    raw, alpha, tags = _read_raw(path, stored_as)
+    raw, alpha, tags, shown = _read_raw(path, stored_as)
     wanted = sides(raw.shape[:2], size)
     is_moved = bool(tags) and wanted != raw.shape[:2]
     raw = resize(raw, wanted, nearest=stored_as.is_labels)
@@ -113,7 +116,7 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
     values = task.values(raw, domain) if task else domain.values(raw)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
-    return Given(values, alpha, () if is_moved else tags, is_moved)
+    return Given(values, alpha, () if is_moved else tags, is_moved, shown)
 
 
 def sides(shape: tuple[int, ...], size: Size) -> tuple[int, int]:
@@ -129,13 +132,13 @@ def is_picture(domain: Domain) -> bool:
     return domain.kind in _LAB or (domain.kind == "uint8" and domain.channels in (1, 3))
 
 
-def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
-    """Return a raw image, its opacity and its tags."""
+def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...], Mapping[str, Any]]:
+    """Return a raw image, its opacity, its tags, and how it is shown."""
     if is_picture(domain) and path.suffix.lower() in formats.OF_PICTURES:
         if (dtype := _stored_dtype(path)) != np.uint8:
             raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
-        pixels, alpha, tags = _read_picture(path)
-        return with_channels(pixels, domain.raw_channels), alpha, tags
+        picture, tags = _read_picture(path)
+        return with_channels(picture.pixels, domain.raw_channels), picture.alpha, tags, picture.shown
     header = formats.read_header(path)
     if not header.upright:
         raise InputError(f"{path} has an EXIF orientation, which is not applied; save it already rotated")
@@ -144,7 +147,7 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     stored = formats.read(path)
     if fault := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
         raise InputError(f"{path} {fault}")
-    return domain.raw(stored.pixels, stored.palette), None, stored.tags
+    return domain.raw(stored.pixels, stored.palette), None, stored.tags, {}
 
 
 def _stored_dtype(path: Path) -> np.dtype:
@@ -155,19 +158,20 @@ def _stored_dtype(path: Path) -> np.dtype:
         return np.dtype(np.uint8)
 
 
-def _read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...]]:
+def _read_picture(path: Path) -> tuple[pictures.Picture, tuple[Any, ...]]:
     """Return a picture as ``pictures.read`` does, and the tags of a TIFF where they can be had."""
     tags: tuple[Any, ...] = ()
     if path.suffix.lower() in _TIFF:
         try:
             header, stored = formats.read_header(path), formats.read(path)
         except InputError:  # no tifffile here, or several pages, of which a picture is the first
-            return *pictures.read(path), tags
+            return pictures.read(path), tags
         if header.upright:  # else where it lies on the earth would have to be turned too
             tags = stored.tags
             if stored.pixels.dtype == np.uint8 and stored.pixels.shape[-1] in (1, 3) and stored.palette is None:
-                return stored.pixels, None, tags
-    return *pictures.read(path), tags
+                shown = {"icc_profile": profiles.srgb()} if stored.profile else {}
+                return pictures.Picture(stored.in_srgb().pixels, None, shown), tags
+    return pictures.read(path), tags
 
 
 def _file_palette(domain: Domain) -> np.ndarray:
@@ -233,6 +237,7 @@ def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domai
         palette = _file_palette(domain_out) if pixels.dtype == np.uint8 else None
     is_plain = palette is None and pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3)
     if is_plain and ending in formats.OF_PICTURES and (ending not in _TIFF or not given.tags):
-        pictures.write(path, pixels, given.alpha)
+        pictures.write(path, pixels, given.alpha, given.shown if domain_out.is_photograph else {})
     else:
-        formats.write(path, pixels, palette=palette, tags=given.tags)
+        profile = given.shown.get("icc_profile") if domain_out.is_photograph else None
+        formats.write(path, pixels, palette=palette, tags=given.tags, profile=profile)

@@ -43,7 +43,7 @@ def of_files(
         parts = cut(stored.pixels, stored.pixels.shape[1])
         if alike:  # as TensorFlow gives them: what becomes of gray and colour is for the stream to say
             return tuple(part if stored.palette is None else stored.palette[part[..., 0]] for part in parts)
-        return tuple(_raw(part, stored.palette, kind) for kind, part in zip(kinds, parts, strict=True))
+        return tuple(_raw(stored._replace(pixels=part), kind) for kind, part in zip(kinds, parts, strict=True))
 
     def with_library(index):
         tf = tensorflow()
@@ -64,16 +64,20 @@ def of_files(
     return with_tensorflow if alike else with_library, lambda index: load(paths[index])
 
 
-def _raw(pixels: np.ndarray, palette: np.ndarray | None, kind: Domain) -> np.ndarray:
+def _raw(stored: formats.Stored, kind: Domain) -> np.ndarray:
     """Return a raw image; of labels their numbers or colours, of which the stream makes classes when it knows how."""
     if kind.kind != "labels":
-        return kind.raw(pixels, palette)
-    by_colour = None if palette is None or kind.palette is None else labels.by_colour(pixels, palette, kind.palette)
+        stored = stored.in_srgb() if kind.is_photograph else stored
+        return kind.raw(stored.pixels, stored.palette)
+    pixels, colors = stored.pixels, stored.palette
+    by_colour = None if colors is None or kind.palette is None else labels.by_colour(pixels, colors, kind.palette)
     return (pixels if by_colour is None else by_colour).astype(np.int32)
 
 
 def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:
     """Tell whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
+    if kind.is_photograph and header.profile:
+        return False
     indices = kind.kind == "labels" and header.mode in ("1", "P")
     modes = header.mode in ("1", "L", "P", "RGB") and header.dtype == np.uint8
     return path.suffix.lower() in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
