@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -305,3 +306,60 @@ def test_colours_are_not_counted_of_what_is_no_photograph(tmp_path, capsys):
     assert "histogram is left out; the metric histogram is for colours of photographs" in capsys.readouterr().out
     with pytest.raises(InputError, match="outputs of the run are float"):
         evaluate_run(tmp_path / "run", metrics=["histogram"])
+
+
+def test_whole_scenes_are_scored_where_training_sees_crops(tmp_path, capsys):
+    """Crops of 16 of scenes of 64: by hand over what Translator gives, by scikit-image's PSNR; the crop on request."""
+    metrics = pytest.importorskip("skimage.metrics")
+    for split, count in (("train", 4), ("val", 3)):
+        for i in range(count):
+            scene = noise(64, 96, 3, seed=i)
+            scene[:24] //= 4  # another score at the border than in the middle
+            save(tmp_path / "images" / split / f"{i}.png", np.concatenate([scene, 255 - scene], axis=1))
+    data = {"data__source": "side_by_side/AB", "data__dir": str(tmp_path / "images"), "data__preprocess": "crop"}
+    train(small_config(num_steps=1, data__direction="AtoB", **data), tmp_path / "run")
+    assert "5.6% of the pixels" not in (told := capsys.readouterr().out)
+    assert "the crop out of the middle of each image, 4.2% of the pixels" in told
+    translator = Translator.from_workdir(tmp_path / "run")
+    results = evaluate_run(tmp_path / "run")
+    assert (results["seen"], results["num_images"]) == ("whole images", 3)
+    for i, row in enumerate(results["images"]):
+        scene = np.asarray(Image.open(tmp_path / "images" / "val" / f"{i}.png"))
+        output, target = translator(scene[:, :96] / np.float32(127.5) - 1), scene[:, 96:] / np.float32(127.5) - 1
+        assert row["name"] == f"{i}.png"
+        assert row["l1"] == pytest.approx(np.abs(output - target).mean() / 2, rel=1e-4)
+        assert row["psnr"] == pytest.approx(metrics.peak_signal_noise_ratio(target, output, data_range=2), rel=1e-4)
+    assert set(results["set_metrics"]) == {"histogram intersection"}
+    crops = evaluate_run(tmp_path / "run", whole=False)
+    assert crops["seen"] == "the crop out of the middle of each image"
+    trained = float(rows_of(tmp_path / "run")[-1]["eval/l1"])
+    assert crops["metrics"]["l1"]["mean"] == pytest.approx(trained, rel=1e-4)
+    assert abs(results["metrics"]["l1"]["mean"] - trained) > 0.005
+    assert command(tmp_path / "run") == 0
+    assert "3 images of val, whole images" in capsys.readouterr().out
+    page = (tmp_path / "run" / "evaluation" / "val_1" / "report.html").read_text()
+    assert "All 3 images of the split val: whole images." in page
+    assert command(tmp_path / "run", "--crops") == 0 and (tmp_path / "run" / "evaluation" / "val_1_crops").is_dir()
+    tiled = evaluate_run(tmp_path / "run", tile=32, norm="running", dropout=False)["metrics"]["l1"]["mean"]
+    untiled = evaluate_run(tmp_path / "run", norm="running", dropout=False)["metrics"]["l1"]["mean"]
+    assert tiled == pytest.approx(untiled, rel=0.02)
+
+
+def test_whole_images_without_pairs_are_scored_by_a_grid_of_crops(tmp_path):
+    """Of 32 and 48 pixels: the mean of all crops that lie side by side is the cycle error of the image."""
+    for side, size in (("A", (32, 48)), ("B", (32, 32))):
+        for split, count in (("train", 4), ("test", 2)):
+            for i in range(count):
+                save(tmp_path / "images" / f"{split}{side}" / f"{i}.png", noise(*size, 3, seed=i))
+    data = {"data__source": "unpaired", "data__dir": str(tmp_path / "images"), "data__preprocess": "crop"}
+    config = small_cyclegan_config(num_steps=1, data__val_split="test", **data)
+    state = train(config, tmp_path / "run")
+    results = evaluate_run(tmp_path / "run")
+    assert results["seen"] == "a grid of crops that covers every image"
+    stored = read_filled_in(tmp_path / "run")
+    objective = cyclegan(stored)
+    a = noise(32, 48, 3, seed=1).astype(np.float32) / 127.5 - 1
+    crops = np.stack([a[y : y + 16, x : x + 16] for y in (0, 16) for x in (0, 16, 32)])
+    batch = {"real_a": crops, "real_b": crops}
+    expected = objective.evaluate(state, batch, jax.random.key(stored.seed))[0]["cycle_a"].mean()
+    assert results["images"][1]["cycle_a"] == pytest.approx(float(expected), rel=1e-4)

@@ -36,6 +36,12 @@ def parser() -> Parser:
         help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; recognised by default",
     )
     add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, in place of colours")
+    add(
+        "--crops",
+        action="store_true",
+        help="of runs trained on crops: score the middle crop of each image, as validation does, not whole images",
+    )
+    add("--tile", type=int, help="translate whole images with a longer side in tiles of this side, to save memory")
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
     return made
 
@@ -52,10 +58,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     if "output" not in options and (config := read_config(args.workdir)) is not None:
         step = find_step(args.workdir, config, args.checkpoint)
         dropout = f"dropout_{args.dropout}" if args.dropout else None
-        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout]
+        crops = "crops" if args.crops else None
+        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops]
         options["output"] = args.workdir / "evaluation" / "_".join(str(part) for part in parts if part is not None)
-    results = evaluate(options.pop("workdir"), **options)
-    print(f"{args.workdir}: step {results['step']:,}, {results['num_images']:,} images of {results['split']}")
+    results = evaluate(options.pop("workdir"), whole=not options.pop("crops"), **options)
+    told = f"step {results['step']:,}, {results['num_images']:,} images of {results['split']}, {results['seen']}"
+    print(f"{args.workdir}: {told}")
     for name, found in results["metrics"].items():
         infinite = f"; {found['infinite']} infinite, not in the mean" if "infinite" in found else ""
         print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images{infinite})")

@@ -153,6 +153,19 @@ def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Call
     return part
 
 
+def whole(side: Side, index: int, data: ConfigDict) -> list[np.ndarray]:
+    """Decode an example for validation without cutting a crop out of it.
+
+    Returns:
+      For every domain [H, W, channels] float32 in [-1, 1], of the size to which training resizes.
+    """
+    images = _raw(side, index)
+    height, width = images[0].shape[:2]
+    size = _load_size(height, width, data)
+    resized = [resize(x, size, nearest=d.is_labels) for x, d in zip(images, side.domains, strict=True)]
+    return [_encode(x, domain) for x, domain in zip(resized, side.domains, strict=True)]
+
+
 def _raw(side: Side, index: int) -> list[np.ndarray]:
     """Read the images of an example, [H, W, raw_channels] of ``raw_dtype``."""
     return [_to_raw(x, domain) for x, domain in zip(loader(side.source)(index), side.domains, strict=True)]

@@ -38,7 +38,10 @@ def open_sources(
     found = {split: source.layout for split, source in sources.items() if source.layout}
     if doubted := doubts.doubt_halves(found, data):
         raise InputError("; ".join(doubted))
-    for note in inspection.quick(found, of_files(data), data):
+    notes = inspection.quick(found, of_files(data), data)
+    if data.val_split in found and (told := doubts.describe_validation(found[data.val_split], data)):
+        notes.append(told)
+    for note in notes:
         say(f"note: {note}")
     return train, val
 

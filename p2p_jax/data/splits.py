@@ -27,6 +27,7 @@ class Split(NamedTuple):
       batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
       original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
       fingerprint: recognises the images; "" where nothing does.
+      whole: whether images are whole, of sizes of their own and therefore one a batch, and not crops.
     """
 
     names: tuple[list[str], list[str]]
@@ -34,15 +35,20 @@ class Split(NamedTuple):
     batches: Callable[[int], Iterator[Batch]]
     original: Callable[[int, int], np.ndarray]
     fingerprint: str = ""
+    whole: bool = False
 
 
-def load_split(config: ConfigDict, split: str, source: Source | Unpaired | None = None) -> Split:
+def load_split(
+    config: ConfigDict, split: str, source: Source | Unpaired | None = None, *, whole: bool = False
+) -> Split:
     """Open one split of the data set of a config; TensorFlow is needed for inputs that are made of photographs alone.
 
     Args:
       config: reads ``data`` and ``task``.
       split: such as "train", "val" or "test".
       source: what the split is, in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
+      whole: leave out the crop where ``data.preprocess`` has one in validation; inputs that are made of photographs are
+        cropped all the same.
 
     Raises:
       InputError: there is no such split, or a file cannot be used.
@@ -53,7 +59,11 @@ def load_split(config: ConfigDict, split: str, source: Source | Unpaired | None 
     found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
     names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in found]
 
+    whole = whole and not is_made and config.data.preprocess in ("crop", "scale_width_and_crop")
+
     def batches(batch_size):
+        if whole:
+            return _whole_images(found, config.data)
         if is_made:
             return validation_batches(found, config, batch_size, 0, 1)
         return _decoded_batches(found, config.data, batch_size)
@@ -62,16 +72,17 @@ def load_split(config: ConfigDict, split: str, source: Source | Unpaired | None 
         images = loader(found[0 if paired else side].source)(index)
         return images[min(side, len(images) - 1) if paired else 0]
 
-    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint)
+    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole)
 
 
-def as_split(data: Any, config: ConfigDict, *, paired: bool) -> Split:
+def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool) -> Split:
     """Return what was given to be evaluated on as a split.
 
     Args:
       data: a ``Split``; a ``Source`` or ``Unpaired``; or a ``Data``, whose validation set is taken.
       config: reads ``data`` and ``batch_size``.
       paired: whether the examples of a ``Data`` are in pairs.
+      whole: see ``load_split``; of a source.
 
     Raises:
       InputError: it is none of these, or a ``Data`` without validation.
@@ -79,7 +90,7 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool) -> Split:
     if isinstance(data, Split):
         return data
     if isinstance(data, Source | Unpaired):
-        return load_split(config, "given", data)
+        return load_split(config, "given", data, whole=whole)
     checked = check_given(data, config)
     if not checked.num_val:
         raise InputError("the given data have no validation set to evaluate on")
@@ -89,6 +100,14 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool) -> Split:
         raise InputError("labels are read at their own size: give a Split or a Source in place of Data")
 
     return Split((names, names), paired, checked.validation, original)
+
+
+def _whole_images(found: list[sides.Side], data: ConfigDict) -> Iterator[Batch]:
+    """Yield every example by itself, without a crop."""
+    for place in range(max(len(side.source.names) for side in found)):
+        images = [numpy_reading.whole(side, place % len(side.source.names), data) for side in found]
+        pair = itertools.chain.from_iterable(images)
+        yield dict(zip(("real_a", "real_b"), (image[None] for image in pair), strict=True))
 
 
 def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int) -> Iterator[Batch]:

@@ -12,16 +12,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import p2p_jax
+from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.splits import as_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, set_metrics
-from p2p_jax.evaluation.predictions import as_picture, predict, targets_of, with_data_dir
+from p2p_jax.evaluation.predictions import Prediction, as_picture, predict, targets_of, with_data_dir
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
-from p2p_jax.inference import Translator
+from p2p_jax.inference import Translator, tiling
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics, full_reference
 from p2p_jax.reporting import say
@@ -30,6 +32,7 @@ from p2p_jax.training.checkpoint import read_facts
 from p2p_jax.training.monitoring import pictures
 
 _PER_DEVICE = 8
+_LONGEST_SHOWN = 512  # pixels of a side of a picture in the report
 _IN_UNITS = ("uint16", "int16", "float")  # kinds whose errors are also told in their own units
 
 
@@ -49,6 +52,8 @@ def evaluate(
     inception: str | Path | None = None,
     output: str | Path | None = None,
     data: Any = None,
+    whole: bool = True,
+    tile: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run over every image of a split.
 
@@ -71,6 +76,9 @@ def evaluate(
       inception: for "fid": a file with Inception's weights, where they cannot be downloaded.
       data: images in place of those of the config's data set, for a run that was trained on data given to ``train``: a
         ``Source`` (``from_arrays(a, b)``), ``Unpaired``, ``Split``, or the validation set of a ``Data``.
+      whole: evaluate whole images where training sees crops; False: the crop out of the middle of each that validation
+        during training sees.
+      tile: translate whole images with a longer side in tiles, see ``Translator.from_workdir``.
       output: a folder that receives ``results.json``, ``images.csv`` and ``report.html``.
 
     Returns:
@@ -89,12 +97,12 @@ def evaluate(
     split = split or ("given" if data is not None else run.config.data.val_split)
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
-    translator = Translator(run, direction=direction)
+    translator = Translator(run, direction=direction, tile=tile)
     if data is None:
-        opened = load_split(run.config, split)
+        opened = load_split(run.config, split, whole=whole)
         _compare_images(run, split, opened)
     else:
-        opened = as_split(data, run.config, paired=len(translator.directions) == 1)
+        opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole)
     asked, judge = set_metrics.prepare(
         opened,
         of_config(run.config.data),
@@ -106,7 +114,7 @@ def evaluate(
         inception=inception,
     )
 
-    rows, columns = _per_image(run, opened)
+    rows, columns = _per_image(run, opened) if not (opened.whole and opened.paired) else _whole_pairs(opened)
     metrics_of_pairs = find_metrics(run.config.metrics)
     results = _identity(run, translator, checkpoint, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
     in_units = opened.paired and translator.domain_out.kind in _IN_UNITS and translator.domain_out.is_measured
@@ -116,6 +124,8 @@ def evaluate(
         outputs, targets = [], []
         for i, prediction in enumerate(predict(translator, opened)):
             outputs.append(as_picture(translator, prediction.output, prediction.input))
+            if opened.whole and opened.paired:
+                columns.append(_shown(translator, prediction))
             if prediction.target is not None:
                 compared = compare(prediction.output[None], prediction.target[None])
                 rows[i] |= {name: float(value[0]) for name, value in compared.items() if name not in rows[i]}
@@ -160,6 +170,19 @@ def _compare_images(run: Run, split: str, opened: Split) -> None:
         say(f"note: the images of {split} are others, or more or fewer, than when the run was trained")
 
 
+def _whole_pairs(opened: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
+    """Return rows with the names alone, which their translations fill, and no columns yet."""
+    return [{"name": name} for name in opened.names[0]], []
+
+
+def _shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarray]:
+    """Return the columns of a whole image, with every n-th pixel of a large one."""
+    step = -(-max(prediction.input.shape[:2]) // _LONGEST_SHOWN)
+    images = {"input": prediction.input, "output": prediction.output, "target": prediction.target}
+    small = {name: image[None, ::step, ::step] for name, image in images.items() if image is not None}
+    return {name: image[0] for name, image in pictures(small, of_config(translator.config.data)).items()}
+
+
 def _summary(values: np.ndarray) -> dict[str, Any]:
     """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart."""
     kept = values[~np.isinf(values)]
@@ -183,7 +206,11 @@ def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[
     rows: list[dict[str, Any]] = []
     columns: list[dict[str, np.ndarray]] = []
     for batch in split.batches(_PER_DEVICE * jax.local_device_count()):
-        metrics, images = own(kept, batch, run.rng)
+        if split.whole:  # of one example, whose sides may be of two sizes: a grid of crops of each covers it
+            metrics, images = own(kept, _grid(batch, run.config.data), run.rng)
+            metrics = {name: value.mean(keepdims=True) for name, value in metrics.items()}
+        else:
+            metrics, images = own(kept, batch, run.rng)
         images = pictures(images, domains)
         for i in range(len(batch["real_a"])):
             a, b = (names[len(rows) % len(names)] for names in split.names)
@@ -191,6 +218,14 @@ def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[
             rows.append(name | {key: float(value[i]) for key, value in metrics.items()})
             columns.append({key: image[i] for key, image in images.items()})
     return rows, columns
+
+
+def _grid(batch: Mapping[str, np.ndarray], data: ConfigDict) -> dict[str, np.ndarray]:
+    """Return crops that cover all of an image of either side; of the side that needs fewer some stand again."""
+    crop = crop_shape(data)
+    cut = {name: tiling.cut(images[0], crop, 0)[0] for name, images in batch.items()}
+    most = max(map(len, cut.values()))
+    return {name: crops[np.arange(most) % len(crops)] for name, crops in cut.items()}
 
 
 def _described(
@@ -222,12 +257,22 @@ def _identity(run: Run, translator: Translator, checkpoint: str | int, split: st
         "split": split,
         "num_images": max(sizes),
         "paired": opened.paired,
+        "seen": _seen(opened, run.config.data),
         "norm": run.config.inference.norm,
         "dropout": run.config.inference.dropout,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"p2p_jax": p2p_jax.__version__, "jax": jax.__version__},
         "config": run.config.to_dict(),
     }
+
+
+def _seen(opened: Split, data: ConfigDict) -> str:
+    """Say which part of the images is evaluated."""
+    if opened.whole:
+        return "whole images" if opened.paired else "a grid of crops that covers every image"
+    if data.preprocess in ("crop", "scale_width_and_crop"):
+        return "the crop out of the middle of each image"
+    return "whole images, at the size that the network sees"
 
 
 def _plain(tree: Any) -> Any:

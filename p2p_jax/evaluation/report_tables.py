@@ -119,7 +119,8 @@ def method(results: Mapping[str, Any], pictures: str) -> str:
       pictures: how the page's pictures were made from the images.
     """
     count, split = text_of(results.get("num_images")), results.get("split")
-    lines = [("Images", f"All {count} images of the split {split}, at the size that the network sees.")]
+    seen = results.get("seen", "at the size that the network sees")
+    lines = [("Images", f"All {count} images of the split {split}: {seen}.")]
     if results.get("metrics"):
         lines.append(
             (

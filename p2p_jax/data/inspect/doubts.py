@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data.inspect.samples import evenly
 from p2p_jax.data.layouts import Layout
 from p2p_jax.errors import InputError
@@ -59,6 +60,23 @@ def compare(found: Mapping[str, Layout], data: ConfigDict) -> Iterator[str]:
                 if a != b and share_a > 0.9 and share_b > 0.9:
                     told = f" {what}" if what else ""
                     yield f"{whose} {split} are {b}{told}, those of {data.train_split} {a}{told}"
+
+
+def describe_validation(layout: Layout, data: ConfigDict) -> str | None:
+    """Say which share of the pixels validation looks at, where it is less than half: one crop of each image."""
+    if data.preprocess not in ("crop", "scale_width_and_crop"):
+        return None
+    crop_height, crop_width = crop_shape(data)
+    shares = []
+    for header in _headers(layout.b):
+        height, width = header.height, header.width // (2 if layout.halves else 1)
+        scale = load_shape(data)[1] / width if data.preprocess == "scale_width_and_crop" else 1.0
+        shares.append(min(crop_height * crop_width / (height * width * scale**2), 1.0))
+    share = float(np.mean(shares)) if shares else 1.0
+    if share >= 0.5:
+        return None
+    told = f"validation looks at the crop out of the middle of each image, {share:.1%} of the pixels"
+    return f"{told}; the best checkpoint is the best there (the command evaluate takes whole images)"
 
 
 def _form(header: formats.Header) -> str:
