@@ -142,6 +142,6 @@ def _resize_one(image: "tf.Tensor", domain: Domain, size: "Size") -> "tf.Tensor"
     bicubic = tf.image.resize(image, size, "bicubic", antialias=True)
     if domain.raw_dtype.kind == "f":
         return bicubic
-    # Rounded to whole numbers, as an 8-bit resize (Pillow's, the reference's) does; bicubic overshoots are cut.
+    # Rounded to whole numbers once, at the end (Pillow rounds twice); bicubic overshoots are cut.
     limits = np.iinfo(domain.raw_dtype)
     return tf.cast(tf.clip_by_value(tf.math.rint(bicubic), limits.min, limits.max), image.dtype)
