@@ -55,6 +55,7 @@ setup(
             "selenium>=4.20",  # drives the pages in Chromium, where there is one
             "nbclient>=0.10",  # runs the notebooks, in
             "ipykernel>=6.29",
+            "rasterio>=1.4",  # reads what is written of rasters
         ],
         "dev": ["ruff>=0.12", "mypy>=1.15"],
         "cuda": ["jax[cuda12]>=0.7.2"],

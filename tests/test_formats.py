@@ -219,7 +219,8 @@ def test_georeference_and_resolution_are_kept(tmp_path):
     tags = formats.read(path).tags
     assert tags[: len(GEOREFERENCE)] == GEOREFERENCE and hash(tags)
     formats.write(copy, extremes("float32", 13, 9, 1), tags=tags)
-    assert formats.read(copy).tags == tags
+    bands = 277
+    assert [tag for tag in formats.read(copy).tags if tag[0] != bands] == [tag for tag in tags if tag[0] != bands]
 
     def raw(file):
         with tifffile.TiffFile(file) as tif:
@@ -415,11 +416,11 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.tif"
     formats.write(path, smooth(3))
 
-    def fail(*args, **kwargs):
-        Path(args[0]).write_bytes(b"half")
+    def fail(tif, *args, **kwargs):
+        tif.filehandle.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tifffile, "imwrite", fail)
+    monkeypatch.setattr(tifffile.TiffWriter, "write", fail)
     with pytest.raises(InputError, match=r"x\.tif cannot be written .No space left on device"):
         formats.write(path, smooth(3) // 2)
     assert_same(formats.read(path).pixels, smooth(3))

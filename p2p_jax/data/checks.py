@@ -58,7 +58,8 @@ def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) ->
             found = list(dict.fromkeys(fault for kind in kinds[path] if (fault := _fault(path, header, kind))))
             if whole:
                 pixels = formats.read(path).pixels
-                if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+                bad = np.isinf if all(kind.asks_files for kind in kinds[path]) else lambda x: ~np.isfinite(x)
+                if pixels.dtype.kind == "f" and bad(pixels).any():
                     found.append("holds numbers that are not finite (NaN or infinite); replace them or remove it")
             return header, found
         except InputError as error:

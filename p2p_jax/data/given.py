@@ -1,18 +1,27 @@
 """Data that a caller gives to ``train`` or ``evaluate``: checked at the door, and cheaply with every batch."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config import with_facts
 from p2p_jax.config.options import image_shapes
 from p2p_jax.data.dataset import Batch, Data
 from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_config
 from p2p_jax.reporting import say
 
 _NEEDED = ("num_train", "num_val", "fingerprint", "train", "validation")
 _ROUNDING = 1e-3  # beyond [-1, 1], as resizing and half precision leave it
+
+
+class _Wanted(NamedTuple):
+    """The shape [H, W, C] of an image, and whether of some values nothing is known (NaN)."""
+
+    shape: tuple[int, ...]
+    has_unknown: bool
 
 
 def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
@@ -41,25 +50,27 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
             raise InputError(f"data.{name} is {getattr(given, name)!r}; it must be the number of examples")
     if given.resident is not None:
         return given  # the library's own
+    domains = of_config(with_facts(config, given.facts).data)
     shapes, share = image_shapes(config.data), config.batch_size // process_count
+    wanted = {name: _Wanted(shapes[name], domain.unknown) for name, domain in zip(shapes, domains, strict=True)}
     return given._replace(
-        train=lambda first_step: _endless(given.train, first_step, shapes, share),
+        train=lambda first_step: _endless(given.train, first_step, wanted, share),
         validation=lambda batch_size: (
-            _checked(batch, shapes, f"batch {i} of data.validation({batch_size})")
+            _checked(batch, wanted, f"batch {i} of data.validation({batch_size})")
             for i, batch in enumerate(given.validation(batch_size))
         ),
     )
 
 
 def _endless(
-    train: Callable[[int], Iterator[Any]], first_step: int, shapes: Mapping[str, tuple[int, ...]], share: int
+    train: Callable[[int], Iterator[Any]], first_step: int, wanted: Mapping[str, _Wanted], share: int
 ) -> Iterator[Batch]:
     step = first_step
     while True:
         batches, begun = iter(train(step)), step
         try:
             for given in batches:
-                batch = _checked(given, shapes, f"the batch of step {step} of data.train", share)
+                batch = _checked(given, wanted, f"the batch of step {step} of data.train", share)
                 if step == first_step:
                     _wonder_at_range(batch)
                 yield batch
@@ -70,13 +81,13 @@ def _endless(
             raise InputError(f"data.train({step}) gave no batch; it must give those of that step and all later ones")
 
 
-def _checked(batch: Any, shapes: Mapping[str, tuple[int, ...]], which: str, count: int | None = None) -> Batch:
+def _checked(batch: Any, wanted: Mapping[str, _Wanted], which: str, count: int | None = None) -> Batch:
     """Return a batch as float32 arrays."""
-    if not isinstance(batch, Mapping) or not shapes.keys() <= batch.keys():
+    if not isinstance(batch, Mapping) or not wanted.keys() <= batch.keys():
         told = f"the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
         raise InputError(f"{which} is {told}; it must be a mapping with real_a and real_b, the input and the output")
-    arrays = {name: _as_array(batch[name], f"{name} in {which}") for name in shapes}
-    for name, shape in shapes.items():
+    arrays = {name: _as_array(batch[name], f"{name} in {which}") for name in wanted}
+    for name, (shape, has_unknown) in wanted.items():
         array, where = arrays[name], f"{name} in {which}"
         if array.shape[1:] != shape:
             channels_first = array.ndim == 4 and array.shape[1:] == (shape[2], *shape[:2])
@@ -85,8 +96,10 @@ def _checked(batch: Any, shapes: Mapping[str, tuple[int, ...]], which: str, coun
         if count is not None and len(array) != count:
             way = "leave out the last, smaller batch of an epoch" if len(array) < count else "see config.batch_size"
             raise InputError(f"{where} has {len(array)} images; it must have {count}: {way}")
-        if not -1 - _ROUNDING <= array.min() <= array.max() <= 1 + _ROUNDING:  # false for NaN too
-            way = "x / 127.5 - 1 maps bytes there" if array.max() > 1.5 else "map them there"
+        known = array[~np.isnan(array)] if has_unknown else array
+        low, high = known.min(initial=0), known.max(initial=0)
+        if not -1 - _ROUNDING <= low <= high <= 1 + _ROUNDING:  # false for NaN too
+            way = "x / 127.5 - 1 maps bytes there" if high > 1.5 else "map them there"
             values = f"values from {array.min():g} to {array.max():g}"
             raise InputError(f"{where} has {values}; networks take [-1, 1]: {way}")
     if len({len(array) for array in arrays.values()}) > 1:

@@ -54,7 +54,8 @@ def extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
 
     def found(index):
         image = _raw(side, index)[place].astype(np.float32)
-        return np.stack([image.min((0, 1)), image.max((0, 1))])
+        pixels = image.reshape(-1, image.shape[-1])
+        return np.stack([np.fmin.reduce(pixels), np.fmax.reduce(pixels)])
 
     return np.stack(_in_threads(found, indices))
 

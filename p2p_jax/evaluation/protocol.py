@@ -193,7 +193,8 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
 
 def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:
     values = (translator.domain_out.decode(x).astype(np.float64) for x in (output, target))
-    return float(np.abs(np.subtract(*values)).mean())
+    known = np.isfinite(output) & np.isfinite(target)
+    return float(np.abs(np.subtract(*values))[known].mean())
 
 
 def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import lab, labels
+from p2p_jax.images import lab, labels, shown, unknown
 from p2p_jax.images.palettes import VOID, Palette, find_palette, nearest_labels, true_labels
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.ranges import parse_range
@@ -40,6 +40,9 @@ class Domain(NamedTuple):
       palette: the colours of labels, if they are known.
       numbers: what files store for the classes of labels, in their order; empty: 0, 1, ...
       instances: whether files store ids of instances, see ``p2p_jax.images.labels``.
+      unknown: whether of some values nothing is known: NaN in raw images, which are float32 then, and in values.
+      nodata: the number that stands for them besides what files say; see ``p2p_jax.images.unknown``.
+      asks_files: whether what files say of unknown values counts.
     """
 
     kind: str
@@ -49,6 +52,9 @@ class Domain(NamedTuple):
     palette: Palette | None = None
     numbers: tuple[int, ...] = ()
     instances: bool = False
+    unknown: bool = False
+    nodata: float | None = None
+    asks_files: bool = True
 
     @property
     def is_labels(self) -> bool:
@@ -57,8 +63,9 @@ class Domain(NamedTuple):
 
     @property
     def is_bytes(self) -> bool:
-        """Whether values are the 8 bits of pictures, all of which are used: 0 becomes -1 and 255 becomes 1."""
-        return self.kind == "uint8" and set(zip(self.low, self.high, strict=True)) == {_WHOLE["uint8"]}
+        """Whether values are the 8 bits of pictures: 0 becomes -1 and 255 becomes 1."""
+        whole = set(zip(self.low, self.high, strict=True)) == {_WHOLE["uint8"]}
+        return self.kind == "uint8" and whole and not self.unknown
 
     @property
     def is_photograph(self) -> bool:
@@ -89,6 +96,11 @@ class Domain(NamedTuple):
     @property
     def raw_dtype(self) -> np.dtype:
         """Of a raw image."""
+        return np.dtype(np.float32) if self.unknown else self.file_dtype
+
+    @property
+    def file_dtype(self) -> np.dtype:
+        """Of what files store."""
         return np.dtype(np.uint8) if self.kind.startswith("lab_") else self.dtype
 
     def fault(self, dtype: np.dtype, channels: int, has_palette: bool) -> str | None:
@@ -103,22 +115,20 @@ class Domain(NamedTuple):
         if self.kind == "labels":
             if dtype.kind in "iu" and (channels == 1 or (dtype == np.uint8 and channels == 3 and self.palette)):
                 return None
-            named = (
-                " or colours" if self.palette else ", or 3 of colours if a palette is given (config.data.input.palette)"
-            )
+            named = " or colours" if self.palette else ", or 3 of colours with config.data.input.palette"
             return f"has {channels} channels of {bits}; labels are one channel of whole numbers or indices{named}"
         if self.kind == "float":
             return self._wrong_count(channels)
         if has_palette:
             channels = 3  # what its colours have
-        if dtype != self.raw_dtype:
+        if dtype not in (self.file_dtype, self.raw_dtype):
             kind = str(dtype) if dtype.name in NUMBERS else "float"
             declared = f"but this side is declared {self.kind}"
             return f"has {bits}, {declared}: set config.data.input.kind or output.kind to {kind}"
         return self._wrong_count(channels)
 
     def _wrong_count(self, channels: int) -> str | None:
-        convertible = self.raw_dtype == np.uint8 and {channels, self.raw_channels} <= {1, 3}
+        convertible = self.file_dtype == np.uint8 and {channels, self.raw_channels} <= {1, 3}
         if channels == self.raw_channels or convertible:
             return None
         takes = f"this side takes {self.raw_channels}"
@@ -160,12 +170,14 @@ class Domain(NamedTuple):
         Raises:
           InputError: another dtype or number of channels, or a number that is not finite.
         """
-        if values.dtype != self.dtype or values.ndim < 3 or values.shape[-1] != self.value_channels:
+        fits = values.ndim >= 3 and values.shape[-1] == self.value_channels
+        if not fits or values.dtype not in (self.dtype, self.raw_dtype):
             raise InputError(
                 f"images must be {self.dtype} [..., H, W, {self.value_channels}] ({self.kind}), "
                 f"not {values.dtype} {list(values.shape)}"
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = np.isinf(values) if self.unknown else ~np.isfinite(values)
+        if values.dtype.kind == "f" and bad.any():
             raise InputError("an image holds numbers that are not finite (NaN or infinite)")
 
     def values(self, raw: np.ndarray) -> np.ndarray:
@@ -226,20 +238,9 @@ class Domain(NamedTuple):
           lightness: [..., H, W, 1] in [-1, 1], the L that belongs to an ab; without it a medium one is taken.
 
         Returns:
-          [..., H, W, 1 or 3] uint8: of numbers the first channel or the first three, of labels their colours.
+          [..., H, W, 1 or 3] uint8: of numbers the first channel or the first three; black where nothing is known.
         """
-        normalized = np.asarray(normalized, np.float32)
-        if self.kind == "labels":
-            classes = self.decode(normalized)[..., 0]
-            if self.palette is not None:
-                return self.palette.colors[classes]
-            return (classes.astype(np.uint16) * 255 // max(self.channels - 1, 1)).astype(np.uint8)[..., None]
-        if self.kind == "lab_ab":
-            ab = self.decode(normalized)
-            found = np.full_like(ab[..., :1], 60) if lightness is None else (np.asarray(lightness, np.float32) + 1) * 50
-            return lab.to_rgb(np.concatenate([found, ab], axis=-1))
-        shown = normalized[..., : 3 if self.channels >= 3 else 1]
-        return np.rint((np.clip(shown, -1, 1) + 1) * 127.5).astype(np.uint8)
+        return shown.picture(self, normalized, lightness)
 
 
 def of_config(data: ConfigDict) -> tuple[Domain, Domain]:
@@ -279,7 +280,11 @@ def _domain(side: ConfigDict, name: str) -> Domain:
     if side.numbers and kind != "labels":
         raise InputError(f"{option}.numbers are of labels; {option}.kind is {kind}")
     numbers, instances = labels.parse_numbers(side.numbers, channels, f"{option}.numbers")
-    domain = Domain(kind, channels, palette=palette, numbers=numbers, instances=instances)
+    has_unknown, nodata = unknown.parse(side.nodata, f"{option}.nodata")
+    if has_unknown and kind not in NUMBERS:
+        raise InputError(f"{option}.nodata is for {', '.join(NUMBERS)}; {option}.kind is {kind}")
+    asks_files = side.nodata != unknown.NONE
+    domain = Domain(kind, channels, (), (), palette, numbers, instances, has_unknown, nodata, asks_files)
     if kind in _LAB or domain.is_labels:
         if side.range:
             raise InputError(f"{option}.range: {kind} have a range of their own")

@@ -167,6 +167,8 @@ def write(
     palette: np.ndarray | None = None,
     tags: tiff.Tags = (),
     profile: bytes | None = None,
+    nodata: float | None = None,
+    valid: np.ndarray | None = None,
 ) -> None:
     """Write an image file in the format of its ending, in one step: a kill leaves the old file or the new one.
 
@@ -176,13 +178,15 @@ def write(
       palette: [K, 3] uint8, RGB, of which `pixels`, uint8 [H, W, 1], are indices. TIFF fills it up to 256 colours.
       tags: as ``read`` gives them; formats other than TIFF leave them out.
       profile: the ICC profile of its colours; TIFF and those that Pillow writes, but BMP, keep it.
+      nodata: the number that stands for unknown values; TIFF keeps it.
+      valid: [H, W] bool, False where nothing is known; TIFF keeps it.
 
     Raises:
       InputError: the format does not hold such pixels, or the file cannot be written; names it.
     """
     found = _check_writable(path, pixels, palette)
     with writing.in_one_step(path) as temporary:
-        found.write(temporary, Stored(pixels, palette, tags, profile))
+        found.write(temporary, Stored(pixels, palette, tags, profile, nodata, valid))
 
 
 def holds(ending: str, dtype: np.dtype, channels: int) -> bool:

@@ -17,7 +17,8 @@ def resize(image: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -
 
     Args:
       image: [H, W, C] of floats, or of whole numbers of at most 16 bits. They are computed with in float32; whole ones
-        are rounded once, at the end, and kept in the range of their dtype.
+        are rounded once, at the end, and kept in the range of their dtype. NaN is unknown, and stays so where half of
+        what a pixel is made of is.
       size: height and width wanted.
       nearest: take the nearest pixel instead, for classes, which cannot be mixed; changes no value.
 
@@ -29,11 +30,22 @@ def resize(image: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -
     if nearest:
         rows, columns = (_nearest(have, want) for have, want in zip(image.shape, size, strict=False))
         return image[rows[:, None], columns]
+    if image.dtype.kind == "f" and (lost := np.isnan(image)).any():
+        return _resize_known(image, lost, size)
     resized = _resize_rows(_resize_rows(image, size[0]).swapaxes(0, 1), size[1])  # [width, height, C]
     if image.dtype.kind != "f":
         limits = np.iinfo(image.dtype)
         resized = np.clip(np.rint(resized, out=resized), limits.min, limits.max, out=resized)
     return np.ascontiguousarray(resized.astype(image.dtype, copy=False).swapaxes(0, 1))
+
+
+def _resize_known(image: np.ndarray, lost: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image by what is known of it: a pixel is unknown (NaN) where less than half of its weight is known."""
+    weight = resize((~lost).astype(np.float32), size)
+    total = resize(np.where(lost, np.float32(0), image), size)
+    ends = (reduce(image, (0, 1)) for reduce in (np.fmin.reduce, np.fmax.reduce))
+    known = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight >= np.float32(0.5))
+    return np.clip(known, *ends)
 
 
 def _nearest(have: int, want: int) -> np.ndarray:

@@ -20,6 +20,7 @@ class Header(NamedTuple):
         "CMYK".
       upright: whether no EXIF orientation says that the image is to be turned or mirrored.
       profile: whether colours are those of a profile other than sRGB.
+      unknown: whether the file says of which pixels nothing is known, by a number or a mask.
     """
 
     width: int
@@ -30,6 +31,7 @@ class Header(NamedTuple):
     mode: str = ""
     upright: bool = True
     profile: bool = False
+    unknown: bool = False
 
 
 class Stored(NamedTuple):
@@ -41,12 +43,16 @@ class Stored(NamedTuple):
       palette: [K, 3] uint8, RGB, if `pixels` are indices of it.
       tags: where a TIFF lies on the earth, and its resolution, for ``write``; see ``p2p_jax.images.tiff``.
       profile: the ICC profile of its colours, if there is one.
+      nodata: the number that stands for unknown values (GDAL's tag 42113).
+      valid: [H, W] bool, False where a mask says that nothing is known.
     """
 
     pixels: np.ndarray
     palette: np.ndarray | None = None
     tags: tiff.Tags = ()
     profile: bytes | None = None
+    nodata: float | None = None
+    valid: np.ndarray | None = None
 
     def in_srgb(self) -> "Stored":
         """Return the same with the colours of sRGB: what photographs are for networks. Deeper ones are left alone."""

@@ -20,11 +20,14 @@ _NO_UNIT = 1
 _ORIENTATION = 274
 _REDUCED_OR_MASK = 0b101  # of the new subfile type
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE, _CMYK = 0, 1, 3, 5  # of the photometric interpretation
+_MASK, _IS_MASK = 4, 0b100  # as photometric interpretation, and in the new subfile type
+_COMPRESSION, _BANDS, _TILE, _DESCRIPTIONS, _NODATA = 259, 277, (322, 323), 42112, 42113
+_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 50000: "zstd"}  # all lossless
 _LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
 _PROFILE = 34675
 
 
-def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, bool, str, bool, bool]:
+def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, bool, str, bool, bool, bool]:
     """Return the fields of ``p2p_jax.images.formats.Header``.
 
     Raises:
@@ -38,10 +41,13 @@ def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, b
         mode = "CMYK" if page.photometric == _CMYK and channels == 4 else ""
         upright = page.tags.valueof(_ORIENTATION, 1) <= 1
         is_foreign = profiles.foreign(_profile(page)) is not None
-        return width, height, channels, dtype, _palette(page) is not None, mode, upright, is_foreign
+        is_unknown = _nodata(page) is not None or _mask(tif) is not None
+        return width, height, channels, dtype, _palette(page) is not None, mode, upright, is_foreign, is_unknown
 
 
-def read(path: Path, file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, Tags, bytes | None]:
+def read(
+    path: Path, file: IO[bytes]
+) -> tuple[np.ndarray, np.ndarray | None, Tags, bytes | None, float | None, np.ndarray | None]:
     """Return the fields of ``p2p_jax.images.formats.Stored``; where 0 is white, whole numbers are turned round.
 
     Raises:
@@ -58,11 +64,21 @@ def read(path: Path, file: IO[bytes]) -> tuple[np.ndarray, np.ndarray | None, Ta
             whole = page.bitspersample in (1, 8 * pixels.dtype.itemsize)
             pixels = ~pixels if whole else pixels.dtype.type(2**page.bitspersample - 1) - pixels
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), "C", copy=False)
-        return pixels, _palette(page), _kept_tags(page), _profile(page)
+        mask = _mask(tif)
+        valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
+        return pixels, _palette(page), _kept_tags(page), _profile(page), _nodata(page), valid
 
 
-def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags, profile: bytes | None = None) -> None:
-    """Write one page, deflated, whose bands are the samples of a pixel.
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    palette: np.ndarray | None,
+    tags: Tags,
+    profile: bytes | None = None,
+    nodata: float | None = None,
+    valid: np.ndarray | None = None,
+) -> None:
+    """Write one page whose bands are the samples of a pixel, tiled and compressed as its tags say, else deflated.
 
     Note:
       Three or four channels of uint8 or uint16 are called red, green, blue, and one more that is not explained, for
@@ -74,6 +90,8 @@ def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags
       palette: [K, 3] uint8 or None.
       tags: as ``read`` gives them.
       profile: of its colours.
+      nodata: the number that stands for unknown values.
+      valid: [H, W] bool, written as a mask, a page of its own.
     """
     options: dict[str, Any] = {"photometric": "minisblack"}
     channels = pixels.shape[-1]
@@ -88,16 +106,29 @@ def write(path: Path, pixels: np.ndarray, palette: np.ndarray | None, tags: Tags
     known = {code: value for code, _, _, value in tags}
     if all(code in known for code in _RESOLUTION):
         options["resolution"], options["resolutionunit"] = (known[282], known[283]), known[296]
-    _tifffile().imwrite(
-        path,
-        pixels if channels > 1 else pixels[..., 0],
-        compression="zlib",
-        predictor=palette is None and pixels.dtype.kind in "iu" and pixels.dtype.itemsize < 8,  # no other has one
-        metadata=None,
-        iccprofile=profile,
-        extratags=[(*tag, True) for tag in tags if tag[0] in _GEOREFERENCE],
-        **options,
-    )
+    if all(code in known for code in _TILE):
+        options["tile"] = (known[323], known[322])
+    compression = _COMPRESSIONS.get(known.get(_COMPRESSION, 0), "zlib")
+    same_bands = known.get(_BANDS) == channels
+    kept = [tag for tag in tags if tag[0] in _GEOREFERENCE or (tag[0] == _DESCRIPTIONS and same_bands)]
+    extra = [(*tag, True) for tag in kept]
+    if nodata is not None:
+        extra.append((_NODATA, 2, 0, f"{nodata:.17g}", True))
+    with _tifffile().TiffWriter(path) as tif:
+        tif.write(
+            pixels if channels > 1 else pixels[..., 0],
+            compression=compression,
+            predictor=compression not in (None, "packbits")
+            and palette is None
+            and pixels.dtype.kind in "iu"
+            and pixels.dtype.itemsize < 8,  # no other has one
+            metadata=None,
+            iccprofile=profile,
+            extratags=extra,
+            **options,
+        )
+        if valid is not None:
+            tif.write(valid, photometric=_MASK, subfiletype=4, compression="zlib", metadata=None)
 
 
 def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
@@ -147,12 +178,28 @@ def _palette(page: "tifffile.TiffPage") -> np.ndarray | None:
     return (colors if colors.max() < 256 else colors >> 8).astype(np.uint8)  # some write 8 bits into its 16
 
 
+def _nodata(page: "tifffile.TiffPage") -> float | None:
+    """Return the number that stands for unknown values (GDAL), None if there is none."""
+    try:
+        return float(str(page.tags.valueof(_NODATA)).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def _mask(tif: "tifffile.TiffFile") -> "tifffile.TiffPage | None":
+    """Return the page that says which pixels are valid, None if there is none; smaller copies of it are not meant."""
+    masks = [series.keyframe for series in tif.series if series.keyframe.subfiletype & _REDUCED_OR_MASK == _IS_MASK]
+    return masks[0] if masks else None
+
+
 def _profile(page: "tifffile.TiffPage") -> bytes | None:
     return page.tags.valueof(_PROFILE)
 
 
 def _kept_tags(page: "tifffile.TiffPage") -> Tags:
     codes: tuple[int, ...] = _GEOREFERENCE
+    if any(code in page.tags for code in (*_GEOREFERENCE, _DESCRIPTIONS, _NODATA)):  # a raster, to be kept as it is
+        codes += (_DESCRIPTIONS, _COMPRESSION, _BANDS, *_TILE)
     if page.tags.valueof(_RESOLUTION[-1], _NO_UNIT) != _NO_UNIT:
         codes += _RESOLUTION
     found = [page.tags[code] for code in codes if code in page.tags]

@@ -4,6 +4,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from p2p_jax.errors import InputError
+
+
+def find_overlap(tile: int | None, overlap: int | None, multiple: int, smallest: int) -> int:
+    """Return how many pixels neighbouring tiles share, a quarter of `tile` by default; 0 without tiles.
+
+    Args:
+      tile: pixels of a side; None: images are never cut into tiles.
+      overlap: what was asked for.
+      multiple: sides of images that the network takes are multiples of it.
+      smallest: the shortest side that it takes.
+
+    Raises:
+      InputError: tiles that the network does not take, or an overlap that does not fit.
+    """
+    if tile is None:
+        if overlap is not None:
+            raise InputError("`overlap` is for tiles: give `tile` too")
+        return 0
+    overlap = tile // 4 if overlap is None else overlap
+    if tile % multiple or tile < smallest:
+        raise InputError(f"tile={tile} must be a multiple of {multiple}, which the network works in")
+    if not 0 <= overlap < tile:
+        raise InputError(f"overlap={overlap} must be at least 0 and less than tile={tile}")
+    return overlap
+
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """Return where tiles begin along a side so that they cover it, evenly spread, the last one ending where it ends.

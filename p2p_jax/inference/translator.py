@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
+from p2p_jax.images import unknown
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.inference import tiling, values
@@ -78,9 +79,12 @@ class Translator:
         self.channels_in, self.channels_out = batch[self._given].shape[-1], fakes[self._fake].shape[-1]
         domains = of_config(data)
         self.domain_in, self.domain_out = domains if self._given == "real_a" else domains[::-1]
+        if self.domain_in.kind in ("uint16", "int16", "float") and self.domain_in.asks_files:
+            self.domain_in = self.domain_in._replace(unknown=True)  # in images to come there may be unknown values
         self._sizes = find_sizes(self._takes, crop_shape(data))
         self.multiple = self._sizes.multiple
-        self._set_tiles(tile, overlap)
+        self.tile = tile
+        self.overlap = tiling.find_overlap(tile, overlap, self.multiple, self._sizes.smallest)
 
         self._mesh = Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,))
         self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
@@ -174,28 +178,32 @@ class Translator:
         Yields:
           Pairs of name and translation; images of one size leave in the order in which they came.
         """
-        waiting: dict[_Bucket, list[tuple[Any, np.ndarray, tuple]]] = {}  # the longest waiting one first
+        waiting: dict[_Bucket, list[tuple[Any, np.ndarray, np.ndarray]]] = {}  # the longest waiting one first
         under_way: deque[tuple[_Bucket, list, jax.Array]] = deque()
 
         def start(bucket, rows):
             group = waiting.pop(bucket)
-            under_way.append((bucket, group, self._run(bucket, np.stack([image for _, image, _ in group]), rows)))
+            images = np.stack([image for _, image, _ in group])
+            under_way.append((bucket, group, self._run(bucket, images, rows)))
 
         def finish(most):
             while len(under_way) > most:
                 bucket, group, outputs = under_way.popleft()
-                for (name, _, (height, width)), output in zip(group, np.asarray(outputs), strict=False):
-                    yield name, self._decoded(output[:height, :width], bucket.normalized)
+                for (name, _, lost), output in zip(group, np.asarray(outputs), strict=False):
+                    height, width = lost.shape
+                    yield name, self._decoded(output[:height, :width], bucket.normalized, lost)
 
         for name, given in images:
             image, keep = self._encoded(given, normalized)
+            lost = np.isnan(image).any(-1)  # of what is unknown, nothing comes
+            image = np.nan_to_num(image, copy=False) if lost.any() else image
             if self.tile and max(image.shape[:2]) > self.tile:
                 yield from finish(0)
-                yield name, self._in_tiles(image, keep)
+                yield name, self._in_tiles(image, keep, lost)
                 continue
             padded = self._sizes.pad(image)
             bucket = _Bucket(padded.shape, padded.dtype, keep)
-            waiting.setdefault(bucket, []).append((name, padded, image.shape[:2]))
+            waiting.setdefault(bucket, []).append((name, padded, lost))
             if len(waiting[bucket]) == self.batch_size:
                 start(bucket, self.batch_size)
                 yield from finish(1)
@@ -212,7 +220,8 @@ class Translator:
         if image.ndim != 3 or not image.size:
             raise InputError(f"an image must be [H, W, C] with at least one pixel, not {image.shape}")
         if normalized or (self.domain_in.is_bytes and image.dtype != np.uint8):
-            if not np.issubdtype(image.dtype, np.floating) or not np.abs(image).max() <= 1:
+            known = image[~np.isnan(image)] if self.domain_in.unknown else image
+            if not np.issubdtype(image.dtype, np.floating) or not np.abs(known).max(initial=0) <= 1:
                 expected = "floats in [-1, 1]" if normalized else "uint8, or floats in [-1, 1]"
                 raise InputError(f"images must be {expected}; one is {image.dtype} with other values")
             if self.domain_in.kind == "uint8":
@@ -226,18 +235,25 @@ class Translator:
             )
         return values.encode(image, self.domain_in), False
 
-    def _decoded(self, output: np.ndarray, normalized: bool) -> np.ndarray:
-        """Return the values that a network's output stands for; bytes are rounded on the device."""
-        return output if normalized or self.domain_out.is_bytes else self.domain_out.decode(output)
+    def _decoded(self, output: np.ndarray, normalized: bool, lost: np.ndarray) -> np.ndarray:
+        """Return the values that a network's output stands for; bytes are rounded on the device.
 
-    def _in_tiles(self, image: np.ndarray, normalized: bool) -> np.ndarray:
+        Where nothing is known of the input it is NaN, of whole numbers the one that stands for unknown values, or 0.
+        """
+        if not (normalized or self.domain_out.is_bytes):
+            output = self.domain_out.decode(output)
+        return unknown.without(output, lost, self.domain_out.nodata)
+
+    def _in_tiles(self, image: np.ndarray, normalized: bool, lost: np.ndarray) -> np.ndarray:
         """Translate an image larger than a tile; a side that is shorter than a tile is covered whole."""
         warn_of_tiles(self.config)
         floats = image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else image
         size = tuple(min(n, self.tile) for n in image.shape[:2])
         tiles, corners = tiling.cut(floats, size, self.overlap)
         whole = tiling.blend(self(tiles, normalized=True), corners, image.shape[:2], self.overlap)
-        return whole if normalized else self.domain_out.decode(whole)
+        if not normalized:
+            whole = self.domain_out.decode(whole)
+        return unknown.without(whole, lost, self.domain_out.nodata)
 
     def _translate(self, state: PyTree, images: Any) -> jax.Array:
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]
@@ -282,15 +298,3 @@ class Translator:
         except (TypeError, ValueError):
             return False
         return fakes.shape == (1, height, width, self.channels_out)
-
-    def _set_tiles(self, tile: int | None, overlap: int | None) -> None:
-        self.tile, self.overlap = tile, 0
-        if tile is None:
-            if overlap is not None:
-                raise InputError("`overlap` is for tiles: give `tile` too")
-            return
-        self.overlap = tile // 4 if overlap is None else overlap
-        if tile % self.multiple or tile < self._sizes.smallest:
-            raise InputError(f"tile={tile} must be a multiple of {self.multiple}, which the network works in")
-        if not 0 <= self.overlap < tile:
-            raise InputError(f"overlap={overlap} must be at least 0 and less than tile={tile}")

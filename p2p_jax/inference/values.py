@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, lab, labels, pictures, profiles, tasks
+from p2p_jax.images import formats, lab, labels, pictures, profiles, tasks, unknown
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
@@ -39,8 +39,10 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
         image = domain.values(domain.raw(image))
     elif domain.is_labels and image.dtype == np.uint8 and image.shape[-1] == domain.value_channels:
         image = image if domain.numbers or domain.instances else domain.raw(image)  # classes already
-    elif image.dtype.kind == domain.dtype.kind == "f":
+    elif image.dtype.kind == domain.raw_dtype.kind == "f":
         image = image.astype(np.float32)
+    if image.dtype.kind == "f" and domain.dtype.kind != "f" and not np.isnan(image).any():
+        domain._replace(unknown=False).check(image)  # floats are for what is unknown alone
     domain.check(image)
     return image if domain.is_bytes else domain.encode(image)
 
@@ -114,7 +116,8 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
     if alpha is not None:
         alpha = resize(alpha[..., None], wanted)[..., 0]
     values = task.values(raw, domain) if task else domain.values(raw)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    bad = np.isinf(values) if domain.unknown else ~np.isfinite(values)
+    if values.dtype.kind == "f" and bad.any():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
     return Given(values, alpha, () if is_moved else tags, is_moved, shown)
 
@@ -134,7 +137,7 @@ def is_picture(domain: Domain) -> bool:
 
 def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...], Mapping[str, Any]]:
     """Return a raw image, its opacity, its tags, and how it is shown."""
-    if is_picture(domain) and path.suffix.lower() in formats.OF_PICTURES:
+    if is_picture(domain) and not domain.unknown and path.suffix.lower() in formats.OF_PICTURES:
         if (dtype := _stored_dtype(path)) != np.uint8:
             raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
         picture, tags = _read_picture(path)
@@ -147,6 +150,9 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     stored = formats.read(path)
     if fault := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
         raise InputError(f"{path} {fault}")
+    if domain.unknown and stored.palette is None:
+        marked = unknown.marked(stored, domain.nodata)
+        stored = marked if np.isnan(marked.pixels).any() else stored
     return domain.raw(stored.pixels, stored.palette), None, stored.tags, {}
 
 
@@ -232,12 +238,18 @@ def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domai
       InputError: the format does not hold it, or the file cannot be written; names it.
     """
     pixels, ending = recombined(output, given.values, domain_in, domain_out), path.suffix.lower()
+    lost = np.isnan(given.values).any(-1)
+    nodata, valid = None, None
+    if lost.any() or domain_out.unknown:
+        pixels, nodata = unknown.written(pixels, lost, domain_out.nodata)
+        valid = ~lost if nodata is None and lost.any() else None
     palette = None
     if domain_out.kind == "labels" and domain_out.palette is not None and ending in formats.WITH_PALETTE:
         palette = _file_palette(domain_out) if pixels.dtype == np.uint8 else None
     is_plain = palette is None and pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3)
-    if is_plain and ending in formats.OF_PICTURES and (ending not in _TIFF or not given.tags):
+    says_more = ending in _TIFF and (given.tags or nodata is not None or valid is not None)
+    if is_plain and ending in formats.OF_PICTURES and not says_more:
         pictures.write(path, pixels, given.alpha, given.shown if domain_out.is_photograph else {})
     else:
         profile = given.shown.get("icc_profile") if domain_out.is_photograph else None
-        formats.write(path, pixels, palette=palette, tags=given.tags, profile=profile)
+        formats.write(path, pixels, palette=palette, tags=given.tags, profile=profile, nodata=nodata, valid=valid)

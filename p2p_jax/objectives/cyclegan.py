@@ -17,6 +17,7 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 from p2p_jax.objectives.optim import descend, make_optimizer
+from p2p_jax.objectives.unknown import unknown_pixels
 
 _STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b", "judging")  # each has its own noise
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
@@ -62,7 +63,7 @@ def cyclegan(config: ConfigDict) -> Objective:
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
     _check(loss, config)
-    gan_loss = losses.find(loss.gan)
+    gan_loss, unknown = losses.find(loss.gan), unknown_pixels(config)
     build, data = make_networks(config), config.data
     channels = {"gen_ab": data.output.channels, "gen_ba": data.input.channels}
     networks = {name: build("generator", out_channels=number) for name, number in channels.items()}
@@ -88,6 +89,7 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     def update(state, batch, rng):
         dropout_rng, pool_rng = jax.random.split(rng)
+        reals, batch = batch, {name: unknown.fill(images) for name, images in batch.items()}
         params, opt_state = dict(state["params"]), dict(state["opt_state"])
 
         def run(params, stats, name, images, stream="judging"):
@@ -109,9 +111,10 @@ def cyclegan(config: ConfigDict) -> Objective:
 
         def gen_loss(generators):
             gens, stats = params | generators, dict(state["batch_stats"])
-            real_a, real_b = batch["real_a"], batch["real_b"]
+            real_a, real_b = reals["real_a"], reals["real_b"]
             fake_b, idt_b = translate_and_identity(gens, stats, "gen_ab", to="b")
             fake_a, idt_a = translate_and_identity(gens, stats, "gen_ba", to="a")
+            fake_b, fake_a = unknown.hide(fake_b, real_a), unknown.hide(fake_a, real_b)
             terms: dict[str, jax.Array] = {}
             total = jnp.zeros(())
             if loss.lambda_gan:
@@ -119,13 +122,13 @@ def cyclegan(config: ConfigDict) -> Objective:
                 terms["gen/gan_ba"] = gan_loss.generator(run(gens, stats, "disc_a", fake_a))
                 total += loss.lambda_gan * (terms["gen/gan_ab"] + terms["gen/gan_ba"])
             if "a" in cycles:
-                terms["gen/cycle_a"] = losses.l1(run(gens, stats, "gen_ba", fake_b, "rec_a"), real_a)
+                terms["gen/cycle_a"] = unknown.l1(run(gens, stats, "gen_ba", fake_b, "rec_a"), real_a)
                 total += loss.lambda_cycle * terms["gen/cycle_a"]
             if "b" in cycles:
-                terms["gen/cycle_b"] = losses.l1(run(gens, stats, "gen_ab", fake_a, "rec_b"), real_b)
+                terms["gen/cycle_b"] = unknown.l1(run(gens, stats, "gen_ab", fake_a, "rec_b"), real_b)
                 total += loss.lambda_cycle * terms["gen/cycle_b"]
             if identity:
-                terms |= {"gen/identity_a": losses.l1(idt_a, real_a), "gen/identity_b": losses.l1(idt_b, real_b)}
+                terms |= {"gen/identity_a": unknown.l1(idt_a, real_a), "gen/identity_b": unknown.l1(idt_b, real_b)}
                 weight = loss.lambda_cycle * loss.lambda_identity
                 total += weight * (terms["gen/identity_a"] + terms["gen/identity_b"])
             return total, (stats, {"a": fake_a, "b": fake_b}, terms | {"gen/total": total})
@@ -170,22 +173,21 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     def generate(state, name, images, rng):
         variables = {"params": state["params"][name], "batch_stats": state["batch_stats"][name]}
-        return translate_each(networks[name], variables, images, rng, config)
+        return unknown.mark(translate_each(networks[name], variables, unknown.fill(images), rng, config), images)
 
     def translate(state, batch, rng):
         directions = {"fake_b": ("gen_ab", "real_a"), "fake_a": ("gen_ba", "real_b")}
-        return {
-            fake: generate(state, name, batch[real], rng) for fake, (name, real) in directions.items() if real in batch
-        }
+        given = {fake: (name, batch[real]) for fake, (name, real) in directions.items() if real in batch}
+        return {fake: unknown.fill(generate(state, *images, rng)) for fake, images in given.items()}
 
     def evaluate(state, batch, rng):
         real_a, real_b = batch["real_a"], batch["real_b"]
-        fakes = translate(state, batch, rng)
+        fakes = {"fake_b": generate(state, "gen_ab", real_a, rng), "fake_a": generate(state, "gen_ba", real_b, rng)}
         rec_a = generate(state, "gen_ba", fakes["fake_b"], rng)
         rec_b = generate(state, "gen_ab", fakes["fake_a"], rng)
 
         def error(x, y):
-            return jnp.abs(x - y).mean((1, 2, 3)) / 2  # on [0, 1] images
+            return jnp.nanmean(jnp.abs(x - y), (1, 2, 3)) / 2  # on [0, 1] images, where both are known
 
         metrics = {"cycle_a": error(rec_a, real_a), "cycle_b": error(rec_b, real_b)}
         metrics["cycle"] = (metrics["cycle_a"] + metrics["cycle_b"]) / 2

@@ -5,6 +5,7 @@ tables read it. A metric of one's own is a ``Metric`` in a module, named in ``co
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import dm_pix
@@ -24,7 +25,7 @@ class Metric(NamedTuple):
       meaning: one sentence, with the range.
       lower_is_better: which way is up.
       compare: ``(outputs, targets) -> [N]``, in JAX, of images [N, H, W, C] float in [0, 1], each with its own target;
-        None where the objective computes it by itself.
+        None where the objective computes it by itself. NaN is unknown (``config.data.*.nodata``).
       form: how tables write it.
     """
 
@@ -43,7 +44,7 @@ IMAGE_METRICS = (
         meaning="Mean absolute difference between output and target over pixels and channels, pixel values in [0, 1]; "
         "from 0, equal, to 1.",
         lower_is_better=True,
-        compare=lambda output, target: jnp.abs(target - output).mean((1, 2, 3)),
+        compare=lambda output, target: jnp.nanmean(jnp.abs(target - output), (1, 2, 3)),
     ),
     Metric(
         key="psnr",
@@ -52,7 +53,7 @@ IMAGE_METRICS = (
         "0 upwards without limit, infinite for equal images, which are counted and not in the mean. The mean is that "
         "of the images' decibels.",
         lower_is_better=False,
-        compare=jax.vmap(dm_pix.psnr),
+        compare=lambda output, target: -10 * jnp.log10(jnp.nanmean(jnp.square(target - output), (1, 2, 3))),
         form=".2f",
     ),
     Metric(
@@ -61,7 +62,7 @@ IMAGE_METRICS = (
         meaning="Structural similarity of output and target, Gaussian window of 11 pixels with sigma 1.5, channels "
         "averaged; at most 1, equal. Sides must be of 11 pixels at least.",
         lower_is_better=False,
-        compare=jax.vmap(dm_pix.ssim),
+        compare=jax.vmap(partial(dm_pix.ssim, ignore_nans=True)),
         form=".3f",
     ),
     Metric(

@@ -22,6 +22,7 @@ from p2p_jax.objectives.base import (
 )
 from p2p_jax.objectives.metrics import find_metrics, full_reference
 from p2p_jax.objectives.optim import descend, make_optimizer
+from p2p_jax.objectives.unknown import Unknown, unknown_pixels
 
 LOSS = (
     Option("gan", str, "vanilla", 'vanilla (cross-entropy), lsgan (squares) or "module:name" of a losses.GanLoss'),
@@ -60,13 +61,13 @@ def pix2pix(config: ConfigDict) -> Objective:
         )
     if loss.lambda_gan == 0 and loss.lambda_l1 == 0:
         raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
-    gan_loss = losses.find(loss.gan)
+    gan_loss, unknown = losses.find(loss.gan), unknown_pixels(config)
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.output.channels)
     translate, evaluate = _translation(gen, config)
     tx, learning_rate = make_optimizer(config)
     if loss.lambda_gan == 0:
-        return Objective(*_l1_alone(gen, loss.lambda_l1, tx, learning_rate), translate, evaluate)
+        return Objective(*_l1_alone(gen, loss.lambda_l1, tx, learning_rate, unknown), translate, evaluate)
     disc = build("discriminator")
 
     def discriminate(params, stats, real_a, image, rng):
@@ -83,7 +84,8 @@ def pix2pix(config: ConfigDict) -> Objective:
         return new_state(variables, tx)
 
     def update(state, batch, rng):
-        real_a, real_b = batch["real_a"], batch["real_b"]
+        target = batch["real_b"]
+        real_a, real_b = unknown.fill(batch["real_a"]), unknown.fill(target)
         params, stats, opt_state = dict(state["params"]), dict(state["batch_stats"]), dict(state["opt_state"])
 
         fake_rng, real_rng, gen_rng = jax.random.split(jax.random.fold_in(rng, 1), 3)  # of noise in the discriminator
@@ -96,7 +98,8 @@ def pix2pix(config: ConfigDict) -> Objective:
         fake_b, generator_vjp, stats["generator"] = jax.vjp(generate, params["generator"], has_aux=True)
 
         def disc_loss(disc_params):
-            logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, fake_b, fake_rng)
+            shown = unknown.hide(fake_b, target)
+            logits_fake, new_stats = discriminate(disc_params, stats["discriminator"], real_a, shown, fake_rng)
             logits_real, new_stats = discriminate(disc_params, new_stats, real_a, real_b, real_rng)
             fake, real = gan_loss.fake(logits_fake), gan_loss.real(logits_real)
             return 0.5 * (fake + real), (new_stats, {"disc/fake": fake, "disc/real": real})
@@ -107,8 +110,9 @@ def pix2pix(config: ConfigDict) -> Objective:
         )
 
         def gen_loss(fake_b):
-            logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, fake_b, gen_rng)
-            l1, gan = losses.l1(fake_b, real_b), gan_loss.generator(logits)
+            shown = unknown.hide(fake_b, target)
+            logits, disc_stats = discriminate(params["discriminator"], stats["discriminator"], real_a, shown, gen_rng)
+            l1, gan = unknown.l1(fake_b, target), gan_loss.generator(logits)
             total = loss.lambda_l1 * l1 + loss.lambda_gan * gan
             return total, (disc_stats, {"gen/l1": l1, "gen/gan": gan, "gen/total": total})
 
@@ -124,7 +128,9 @@ def pix2pix(config: ConfigDict) -> Objective:
     return Objective(init, update, translate, evaluate)
 
 
-def _l1_alone(gen: nn.Module, lambda_l1: float, tx: Any, learning_rate: Callable) -> tuple[Callable, Callable]:
+def _l1_alone(
+    gen: nn.Module, lambda_l1: float, tx: Any, learning_rate: Callable, unknown: Unknown
+) -> tuple[Callable, Callable]:
     """Return init and update of the row "L1" of Table 1: there is no discriminator."""
 
     def init(rng, batch):
@@ -134,8 +140,8 @@ def _l1_alone(gen: nn.Module, lambda_l1: float, tx: Any, learning_rate: Callable
     def update(state, batch, rng):
         def gen_loss(gen_params):
             stats = state["batch_stats"]["generator"]
-            fake_b, stats = run_training(gen, gen_params, stats, batch["real_a"], rngs={"dropout": rng})
-            l1 = losses.l1(fake_b, batch["real_b"])
+            fake_b, stats = run_training(gen, gen_params, stats, unknown.fill(batch["real_a"]), rngs={"dropout": rng})
+            l1 = unknown.l1(fake_b, batch["real_b"])
             total = lambda_l1 * l1
             return total, (stats, {"gen/l1": l1, "gen/total": total})
 
@@ -156,14 +162,14 @@ def _l1_alone(gen: nn.Module, lambda_l1: float, tx: Any, learning_rate: Callable
 
 def _translation(gen: nn.Module, config: ConfigDict) -> tuple[Callable, Callable]:
     """Return translate and evaluate."""
-    metrics = find_metrics(config.metrics)
+    metrics, unknown = find_metrics(config.metrics), unknown_pixels(config)
 
     def translate(state, batch, rng):
         variables = {"params": state["params"]["generator"], "batch_stats": state["batch_stats"]["generator"]}
-        return {"fake_b": translate_each(gen, variables, batch["real_a"], rng, config)}
+        return {"fake_b": translate_each(gen, variables, unknown.fill(batch["real_a"]), rng, config)}
 
     def evaluate(state, batch, rng):
-        real_b, fake_b = batch["real_b"], translate(state, batch, rng)["fake_b"]
+        real_b, fake_b = batch["real_b"], unknown.mark(translate(state, batch, rng)["fake_b"], batch["real_a"])
         return full_reference(fake_b, real_b, metrics), {"input": batch["real_a"], "output": fake_b, "target": real_b}
 
     return translate, evaluate

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from p2p_jax.images.domains import Domain
+from p2p_jax.images import unknown
+from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.images.formats import Stored
 from p2p_jax.images.palettes import VOID
 
@@ -44,8 +45,9 @@ class Look(NamedTuple):
 
 def look(stored: Stored, domain: Domain, name: str) -> Look:
     """Measure an image in which ``domain.fault`` finds nothing."""
+    stored, known = _without_unknown(stored, domain)
     raw = domain.raw(stored.pixels, stored.palette)
-    pixels = raw.reshape(-1, raw.shape[-1])
+    pixels = raw[known]
     chosen = np.random.default_rng(0).integers(len(pixels), size=min(_SAMPLE, len(pixels)))
     return Look(
         name=name,
@@ -53,10 +55,25 @@ def look(stored: Stored, domain: Domain, name: str) -> Look:
         low=pixels.min(0),
         high=pixels.max(0),
         mean=pixels.mean(0, dtype=np.float64),
-        beyond=_share_beyond(pixels, stored, domain),
+        beyond=_share_beyond(pixels, stored.pixels[known], domain),
         sample=pixels[chosen].astype(np.float32),
         features=_features(stored),
     )
+
+
+def _without_unknown(stored: Stored, domain: Domain) -> tuple[Stored, np.ndarray]:
+    """Return an image in which a typical value stands for what is unknown, and [H, W] which pixels are known."""
+    known = np.ones(stored.pixels.shape[:2], bool)
+    if domain.kind not in NUMBERS or stored.palette is not None or not domain.asks_files:
+        return stored, known
+    marked = unknown.marked(stored, domain.nodata).pixels
+    lost = np.isnan(marked).any(-1)
+    if not lost.any():
+        return stored, known
+    if lost.all():
+        return stored._replace(pixels=np.zeros_like(stored.pixels)), known
+    typical = np.median(marked[~lost], axis=0).astype(stored.pixels.dtype)
+    return stored._replace(pixels=np.where(lost[..., None], typical, stored.pixels)), ~lost
 
 
 class StoredAs(NamedTuple):
@@ -71,9 +88,9 @@ class StoredAs(NamedTuple):
         return f"{self.channels} channel{plural} of {self.dtype}{', indices of a palette' if self.palette else ''}"
 
 
-def _share_beyond(pixels: np.ndarray, stored: Stored, domain: Domain) -> float:
+def _share_beyond(pixels: np.ndarray, stored: np.ndarray, domain: Domain) -> float:
     if domain.kind == "labels":
-        said_to_be_void = stored.pixels.reshape(len(pixels), -1)[:, :1] == VOID
+        said_to_be_void = stored[:, :1] == VOID
         return float(((pixels == VOID) & ~said_to_be_void).mean())
     if domain.raw_dtype == np.uint8 and domain.kind != "uint8" or not domain.low:
         return 0.0

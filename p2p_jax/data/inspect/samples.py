@@ -117,7 +117,8 @@ def look_at(examples: Sequence[Example], domains: tuple[Domain, Domain]) -> Seen
         for name, side, image in named:
             if fault := domains[side].fault(image.pixels.dtype, image.pixels.shape[-1], image.palette is not None):
                 return f"{name} {fault}"
-            if image.pixels.dtype.kind == "f" and not np.isfinite(image.pixels).all():
+            bad = np.isinf(image.pixels) if domains[side].asks_files else ~np.isfinite(image.pixels)
+            if image.pixels.dtype.kind == "f" and bad.any():
                 return f"{name} holds numbers that are not finite (NaN or infinite)"
         looks = [look(image, domains[side], name) for name, side, image in named]
         return looks, len(images) == 2 and np.array_equal(images[0].pixels, images[1].pixels)

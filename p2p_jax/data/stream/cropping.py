@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.images.domains import Domain
+from p2p_jax.images.resize import resize
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -127,7 +128,7 @@ def _resize(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], size: "Siz
     tf = tensorflow()
 
     def resized():
-        if len({(domain.is_labels, domain.raw_dtype) for domain in domains}) > 1:
+        if len({(d.is_labels, d.raw_dtype) for d in domains}) > 1 or any(domain.unknown for domain in domains):
             return [_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)]
         stack = _resize_one(tf.concat(images, axis=-1), domains[0], size)  # as one, in a fraction of the time
         return tf.split(stack, [domain.raw_channels for domain in domains], axis=-1)
@@ -139,6 +140,10 @@ def _resize_one(image: "tf.Tensor", domain: Domain, size: "Size") -> "tf.Tensor"
     tf = tensorflow()
     if domain.is_labels:
         return tf.image.resize(image, size, "nearest")
+    if domain.unknown:
+        height, width = size
+        known = tf.numpy_function(lambda x, h, w: resize(x, (int(h), int(w))), [image, height, width], tf.float32)
+        return tf.ensure_shape(known, [None, None, domain.raw_channels])
     bicubic = tf.image.resize(image, size, "bicubic", antialias=True)
     if domain.raw_dtype.kind == "f":
         return bicubic

@@ -8,10 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.data.stream.backend import iterate, tensorflow
-from p2p_jax.data.stream.sides import Side
-from p2p_jax.data.stream.sources import loader
+from p2p_jax.data.stream.sides import Side, arrange, makes_input
+from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, labels, palettes, ranges
+from p2p_jax.images import formats, labels, palettes, ranges, unknown
+from p2p_jax.images.domains import NUMBERS, of_config
 from p2p_jax.reporting import say
 
 _MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
@@ -60,11 +61,60 @@ def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], l
     """Return the lowest and the highest value of every channel, in ``_MEASURED_AT_MOST`` images."""
     chosen = _chosen(side)
     found = extremes(side, place, chosen)
-    if len(bad := np.flatnonzero(~np.isfinite(found).all((1, 2)))):
-        name = side.source.names[chosen[bad[0]]]
+    bad = ~np.isfinite(found).all((1, 2))
+    if side.read_domains[place].unknown:
+        bad = np.isinf(found).any((1, 2))
+    if bad.any():
+        name = side.source.names[chosen[np.flatnonzero(bad)[0]]]
         raise InputError(f"{name} holds numbers that are not finite (NaN or infinite); replace them or remove it")
-    low, high = found[:, 0].min(0), found[:, 1].max(0)
+    low, high = np.fmin.reduce(found[:, 0]), np.fmax.reduce(found[:, 1])
+    if np.isnan(low).any():
+        raise InputError("of a channel no value is known in any training image that was looked at")
     return low.tolist(), np.where(high > low, high, low + 1).tolist()
+
+
+def find_nodata(source: Source | Unpaired, config: ConfigDict) -> dict[str, dict[str, str]]:
+    """Return what stands for unknown values where a config leaves it open, ``{"input": {"nodata": "-9999"}, ...}``.
+
+    Args:
+      source: of the training split.
+      config: reads ``data`` and ``task``.
+    """
+    facts: dict[str, dict[str, str]] = {"input": {}, "output": {}}
+    domains = of_config(config.data)
+    if makes_input(config) and isinstance(source, Source):
+        sides = [Side(0, source, domains[1:])]
+    else:
+        sides = arrange(source, config.data.direction, domains)
+    places = [(side, i) for side in sides for i in range(len(side.domains))]
+    for name, (side, place) in zip(list(facts)[-len(places) :], places, strict=True):
+        if text := _find_nodata(side, place, name, config):
+            facts[name]["nodata"] = text
+            say(f"data: unknown values of the {name} are {text}, as training images say; they are left out everywhere")
+    return facts
+
+
+def _find_nodata(side: Side, place: int, name: str, config: ConfigDict) -> str:
+    """Return what stands for unknown values in files where the config does not say it, "" if there are none."""
+    domain, source = side.read_domains[place], side.source
+    if domain.kind not in NUMBERS or domain.unknown or not domain.asks_files:
+        return ""
+    layout = source.layout
+    if layout is not None:
+        files = layout.a if (name == "input") == (config.data.direction == "AtoB") else layout.b
+        for path in (path for path in files if path.suffix.lower() in (".tif", ".tiff")):
+            if formats.read_header(path).unknown:
+                number = formats.read(path).nodata
+                return unknown.MASK if number is None else f"{number:.9g}"
+    if domain.kind != "float":
+        return ""
+    load = loader(source)
+
+    def has_nan(index: int) -> bool:
+        return bool(np.isnan(load(index)[-len(side.read_domains) :][place]).any())
+
+    with ThreadPoolExecutor() as pool:
+        return "nan" if any(pool.map(has_nan, _chosen(side).tolist())) else ""
 
 
 def _chosen(side: Side) -> np.ndarray:
@@ -94,7 +144,11 @@ def _extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
 
     def extremes(index):
         image = tf.cast(side.raw(index)[place], tf.float32)
-        return tf.stack([tf.reduce_min(image, (0, 1)), tf.reduce_max(image, (0, 1))])
+        known = ~tf.math.is_nan(image)
+        low, high = (tf.where(known, image, end) for end in (tf.float32.max, tf.float32.min))
+        low, high = tf.reduce_min(low, (0, 1)), tf.reduce_max(high, (0, 1))
+        lost = ~tf.reduce_any(known, (0, 1))
+        return tf.where(lost, np.float32(np.nan), tf.stack([low, high]))
 
     ds = tf.data.Dataset.from_tensor_slices(indices).map(extremes, num_parallel_calls=tf.data.AUTOTUNE)
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.images import formats, labels
-from p2p_jax.images.domains import Domain
+from p2p_jax.images import formats, labels, unknown
+from p2p_jax.images.domains import NUMBERS, Domain
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -31,6 +31,7 @@ def of_files(
       halves: "AB" or "BA" if a file holds two images in this order; "" if it is one. They are returned in the order
         A, B.
     """
+    kinds = [_with_unknown(kind, paths, headers) for kind in kinds]
     names = once(lambda tf: tf.constant([str(path) for path in paths]))
     alike = all(_is_alike(path, headers[path], kind) for path in paths for kind in kinds)
     order = -1 if halves == "BA" else 1
@@ -41,9 +42,11 @@ def of_files(
     def load(path):
         stored = formats.read(path)
         parts = cut(stored.pixels, stored.pixels.shape[1])
+        valid = (None, None) if stored.valid is None else cut(stored.valid, stored.pixels.shape[1])
         if alike:  # as TensorFlow gives them: what becomes of gray and colour is for the stream to say
             return tuple(part if stored.palette is None else stored.palette[part[..., 0]] for part in parts)
-        return tuple(_raw(stored._replace(pixels=part), kind) for kind, part in zip(kinds, parts, strict=True))
+        pieces = [stored._replace(pixels=part, valid=one) for part, one in zip(parts, valid, strict=False)]
+        return tuple(_raw(piece, kind) for piece, kind in zip(pieces, kinds, strict=True))
 
     def with_library(index):
         tf = tensorflow()
@@ -68,10 +71,17 @@ def _raw(stored: formats.Stored, kind: Domain) -> np.ndarray:
     """Return a raw image; of labels their numbers or colours, of which the stream makes classes when it knows how."""
     if kind.kind != "labels":
         stored = stored.in_srgb() if kind.is_photograph else stored
+        stored = unknown.marked(stored, kind.nodata) if kind.unknown and stored.palette is None else stored
         return kind.raw(stored.pixels, stored.palette)
     pixels, colors = stored.pixels, stored.palette
     by_colour = None if colors is None or kind.palette is None else labels.by_colour(pixels, colors, kind.palette)
     return (pixels if by_colour is None else by_colour).astype(np.int32)
+
+
+def _with_unknown(kind: Domain, paths: Sequence[Path], headers: Mapping[Path, formats.Header]) -> Domain:
+    """Return a domain that has unknown values if a file says that it has; of floats any may."""
+    told = kind.asks_files and any(headers[path].unknown for path in paths)
+    return kind._replace(unknown=True) if kind.kind in NUMBERS and (told or kind.kind == "float") else kind
 
 
 def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:

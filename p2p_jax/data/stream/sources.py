@@ -198,8 +198,8 @@ def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
                 "arrays must be uint8, uint16, int16 or float32 [N, H, W, C] of at least one image; "
                 f"one is {x.dtype} {x.shape}"
             )
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise InputError("an array holds numbers that are not finite (NaN or infinite)")
+        if x.dtype.kind == "f" and np.isinf(x).any():
+            raise InputError("an array holds infinite numbers; NaN is taken for unknown")
     tensors = reading.once(lambda tf: [tf.constant(x) for x in arrays])
     return Source(
         names,

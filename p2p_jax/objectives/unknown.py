@@ -1,0 +1,61 @@
+"""Pixels of which nothing is known: NaN in a batch, of a side whose ``config.data.*.nodata`` says so.
+
+They are 0, the middle of the range, for every network; what a generator makes of them is 0 for discriminators too, so
+that they tell nothing there; and no error counts them. Where no side has them, nothing is computed for it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from p2p_jax.images.domains import of_config
+from p2p_jax.objectives import losses
+
+
+class Unknown(NamedTuple):
+    """What is done with unknown pixels.
+
+    Attributes:
+      fill: ``images -> images`` with 0 for unknown values.
+      hide: ``(fakes, reals) -> fakes`` with 0 where the value of the real image is unknown.
+      mark: ``(fakes, given) -> fakes`` that are unknown where any channel of the images is, of which they were made.
+      l1: ``losses.l1`` over the known values of the second argument.
+    """
+
+    fill: Callable[[jax.Array], jax.Array]
+    hide: Callable[[jax.Array, jax.Array], jax.Array]
+    mark: Callable[[jax.Array, jax.Array], jax.Array]
+    l1: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def unknown_pixels(config: ConfigDict) -> Unknown:
+    """Return what is done with the unknown pixels of a config's images: nothing, if it has none."""
+    if any(domain.unknown for domain in of_config(config.data)):
+        return Unknown(fill, hide, mark, l1)
+    return Unknown(lambda x: x, lambda fakes, reals: fakes, lambda fakes, given: fakes, losses.l1)
+
+
+def fill(images: jax.Array) -> jax.Array:
+    """Return images with 0 where nothing is known."""
+    return jnp.where(jnp.isnan(images), jnp.zeros_like(images), images)
+
+
+def hide(fakes: jax.Array, reals: jax.Array) -> jax.Array:
+    """Return fakes with 0 where nothing is known of the real images, channel by channel where they have the same."""
+    lost = jnp.isnan(reals)
+    lost = lost if lost.shape == fakes.shape else lost.any(-1, keepdims=True)
+    return jnp.where(lost, jnp.zeros_like(fakes), fakes)
+
+
+def mark(fakes: jax.Array, given: jax.Array) -> jax.Array:
+    """Return fakes with NaN where nothing is known of the images of which they were made."""
+    return jnp.where(jnp.isnan(given).any(-1, keepdims=True), jnp.full_like(fakes, jnp.nan), fakes)
+
+
+def l1(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the mean absolute difference over the known values of `y`; 0 where there is none."""
+    known = ~jnp.isnan(y)
+    return jnp.abs(jnp.where(known, x - fill(y), 0)).sum() / jnp.maximum(known.sum(), 1)
