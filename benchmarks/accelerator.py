@@ -62,8 +62,9 @@ def make_facades(folder: Path, count: int = 6, side: int = 40) -> None:
     for split in ("train", "val"):
         (folder / split).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            small = Image.fromarray(random.randint(0, 256, (8, 16, 3), np.uint8))
-            small.resize((2 * side, side)).save(folder / split / f"{i}.jpg")
+            small = (Image.fromarray(random.randint(0, 256, (8, 8, 3), np.uint8)) for _ in "AB")
+            halves = [np.asarray(image.resize((side, side))) for image in small]
+            Image.fromarray(np.concatenate(halves, axis=1)).save(folder / split / f"{i}.jpg")
 
 
 def facades_arguments(args: argparse.Namespace, dtype: str) -> list[str]:

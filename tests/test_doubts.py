@@ -92,6 +92,9 @@ def test_a_split_of_single_images_beside_pairs(tmp_path):
         lambda seed: np.concatenate([scene(seed), scene(seed)], axis=1),
         lambda seed: np.concatenate([scene(seed, 32, 64), scene(seed + 50, 32, 64)], axis=1),  # a square file
         lambda seed: noise(64, 128, 3, seed=seed),
+        lambda seed: np.asarray(
+            Image.fromarray(noise(64, 128, 3, seed=seed)).resize((128, 64)).reduce(2).resize((128, 64))
+        ),
         lambda seed: np.full((64, 128, 3), seed, np.uint8),
     ],
 )

@@ -26,12 +26,13 @@ def _options() -> str:
     """Return the options of a config, section by section, each with its values, its default and its meaning."""
     from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
 
-    lines, section = ["options of a config, as --config.OPTION=VALUE:"], ""
+    lines, section = ["options of a config, as --config.OPTION=VALUE (*: may change when a run goes on):"], ""
     for option in OPTIONS:
         group = option.name.partition(".")[0] if "." in option.name else ""
         if group != section:
             lines, section = [*lines, ""], group
-        lines.append(f"  {option.name}  ({option.wanted}; {option.default!r})")
+        mark = "*" if option.may_change else " "
+        lines.append(f"{mark} {option.name}  ({option.wanted}; {option.default!r})")
         lines += textwrap.wrap(option.meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     free = ", ".join(name for name in FREE_SECTIONS if name != "extra")
     return "\n".join([*lines, "", f"{free} have the options of what they name: see python -m p2p_jax config NAME"])

@@ -143,7 +143,7 @@ def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, A
     merged: dict[str, Any] = {}
     for name in known:
         if name in free:
-            merged[name] = _free_section(name, given.get(name, {}))
+            merged[name] = _free_section(name, {} if given.get(name) is None else given[name])
         elif option := _BY_NAME.get(prefix + name):
             merged[name] = _checked(option, given.get(name, option.default), option.name)
         else:

@@ -17,6 +17,7 @@ from p2p_jax.images import formats
 _READ, _HEADERS = 24, 200  # files of a split that are looked at
 _NEAR = 4  # columns on either side of the middle, with which it is compared
 _TEXTURE = (0.008, 0.2)  # of an image's range: fewer between neighbours are flat and more are noise, and tell nothing
+_ALIKE = 0.5  # correlation of the two middle columns of a single image
 _SEAMLESS = (0.6, 1.7)  # times the step between other columns: the step across the middle of a single image
 
 
@@ -120,7 +121,7 @@ def _seamless(paths: Sequence[Path]) -> str | None:
     with ThreadPoolExecutor() as pool:
         steps = [step for step in pool.map(_step_across, chosen) if step is not None]
     seamless = sum(_SEAMLESS[0] <= step <= _SEAMLESS[1] for step in steps)
-    if len(steps) < max(3, len(chosen) / 2) or seamless < 0.9 * len(steps):
+    if len(steps) < max(3, len(chosen) / 2) or seamless < 0.8 * len(steps):
         return None
     return f"the left half goes on in the right one, without a seam, in {seamless} of {len(steps)} that were looked at"
 
@@ -138,4 +139,8 @@ def _step_across(path: Path) -> float | None:
     across = min(_NEAR, middle - 1)
     near = float(np.delete(steps, across).mean()) if steps.size > 1 else 0.0
     least, most = (share * (float(pixels.max()) - float(pixels.min())) for share in _TEXTURE)
-    return float(steps[across]) / near if least < near < most else None
+    if not least < near < most:
+        return None
+    sides = columns[:, across : across + 2].mean(-1)
+    alike = np.corrcoef(sides.T)[0, 1] if sides.std(0).all() else 0.0
+    return float(steps[across]) / near if alike > _ALIKE else np.inf  # two textures that have nothing in common
