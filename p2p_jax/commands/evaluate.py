@@ -65,8 +65,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     told = f"step {results['step']:,}, {results['num_images']:,} images of {results['split']}, {results['seen']}"
     print(f"{args.workdir}: {told}")
     for name, found in results["metrics"].items():
-        infinite = f"; {found['infinite']} infinite, not in the mean" if "infinite" in found else ""
-        print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images{infinite})")
+        apart = "".join(f"; {found[kind]} {kind}, not in the mean" for kind in ("infinite", "unknown") if kind in found)
+        print(f"  {name}: {_told(found['mean'])} ({_told(found['std'])} between images{apart})")
     for name, found in results["set_metrics"].items():
         print(f"  {name}: {_line(found)}")
         for part, values in found.items():

@@ -22,6 +22,7 @@ from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
+from p2p_jax.images.unknown import is_number
 
 
 def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
@@ -45,7 +46,8 @@ def _check_first(side: Side) -> None:
             "Source of pairs, and of one in either side of an Unpaired one"
         )
     for image, domain in zip(images, side.domains, strict=True):
-        if fault := domain.fault(image.dtype, image.shape[-1], has_palette=False):
+        dtype = domain.file_dtype if domain.unknown and image.dtype == np.float32 else image.dtype
+        if fault := domain.fault(dtype, image.shape[-1], has_palette=False):
             raise InputError(f"the source of {name} {fault}")
 
 
@@ -75,11 +77,15 @@ def load_sizes(side: Side, data: ConfigDict) -> np.ndarray:
             header = formats.read_header(Path(names[index]))
             return _load_size(header.height, header.width // (2 if layout.halves else 1), data)
         height, width = loader(side.source)(index)[0].shape[:2]
-        if fault := checks.crop_fault(height, width, data):
-            raise InputError(f"the source of {names[index]} {fault}")
+        _check_size(side, index, height, width, data)
         return _load_size(height, width, data)
 
     return np.array(_in_threads(size, range(len(names))), np.int32)
+
+
+def _check_size(side: Side, index: int, height: int, width: int, data: ConfigDict) -> None:
+    if fault := checks.crop_fault(height, width, data):
+        raise InputError(f"the source of {side.source.names[index]} {fault}")
 
 
 def _load_size(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
@@ -138,6 +144,7 @@ def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Call
     def fit(index):
         images = _raw(side, index)
         height, width = images[0].shape[:2]
+        _check_size(side, index, height, width, data)
         size = crop if data.preprocess == "resize_and_crop" else _load_size(height, width, data)
         top, left = ((have - want) // 2 for have, want in zip(size, crop, strict=True))
         return [
@@ -162,6 +169,7 @@ def whole(side: Side, index: int, data: ConfigDict) -> list[np.ndarray]:
     """
     images = _raw(side, index)
     height, width = images[0].shape[:2]
+    _check_size(side, index, height, width, data)
     size = _load_size(height, width, data)
     resized = [resize(x, size, nearest=d.is_labels) for x, d in zip(images, side.domains, strict=True)]
     return [_encode(x, domain) for x, domain in zip(resized, side.domains, strict=True)]
@@ -177,6 +185,8 @@ def _to_raw(image: np.ndarray, domain: Domain) -> np.ndarray:
     if domain.is_labels:
         return domain.raw(image)
     image = image.astype(domain.raw_dtype, copy=False)
+    if domain.unknown and is_number(domain.nodata):
+        image = np.where(image == np.float32(domain.nodata), np.float32(np.nan), image)
     return image if image.shape[-1] == domain.raw_channels else with_channels(image, domain.raw_channels)
 
 

@@ -75,7 +75,7 @@ def load(
     """
     _refuse(config)
     train, val = opening.open_sources(config, process_count, train, val)
-    nodata = find_nodata(train, config)
+    nodata = find_nodata(train, val, config)
     config = with_facts(config, nodata)
     facts = find_facts(numpy_reading.make_sides(train, config, of_config(config.data)), config, numpy_reading.extremes)
     facts = {name: nodata[name] | found for name, found in facts.items()}

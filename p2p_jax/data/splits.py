@@ -1,17 +1,20 @@
 """One split of a data set as evaluation sees it: every example once, in order, beside the image as it was."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config import with_facts
 from p2p_jax.data import numpy_reading
 from p2p_jax.data.given import check_given
 from p2p_jax.data.stream import sides
+from p2p_jax.data.stream.facts import find_nodata
 from p2p_jax.data.stream.pipeline import Batch, validation_batches
 from p2p_jax.data.stream.sources import Source, Unpaired, loader, make_source
 from p2p_jax.errors import InputError
@@ -28,6 +31,7 @@ class Split(NamedTuple):
       original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
       fingerprint: recognises the images; "" where nothing does.
       whole: whether images are whole, of sizes of their own and therefore one a batch, and not crops.
+      nodata: unknown values that the config does not know of, ``{"input": {"nodata": "-9999"}, ...}``.
     """
 
     names: tuple[list[str], list[str]]
@@ -36,6 +40,7 @@ class Split(NamedTuple):
     original: Callable[[int, int], np.ndarray]
     fingerprint: str = ""
     whole: bool = False
+    nodata: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 def load_split(
@@ -53,7 +58,10 @@ def load_split(
     Raises:
       InputError: there is no such split, or a file cannot be used.
     """
-    source, domains = source or make_source(config.data, split), of_config(config.data)
+    source = source or make_source(config.data, split)
+    nodata = find_nodata(source, None, config)
+    config = with_facts(config, nodata)
+    domains = of_config(config.data)
     paired = not isinstance(source, Unpaired)
     is_made = sides.makes_input(config)
     found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
@@ -72,7 +80,7 @@ def load_split(
         images = loader(found[0 if paired else side].source)(index)
         return images[min(side, len(images) - 1) if paired else 0]
 
-    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole)
+    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole, nodata)
 
 
 def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool) -> Split:

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import p2p_jax
+from p2p_jax.config import resolve, with_facts
 from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.splits import as_split
@@ -103,6 +104,10 @@ def evaluate(
         _compare_images(run, split, opened)
     else:
         opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole)
+    if any(opened.nodata.values()):  # unlike the images of training, these have unknown values
+        config = with_facts(run.config, opened.nodata)
+        run = run._replace(config=config, objective=resolve(config.objective)(config))
+        translator = Translator(run, direction=direction, tile=tile)
     asked, judge = set_metrics.prepare(
         opened,
         of_config(run.config.data),
@@ -114,9 +119,13 @@ def evaluate(
         inception=inception,
     )
 
-    rows, columns = _per_image(run, opened) if not (opened.whole and opened.paired) else _whole_pairs(opened)
     metrics_of_pairs = find_metrics(run.config.metrics)
+    whole_pairs = opened.whole and opened.paired
+    of_crops = run.config.best_metric not in {metric.key for metric in metrics_of_pairs}  # cycles, say
+    rows, columns = _per_image(run, opened) if of_crops or not whole_pairs else _whole_pairs(opened)
+    columns = [] if whole_pairs else columns
     results = _identity(run, translator, checkpoint, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
+    has_unknown = any(domain.unknown for domain in of_config(run.config.data))
     in_units = opened.paired and translator.domain_out.kind in _IN_UNITS and translator.domain_out.is_measured
     missing = opened.paired and any(metric.key not in rows[0] for metric in metrics_of_pairs)
     if asked or in_units or missing:
@@ -124,7 +133,7 @@ def evaluate(
         outputs, targets = [], []
         for i, prediction in enumerate(predict(translator, opened)):
             outputs.append(as_picture(translator, prediction.output, prediction.input))
-            if opened.whole and opened.paired:
+            if whole_pairs:
                 columns.append(_shown(translator, prediction))
             if prediction.target is not None:
                 compared = compare(prediction.output[None], prediction.target[None])
@@ -136,7 +145,7 @@ def evaluate(
         weights = None if inception is None else Path(inception)
         results["set_metrics"] = set_metrics.of_sets(asked, set_metrics.Sets(outputs, targets, judge, weights))
     for name in [key for key in rows[0] if key != "name"]:
-        results["metrics"][name] = _summary(np.array([row[name] for row in rows], np.float64))
+        results["metrics"][name] = _summary(np.array([row[name] for row in rows], np.float64), has_unknown)
     results["described"] = _described(results["metrics"], metrics_of_pairs, asked)
     results = _plain(results)
     if output is not None:
@@ -183,12 +192,15 @@ def _shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarr
     return {name: image[0] for name, image in pictures(small, of_config(translator.config.data)).items()}
 
 
-def _summary(values: np.ndarray) -> dict[str, Any]:
-    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart."""
-    kept = values[~np.isinf(values)]
+def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:
+    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart.
+
+    So are, with `has_unknown`, those that are not a number: of images of which no pixel is known.
+    """
+    kept = values[np.isfinite(values) if has_unknown else ~np.isinf(values)]
     summary = {"mean": kept.mean(), "std": kept.std()} if len(kept) else {"mean": None, "std": None}
-    infinite = len(values) - len(kept)
-    return summary | {"count": len(values)} | ({"infinite": infinite} if infinite else {})
+    apart = {"infinite": int(np.isinf(values).sum()), "unknown": int(np.isnan(values).sum()) if has_unknown else 0}
+    return summary | {"count": len(values)} | {name: count for name, count in apart.items() if count}
 
 
 def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:

@@ -168,8 +168,8 @@ def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: 
 
 
 def _left_out(summary: Mapping[str, Any]) -> str:
-    infinite = summary.get("infinite", 0)
-    return f", of which {infinite} are infinite and not in the mean" if infinite else ""
+    kinds = [kind for kind in ("infinite", "unknown") if summary.get(kind)]
+    return "".join(f", of which {summary[kind]} are {kind} and not in the mean" for kind in kinds)
 
 
 def _histogram(values: np.ndarray, label: str) -> str:

@@ -121,7 +121,7 @@ class Domain(NamedTuple):
             return self._wrong_count(channels)
         if has_palette:
             channels = 3  # what its colours have
-        if dtype not in (self.file_dtype, self.raw_dtype):
+        if dtype != self.file_dtype:
             kind = str(dtype) if dtype.name in NUMBERS else "float"
             declared = f"but this side is declared {self.kind}"
             return f"has {bits}, {declared}: set config.data.input.kind or output.kind to {kind}"

@@ -63,14 +63,20 @@ def by_colour(indices: np.ndarray, colors: np.ndarray, palette: Palette) -> np.n
       palette: the classes'.
 
     Returns:
-      uint8, ``VOID`` for a colour that no class has; None if most of the image's colours are those of no class.
+      uint8, ``VOID`` for a colour that no class has; None if most of the image has colours of no class.
     """
     classes, distances = palette_distances(colors, palette)
     known = distances <= _FAR
-    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=len(colors)))
-    if used[-1] >= len(colors) or known[used].mean() < 0.5:
+    pixels = np.bincount(indices.ravel(), minlength=len(colors))
+    if len(pixels) > len(colors) or pixels[known].sum() < pixels.sum() / 2:
         return None
+    if _is_gray(colors) and not _is_gray(palette.colors):
+        return None  # what is stored are numbers, of which few bits make a palette of grays
     return np.where(known & (classes < len(palette.colors)), classes, VOID).astype(np.uint8)[indices]
+
+
+def _is_gray(colors: np.ndarray) -> bool:
+    return bool((colors == colors[:, :1]).all())
 
 
 def as_stored(classes: np.ndarray, numbers: Sequence[int]) -> np.ndarray:

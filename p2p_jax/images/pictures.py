@@ -34,8 +34,12 @@ class Picture(NamedTuple):
     shown: Mapping[str, Any] = MappingProxyType({})
 
 
-def read(path: Path) -> Picture:
+def read(path: Path, *, in_srgb: bool = True) -> Picture:
     """Read an image file: turned upright by its EXIF orientation, in sRGB, its transparent parts laid on white.
+
+    Args:
+      path: of the file.
+      in_srgb: whether colours of another profile become sRGB; False where they are no colours.
 
     Raises:
       InputError: the file is damaged, no image, or has other than 8 bits per channel; names it.
@@ -43,7 +47,8 @@ def read(path: Path) -> Picture:
     try:
         with Image.open(path) as file:
             pillow_files.check_single(path, file)
-            profile, shown = profiles.foreign(file.info.get("icc_profile")), _shown(file)
+            profile = profiles.foreign(file.info.get("icc_profile")) if in_srgb else None
+            shown = _shown(file)
             image: Image.Image = ImageOps.exif_transpose(file)
             transparent = image.mode in _TRANSPARENT or "transparency" in image.info
             mode = _TRANSPARENT.get(image.mode) or _OPAQUE.get(image.mode)

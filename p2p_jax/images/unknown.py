@@ -37,11 +37,16 @@ def marked(stored: Stored, number: float | None = None) -> Stored:
     pixels = stored.pixels.astype(np.float32)
     unknown = np.isnan(pixels)
     for one in (stored.nodata, number):
-        if one is not None and not math.isnan(one):
+        if is_number(one):
             unknown |= pixels == np.float32(one)
     if stored.valid is not None:
         unknown |= ~stored.valid[..., None]
     return stored._replace(pixels=np.where(unknown, np.float32(np.nan), pixels), nodata=None, valid=None)
+
+
+def is_number(number: float | None) -> bool:
+    """Tell whether a number stands for unknown values."""
+    return number is not None and not math.isnan(number)
 
 
 def written(pixels: np.ndarray, unknown: np.ndarray, number: float | None) -> tuple[np.ndarray, float | None]:
@@ -56,7 +61,16 @@ def written(pixels: np.ndarray, unknown: np.ndarray, number: float | None) -> tu
         number = math.nan
     if number is None or not _holds(pixels.dtype, number):
         return np.where(unknown[..., None], np.zeros_like(pixels), pixels), None
-    return np.where(unknown[..., None], np.array(number).astype(pixels.dtype), pixels), number
+    number_there = np.array(number).astype(pixels.dtype)
+    pixels = np.where(pixels == number_there, _beside(number_there), pixels)  # a known value is not taken for it
+    return np.where(unknown[..., None], number_there, pixels), number
+
+
+def _beside(number: np.ndarray) -> np.ndarray:
+    """Return the value of the same dtype next to a number, towards 0 if it is not 0."""
+    if number.dtype.kind == "f":
+        return np.nextafter(number, np.zeros_like(number) if number else np.ones_like(number))
+    return number - 1 if number > 0 else number + 1
 
 
 def without(pixels: np.ndarray, unknown: np.ndarray, number: float | None) -> np.ndarray:

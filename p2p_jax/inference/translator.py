@@ -15,6 +15,7 @@ from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.images import unknown
 from p2p_jax.images.domains import of_config
+from p2p_jax.images.palettes import VOID
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.inference import tiling, values
 from p2p_jax.inference.run import Run, digest, open_run, warn_of_tiles
@@ -80,7 +81,8 @@ class Translator:
         domains = of_config(data)
         self.domain_in, self.domain_out = domains if self._given == "real_a" else domains[::-1]
         if self.domain_in.kind in ("uint16", "int16", "float") and self.domain_in.asks_files:
-            self.domain_in = self.domain_in._replace(unknown=True)  # in images to come there may be unknown values
+            self.domain_in = self.domain_in._replace(unknown=True)  # images to come may have unknown values
+        self._lost = VOID if self.domain_out.kind == "labels" else self.domain_out.nodata
         self._sizes = find_sizes(self._takes, crop_shape(data))
         self.multiple = self._sizes.multiple
         self.tile = tile
@@ -183,15 +185,13 @@ class Translator:
 
         def start(bucket, rows):
             group = waiting.pop(bucket)
-            images = np.stack([image for _, image, _ in group])
-            under_way.append((bucket, group, self._run(bucket, images, rows)))
+            under_way.append((bucket, group, self._run(bucket, np.stack([image for _, image, _ in group]), rows)))
 
         def finish(most):
             while len(under_way) > most:
                 bucket, group, outputs = under_way.popleft()
                 for (name, _, lost), output in zip(group, np.asarray(outputs), strict=False):
-                    height, width = lost.shape
-                    yield name, self._decoded(output[:height, :width], bucket.normalized, lost)
+                    yield name, self._decoded(output[: lost.shape[0], : lost.shape[1]], bucket.normalized, lost)
 
         for name, given in images:
             image, keep = self._encoded(given, normalized)
@@ -242,7 +242,7 @@ class Translator:
         """
         if not (normalized or self.domain_out.is_bytes):
             output = self.domain_out.decode(output)
-        return unknown.without(output, lost, self.domain_out.nodata)
+        return unknown.without(output, lost, self._lost)
 
     def _in_tiles(self, image: np.ndarray, normalized: bool, lost: np.ndarray) -> np.ndarray:
         """Translate an image larger than a tile; a side that is shorter than a tile is covered whole."""
@@ -253,7 +253,7 @@ class Translator:
         whole = tiling.blend(self(tiles, normalized=True), corners, image.shape[:2], self.overlap)
         if not normalized:
             whole = self.domain_out.decode(whole)
-        return unknown.without(whole, lost, self.domain_out.nodata)
+        return unknown.without(whole, lost, self._lost)
 
     def _translate(self, state: PyTree, images: Any) -> jax.Array:
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]

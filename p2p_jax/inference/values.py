@@ -12,6 +12,7 @@ from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, lab, labels, pictures, profiles, tasks, unknown
 from p2p_jax.images.domains import Domain, of_config
+from p2p_jax.images.palettes import VOID
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
 
@@ -38,7 +39,10 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
     ):
         image = domain.values(domain.raw(image))
     elif domain.is_labels and image.dtype == np.uint8 and image.shape[-1] == domain.value_channels:
-        image = image if domain.numbers or domain.instances else domain.raw(image)  # classes already
+        image = image if domain.kind == "labels" else domain.raw(image)  # classes already
+    elif domain.unknown and image.dtype == domain.dtype:
+        marked = unknown.marked(formats.Stored(image), domain.nodata).pixels
+        image = marked if np.isnan(marked).any() else image
     elif image.dtype.kind == domain.raw_dtype.kind == "f":
         image = image.astype(np.float32)
     if image.dtype.kind == "f" and domain.dtype.kind != "f" and not np.isnan(image).any():
@@ -140,7 +144,7 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     if is_picture(domain) and not domain.unknown and path.suffix.lower() in formats.OF_PICTURES:
         if (dtype := _stored_dtype(path)) != np.uint8:
             raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
-        picture, tags = _read_picture(path)
+        picture, tags = _read_picture(path, in_srgb=domain.is_photograph)
         return with_channels(picture.pixels, domain.raw_channels), picture.alpha, tags, picture.shown
     header = formats.read_header(path)
     if not header.upright:
@@ -164,20 +168,20 @@ def _stored_dtype(path: Path) -> np.dtype:
         return np.dtype(np.uint8)
 
 
-def _read_picture(path: Path) -> tuple[pictures.Picture, tuple[Any, ...]]:
+def _read_picture(path: Path, *, in_srgb: bool) -> tuple[pictures.Picture, tuple[Any, ...]]:
     """Return a picture as ``pictures.read`` does, and the tags of a TIFF where they can be had."""
     tags: tuple[Any, ...] = ()
     if path.suffix.lower() in _TIFF:
         try:
             header, stored = formats.read_header(path), formats.read(path)
         except InputError:  # no tifffile here, or several pages, of which a picture is the first
-            return pictures.read(path), tags
+            return pictures.read(path, in_srgb=in_srgb), tags
         if header.upright:  # else where it lies on the earth would have to be turned too
             tags = stored.tags
             if stored.pixels.dtype == np.uint8 and stored.pixels.shape[-1] in (1, 3) and stored.palette is None:
                 shown = {"icc_profile": profiles.srgb()} if stored.profile else {}
-                return pictures.Picture(stored.in_srgb().pixels, None, shown), tags
-    return pictures.read(path), tags
+                return pictures.Picture((stored.in_srgb() if in_srgb else stored).pixels, None, shown), tags
+    return pictures.read(path, in_srgb=in_srgb), tags
 
 
 def _file_palette(domain: Domain) -> np.ndarray:
@@ -241,7 +245,10 @@ def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domai
     lost = np.isnan(given.values).any(-1)
     nodata, valid = None, None
     if lost.any() or domain_out.unknown:
-        pixels, nodata = unknown.written(pixels, lost, domain_out.nodata)
+        number = domain_out.nodata
+        if domain_out.kind == "labels" and VOID not in domain_out.numbers:
+            number = VOID
+        pixels, nodata = unknown.written(pixels, lost, number)
         valid = ~lost if nodata is None and lost.any() else None
     palette = None
     if domain_out.kind == "labels" and domain_out.palette is not None and ending in formats.WITH_PALETTE:

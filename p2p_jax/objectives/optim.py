@@ -33,14 +33,15 @@ def make_schedule(config: ConfigDict) -> Callable[[Any], Any]:
     if schedule.kind == "constant":
         return optax.constant_schedule(rate)
     constant, decay = schedule.constant_for, schedule.decay_over
-    if schedule.unit == "steps":
+    counts_images = config.schedule.unit != "steps"
+    if schedule.unit == "steps" and (not counts_images or config.data.num_train > 0):
         return optax.linear_schedule(rate, 0.0, transition_steps=decay, transition_begin=constant)
 
     def rate_of_epoch(step):
         if config.data.num_train <= 0:
             raise InputError(
-                "a schedule in epochs needs the number of training images: set config.data.num_train before the "
-                "objective is made, or let train() make it, which counts them"
+                "a schedule in epochs, or of unit auto, needs the number of training images: set config.data.num_train "
+                "before the objective is made, or let train() make it, which counts them"
             )
         epoch = step * config.batch_size // config.data.num_train
         return rate * jnp.clip(1 - jnp.maximum(0, epoch + 1 - constant) / (decay + 1), 0, 1)

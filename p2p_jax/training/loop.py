@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, complete_experiment
 from p2p_jax.data import Data
 from p2p_jax.errors import TrainingDivergedError
+from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
 from p2p_jax.reporting import quiet, say
 from p2p_jax.training import monitoring, parallel, start
@@ -64,6 +65,7 @@ def train(
 
         rng = jax.random.key(config.seed)
         evaluate = parallel.compile_evaluate(run.objective.evaluate, _EVALUATED_PER_DEVICE)
+        has_unknown = any(domain.unknown for domain in of_config(config.data))
         sample_batch = _first_images(run.data, config.num_samples)
         dispatches = stack.enter_context(contextlib.closing(_dispatches(config, run.objective, run.data, step)))
         update, batch = next(dispatches)
@@ -89,7 +91,7 @@ def train(
 
             results = None
             if due(config.eval_every) and run.data.num_val:
-                results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng)
+                results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng, has_unknown)
                 log.evaluation(step, results, run.data.num_val)
             if due(config.sample_every):
                 log.samples(step, evaluate(state, sample_batch, rng)[1])
@@ -164,16 +166,19 @@ def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
     return {k: v[:count] for k, v in found.items()}
 
 
-def _evaluate(evaluate: Callable, data: Data, names: list[str], state: PyTree, rng: jax.Array) -> dict[str, float]:
+def _evaluate(
+    evaluate: Callable, data: Data, names: list[str], state: PyTree, rng: jax.Array, has_unknown: bool
+) -> dict[str, float]:
     """Return the mean of every metric over all validation images of all processes.
 
-    Infinite values, such as the PSNR of equal images, are left out, unless all are.
+    Infinite values, such as the PSNR of equal images, are left out, unless all are; and those of images of which no
+    pixel is known, which are not a number.
     """
     totals = {name: np.zeros(2) for name in names}  # the sum of what is not infinite, and how many they are
     for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
         for name, values in evaluate(state, batch, rng)[0].items():
             values = np.asarray(values, np.float64)
-            kept = values[~np.isinf(values)]
+            kept = values[np.isfinite(values) if has_unknown else ~np.isinf(values)]
             totals[name] += kept.sum(), kept.size
     sums = parallel.sum_over_processes(np.array(list(totals.values())))
     return {

@@ -63,7 +63,8 @@ def prepare(
     parallel.check_batch_size(config.batch_size)
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
-    stored, facts, changed = read_config(workdir), read_facts(workdir), {}
+    stored, changed = read_config(workdir), {}
+    facts = {} if stored is None else read_facts(workdir)  # those of a start that saved nothing do not count
     checkpoints, step = None, 0
     if stored is not None and (workdir / CONVERTED).is_file():
         raise InputError(

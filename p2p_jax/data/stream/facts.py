@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.config import with_facts
 from p2p_jax.data.stream.backend import iterate, tensorflow
 from p2p_jax.data.stream.sides import Side, arrange, makes_input
 from p2p_jax.data.stream.sources import Source, Unpaired, loader
@@ -73,13 +74,24 @@ def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], l
     return low.tolist(), np.where(high > low, high, low + 1).tolist()
 
 
-def find_nodata(source: Source | Unpaired, config: ConfigDict) -> dict[str, dict[str, str]]:
+def find_nodata(
+    train: Source | Unpaired, val: Source | Unpaired | None, config: ConfigDict
+) -> dict[str, dict[str, str]]:
     """Return what stands for unknown values where a config leaves it open, ``{"input": {"nodata": "-9999"}, ...}``.
 
     Args:
-      source: of the training split.
+      train: the training split, which decides.
+      val: that of validation, which decides where the other has no unknown values.
       config: reads ``data`` and ``task``.
     """
+    facts = _nodata_of(train, config)
+    if val is not None:
+        found = _nodata_of(val, with_facts(config, facts))
+        facts = {name: found[name] | facts[name] for name in facts}
+    return facts
+
+
+def _nodata_of(source: Source | Unpaired, config: ConfigDict) -> dict[str, dict[str, str]]:
     facts: dict[str, dict[str, str]] = {"input": {}, "output": {}}
     domains = of_config(config.data)
     if makes_input(config) and isinstance(source, Source):
@@ -90,7 +102,7 @@ def find_nodata(source: Source | Unpaired, config: ConfigDict) -> dict[str, dict
     for name, (side, place) in zip(list(facts)[-len(places) :], places, strict=True):
         if text := _find_nodata(side, place, name, config):
             facts[name]["nodata"] = text
-            say(f"data: unknown values of the {name} are {text}, as training images say; they are left out everywhere")
+            say(f"data: {text} marks unknown values of the {name}; they are left out of ranges, losses and metrics")
     return facts
 
 

@@ -36,7 +36,7 @@ def load(
 ) -> Data:
     """Open the data set of a config as a stream; see ``p2p_jax.data.load``."""
     train, val = opening.open_sources(config, process_count, train, val)
-    nodata = find_nodata(train, config)
+    nodata = find_nodata(train, val, config)
     config = with_facts(config, nodata)
     facts = find_facts(make_sides(train, config, of_config(config.data)), config)
     facts = {name: nodata[name] | found for name, found in facts.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.images import formats, labels, unknown
 from p2p_jax.images.domains import NUMBERS, Domain
+from p2p_jax.images.palettes import VOID
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -72,16 +73,22 @@ def _raw(stored: formats.Stored, kind: Domain) -> np.ndarray:
     if kind.kind != "labels":
         stored = stored.in_srgb() if kind.is_photograph else stored
         stored = unknown.marked(stored, kind.nodata) if kind.unknown and stored.palette is None else stored
-        return kind.raw(stored.pixels, stored.palette)
+        return kind.raw(stored.pixels, stored.palette).astype(kind.raw_dtype, copy=False)
     pixels, colors = stored.pixels, stored.palette
     by_colour = None if colors is None or kind.palette is None else labels.by_colour(pixels, colors, kind.palette)
-    return (pixels if by_colour is None else by_colour).astype(np.int32)
+    if by_colour is None:
+        return pixels.astype(np.int32)
+    is_class = by_colour != VOID
+    numbers = labels.as_stored(np.where(is_class, by_colour, 0), kind.numbers).astype(np.int32)
+    return np.where(is_class, numbers, np.int32(-1))  # which no file has, and is no class
 
 
 def _with_unknown(kind: Domain, paths: Sequence[Path], headers: Mapping[Path, formats.Header]) -> Domain:
     """Return a domain that has unknown values if a file says that it has; of floats any may."""
-    told = kind.asks_files and any(headers[path].unknown for path in paths)
-    return kind._replace(unknown=True) if kind.kind in NUMBERS and (told or kind.kind == "float") else kind
+    if kind.kind not in NUMBERS or not kind.asks_files:
+        return kind
+    told = kind.kind == "float" or any(headers[path].unknown for path in paths)
+    return kind._replace(unknown=kind.unknown or told)
 
 
 def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:

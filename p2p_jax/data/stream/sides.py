@@ -16,6 +16,7 @@ from p2p_jax.data.stream.sources import Source, Unpaired, reader
 from p2p_jax.errors import InputError
 from p2p_jax.images import tasks
 from p2p_jax.images.domains import NUMBERS, Domain
+from p2p_jax.images.unknown import is_number
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -169,7 +170,9 @@ def _check_read(side: Side, data: ConfigDict) -> None:
         )
     for image, domain in zip(images[-len(side.read_domains) :], side.read_domains, strict=True):
         height, width, channels = image.shape
-        fault = domain.fault(np.dtype(image.dtype.as_numpy_dtype), channels or domain.raw_channels, has_palette=False)
+        dtype = np.dtype(image.dtype.as_numpy_dtype)
+        dtype = domain.file_dtype if domain.unknown and dtype == np.float32 else dtype
+        fault = domain.fault(dtype, channels or domain.raw_channels, has_palette=False)
         if fault is None and height and width:
             fault = checks.crop_fault(height, width, data)
         if fault:
@@ -183,6 +186,8 @@ def _to_raw(image: "tf.Tensor", domain: Domain) -> "tf.Tensor":
         raw = tf.numpy_function(domain.raw, [image], tf.as_dtype(domain.raw_dtype), stateful=False)
         return tf.ensure_shape(raw, [None, None, domain.raw_channels])
     image = tf.cast(image, tf.as_dtype(domain.raw_dtype))
+    if domain.unknown and is_number(domain.nodata):
+        image = tf.where(image == np.float32(domain.nodata), np.float32(np.nan), image)
     if domain.raw_channels in (1, 3) and domain.raw_dtype == np.uint8:
         return _with_channels(image, domain.raw_channels)
     return tf.ensure_shape(image, [None, None, domain.raw_channels])
