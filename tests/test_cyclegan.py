@@ -197,9 +197,10 @@ def test_adversarial_loss_from_outside():
     assert float(tenfold["gen/gan_ab"]) == pytest.approx(10 * float(usual["gen/gan_ab"]), rel=1e-5)
 
 
-def test_objective_is_made_before_the_images_are_counted():
+@pytest.mark.parametrize("unit", ["auto", "epochs"])
+def test_objective_is_made_before_the_images_are_counted(unit):
     """Only a rate that is asked for needs their number."""
-    config = tiny_config(schedule__kind="linear_decay", schedule__unit="epochs")
+    config = tiny_config(schedule__kind="linear_decay", schedule__unit=unit)
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     assert objective.translate(state, {"real_a": batch["real_a"]}, jax.random.key(0))["fake_b"].shape == (4, 16, 16, 3)

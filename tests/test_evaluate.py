@@ -10,7 +10,7 @@ from PIL import Image
 
 from p2p_jax import Translator, cyclegan, train
 from p2p_jax.commands import evaluate
-from p2p_jax.data import load_split
+from p2p_jax.data import from_arrays, load_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate as evaluate_run
 from p2p_jax.evaluation import predict
@@ -363,3 +363,22 @@ def test_whole_images_without_pairs_are_scored_by_a_grid_of_crops(tmp_path):
     batch = {"real_a": crops, "real_b": crops}
     expected = objective.evaluate(state, batch, jax.random.key(stored.seed))[0]["cycle_a"].mean()
     assert results["images"][1]["cycle_a"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_arrays_smaller_than_the_crop_are_refused():
+    config = small_config(data__preprocess="crop", data__direction="AtoB")
+    small = from_arrays(noise(3, 12, 40, 3), noise(3, 12, 40, 3))
+    with pytest.raises(InputError, match="source of 0 has an image of 40x12 pixels, smaller than the crop"):
+        next(iter(load_split(config, "val", small).batches(2)))
+
+
+def test_whole_pairs_of_a_cyclegan_keep_their_cycle_errors(tmp_path):
+    for split in ("train", "val"):
+        for i in range(4):
+            for side in "AB":
+                save(tmp_path / "images" / split / side / f"{i}.png", noise(32, 32, 3, seed=i))
+    data = {"source": "folders", "dir": str(tmp_path / "images"), "preprocess": "crop"}
+    config = small_cyclegan_config(num_steps=1, **{f"data__{key}": value for key, value in data.items()})
+    train(config, tmp_path / "run")
+    found = evaluate_run(tmp_path / "run")
+    assert found["seen"] == "whole images" and {"cycle", "identity_a", "l1", "psnr"} <= set(found["metrics"])

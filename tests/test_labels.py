@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from p2p_jax import Translator, train
-from p2p_jax.data import load, on_device
+from p2p_jax.config import with_facts
+from p2p_jax.data import load, load_split, on_device
 from p2p_jax.images import labels
-from p2p_jax.images.palettes import CMP_FACADES, to_hex
+from p2p_jax.images.domains import of_config
+from p2p_jax.images.palettes import CMP_FACADES, find_palette, to_hex
+from p2p_jax.inference import values
 from support.configs import SGD, data_config, small_config
 from support.images import noise, save
 from support.runs import translate_files
@@ -81,6 +84,18 @@ def write_instances(folder, classes):
         numbered(folder / f"{i}.png", np.where(one >= 3, one * 1000 + objects, one), np.uint16)
 
 
+def write_paletted(numbers):
+    """Write indices of a palette in which 0 is green and all others are of their own red."""
+
+    def write(folder, classes):
+        colors = np.stack([np.arange(256), np.zeros(256), np.zeros(256)], axis=1)
+        colors[0] = 0, 200, 0
+        for i, one in enumerate(classes):
+            paletted(folder / f"{i}.png", np.array(numbers, np.uint8)[one], colors)
+
+    return write
+
+
 CMP = {"palette": "cmp_facades"}
 SETS = {
     "CMP from 1 on": (12, write_cmp, {}, ",".join(map(str, range(1, 13)))),
@@ -92,6 +107,8 @@ SETS = {
     "mask of 0 and 255": (2, write_numbers([0, 255], np.uint8), {}, "0,255"),
     "mask of 0 and 65535": (2, write_numbers([0, 65535], np.uint16), {}, "0,65535"),
     "mask in a BMP": (2, write_numbers([0, 255], np.uint8, "bmp"), {}, "0,255"),
+    "indices 0 and 255": (2, write_paletted([0, 255]), {}, "0,255"),
+    "indices 1 and 2, said": (2, write_paletted([1, 2]), {"numbers": "1,2", "palette": "#010000,#020000"}, None),
     "1 to 5": (5, write_numbers(range(1, 6), np.uint8), {}, "1,2,3,4,5"),
     "any numbers": (3, write_numbers([7, 26001, 26002], np.uint16), {}, "7,26001,26002"),
     "said": (3, write_numbers([26001, 7, 0], np.uint16), {"numbers": "26001,7,0"}, None),
@@ -129,22 +146,24 @@ def test_the_class_of_every_pixel_is_right(made, capsys):
     np.testing.assert_array_equal(next(data.validation(COUNT))["real_a"], one_hot)
     resident = on_device.load(changed(config, resident=True))
     np.testing.assert_array_equal(next(resident.validation(COUNT))["real_a"], one_hot)
+    split = load_split(with_facts(config, data.facts), "val")  # as evaluation opens them
+    np.testing.assert_array_equal(next(iter(split.batches(COUNT)))["real_a"], one_hot)
 
 
 @pytest.mark.parametrize("made", [name for name in SETS if "instances" not in name], indirect=True)
 def test_files_come_back_equal(made, tmp_path):
     """Trained from labels to the same labels, with a network that gives back what it sees."""
     config, classes, _ = made
-    values = config.to_dict()
-    values["data"] |= {"output": values["data"]["input"], "preprocess": "crop"}
-    values |= {"objective": "test_labels:echo", "optimizer": SGD, "num_steps": 1}
+    options = config.to_dict()
+    options["data"] |= {"output": options["data"]["input"], "preprocess": "crop"}
+    options |= {"objective": "test_labels:echo", "optimizer": SGD, "num_steps": 1}
     for split in ("train", "val"):
         for file in (tmp_path / split / "A").iterdir():
             (tmp_path / split / "B" / file.name).write_bytes(file.read_bytes())
         for file in (tmp_path / split / "B").glob("*.png"):
             if not (tmp_path / split / "A" / file.name).exists():
                 file.unlink()
-    config = small_config(values)
+    config = small_config(options)
     train(config, tmp_path / "run")
     assert translate_files(tmp_path / "run", tmp_path / "val" / "A", tmp_path / "out") == 0
     by_colour = bool(config.data.input.palette)
@@ -227,3 +246,27 @@ def test_the_run_keeps_what_was_found(tmp_path):
     train(config, tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "facts.json").read_text())
     assert facts["input"] == {"numbers": ",".join(map(str, range(1, 13))), "palette": to_hex(CMP_FACADES.colors)}
+
+
+def test_few_bits_are_numbers_and_no_palette_of_grays():
+    """A PNG of 4 bits is read as indices of 16 grays, whatever colours the classes have."""
+    palette = find_palette("#000000,#800000,#008000,#808000")
+    ramp = np.repeat(np.linspace(0, 255, 16).astype(np.uint8)[:, None], 3, axis=1)
+    assert labels.by_colour(np.array([[[0], [1]]]), ramp, palette) is None
+
+
+def test_colours_decide_by_the_pixels_that_they_have():
+    palette = find_palette("#000000,#800000,#008000")
+    colors = np.array([[0, 128, 0], [9, 90, 200], [77, 5, 99]], np.uint8)
+    indices = np.array([0] * 14 + [1, 2]).reshape(4, 4, 1)
+    assert labels.by_colour(indices, colors, palette)[..., 0].ravel().tolist() == [2] * 14 + [255, 255]
+
+
+def test_what_is_no_class_stays_none_in_translation(tmp_path):
+    """7 of two classes is neither; a class that is translated as itself says so."""
+    numbered(tmp_path / "in" / "a.png", np.array([[0, 1, 7, 7]] * 4), np.uint8)
+    side = {"kind": "labels", "channels": 2}
+    config = small_config(objective="test_labels:echo", optimizer=SGD, data__input=side, data__output=side)
+    given = values.read(tmp_path / "in" / "a.png", of_config(config.data)[0]).values
+    seen = values.encode(given, of_config(config.data)[0])
+    np.testing.assert_array_equal(seen[0], [[1, -1], [-1, 1], [-1, -1], [-1, -1]])

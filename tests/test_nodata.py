@@ -12,11 +12,11 @@ import pytest
 import p2p_jax
 from p2p_jax import Translator, train
 from p2p_jax.config import with_facts
-from p2p_jax.data import load, on_device
+from p2p_jax.data import from_arrays, load, on_device
 from p2p_jax.data.inspect import inspection
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate
-from p2p_jax.images import formats
+from p2p_jax.images import formats, unknown
 from p2p_jax.images.resize import resize
 from p2p_jax.objectives import losses, pix2pix
 from p2p_jax.objectives.unknown import l1
@@ -119,7 +119,7 @@ def test_range_crops_and_masks_in_the_stream_and_on_devices(folder, capsys):
     assert data.facts["input"] == {"nodata": "mask"}
     assert data.facts["output"]["range"] == f"{float(low)!r}:{float(high)!r}"
     assert float(data.facts["output"]["nodata"]) == pytest.approx(NODATA[folder_nodata(folder)], nan_ok=True)
-    assert "unknown values of the output are" in capsys.readouterr().out
+    assert "marks unknown values of the output; they are left out" in capsys.readouterr().out
     for found in (in_order(data.validation), in_order(on_device.load(changed(config, resident=True)).validation)):
         np.testing.assert_allclose(found["real_a"], real_a, atol=1e-6)
         np.testing.assert_allclose(found["real_b"], real_b, atol=1e-6)
@@ -287,3 +287,61 @@ def test_json_of_facts(folder, tmp_path):
     facts = json.loads((tmp_path / "run" / "facts.json").read_text())
     assert facts["input"] == {"nodata": "mask"} and set(facts["output"]) == {"nodata", "range"}
     assert p2p_jax.Translator.from_workdir(tmp_path / "run").domain_out.unknown
+
+
+def test_arrays_and_files_without_a_tag_have_the_number_that_is_named(tmp_path):
+    values = np.random.RandomState(0).uniform(100, 900, (COUNT, SIDE, SIDE, 1)).astype(np.float32)
+    values[:, :4] = -9999
+    photos = np.zeros((COUNT, SIDE, SIDE, 3), np.uint8)
+    sides = {"data__input": {}, "data__output": {"kind": "float", "channels": 1, "nodata": "-9999"}}
+    config = config_of(tmp_path, sides=sides)
+    for resident in (False, True):
+        data = load(
+            changed(config, resident=resident), train=from_arrays(photos, values), val=from_arrays(photos, values)
+        )
+        assert data.facts["output"] == {"range": f"{values[:, 4:].min()}:{values[:, 4:].max()}"}
+        assert (
+            np.isnan(next(data.train(0))["real_b"]).any() and np.isnan(in_order(data.validation)["real_b"][:, :4]).all()
+        )
+    for i in range(COUNT):
+        for split in ("train", "val"):
+            save(tmp_path / split / "A" / f"{i}.png", photos[i])
+            number = -9999 if i == 1 else None
+            raster(tmp_path / split / "B" / f"{i}.tif", values[i].transpose(2, 0, 1), nodata=number)
+    data = load(config_of(tmp_path, sides={"data__input": {}, "data__output": {"kind": "float", "channels": 1}}))
+    assert data.facts["output"] == {"nodata": "-9999", "range": f"{values[:, 4:].min()}:{values[:, 4:].max()}"}
+    known = {"kind": "float", "channels": 1, "nodata": "none"}
+    data = load(config_of(tmp_path, sides={"data__input": {}, "data__output": known}))
+    assert data.facts["output"]["range"].startswith("-9999.0:") and np.isfinite(next(data.train(0))["real_b"]).all()
+
+
+def test_unknown_values_in_validation_alone(tmp_path):
+    """And images of which nothing is known at all: they are counted, and not in the mean."""
+    for split in ("train", "val", "test"):
+        for i in range(COUNT):
+            bands, valid = counts(i)
+            valid = {"train": None, "val": valid if i else np.zeros_like(valid), "test": valid}[split]
+            raster(tmp_path / "images" / split / "A" / f"{i}.tif", bands)
+            raster(tmp_path / "images" / split / "B" / f"{i}.tif", bands, valid=valid)
+    side = {"kind": "uint16", "channels": 2}
+    config = config_of(tmp_path / "images", sides={"data__input": side, "data__output": side}, num_steps=1)
+    train(config, tmp_path / "run")
+    assert np.isfinite(float(rows_of(tmp_path / "run")[-1]["eval/l1"]))
+    found = evaluate(tmp_path / "run")["metrics"]["l1"]
+    assert (found["count"], found["unknown"]) == (COUNT, 1) and np.isfinite(found["mean"])
+    blind = config_of(tmp_path / "images", sides={"data__input": side, "data__output": side}, num_steps=1)
+    with blind.unlocked():
+        blind.data.val_split = ""
+    train(blind, tmp_path / "blind")
+    assert not read_filled_in(tmp_path / "blind").data.output.nodata
+    found = evaluate(tmp_path / "blind", split="test")["metrics"]["l1"]
+    assert found["count"] == COUNT and np.isfinite(found["mean"])
+
+
+def test_known_values_are_not_taken_for_unknown_ones():
+    pixels = np.array([[[0], [5]], [[-9999], [7]]], np.int16)
+    lost = np.array([[False, True], [False, False]])
+    found, number = unknown.written(pixels, lost, -9999.0)
+    assert (found[..., 0].tolist(), number) == ([[0, -9999], [-9998, 7]], -9999.0)
+    found, number = unknown.written(pixels.astype(np.uint16) * 0, lost, -1.0)
+    assert number is None and not found.any()

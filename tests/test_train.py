@@ -292,6 +292,19 @@ def test_a_start_says_when_the_rate_falls_and_more_steps_do_not_stretch_it(tmp_p
     assert not (tmp_path / "short" / "config.json").exists()
 
 
+def test_facts_of_a_start_that_saved_nothing_do_not_count(tmp_path):
+    config = linear_config(num_steps=2, schedule__kind="linear_decay")
+    stale = {
+        "schedule": {"unit": "steps", "constant_for": 40_000, "decay_over": 40_000},
+        "inference": {"norm": "batch"},
+    }
+    (tmp_path / "facts.json").write_text(json.dumps(stale))
+    train(config, tmp_path, data=memory_data(config))
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["schedule"] == {"unit": "steps", "constant_for": 1, "decay_over": 1}
+    assert facts["inference"] == {"norm": "running"}
+
+
 def test_other_data_are_refused(tmp_path):
     config = linear_config(num_steps=1)
     train(config, tmp_path, data=memory_data(config))

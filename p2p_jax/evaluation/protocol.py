@@ -206,7 +206,7 @@ def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:
 def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:
     values = (translator.domain_out.decode(x).astype(np.float64) for x in (output, target))
     known = np.isfinite(output) & np.isfinite(target)
-    return float(np.abs(np.subtract(*values))[known].mean())
+    return float(np.abs(np.subtract(*values))[known].mean()) if known.any() else math.nan
 
 
 def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:

@@ -219,7 +219,7 @@ class Domain(NamedTuple):
         if self.dtype.kind == "f":
             return numbers
         limits = np.iinfo(self.dtype)  # a range may be wider than the dtype
-        numbers = np.clip(np.rint(numbers), limits.min, limits.max).astype(self.dtype)
+        numbers = np.clip(np.rint(np.nan_to_num(numbers)), limits.min, limits.max).astype(self.dtype)
         if self.kind == "label_colors" and self.palette is not None:
             return self.palette.colors[nearest_labels(numbers, self.palette)]
         return numbers
