@@ -13,10 +13,9 @@ def filled_in(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, 
 
     Args:
       config: what was asked for, complete or not.
-      facts: ``{"num_train": 400, "input": {"palette": "#ff0000,..."}, "output": {"range": "0.0:1.0"}}``; what a config
-        says itself is not among them, and other entries are left out. The source "given" stands for data that were
-        given to ``train``. What "auto" means for
-        the run stands in them as in a config: ``{"inference": {"norm": "running"}, "schedule": {"unit": "epochs"}}``.
+      facts: as a config has them, where it leaves them open: "num_train"; "input" and "output" with "range", "palette",
+        "numbers" and "nodata"; "inference" and "schedule" with what "auto" means for the run; "source" is "given" for
+        data that were given to ``train``. Other entries are left out.
     """
     given = as_dict(config)
     data = dict(given.get("data", {}))

@@ -24,7 +24,7 @@ _NUMBERS = (
 )
 _NODATA = (
     "the number that stands for unknown values of uint16, int16, float and uint8, besides NaN and what files say: a number, "
-    'nan, mask; none: all are known; "": as found in the images'
+    'nan, mask; none: every value is known; "": as found in the images'
 )
 _RANGE = (
     'values that become -1 and 1, LOW:HIGH, one or with commas one a channel; "measured" in the training images; '

@@ -28,7 +28,7 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
     """Return data whose every batch is checked: names, shapes, dtype, and values in [-1, 1].
 
     Tensors of PyTorch and TensorFlow become arrays, and float16 and float64 become float32. Where the iterator of
-    ``train`` ends, as a loader does after an epoch, it is asked for again with the step that comes next.
+    ``train`` ends, as a loader does after an epoch, ``train`` is called again with the next step.
 
     Args:
       data: with the attributes of ``Data``.

@@ -234,7 +234,7 @@ def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def _grid(batch: Mapping[str, np.ndarray], data: ConfigDict) -> dict[str, np.ndarray]:
-    """Return crops that cover all of an image of either side; of the side that needs fewer some stand again."""
+    """Return crops that cover all of an image of either side; those of the side that needs fewer are repeated."""
     crop = crop_shape(data)
     cut = {name: tiling.cut(images[0], crop, 0)[0] for name, images in batch.items()}
     most = max(map(len, cut.values()))

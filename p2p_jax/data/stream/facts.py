@@ -70,7 +70,9 @@ def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], l
         raise InputError(f"{name} holds numbers that are not finite (NaN or infinite); replace them or remove it")
     low, high = np.fmin.reduce(found[:, 0]), np.fmax.reduce(found[:, 1])
     if np.isnan(low).any():
-        raise InputError("of a channel no value is known in any training image that was looked at")
+        raise InputError(
+            "a channel has no known value in any training image that was looked at: look at config.data.*.nodata"
+        )
     return low.tolist(), np.where(high > low, high, low + 1).tolist()
 
 
