@@ -46,7 +46,8 @@ def test_training_help_lists_every_option(capsys):
         door.run(["train", "--help"])
     printed = capsys.readouterr().out
     for option in OPTIONS:
-        assert f"  {option.name}  ({option.wanted}; {option.default!r})" in printed
+        mark = "*" if option.may_change else " "
+        assert f"{mark} {option.name}  ({option.wanted}; {option.default!r})" in printed
 
 
 def test_a_config_is_shown_whole(capsys):
