@@ -144,14 +144,17 @@ def test_a_trained_run_leaves_for_the_release(pix2pix_run, cyclegan_run, tmp_pat
     config = small_config()
     generator, judge = write_torch(open_run(pix2pix_run), tmp_path / "files")
     assert (
-        generator.options == "--netG unet_8 --norm batch --ngf 4 --direction BtoA"
+        generator.options == "--netG unet_8 --norm batch --ngf 4 --direction BtoA --eval"  # trained on two a device
         and "U-Nets with 7 and 8 downs" in generator.notes[0]
     )
     network = release.UNet(3, 3, config.generator.num_downs, config.generator.base_width)
     network.load_state_dict(torch.load(generator.path, weights_only=True))
     assert int(network.state_dict()["model.model.1.model.2.num_batches_tracked"]) == 4
     images = inputs(side=16)
-    assert_close(Translator.from_workdir(pix2pix_run, dropout=False)(images), apply(network, images))
+    with torch.no_grad():
+        there = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    assert_close(Translator.from_workdir(pix2pix_run, dropout=False)(images), there)
+    assert_close(Translator.from_workdir(pix2pix_run, norm="batch", dropout=False)(images), apply(network, images))
     discriminator = release.PatchGAN(6, 1, 4)
     discriminator.load_state_dict(torch.load(judge.path, weights_only=True))
     assert int(discriminator.state_dict()["model.3.num_batches_tracked"]) == 12  # three batches a step

@@ -96,7 +96,7 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         torch_files.write(path, tensors)
     channels = _channels(run.config.data)
     return [
-        Written(path, _options(networks[name]) + channels, _notes(networks[name], concat))
+        Written(path, _options(net := networks[name]) + channels + _test_time(run, net), _notes(net, concat))
         for name, path in zip(players, paths, strict=True)
     ]
 
@@ -111,6 +111,12 @@ def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.n
     fits = all(channels) and expected_shapes(section, *channels) == {k: v.shape for k, v in variables.items()}
     if not fits:
         raise InputError(f"{player}: its weights are not those of the {section['network']} that the config describes")
+
+
+def _test_time(run: Run, network: Any) -> str:
+    """Return the release's option for running statistics in translation, which also leaves out the noise."""
+    running = run.config.inference.norm == "running" and getattr(network, "norm", "") == "batch"
+    return " --eval" if running and not isinstance(network, PatchGAN) else ""
 
 
 def _channels(data: ConfigDict) -> str:
