@@ -25,7 +25,7 @@ if not _LOGGER.handlers:
 
 def say(text: str) -> None:
     """Tell the user something, at level INFO."""
-    _LOGGER.info("%s", text)
+    _LOGGER.info("%s", text.encode("utf-8", "backslashreplace").decode())  # names of files may not be text
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """The frame of every command: how its line is read, and how errors and warnings are told."""
 
 import argparse
+import io
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from p2p_jax.errors import InputError, TrainingDivergedError
@@ -56,6 +58,9 @@ class Parser(argparse.ArgumentParser):
             if len(values) > 1:
                 self.error(f"{name} is given twice: as {values[0]} and as --{name} {values[1]}")
             setattr(args, name, values[0] if values else None)
+        for name, value in vars(args).items():
+            if isinstance(value, str | Path) and str(value).startswith("~"):
+                setattr(args, name, type(value)(Path(value).expanduser()))
         if self._takes_overrides:
             args.overrides = overrides
         return args
@@ -66,6 +71,9 @@ class Parser(argparse.ArgumentParser):
         The process ends with status 1 after an error, with what `work` returns if that is not 0, and goes on otherwise.
         """
         args = self.read(argv)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names of files may not be text
         from absl import logging
 
         from p2p_jax.process import settings

@@ -7,15 +7,15 @@ network will get them, and inspection.json. The exit status is 1 if there are er
 """
 
 import argparse
-import io
+import contextlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2p_jax.commands.command import Parser
+from p2p_jax.errors import InputError
 
 if TYPE_CHECKING:
     from p2p_jax.data.inspect.inspection import Inspection
@@ -31,12 +31,13 @@ def parser() -> Parser:
     add = made.add_argument
     made.add_place("config", help="config file, by path or by name (facades)")
     add("--output", type=Path, help="folder for sheet.png and inspection.json; runs/inspect/CONFIG by default")
+    add("--every", action="store_true", help="measure every image, however many there are")
     return made
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # terminals that know no blocks
+    from tqdm import tqdm
+
     from p2p_jax.config import find, load_with_overrides
     from p2p_jax.data.inspect.inspection import inspect
     from p2p_jax.data.inspect.sheet import draw
@@ -45,18 +46,28 @@ def _inspect(args: argparse.Namespace) -> int:
 
     config = load_with_overrides(args.config, args.overrides)
     output = args.output or Path("runs") / "inspect" / find(args.config).stem
-    report = inspect(config)
+    with contextlib.ExitStack() as stack:
+
+        def progress(examples, split):
+            bar = tqdm(examples, desc=split, unit=" examples", disable=None, leave=False)
+            return stack.enter_context(contextlib.closing(bar))
+
+        report = inspect(config, every=args.every, progress=progress)
     write_text(output / "inspection.json", json.dumps(report._asdict(), indent=2) + "\n")
     for line in describe(report):
         print(line)
     sheet = output / "sheet.png"
-    if report.errors:
+    try:
+        drawn = draw(config)
+    except InputError as error:
         sheet.unlink(missing_ok=True)  # of an earlier time
-        print(f"no sheet is drawn while there are errors; all of them are in {output / 'inspection.json'}")
-        return 1
-    pictures.write(sheet, draw(config))
-    print(f"look at {sheet}: training images as the network gets them")
-    return 0
+        print(f"no sheet can be drawn: {error}")
+    else:
+        pictures.write(sheet, drawn)
+        print(f"look at {sheet}: training images as the network gets them")
+    if report.errors:
+        print(f"all errors are in {output / 'inspection.json'}")
+    return 1 if report.errors else 0
 
 
 def describe(report: "Inspection") -> Iterator[str]:
@@ -87,7 +98,10 @@ def _few_of_each(sentences: Sequence[str]) -> Iterator[str]:
 def _describe_split(split: str, found: Mapping[str, Any], direction: str) -> Iterator[str]:
     count = " + ".join(f"{n:,}" for n in found["count"]) + (" pairs" if found["paired"] else " images")
     seen = max(found["looked_at"])
-    yield f"{split}: {count}" + (f", of which {seen:,} were looked at" if seen < max(found["count"]) else "")
+    told = f", {seen:,} of them measured" if seen < max(found["count"]) else ""
+    told += f"; {found['faulty']:,} files cannot be used" if found["faulty"] else ""
+    told += f"; {found['lonely']:,} more files have no partner" if found["lonely"] else ""
+    yield f"{split}: {count}{told}"
     if sizes := found["sizes"]:
         sides = ", ".join(f"{name} {_size(sizes[name])}" for name in ("smallest", "largest"))
         if sizes["smallest"] == sizes["largest"]:

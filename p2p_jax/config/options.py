@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config.option import Option
 from p2p_jax.errors import InputError
-from p2p_jax.images import domains
+from p2p_jax.images import domains, limits
 
 _COUNT, _COUNT_OR_NONE = "[1, inf)", "[0, inf)"
 _PIXELS, _PIXELS_OR_NONE = "[1, 65536]", "[0, 65536]"
@@ -68,6 +68,10 @@ OPTIONS = (
 
     Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; your own: "module:name"'),
     Option("data.dir", str, "", 'folder with the images; "" where the source needs none', may_change=_PROCESSES),
+    Option("data.dir_a", str, "", 'of folders and unpaired: the folder of A, in data.dir or anywhere; {split} stands for the split, * for any folder; "": SPLIT/A, A/SPLIT or SPLITA', may_change=_PROCESSES),
+    Option("data.dir_b", str, "", "the same of B", may_change=_PROCESSES),
+    Option("data.suffix_a", str, "", 'with what the names of A end, as _leftImg8bit or .jpg; other files are left out; "": _A of suffixes, else nothing', may_change=_PROCESSES),
+    Option("data.suffix_b", str, "", "the same of B", may_change=_PROCESSES),
     Option("data.direction", str, "AtoB", "BtoA swaps the two images, or sides", choices=("AtoB", "BtoA")),
     Option("data.preprocess", str, "resize_and_crop", "crop: out of images of their own size; scale_width_and_crop: keeps the aspect, unless an image is too flat; scale_width: to crop_width, no crop; none: images are of the size of the crop", choices=PREPROCESS),
     Option("data.load_size", int, 286, "images are resized to this height, then cropped", _PIXELS),
@@ -75,10 +79,13 @@ OPTIONS = (
     Option("data.crop_size", int, 256, "height of the images that the networks see", _PIXELS),
     Option("data.crop_width", int, 0, "their width; 0: the same", _PIXELS_OR_NONE),
     Option("data.flip", bool, True, "mirror at random"),
+    Option("data.background", str, "", 'white, black or #rrggbb, on which transparent parts of images are laid; "": none may be transparent'),
+    Option("data.max_pixels", int, limits.MAX_PIXELS, "of one image, of up to 4 bytes each; larger images are refused before they are decoded", _COUNT, may_change=_PROCESSES),
     *_side("input"),
     *_side("output"),
     Option("data.train_split", str, "train", "the split to train on"),
     Option("data.val_split", str, "val", 'the split to validate on; "" trains without validation'),
+    Option("data.val_fraction", float, 0.0, "share of the training images that is kept for validation, where they have no folder of their own; chosen by name", "[0, 1)"),
     Option("data.resident", bool, False, "keep all training images on the device, where they are shuffled and cropped too"),
     Option("data.cache_mb", int, 2048, "MiB of resized images that the stream keeps in memory, for each process; 0: none", _COUNT_OR_NONE, may_change=_PROCESSES),
     Option("data.num_train", int, 0, "training pairs, or images of the longer side, in an epoch; 0: counted at the start", _COUNT_OR_NONE),

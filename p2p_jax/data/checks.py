@@ -1,22 +1,24 @@
 """What is wrong with image files, given what they are meant to be. No TensorFlow."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import ExifTags, Image
 
 from p2p_jax.config.options import crop_shape
-from p2p_jax.data import files
 from p2p_jax.data.layouts import Layout
+from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats
+from p2p_jax.images import formats, limits, raw
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.formats import Header
+
+PIXELS_READ = 150_000_000
+"""Of files that are read whole before a training starts: some seconds."""
 
 
 class Examined(NamedTuple):
@@ -27,7 +29,7 @@ class Examined(NamedTuple):
 
 
 def require(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> dict[Path, Header]:
-    """Return the header of every file, none of which has a fault; see ``examine``.
+    """Return the header of every file, none of which has a known fault; see ``examine``.
 
     Raises:
       InputError: a file has one; names the first and counts the others.
@@ -41,35 +43,62 @@ def require(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) ->
     return headers
 
 
-def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> Examined:
-    """Look for every fault of every file; up to ``files.DECODE_AT_MOST`` of them are read whole, else their headers.
+def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, *, pixels: int = PIXELS_READ) -> Examined:
+    """Look for every fault that the headers of files tell, and for those of the contents in as many as time allows.
+
+    Files that seem to end too early are read whole, and besides so many that their pixels reach a limit, evenly over
+    all of them. In the others, damaged contents stop the run by name when they are met.
 
     Args:
       layout: the files.
       domains: of A and B as the files have them (``p2p_jax.images.domains.of_files``).
-      data: reads ``source``, ``preprocess`` and the sizes.
+      data: reads ``source``, ``preprocess``, ``max_pixels`` and the sizes.
+      pixels: of files that are read whole.
     """
+    limits.allow(data.max_pixels)
     kinds = _kinds(layout, domains, data)
-    whole = len(kinds) <= files.DECODE_AT_MOST
 
     def look(path: Path) -> tuple[Header | None, list[str]]:
         try:
             header = formats.read_header(path)
-            found = list(dict.fromkeys(fault for kind in kinds[path] if (fault := _fault(path, header, kind))))
-            if whole:
-                pixels = formats.read(path).pixels
-                bad = np.isinf if all(kind.asks_files for kind in kinds[path]) else lambda x: ~np.isfinite(x)
-                if pixels.dtype.kind == "f" and bad(pixels).any():
-                    found.append("holds numbers that are not finite (NaN or infinite); replace them or remove it")
-            return header, found
+            limits.check(path, header.width, header.height, header.channels * header.dtype.itemsize)
+            found = list(dict.fromkeys(fault for kind in kinds[path] if (fault := raw.fault(header, kind))))
+            return header, found or ([] if formats.seems_whole(path) else _faults_inside(path, kinds[path]))
         except InputError as error:
-            return None, [str(error).removeprefix(str(path)).strip()]
+            return None, [_without_name(error, path)]
 
     with ThreadPoolExecutor() as pool:
         looks = dict(zip(kinds, pool.map(look, kinds), strict=True))
-    headers = {path: header for path, (header, _) in looks.items() if header}
-    faults = [(path, fault) for path, (_, found) in looks.items() for fault in found]
+        headers = {path: header for path, (header, _) in looks.items() if header}
+        faults = [(path, fault) for path, (_, found) in looks.items() for fault in found]
+        chosen = within_budget([path for path in headers if not looks[path][1]], headers, pixels)
+        for path, found in zip(chosen, pool.map(lambda path: _faults_inside(path, kinds[path]), chosen), strict=True):
+            faults.extend((path, fault) for fault in found)
     return Examined(headers, faults + list(_size_faults(layout, headers, data)))
+
+
+def _faults_inside(path: Path, kinds: Sequence[Domain]) -> list[str]:
+    """Return what is wrong with the contents of a file."""
+    try:
+        stored = formats.read(path)
+        for kind in kinds:
+            raw.prepared(stored, kind, path)
+    except InputError as error:
+        return [_without_name(error, path)]
+    bad = np.isinf if all(kind.asks_files for kind in kinds) else lambda x: ~np.isfinite(x)
+    if stored.pixels.dtype.kind == "f" and bad(stored.pixels).any():
+        return ["holds numbers that are not finite (NaN or infinite); replace them or remove it"]
+    return []
+
+
+def _without_name(error: InputError, path: Path) -> str:
+    return str(error).removeprefix(str(path)).removeprefix(":").strip()
+
+
+def within_budget(paths: Sequence[Path], headers: Mapping[Path, Header], pixels: int) -> list[Path]:
+    """Return files, evenly over all of them, whose pixels together stay near a limit; one at least, of 0 none."""
+    total = sum(headers[path].width * headers[path].height for path in paths)
+    return evenly(paths, max(len(paths) * pixels // total, 1)) if total and pixels else []
 
 
 def _kinds(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> Mapping[Path, list[Domain]]:
@@ -82,45 +111,15 @@ def _kinds(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> 
     return kinds
 
 
-def _fault(path: Path, header: Header, domain: Domain) -> str | None:
-    """Return what is wrong with a file that can be read, as the end of a sentence."""
-    convert = "convert it to grayscale or RGB with 8 bits"
-    if header.mode == "CMYK" or (header.mode in ("LA", "PA", "RGBA") and header.channels != domain.raw_channels):
-        return f"has {header.channels} channels (mode {header.mode}); {convert}"
-    if domain.kind != "labels" and domain.raw_dtype == np.uint8 and _is_misread(path, header):
-        return f"has a palette that would not be read rightly (mode {header.mode}); {convert}"
-    if not header.upright:
-        return f"has EXIF orientation{_orientation(path)}, which is not applied; save it already rotated"
-    return domain.fault(header.dtype, header.channels, header.palette)
-
-
-def _is_misread(path: Path, header: Header) -> bool:
-    """Tell whether the colours of a palette would come out wrong: TensorFlow knows no palette of BMP files."""
-    if path.suffix.lower() == ".bmp":
-        return header.mode in ("1", "P")
-    if not header.palette or path.suffix.lower() != ".png":
-        return False
-    with Image.open(path) as image:
-        return "transparency" in image.info
-
-
-def _orientation(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            return f" {image.getexif().get(ExifTags.Base.Orientation, 1)}"
-    except OSError:  # a TIFF of a kind that Pillow does not know
-        return ""
-
-
 def _size_faults(layout: Layout, headers: Mapping[Path, Header], data: ConfigDict) -> Iterator[tuple[Path, str]]:
     """Find the images that do not have the size of their partner, or none from which the crop can be cut."""
-    own_files = layout.paired and layout.a is not layout.b
-    for a, b in zip(layout.a, layout.b, strict=True) if own_files else ():
-        if a in headers and b in headers and _size(headers[a]) != _size(headers[b]):
-            sizes = ["x".join(map(str, _size(headers[path]))) for path in (a, b)]
+    for a, b in unlike_pairs(layout, headers):
+        if not _have_one_shape(headers[a], headers[b]) or data.preprocess == "none":
+            sizes = [f"{headers[path].width}x{headers[path].height}" for path in (a, b)]
+            wanted = "size" if data.preprocess == "none" else "shape"
             yield (
                 a,
-                f"is {sizes[0]} pixels but its partner {b} is {sizes[1]}; the two images of a pair must have one size",
+                f"is {sizes[0]} pixels but its partner {b} is {sizes[1]}; both images of a pair must have one {wanted}",
             )
     for path, header in headers.items():
         if layout.halves and header.width % 2:
@@ -133,8 +132,17 @@ def _size_faults(layout: Layout, headers: Mapping[Path, Header], data: ConfigDic
             yield path, fault
 
 
-def _size(header: Header) -> tuple[int, int]:
-    return header.width, header.height
+def unlike_pairs(layout: Layout, headers: Mapping[Path, Header]) -> list[tuple[Path, Path]]:
+    """Return the pairs whose two images have two sizes."""
+    if not layout.paired or layout.a is layout.b:
+        return []
+    pairs = [(a, b) for a, b in zip(layout.a, layout.b, strict=True) if a in headers and b in headers]
+    return [(a, b) for a, b in pairs if headers[a][:2] != headers[b][:2]]
+
+
+def _have_one_shape(one: Header, other: Header) -> bool:
+    """Tell whether one image is the other at another resolution, but for a pixel."""
+    return abs(one.width * other.height - other.width * one.height) <= max(*one[:2], *other[:2])
 
 
 def crop_fault(height: int, width: int, data: ConfigDict) -> str | None:

@@ -7,35 +7,100 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.reporting import say
 
-# Up to this many files are decoded whole before training; above it only headers are read, and a damaged body stops the
-# run by name when it is met.
-DECODE_AT_MOST = 5_000
 _TAIL = 4_096  # bytes at the end of a file, which tell most images of one size apart
+_OF_SYSTEMS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")  # folders that no one made
+_OF_OTHER_IMAGES = (
+    ".arw", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".hdr", ".j2k", ".jp2", ".jxl", ".nef", ".orf", ".pbm", ".pcx",
+    ".pgm", ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".svg", ".tga",
+)  # fmt: skip
+
+
+class Listing(NamedTuple):
+    """What lies in a folder and below it.
+
+    Attributes:
+      images: files with the ending of an image, sorted; links that lead nowhere are among them.
+      others: how many other files there are, by their endings.
+      hidden: how many files have names that begin with a dot, as a Mac's ``._x.jpg``.
+    """
+
+    images: list[Path]
+    others: Counter[str]
+    hidden: int = 0
+
+    @property
+    def left_out(self) -> str:
+        """What is left out, in words; "" if there is nothing."""
+        told = [f"{count} {kind}" for kind, count in sorted(self.others.items())]
+        told += [f"{self.hidden} hidden (names that begin with a dot)"] if self.hidden else []
+        return ", ".join(told)
+
+    @property
+    def lost_images(self) -> str:
+        """What of it are images of formats that are not read, in words; "" if there is none."""
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.others.items()) if kind in _OF_OTHER_IMAGES)
+
+
+def look_below(folder: Path) -> Listing:
+    """List the files in a folder and below it. Links to folders are followed once, hidden files are left out."""
+    seen: set[str] = set()
+
+    def walk(here: Path) -> Iterator[Path]:
+        real = os.path.realpath(here)
+        if real in seen:
+            return
+        seen.add(real)
+        try:
+            with os.scandir(here) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except PermissionError as error:
+            raise InputError(f"{here} cannot be opened ({error.strerror}); allow it or move it away") from error
+        for entry in found:
+            if not entry.is_dir():
+                yield here / entry.name
+            elif not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS:
+                yield from walk(here / entry.name)
+
+    return of_files(walk(folder))
+
+
+def of_files(paths: Iterable[Path]) -> Listing:
+    """Sort files by what they are, by their names alone."""
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    hidden = 0
+    for path in paths:
+        ending = path.suffix.lower()
+        if path.name.startswith("."):
+            hidden += 1
+        elif ending in formats.EXTENSIONS:
+            images.append(path)
+        else:
+            others[ending or path.name] += 1
+    return Listing(sorted(images), others, hidden)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted by name; says how many others it leaves out.
+    """Return the image files in `folder` and below it, sorted; says how many others it leaves out.
 
     Raises:
       InputError: the folder is missing or has no image.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    entries = sorted(folder.iterdir())
-    images = [p for p in entries if p.suffix.lower() in formats.EXTENSIONS and p.is_file()]
-    others = Counter("folder" if p.is_dir() else p.suffix.lower() or p.name for p in set(entries) - set(images))
-    left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-    if not images:
-        found = f"it holds {left_out}" if left_out else "it is empty"
-        raise InputError(f"no image in {folder} ({', '.join(formats.EXTENSIONS)} are read): {found}")
-    if left_out:
-        say(f"{folder}: {len(images)} images; not images, left out: {left_out}")
-    return images
+    found = look_below(folder)
+    if not found.images:
+        holds = f"it holds {found.left_out}" if found.left_out else "it is empty"
+        raise InputError(f"no image in {folder} ({', '.join(formats.EXTENSIONS)} are read): {holds}")
+    if found.left_out:
+        say(f"{folder}: {len(found.images)} images; not images, left out: {found.left_out}")
+    return found.images
 
 
 def find_duplicates(paths: Iterable[Path]) -> list[list[Path]]:
@@ -55,7 +120,10 @@ def find_duplicates(paths: Iterable[Path]) -> list[list[Path]]:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size
+    try:
+        return path.stat().st_size
+    except OSError:  # a link that leads nowhere, which is named elsewhere
+        return -1 - hash(path) % 2**31
 
 
 def _tail(path: Path) -> bytes:

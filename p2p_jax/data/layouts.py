@@ -1,14 +1,15 @@
 """Which files of a folder are the images of A and B, and which belong together. Nothing is read but names and CSVs."""
 
-import csv
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from p2p_jax.data import archives
+from p2p_jax.data import archives, matching, pair_tables
 from p2p_jax.data.files import list_images
+from p2p_jax.data.matching import Named
 from p2p_jax.errors import InputError
 
 SOURCES = ("side_by_side", "side_by_side/AB", "side_by_side/BA", "folders", "suffixes", "csv", "photos", "unpaired")
@@ -26,6 +27,7 @@ class Layout(NamedTuple):
       halves: "AB" or "BA" if every file holds both images of a pair, in this order from left to right, and `a` and `b`
         are the same files; "" if an image is a whole file.
       lonely: files that have no partner and stand neither in `a` nor in `b`.
+      folders: where they were looked for.
     """
 
     a: Sequence[Path]
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
     paired: bool = True
     halves: str = ""
     lonely: Sequence[Path] = ()
+    folders: Sequence[Path] = ()
 
     @property
     def sides(self) -> tuple[Sequence[Path], Sequence[Path]]:
@@ -50,31 +53,74 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
     """Find the files of a split.
 
     Args:
-      data: reads ``source`` and ``dir``.
+      data: reads ``source``, ``val_fraction``, the splits, and the options of folders and suffixes.
       split: such as "train".
       lenient: list files without a partner in ``lonely`` in place of raising an error.
 
     Raises:
       InputError: there are no such folders or files, a CSV is not what it should be, or a file has no partner.
     """
+    if not (data.val_fraction and split and split in (data.train_split, data.val_split)):
+        return _find(data, split, lenient=lenient)
+    if data.val_split and has_split(data, data.val_split):
+        raise InputError(
+            f"config.data.val_fraction={data.val_fraction:g} takes images of {data.train_split} for validation, but "
+            f"{data.dir} has images of {data.val_split} as well: set config.data.val_fraction=0, or another val_split"
+        )
+    found = _find(data, data.train_split, lenient=lenient, whole_folder=True)
+    return _part(found, data, is_held_out=split == data.val_split) if data.val_split else found
+
+
+def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = False) -> Layout:
+    """Find the files of a split; with `whole_folder` the data set's folder itself is one that has no folder for it."""
     kind, root = data.source.partition("/")[0], _root(data)
+    if kind == "csv":
+        table = root if root.is_file() else root / f"{split}.csv"
+        if not table.is_file():
+            raise InputError(f"there is no file {table}{_other_splits(table.parent, '.csv')}")
+        return Layout(*pair_tables.read(table), folders=(table.parent,))
     if kind in ("folders", "unpaired", "cycle_gan"):
-        folder_a, folder_b = _two_folders(root, split)
-        a, b = list_images(folder_a), list_images(folder_b)
+        places = _two_places(data, root, split, whole_folder=whole_folder)
+        sides = [_named(place, suffix) for place, suffix in zip(places, (data.suffix_a, data.suffix_b), strict=True)]
+        folders = [folder for place in places for _, folder in place]
         if kind != "folders":
-            return Layout(a, b, paired=False)
+            a, b = ([named.path for named in side] for side in sides)
+            return Layout(a, b, paired=False, folders=folders)
         where = (
             "of the same stem in the other folder",
             ", or, if the images have no partners at all, train a CycleGAN: --config configs/horse2zebra.py "
             "--config.data.source=unpaired",
         )
-        return _match(a, b, lambda path: path.stem, where, lenient=lenient)
-    if kind == "csv":
-        return _read_csv(root / f"{split}.csv")
-    paths = list_images(_split_folder(root, split))
+        return _match(sides[0], sides[1], where, lenient=lenient)._replace(folders=folders)
+    folder = root if whole_folder and not (root / split).is_dir() else _split_folder(root, split)
     if kind == "suffixes":
-        return _by_suffix(paths, lenient=lenient)
-    return Layout(paths, paths, halves="" if kind == "photos" else "BA" if data.source.endswith("/BA") else "AB")
+        return _by_suffix(folder, data, lenient=lenient)._replace(folders=(folder,))
+    paths = list_images(folder)
+    halves = "" if kind == "photos" else "BA" if data.source.endswith("/BA") else "AB"
+    return Layout(paths, paths, halves=halves, folders=(folder,))
+
+
+def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
+    """Return the part of a layout that is for validation, or the rest: which is which, names alone decide."""
+
+    def kept(files: Sequence[Path]) -> list[int]:
+        count = max(round(len(files) * data.val_fraction), 1)
+        if count >= len(files):
+            raise InputError(
+                f"config.data.val_fraction={data.val_fraction:g} of {len(files)} images leaves none to train on"
+            )
+        order = sorted(range(len(files)), key=lambda i: hashlib.sha256(_ascii(files[i].stem)).digest())
+        held_out = set(order[:count])
+        return [i for i in range(len(files)) if (i in held_out) == is_held_out]
+
+    places = [kept(layout.a)] * 2 if layout.paired else [kept(layout.a), kept(layout.b)]
+    a, b = ([files[i] for i in chosen] for files, chosen in zip(layout.sides, places, strict=True))
+    return layout._replace(a=a, b=a if layout.a is layout.b else b)
+
+
+def _ascii(name: str) -> bytes:
+    (key,) = matching.key_of([name], "") or ("",)
+    return key.encode("utf-8", "surrogateescape")
 
 
 def has_split(data: ConfigDict, split: str) -> bool:
@@ -83,94 +129,76 @@ def has_split(data: ConfigDict, split: str) -> bool:
     Raises:
       InputError: there is no such folder.
     """
+    root = _root(data)
+    if data.dir_a:
+        return "{split}" in data.dir_a and any(_folders(root, data.dir_a, split))
     names = (split, f"{split}A", f"{split}B", f"A/{split}", f"B/{split}", f"{split}.csv")
-    return any((_root(data) / name).exists() for name in names)
+    return root.is_dir() and any((root / name).exists() for name in names)
 
 
-def _match(
-    a: Sequence[Path], b: Sequence[Path], key: Callable[[Path], str], words: tuple[str, str], *, lenient: bool
-) -> Layout:
-    """Pair the files whose keys agree."""
-    sides = []
-    for files in (a, b):
-        by_key: dict[str, Path] = {}
-        for path in files:
-            if key(path) in by_key:
-                first = by_key[key(path)]
-                raise InputError(f"{first} and {path} have the same stem; remove or rename one of them")
-            by_key[key(path)] = path
-        sides.append(by_key)
-    lonely = [sides[0].get(name) or sides[1][name] for name in sorted(sides[0].keys() ^ sides[1].keys())]
+def _match(a: Sequence[Named], b: Sequence[Named], words: tuple[str, str], *, lenient: bool) -> Layout:
+    """Pair the files that have one name."""
+    found_a, found_b, lonely = matching.pair(a, b)
     if lonely and not lenient:
         examples = ", ".join(map(str, lonely[:3])) + (" ..." if len(lonely) > 3 else "")
         raise InputError(
             f"{len(lonely)} of {len(a)} + {len(b)} images have no partner {words[0]}: {examples}; "
             f"add the missing ones or remove these{words[1]}"
         )
-    both = sorted(sides[0].keys() & sides[1].keys())
-    return Layout([sides[0][name] for name in both], [sides[1][name] for name in both], lonely=lonely)
+    return Layout(found_a, found_b, lonely=lonely)
 
 
-def _by_suffix(paths: Sequence[Path], *, lenient: bool) -> Layout:
-    """Pair ``x_A.png`` with ``x_B.png``."""
-    a, b = ([path for path in paths if path.stem.endswith(end)] for end in ("_A", "_B"))
-    others = [path for path in paths if not path.stem.endswith(("_A", "_B"))]
-    if others and not lenient:
+def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
+    """Pair ``x_A.png`` with ``x_B.png``, or with what the names end otherwise."""
+    suffixes = data.suffix_a or "_A", data.suffix_b or "_B"
+    paths = list_images(folder)
+    a, b = (list(_ending(paths, folder, suffix)) for suffix in suffixes)
+    known = {named.path for named in (*a, *b)}
+    others = [path for path in paths if path not in known]
+    if others and not lenient and not (data.suffix_a or data.suffix_b):
+        more = f" (and {len(others) - 1:,} more file{'s' * (len(others) > 2)})" if len(others) > 1 else ""
         raise InputError(
-            f"{others[0]}: the name ends in neither _A nor _B{_more(len(others) - 1, 'file')}; rename or remove it"
+            f"{others[0]}: the name ends in neither {suffixes[0]} nor {suffixes[1]}{more}; rename or remove it, or say "
+            "how names end: --config.data.suffix_a and suffix_b"
         )
-    words = "of the same name but for _A and _B", ""
-    layout = _match(a, b, lambda path: path.stem[:-2], words, lenient=lenient)
-    return layout._replace(lonely=[*layout.lonely, *others])
+    layout = _match(a, b, (f"of the same name but for {suffixes[0]} and {suffixes[1]}", ""), lenient=lenient)
+    if not layout.a and not lenient:
+        raise InputError(f"no names in {folder} end in {suffixes[0]} and in {suffixes[1]}")
+    return layout._replace(lonely=layout.lonely if data.suffix_a or data.suffix_b else [*layout.lonely, *others])
 
 
-def _read_csv(path: Path) -> Layout:
-    """Read pairs of paths, relative to the folder of the CSV, from its columns a and b."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}{_other_splits(path.parent, '.csv')}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            header = [name.strip() for name in next(rows, [])]
-            lines = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a CSV file in UTF-8 ({error})") from error
-    if missing := [name for name in ("a", "b") if name not in header]:
-        found = ", ".join(header) or "nothing"
-        raise InputError(f"{path}, line 1: there is no column {missing[0]}; it must be named there, beside {found}")
-    if not lines:
-        raise InputError(f"{path} names no pair of images below its first line")
-    sides: tuple[list[Path], list[Path]] = ([], [])
-    faults = []
-    for number, row in lines:
-        for side, name in zip(sides, ("a", "b"), strict=True):
-            cell = row[header.index(name)] if header.index(name) < len(row) else ""
-            side.append(path.parent / cell)
-            if not cell:
-                faults.append(f"line {number}: column {name} is empty; name a file or remove the line")
-            elif not side[-1].is_file():
-                faults.append(f"line {number}: there is no file {side[-1]}; correct the path or remove the line")
-    if faults:
-        raise InputError(f"{path}, {faults[0]}{_more(len(faults) - 1, 'fault')}")
-    return Layout(*sides)
+def _named(place: Sequence[tuple[tuple[str, ...], Path]], suffix: str) -> list[Named]:
+    """Return the images of folders whose names end with a suffix, each recognised by the rest."""
+    found = []
+    for matched, folder in place:
+        for path, key in _ending(list_images(folder), folder, suffix):
+            found.append(Named(path, (*matched, *key)))
+    if not found:
+        raise InputError(f"no image in {place[0][1]} has a name that ends in {suffix}")
+    return found
 
 
-def _more(count: int, noun: str) -> str:
-    return f" (and {count:,} more {noun}{'s' * (count > 1)})" if count else ""
+def _ending(paths: Sequence[Path], folder: Path, suffix: str) -> Iterator[Named]:
+    for path in paths:
+        if (key := matching.key_of(path.relative_to(folder).parts, suffix)) is not None:
+            yield Named(path, key)
 
 
 def _root(data: ConfigDict) -> Path:
     kind, _, name = data.source.partition("/")
     if kind == "pix2pix" and not data.dir:  # the user's own copy, where there is one, saves the download
         return archives.fetch(name)
+    if not data.dir and data.dir_a and data.dir_b:
+        return Path()
     if not data.dir:
         raise InputError(
             f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER, "
             "or where a run is used, with data_dir=FOLDER"
         )
-    if not Path(data.dir).is_dir():
+    root = Path(data.dir).expanduser()
+    if not root.is_dir() and not (kind == "csv" and root.is_file()):
         raise InputError(f"config.data.dir: there is no folder {data.dir}")
-    return Path(data.dir)
+    return root
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -180,17 +208,54 @@ def _split_folder(root: Path, split: str) -> Path:
     return folder
 
 
-def _two_folders(root: Path, split: str) -> tuple[Path, Path]:
+def _two_places(
+    data: ConfigDict, root: Path, split: str, *, whole_folder: bool
+) -> list[list[tuple[tuple[str, ...], Path]]]:
+    """Return for A and for B its folders, each with what stood for the stars in its pattern."""
+    if data.dir_a or data.dir_b:
+        places = []
+        for name, pattern in (("dir_a", data.dir_a), ("dir_b", data.dir_b)):
+            if not pattern:
+                raise InputError(f"config.data.{name} is missing: the folders of A and B are named together")
+            place = list(_folders(root, pattern, split))
+            if not place:
+                raise InputError(
+                    f"config.data.{name}={pattern}: there is no folder {root / pattern}".replace("{split}", split)
+                )
+            places.append(place)
+        return places
     layouts = [
         (root / split / "A", root / split / "B"),
         (root / "A" / split, root / "B" / split),
         (root / f"{split}A", root / f"{split}B"),
     ]
+    layouts += [(root / "A", root / "B")] if whole_folder else []
     for folders in layouts:
         if all(folder.is_dir() for folder in folders):
-            return folders
+            return [[((), folder)] for folder in folders]
     wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
-    raise InputError(f"{root} has no pair of folders {wanted}" + _other_splits(root))
+    raise InputError(
+        f"{root} has no pair of folders {wanted} (others are named with --config.data.dir_a and dir_b)"
+        + _other_splits(root)
+    )
+
+
+def _folders(root: Path, pattern: str, split: str) -> Iterator[tuple[tuple[str, ...], Path]]:
+    """Yield the folders that a pattern names, with the names that stand for its stars."""
+    parts = Path(pattern.replace("{split}", split)).expanduser().parts
+    if not parts:
+        parts = (".",)
+    found: list[tuple[tuple[str, ...], Path]] = [((), root)]
+    for part in parts:
+        if part == "*":
+            found = [((*names, p.name), p) for names, here in found for p in sorted(here.iterdir()) if _is_seen(p)]
+        else:
+            found = [(names, here / part) for names, here in found if (here / part).is_dir()]
+    yield from found
+
+
+def _is_seen(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _other_splits(root: Path, ending: str = "") -> str:
@@ -198,8 +263,10 @@ def _other_splits(root: Path, ending: str = "") -> str:
     entries = sorted(root.iterdir()) if root.is_dir() else []
     found = [p.name for p in entries if (p.suffix == ending if ending else p.is_dir())]
     kind = f"{ending} file" if ending else "folder"
-    mend = f"; {root} holds {', '.join(found)}" if found else f"; {root} holds no {kind}"
+    few = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
+    mend = f"; {root} holds {few}" if found else f"; {root} holds no {kind}"
     return (
-        mend + f": rename a {kind}, or name the split with --config.data.train_split or --config.data.val_split "
-        "(--config.data.val_split= trains without validation)"
+        mend + f": rename a {kind}, name the split with --config.data.train_split or --config.data.val_split "
+        "(--config.data.val_split= trains without validation), or keep a share of the images for validation with "
+        "--config.data.val_fraction=0.1"
     )

@@ -73,14 +73,23 @@ def load_sizes(side: Side, data: ConfigDict) -> np.ndarray:
         return np.tile(np.array(load_shape(data), np.int32), (len(names), 1))
 
     def size(index):
-        if layout is not None:
-            header = formats.read_header(Path(names[index]))
-            return _load_size(header.height, header.width // (2 if layout.halves else 1), data)
-        height, width = loader(side.source)(index)[0].shape[:2]
-        _check_size(side, index, height, width, data)
-        return _load_size(height, width, data)
+        if layout is None:
+            height, width = _largest(loader(side.source)(index))
+            _check_size(side, index, height, width, data)
+            return _load_size(height, width, data)
+        own_files = layout.paired and layout.a is not layout.b
+        paths = (layout.a[index], layout.b[index]) if own_files else (Path(names[index]),)
+        headers = [formats.read_header(path) for path in paths]
+        width = max(header.width for header in headers) // (2 if layout.halves else 1)
+        return _load_size(max(header.height for header in headers), width, data)
 
     return np.array(_in_threads(size, range(len(names))), np.int32)
+
+
+def _largest(images: Iterable[np.ndarray]) -> tuple[int, int]:
+    """Return the size of the larger of the images of an example, which may be of two resolutions."""
+    heights, widths = zip(*(image.shape[:2] for image in images), strict=True)
+    return max(heights), max(widths)
 
 
 def _check_size(side: Side, index: int, height: int, width: int, data: ConfigDict) -> None:
@@ -143,7 +152,7 @@ def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Call
 
     def fit(index):
         images = _raw(side, index)
-        height, width = images[0].shape[:2]
+        height, width = _largest(images)
         _check_size(side, index, height, width, data)
         size = crop if data.preprocess == "resize_and_crop" else _load_size(height, width, data)
         top, left = ((have - want) // 2 for have, want in zip(size, crop, strict=True))
@@ -168,7 +177,7 @@ def whole(side: Side, index: int, data: ConfigDict) -> list[np.ndarray]:
       For every domain [H, W, channels] float32 in [-1, 1], of the size to which training resizes.
     """
     images = _raw(side, index)
-    height, width = images[0].shape[:2]
+    height, width = _largest(images)
     _check_size(side, index, height, width, data)
     size = _load_size(height, width, data)
     resized = [resize(x, size, nearest=d.is_labels) for x, d in zip(images, side.domains, strict=True)]

@@ -21,7 +21,7 @@ from p2p_jax.config import with_facts
 from p2p_jax.config.options import crop_shape
 from p2p_jax.data import numpy_reading, opening
 from p2p_jax.data.dataset import Data
-from p2p_jax.data.stream.facts import find_facts, find_nodata
+from p2p_jax.data.stream.facts import find_all
 from p2p_jax.data.stream.sides import Side
 from p2p_jax.data.stream.sources import Source, Unpaired
 from p2p_jax.errors import InputError
@@ -75,10 +75,7 @@ def load(
     """
     _refuse(config)
     train, val = opening.open_sources(config, process_count, train, val)
-    nodata = find_nodata(train, val, config)
-    config = with_facts(config, nodata)
-    facts = find_facts(numpy_reading.make_sides(train, config, of_config(config.data)), config, numpy_reading.extremes)
-    facts = {name: nodata[name] | found for name, found in facts.items()}
+    facts = find_all(train, val, config, numpy_reading.make_sides, numpy_reading.extremes)
     config = with_facts(config, facts)
     domains = of_config(config.data)
     sides = numpy_reading.make_sides(train, config, domains)

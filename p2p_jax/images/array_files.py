@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 
 from p2p_jax.errors import InputError
+from p2p_jax.images import limits
 from p2p_jax.images.stored import Header, Stored, with_channel_axis
 
 
@@ -51,7 +52,8 @@ def _npy_head(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 def read(path: Path, file: IO[bytes]) -> Stored:
     """Read the one array of a .npy or .npz file."""
-    _, dtype = _of_array(path, file)
+    (height, width, *channels), dtype = _of_array(path, file)
+    limits.check(path, width, height, math.prod(channels) * dtype.itemsize)
     file.seek(0)
     loaded = np.load(file, allow_pickle=False)
     array = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import lab, labels, shown, unknown
+from p2p_jax.images import lab, labels, opacity, shown, unknown
 from p2p_jax.images.palettes import VOID, Palette, find_palette, nearest_labels, true_labels
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.ranges import parse_range
@@ -43,6 +43,7 @@ class Domain(NamedTuple):
       unknown: whether of some values nothing is known: NaN in raw images, which are float32 then, and in values.
       nodata: the number that stands for them besides what files say; see ``p2p_jax.images.unknown``.
       asks_files: whether what files say of unknown values counts.
+      background: the colour on which transparent parts of images lie, RGB; None: there may be none.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Domain(NamedTuple):
     unknown: bool = False
     nodata: float | None = None
     asks_files: bool = True
+    background: tuple[int, int, int] | None = None
 
     @property
     def is_labels(self) -> bool:
@@ -249,7 +251,9 @@ def of_config(data: ConfigDict) -> tuple[Domain, Domain]:
     Raises:
       InputError: an option of it is unknown or contradicts another.
     """
-    return _domain(data.input, "input"), _domain(data.output, "output")
+    background = opacity.parse(data.background, "config.data.background")
+    a, b = _domain(data.input, "input"), _domain(data.output, "output")
+    return a._replace(background=background), b._replace(background=background)
 
 
 def of_files(data: ConfigDict) -> tuple[Domain, Domain]:
@@ -260,9 +264,6 @@ def of_files(data: ConfigDict) -> tuple[Domain, Domain]:
 
 def _domain(side: ConfigDict, name: str) -> Domain:
     option = f"config.data.{name}"
-    for key, example in {"kind": "uint8", "range": "0:4095", "palette": "#ff0000,#0000ff"}.items():
-        if not isinstance(side[key], str):
-            raise InputError(f"{option}.{key} is {side[key]!r}; it must be text, such as {example!r}")
     kind, channels = side.kind, side.channels
     palette = find_palette(side.palette) if side.palette else None
     if kind not in KINDS:

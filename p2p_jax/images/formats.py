@@ -1,10 +1,10 @@
 """Image files as they are stored: of any depth and number of channels, in NumPy arrays.
 
-Unlike ``p2p_jax.images.pictures``, which gives what is to be looked at, nothing here turns images by their EXIF
-orientation, lays transparent parts on white, changes CMYK, or takes fewer bits. What is known of a format stands in one
-entry of ``FORMATS``.
+Images are turned upright by their EXIF orientation, and CMYK becomes RGB. Nothing here lays transparent parts on a
+colour, or takes fewer bits: see ``p2p_jax.images.raw``. What is known of a format stands in one entry of ``FORMATS``.
 """
 
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +14,8 @@ from typing import IO, Any, NamedTuple, TypeVar
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import array_files, pillow_files, tiff, writing
-from p2p_jax.images.stored import Header, Stored
+from p2p_jax.images import array_files, not_images, pillow_files, tiff, writing
+from p2p_jax.images.stored import Header, Stored, Tags
 
 _Result = TypeVar("_Result")
 
@@ -26,16 +26,18 @@ class Format(NamedTuple):
     Attributes:
       name: in messages.
       endings: of file names, in small letters; the last one is proposed where a file has the wrong one.
-      start: regular expression of a file's first 12 bytes.
+      start: regular expression of a file's first bytes.
       read_header: ``(path, open file) -> Header``, without decoding where that can be.
       read: ``(path, open file) -> Stored``.
-      write: ``(path, Stored)``.
-      holds: ``(dtype, channels)``: whether depth and channels are kept.
+      write: ``(path, Stored)``; of a format that is only read it is never called.
+      holds: ``(dtype, channels)``: whether depth and channels are kept when one is written.
       lossless: whether what is written is read again unchanged.
       has_palette: it holds indices of a palette.
       is_picture: programs that show pictures know it, and ``pictures`` reads and writes it through Pillow.
       save_options: what Pillow is told when it writes one.
       often_misnamed: often given the ending of another such format, which every program reads all the same.
+      end: regular expression of what stands in a file's last bytes, where they tell that it is whole.
+      is_written: files of the format are written, and not only read.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Format(NamedTuple):
     is_picture: bool = True
     save_options: dict[str, Any] = {}
     often_misnamed: bool = False
+    end: bytes = b""
+    is_written: bool = True
 
 
 def _by_pillow(name: str, endings: tuple[str, ...], start: bytes, **facts: Any) -> Format:
@@ -75,20 +79,34 @@ def _any_number(dtype: np.dtype, channels: int) -> bool:
     return dtype.kind in "fiu"
 
 
+def _nothing(dtype: np.dtype, channels: int) -> bool:
+    return False
+
+
 def _bytes_in(*counts: int) -> Callable[[np.dtype, int], bool]:
     return lambda dtype, channels: dtype == np.uint8 and channels in counts
 
 
 FORMATS = (
+    _by_pillow("AVIF", (".avif",), rb"....ftyp(avif|avis)", holds=_nothing, often_misnamed=True, is_written=False),
     _by_pillow("BMP", (".bmp",), rb"BM", holds=_bytes_in(1, 3), has_palette=True, often_misnamed=True),
     _by_pillow(
+        "HEIC",  # of phones
+        (".heif", ".heic"),
+        rb"....ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)",
+        holds=_nothing,
+        often_misnamed=True,
+        is_written=False,
+    ),
+    _by_pillow(
         "JPEG",
-        (".jpeg", ".jpg"),
+        (".jfif", ".jpe", ".jpeg", ".jpg"),
         rb"\xff\xd8\xff",
         holds=_bytes_in(1, 3),
         lossless=False,
         save_options={"quality": 95, "subsampling": 0},
         often_misnamed=True,
+        end=rb"\xff\xd9",
     ),
     _of_arrays("NumPy", ".npy", rb"\x93NUMPY", np.save),
     _of_arrays("ZIP", ".npz", rb"PK\x03\x04", np.savez_compressed),
@@ -100,14 +118,15 @@ FORMATS = (
         has_palette=True,
         save_options={"compress_level": 3},  # a third of the time of Pillow's own choice, for files a tenth larger
         often_misnamed=True,
+        end=b"IEND",
     ),
     Format(
         "TIFF",
         (".tif", ".tiff"),
         rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
-        read_header=lambda path, file: Header(*tiff.read_header(path, file)),
-        read=lambda path, file: Stored(*tiff.read(path, file)),
-        write=lambda path, stored: tiff.write(path, *stored),
+        read_header=tiff.read_header,
+        read=tiff.read,
+        write=tiff.write,
         holds=_any_number,
         has_palette=True,
     ),
@@ -118,11 +137,14 @@ FORMATS = (
         holds=_bytes_in(1, 3, 4),
         lossless=False,
         save_options={"quality": 95},
+        often_misnamed=True,
     ),
 )
+_TAIL = 64  # bytes in which the end of a file is looked for
 _BY_ENDING = {ending: known for known in FORMATS for ending in known.endings}
-_NOT_READ = {"GIF": rb"GIF8"}
 EXTENSIONS = tuple(sorted(_BY_ENDING))
+WRITTEN = tuple(ending for ending in EXTENSIONS if _BY_ENDING[ending].is_written)
+"""The endings of formats that are written too."""
 WITH_PALETTE = tuple(ending for ending in EXTENSIONS if _BY_ENDING[ending].has_palette)
 """The endings of formats that hold indices of a palette."""
 OF_PICTURES = tuple(ending for ending in EXTENSIONS if _BY_ENDING[ending].is_picture)
@@ -147,6 +169,16 @@ def read_header(path: Path) -> Header:
     return _with_file(path, lambda found: found.read_header)
 
 
+def seems_whole(path: Path) -> bool:
+    """Tell whether a file ends as its format does; False where only reading it can tell."""
+    with path.open("rb") as file:
+        found = next((known for known in FORMATS if re.match(known.start, file.read(256), re.DOTALL)), None)
+        if found is None or not found.end:
+            return True
+        file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return re.search(found.end, file.read()) is not None
+
+
 def read(path: Path) -> Stored:
     """Read an image file.
 
@@ -165,7 +197,7 @@ def write(
     pixels: np.ndarray,
     *,
     palette: np.ndarray | None = None,
-    tags: tiff.Tags = (),
+    tags: Tags = (),
     profile: bytes | None = None,
     nodata: float | None = None,
     valid: np.ndarray | None = None,
@@ -207,10 +239,10 @@ def is_lossless(ending: str) -> bool:
 
 def _check_writable(path: Path, pixels: np.ndarray, palette: np.ndarray | None) -> Format:
     ending, dtype, channels = path.suffix.lower(), pixels.dtype, pixels.shape[-1]
-    if ending not in EXTENSIONS:
-        raise InputError(f"{path} cannot be written: its ending is none of {', '.join(EXTENSIONS)}")
+    if ending not in WRITTEN:
+        raise InputError(f"{path} cannot be written: its ending is none of {', '.join(WRITTEN)}")
     if not holds(ending, dtype, channels):
-        others = [other for other in EXTENSIONS if holds(other, dtype, channels)]
+        others = [other for other in WRITTEN if holds(other, dtype, channels)]
         mend = f"choose {', '.join(others)}" if others else "no format does"
         raise InputError(f"{path} cannot be written: {ending} does not hold {channels} channels of {dtype}; {mend}")
     if palette is None:
@@ -233,22 +265,30 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
     wanted = _BY_ENDING[ending]
     try:
         with path.open("rb") as file:
-            _check_format(path, file.read(12), wanted)
+            _check_format(path, file.read(256), wanted)
             file.seek(0)
             return reader(wanted)(path, file)
     except InputError:
         raise
     except Exception as error:  # of what is damaged, the libraries raise whatever its bytes lead them to
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which is not there; replace or remove it"
+            ) from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
 
 
 def _check_format(path: Path, start: bytes, wanted: Format) -> None:
     found = next((known for known in FORMATS if re.match(known.start, start, re.DOTALL)), None)
-    other = next((name for name, first in _NOT_READ.items() if start.startswith(first)), None)
     if found is wanted or (found and found.often_misnamed and wanted.often_misnamed):
         return
-    if not found and not other:
-        raise ValueError(f"it is {'no ' + wanted.name + ' file' if start else 'empty'}")
-    mend = f"rename it to {found.endings[-1]}" if found and found.name != "ZIP" else f"convert it to {wanted.name}"
-    raise InputError(f"{path} is a {found.name if found else other} file whatever its name says; {mend}")
+    if found is None:
+        other = not_images.recognise(start)
+        raise (
+            InputError(f"{path} {other}")
+            if other
+            else ValueError(f"it is {f'no {wanted.name} file' if start else 'empty'}")
+        )
+    mend = f"rename it to {found.endings[-1]}" if found.name != "ZIP" else f"convert it to {wanted.name}"
+    raise InputError(f"{path} is a {found.name} file whatever its name says; {mend}")

@@ -9,15 +9,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, pillow_files, profiles, writing
-from p2p_jax.images.stored import with_channel_axis
+from p2p_jax.images import formats, opacity, profiles, writing
+from p2p_jax.images.stored import Stored
 
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # ITU-R 601, to four digits as TensorFlow has them
-_OPAQUE = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
-_TRANSPARENT = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 
 
 class Picture(NamedTuple):
@@ -34,48 +32,28 @@ class Picture(NamedTuple):
     shown: Mapping[str, Any] = MappingProxyType({})
 
 
-def read(path: Path, *, in_srgb: bool = True) -> Picture:
-    """Read an image file: turned upright by its EXIF orientation, in sRGB, its transparent parts laid on white.
+def read(path: Path) -> Picture:
+    """Read an image file as it is to be looked at: upright, in sRGB, its transparent parts laid on white.
 
     Args:
-      path: of the file.
-      in_srgb: whether colours of another profile become sRGB; False where they are no colours.
+      path: ends in one of ``formats.EXTENSIONS``.
 
     Raises:
       InputError: the file is damaged, no image, or has other than 8 bits per channel; names it.
     """
-    try:
-        with Image.open(path) as file:
-            pillow_files.check_single(path, file)
-            profile = profiles.foreign(file.info.get("icc_profile")) if in_srgb else None
-            shown = _shown(file)
-            image: Image.Image = ImageOps.exif_transpose(file)
-            transparent = image.mode in _TRANSPARENT or "transparency" in image.info
-            mode = _TRANSPARENT.get(image.mode) or _OPAQUE.get(image.mode)
-            if mode is None:
-                raise InputError(f"{path} has mode {image.mode}; convert it to grayscale or RGB with 8 bits")
-            image = image.convert("RGBA" if transparent and mode in ("L", "RGB") else mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as an image ({error})") from error
-    if not transparent:
-        return Picture(_in_srgb(image, profile), None, shown)
-    alpha = image.getchannel("A")
-    white = Image.new(image.mode[:-1], image.size, "white")
-    white.paste(image.convert(white.mode), mask=alpha)
-    return Picture(_in_srgb(white, profile), np.asarray(alpha), shown)
+    stored = formats.read(path)
+    if stored.pixels.dtype != np.uint8 or stored.pixels.shape[-1] > 4:
+        channels, dtype = stored.pixels.shape[-1], stored.pixels.dtype
+        raise InputError(f"{path} has {channels} channels of {dtype}; convert it to grayscale or RGB with 8 bits")
+    seen = opacity.without(stored.in_srgb(), 3, opacity.WHITE, path)
+    pixels = seen.pixels if seen.palette is None else seen.palette[seen.pixels[..., 0]]
+    return Picture(pixels, stored.opacity, shown(stored))
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None) -> np.ndarray:
-    pixels = with_channel_axis(np.asarray(image))
-    return pixels if profile is None else profiles.to_srgb(pixels, profile)
-
-
-def _shown(file: Image.Image) -> dict[str, Any]:
+def shown(stored: Stored) -> dict[str, Any]:
     """Return what of a file is kept in its translation: that it has a profile, and its dots an inch."""
-    profile = {"icc_profile": profiles.srgb()} if file.info.get("icc_profile") else {}
-    return profile | ({"dpi": file.info["dpi"]} if "dpi" in file.info else {})
+    profile = {"icc_profile": profiles.srgb()} if stored.profile else {}
+    return profile | ({"dpi": stored.dpi} if stored.dpi else {})
 
 
 def write(

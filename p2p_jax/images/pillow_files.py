@@ -5,54 +5,147 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import png, profiles
+from p2p_jax.images import limits, orientation, png, profiles
 from p2p_jax.images.stored import Header, Stored, with_channel_axis
+
+_STARTS = {b"BM": "BMP", b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
+_OPACITY = ("LA", "La", "PA", "RGBA", "RGBa")  # modes
 
 
 def read_header(path: Path, file: IO[bytes]) -> Header:
     """Read what an image file that Pillow knows says of itself."""
-    with Image.open(file) as image:
-        # PNG's own getexif decodes the image first, to look behind it.
-        exif = image.getexif() if image.format != "PNG" or png.has_exif(file) else {}
-        upright = exif.get(ExifTags.Base.Orientation, 1) <= 1
-        check_single(path, image)
+    with _opened(path, file) as image:
+        head = _head(file, image)
+        width, height = orientation.size(*image.size, head.orientation)
+        opacity, is_turned = _has_opacity(image), head.orientation > 1
+        if channels := head.deep_channels:
+            dtype = np.dtype(np.uint16)
+            return Header(width, height, channels, dtype, turned=is_turned, opacity=opacity, form="PNG")
+        mode = "P" if head.few_grays else image.mode
+        channels = 3 if mode == "CMYK" else len(image.getbands())
         profile = profiles.foreign(image.info.get("icc_profile")) is not None
-        if channels := png.deep_channels(image):
-            return Header(*image.size, channels, np.dtype(np.uint16), upright=upright)
-        mode = "P" if png.few_grays(image) else image.mode
-        return Header(*image.size, len(image.getbands()), np.dtype(np.uint8), mode == "P", mode, upright, profile)
+        return Header(
+            width,
+            height,
+            channels,
+            np.dtype(np.uint8),
+            palette=mode == "P",
+            mode=mode,
+            turned=is_turned,
+            profile=profile,
+            opacity=opacity,
+            form=_form(image),
+        )
 
 
 def read(path: Path, file: IO[bytes]) -> Stored:
-    """Read an image file that Pillow knows, and PNGs of 16 bits."""
-    with Image.open(file) as image:
-        check_single(path, image)
-        profile = image.info.get("icc_profile")
-        if channels := png.deep_channels(image):
-            file.seek(0)
-            pixels = with_channel_axis(_imagecodecs().png_decode(file.read()))
-            return Stored(np.ascontiguousarray(pixels[..., :channels]))  # it makes opacity of a transparent colour
-        if grays := png.few_grays(image):
-            ramp = np.linspace(0, 255, grays).astype(np.uint8)
-            return Stored(np.asarray(image)[..., None] // ramp[1], np.repeat(ramp[:, None], 3, axis=1))
-        image.load()
-        if image.mode == "1":
-            return Stored(np.asarray(image, np.uint8)[..., None] * np.uint8(255))
-        pixels = with_channel_axis(np.asarray(image))
-        if image.mode != "P":
-            return Stored(pixels, profile=profile)
-        palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    """Read an image file that Pillow knows, and PNGs of 16 bits.
+
+    Raises:
+      InputError: it is a moving picture, or too large.
+    """
+    with _opened(path, file) as image:
+        head = _head(file, image)
+        limits.check(path, *image.size, head.deep_channels * 2 or len(image.getbands()))
+        return _read(file, image, head).turned(head.orientation)
+
+
+def _read(file: IO[bytes], image: Image.Image, head: png.Head) -> Stored:
+    if channels := head.deep_channels:
+        file.seek(0)
+        pixels = with_channel_axis(_imagecodecs().png_decode(file.read()))
+        opacity = pixels[..., -1] if image.mode in _OPACITY or pixels.shape[-1] > channels else None
+        return Stored(np.ascontiguousarray(pixels[..., :channels]), opacity=opacity)
+    profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
+    image.load()
+    if head.few_grays:
+        ramp = np.linspace(0, 255, head.few_grays).astype(np.uint8)
+        pixels = np.asarray(image)[..., None] // ramp[1]
+        return Stored(pixels, np.repeat(ramp[:, None], 3, axis=1), opacity=_opacity(image, pixels), dpi=dpi)
+    if image.mode == "1":
+        pixels = np.asarray(image, np.uint8)[..., None]
+        return Stored(pixels * np.uint8(255), opacity=_opacity(image, pixels), dpi=dpi)
+    pixels = with_channel_axis(np.asarray(image))
+    if image.mode == "CMYK":
+        return Stored(profiles.from_cmyk(pixels, profile), profile=profile and profiles.srgb(), dpi=dpi)
+    stored = Stored(pixels, profile=profile, opacity=_opacity(image, pixels), dpi=dpi)
+    if image.mode != "P":
+        return stored
+    palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     if pixels.max() >= len(palette):
         raise ValueError(f"it has an index {pixels.max()}, but a palette of {len(palette)} colours")
-    return Stored(pixels, palette, profile=profile)
+    return stored._replace(palette=palette)
 
 
-def check_single(path: Path, image: Image.Image) -> None:
+def _opened(path: Path, file: IO[bytes]) -> Image.Image:
+    """Open an image by its first bytes, as Pillow does, but for its limit of size: ours is checked later.
+
+    Raises:
+      InputError: it is a moving picture, or needs another library.
+      ValueError: it is damaged.
+    """
+    start = file.read(12)
+    file.seek(0)
+    kind = next((kind for first, kind in _STARTS.items() if start.startswith(first)), "")
+    if start[4:8] == b"ftyp":
+        kind = _registered_heif(path, start[8:12])
+    Image.init()
+    if kind not in Image.OPEN:
+        raise ValueError("no image file that is known")
+    image = Image.OPEN[kind][0](file, path.name)
+    _check_single(path, image)
+    return image
+
+
+def _registered_heif(path: Path, brand: bytes) -> str:
+    """Return the name of what reads a file of a phone, HEIC or AVIF."""
+    if brand in (b"avif", b"avis"):
+        from PIL import features
+
+        if not features.check("avif"):
+            raise InputError(f"{path}: AVIF needs a newer Pillow: pip install -U 'pillow>=11.3'")
+        return "AVIF"
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(f"{path}: HEIC needs pillow-heif: pip install 'p2p_jax[images]'") from error
+    pillow_heif.register_heif_opener()
+    return "HEIF"
+
+
+def _form(image: Image.Image) -> str:
+    return {"MPO": "JPEG", "DIB": "BMP"}.get(image.format or "", image.format or "")
+
+
+def _head(file: IO[bytes], image: Image.Image) -> png.Head:
+    """Return what Pillow does not tell of a PNG; of other files the orientation."""
+    if image.format == "PNG":
+        return png.read_head(file)
+    return png.Head(8, -1, orientation.of_image(image))
+
+
+def _has_opacity(image: Image.Image) -> bool:
+    return image.mode in _OPACITY or "transparency" in image.info
+
+
+def _opacity(image: Image.Image, pixels: np.ndarray) -> np.ndarray | None:
+    """Return [H, W] uint8 of an image that says how opaque it is: in a channel, a palette, or by one colour."""
+    if image.mode in _OPACITY:
+        return pixels[..., -1]
+    key = image.info.get("transparency")
+    if key is None:
+        return None
+    if isinstance(key, bytes):  # of the first colours of a palette
+        return np.frombuffer(key.ljust(256, b"\xff"), np.uint8)[pixels[..., 0]]
+    return np.where((pixels == np.array(key)).all(-1), np.uint8(0), np.uint8(255))
+
+
+def _check_single(path: Path, image: Image.Image) -> None:
     """Refuse moving pictures and damaged files, of which Pillow would give a part."""
-    if image.format in ("PNG", "WEBP") and (count := getattr(image, "n_frames", 1)) > 1:
+    if image.format in ("PNG", "WEBP", "AVIF") and (count := getattr(image, "n_frames", 1)) > 1:
         raise InputError(f"{path} is a moving picture of {count} frames; save each as a file of its own")
     if image.format == "BMP" and (missing := _bytes_missing(path)) > 0:
         raise ValueError(f"{missing} bytes are missing at its end")

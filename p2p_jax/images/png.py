@@ -1,29 +1,86 @@
-"""What Pillow does not tell of a PNG, or not in time."""
+"""What a PNG file says of itself, read from its chunks: Pillow tells it in part only, or after decoding."""
 
-from typing import IO
+import re
+import zlib
+from typing import IO, NamedTuple
 
-from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
+from p2p_jax.images import orientation
 
-
-def deep_channels(image: Image.Image) -> int:
-    """Return how many channels a PNG of 16 bits has, of which Pillow gives 8 where there is colour; else 0."""
-    raw_mode = str(image.tile[0][3]) if isinstance(image, PngImageFile) else ""
-    return {"I;16B": 1, "LA;16B": 2, "RGB;16B": 3, "RGBA;16B": 4}.get(raw_mode, 0)
-
-
-def few_grays(image: Image.Image) -> int:
-    """Return how many grays a PNG of 2 or 4 bits has, whose numbers Pillow stretches to 255; else 0."""
-    raw_mode = str(image.tile[0][3]) if isinstance(image, PngImageFile) else ""
-    return {"L;2": 4, "L;4": 16}.get(raw_mode, 0)
+_MOST_TEXT = 2**20  # bytes of a text that are looked at
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_OF_16_BITS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: channels
+_GRAY = 0
 
 
-def has_exif(file: IO[bytes]) -> bool:
-    """Tell whether a PNG has an eXIf chunk or one of text, before or after the pixels, by a walk along its chunks."""
-    back, found = file.tell(), False
+class Head(NamedTuple):
+    """What the chunks of a PNG say.
+
+    Attributes:
+      depth: bits of a sample.
+      colour_type: 0 gray, 2 RGB, 3 indices of a palette, 4 gray and opacity, 6 RGB and opacity.
+      orientation: of EXIF, 1 to 8; see ``p2p_jax.images.orientation``.
+    """
+
+    depth: int
+    colour_type: int
+    orientation: int = 1
+
+    @property
+    def deep_channels(self) -> int:
+        """How many channels a PNG of 16 bits has, of which Pillow gives 8 where there is colour; else 0."""
+        return _OF_16_BITS.get(self.colour_type, 0) if self.depth == 16 else 0
+
+    @property
+    def few_grays(self) -> int:
+        """How many grays a PNG of 2 or 4 bits has, whose numbers Pillow stretches to 255; else 0."""
+        return 2**self.depth if self.colour_type == _GRAY and self.depth in (2, 4) else 0
+
+
+def read_head(file: IO[bytes]) -> Head:
+    """Walk along the chunks of a PNG; the place in the file stays what it is."""
+    back = file.tell()
     file.seek(8)
-    while not found and len(head := file.read(8)) == 8:
-        found = head[4:] in (b"eXIf", b"zTXt", b"tEXt", b"iTXt")  # ImageMagick keeps EXIF in text
-        file.seek(int.from_bytes(head[:4]) + 4, 1)
+    head, found, texts = Head(0, 0), 0, b""
+    while len(start := file.read(8)) == 8:
+        length, kind = int.from_bytes(start[:4]), start[4:]
+        end = file.tell() + length + 4
+        if kind == b"IHDR":
+            contents = file.read(10)
+            head = Head(contents[8], contents[9])
+        elif kind == b"eXIf":
+            found = orientation.of_exif(file.read(length))
+        elif kind in _TEXTS:
+            texts += _telling(kind, file.read(min(length, _MOST_TEXT)))
+        elif kind == b"IEND":
+            break
+        file.seek(end)
     file.seek(back)
-    return found
+    return head._replace(orientation=found or orientation.of_text(texts))
+
+
+def _telling(kind: bytes, contents: bytes) -> bytes:
+    """Return a text in which programs keep EXIF (ImageMagick) or XMP (Adobe), b"" of any other."""
+    keyword, _, rest = contents.partition(b"\0")
+    is_exif = re.fullmatch(rb"Raw profile type (exif|app1)", keyword, re.IGNORECASE)
+    if not is_exif and keyword != b"XML:com.adobe.xmp":
+        return b""
+    compressed = kind == b"zTXt" or (kind == b"iTXt" and rest[:1] == b"\1")
+    if kind == b"iTXt":
+        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
+    elif compressed:
+        rest = rest[1:]
+    try:
+        text = zlib.decompressobj().decompress(rest, _MOST_TEXT) if compressed else rest
+    except zlib.error:
+        return b""
+    return _from_hexadecimal(text) if is_exif else text
+
+
+def _from_hexadecimal(text: bytes) -> bytes:
+    """Return what ImageMagick writes as a name, a length and hexadecimal digits, as XMP would say it."""
+    digits = re.sub(rb"\s", b"", b"".join(text.split(b"\n")[3:]))
+    try:
+        found = orientation.of_exif(bytes.fromhex(digits.decode("ascii")))
+    except ValueError:
+        return b""
+    return b'tiff:Orientation="%d"' % found if found else b""

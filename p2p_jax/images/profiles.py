@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+_INTENT, _FLAGS = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+
 
 def foreign(profile: bytes | None) -> bytes | None:
     """Return a profile of other colours than sRGB; None if there is none, or none that can be read."""
@@ -19,9 +21,23 @@ def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     if given is None or given.profile.xcolor_space.strip() != ("GRAY" if gray else "RGB"):
         return pixels
     image = Image.fromarray(pixels[..., 0] if gray else pixels)
-    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
-    found = ImageCms.profileToProfile(image, given, _srgb(), intent, "RGB", flags=flags)
+    found = ImageCms.profileToProfile(image, given, _srgb(), _INTENT, "RGB", flags=_FLAGS)
     return np.asarray(found)[..., :1] if gray else np.asarray(found)
+
+
+def from_cmyk(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
+    """Convert [H, W, 4] uint8 of printing inks, 0 is none, to sRGB: by their profile, or as simple programs do.
+
+    Raises:
+      ValueError: they have other than 8 bits.
+    """
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"it has colours in CMYK of {8 * pixels.dtype.itemsize} bits; convert it to RGB")
+    image = Image.fromarray(pixels, "CMYK")
+    given = _open(profile) if profile else None
+    if given is None or given.profile.xcolor_space.strip() != "CMYK":
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(ImageCms.profileToProfile(image, given, _srgb(), _INTENT, "RGB", flags=_FLAGS))
 
 
 @functools.cache

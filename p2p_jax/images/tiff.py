@@ -7,19 +7,19 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import profiles
+from p2p_jax.images import limits, orientation, profiles
+from p2p_jax.images.stored import Header, Stored, Tags
 
 if TYPE_CHECKING:
     import tifffile
 
-Tags = tuple[tuple[int, int, int, Any], ...]
-"""``(code, type, count, value)`` of the tags of a TIFF that are kept."""
 _GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)  # scale, tie points, transformation, and GeoTIFF's three
 _RESOLUTION = (282, 283, 296)  # along x, along y, and its unit
 _NO_UNIT = 1
 _ORIENTATION = 274
 _REDUCED_OR_MASK = 0b101  # of the new subfile type
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE, _CMYK = 0, 1, 3, 5  # of the photometric interpretation
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5  # of the photometric interpretation
+_UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2  # what samples beyond the colours are; opacity, or no one knows
 _MASK, _IS_MASK = 4, 0b100  # as photometric interpretation, and in the new subfile type
 _COMPRESSION, _BANDS, _TILE, _DESCRIPTIONS, _NODATA = 259, 277, (322, 323), 42112, 42113
 _COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 50000: "zstd"}  # all lossless
@@ -27,8 +27,8 @@ _LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
 _PROFILE = 34675
 
 
-def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, bool, str, bool, bool, bool]:
-    """Return the fields of ``p2p_jax.images.formats.Header``.
+def read_header(path: Path, file: IO[bytes]) -> Header:
+    """Read what a TIFF says of itself.
 
     Raises:
       InputError: the file holds several images or none, or tifffile is not installed. What is damaged raises whatever
@@ -37,25 +37,32 @@ def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, np.dtype, b
     with _tifffile().TiffFile(file, name=path.name) as tif:
         series = _image(path, tif)
         page, (height, width, channels) = series.keyframe, _shape(series)
-        dtype = np.dtype(np.uint8) if series.dtype.kind == "b" else series.dtype.newbyteorder("=")
-        mode = "CMYK" if page.photometric == _CMYK and channels == 4 else ""
-        upright = page.tags.valueof(_ORIENTATION, 1) <= 1
-        is_foreign = profiles.foreign(_profile(page)) is not None
-        is_unknown = _nodata(page) is not None or _mask(tif) is not None
-        return width, height, channels, dtype, _palette(page) is not None, mode, upright, is_foreign, is_unknown
+        width, height = orientation.size(width, height, _orientation(path, page))
+        is_cmyk = page.photometric == _CMYK and channels == 4
+        return Header(
+            width,
+            height,
+            3 if is_cmyk else channels,
+            np.dtype(np.uint8) if series.dtype.kind == "b" else series.dtype.newbyteorder("="),
+            palette=_palette(page) is not None,
+            mode="CMYK" if is_cmyk else "",
+            turned=_orientation(path, page) > 1,
+            profile=profiles.foreign(_profile(page)) is not None,
+            unknown=_nodata(page) is not None or _mask(tif) is not None,
+            opacity=_has_opacity(page, channels),
+        )
 
 
-def read(
-    path: Path, file: IO[bytes]
-) -> tuple[np.ndarray, np.ndarray | None, Tags, bytes | None, float | None, np.ndarray | None]:
-    """Return the fields of ``p2p_jax.images.formats.Stored``; where 0 is white, whole numbers are turned round.
+def read(path: Path, file: IO[bytes]) -> Stored:
+    """Read the image of a TIFF; where 0 is white, whole numbers are turned round.
 
     Raises:
-      InputError: as ``read_header``.
+      InputError: as ``read_header``, or the image is too large.
     """
     with _tifffile().TiffFile(file, name=path.name) as tif:
         series = _image(path, tif)
-        axes, page = _axes(series), series.keyframe
+        axes, page, (height, width, channels) = _axes(series), series.keyframe, _shape(series)
+        limits.check(path, width, height, channels * series.dtype.itemsize)
         pixels = series.asarray(maxworkers=1).reshape([size for _, size in axes])  # in parallel are files, not strips
         pixels = pixels.transpose(sorted(range(len(axes)), key=lambda i: _place(axes[i]))).reshape(_shape(series))
         if pixels.dtype.kind == "b":
@@ -64,21 +71,52 @@ def read(
             whole = page.bitspersample in (1, 8 * pixels.dtype.itemsize)
             pixels = ~pixels if whole else pixels.dtype.type(2**page.bitspersample - 1) - pixels
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), "C", copy=False)
-        mask = _mask(tif)
+        mask, profile = _mask(tif), _profile(page)
         valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
-        return pixels, _palette(page), _kept_tags(page), _profile(page), _nodata(page), valid
+        if page.photometric == _CMYK and channels == 4:
+            pixels, profile = profiles.from_cmyk(pixels, profile), profile and profiles.srgb()
+        stored = Stored(pixels, _palette(page), _kept_tags(page), profile, _nodata(page), valid)
+        if _has_opacity(page, channels):
+            stored = _with_opacity(page, stored)
+        return stored.turned(_orientation(path, page))
 
 
-def write(
-    path: Path,
-    pixels: np.ndarray,
-    palette: np.ndarray | None,
-    tags: Tags,
-    profile: bytes | None = None,
-    nodata: float | None = None,
-    valid: np.ndarray | None = None,
-) -> None:
+def _has_opacity(page: "tifffile.TiffPage", channels: int) -> bool:
+    """Tell whether the last channel says how opaque pixels are, or may do so."""
+    colours = {_RGB: 3, _BLACK_IS_ZERO: 1, _WHITE_IS_ZERO: 1}.get(int(page.photometric))
+    extra = tuple(page.extrasamples)
+    if page.dtype is None or page.dtype.kind != "u" or channels - 1 != colours:
+        return False
+    return extra[:1] in ((_ASSOCIATED,), (_UNASSOCIATED,)) or (colours == 3 and extra[:1] in ((), (_UNSPECIFIED,)))
+
+
+def _with_opacity(page: "tifffile.TiffPage", stored: Stored) -> Stored:
+    """Say that the last channel is opacity; where the file does not explain it, only if all of it is opaque."""
+    opacity, extra = stored.pixels[..., -1], tuple(page.extrasamples)
+    if extra[:1] not in ((_ASSOCIATED,), (_UNASSOCIATED,)) and (opacity < np.iinfo(opacity.dtype).max).any():
+        return stored
+    return stored._replace(opacity=opacity, premultiplied=extra[:1] == (_ASSOCIATED,))
+
+
+def _orientation(path: Path, page: "tifffile.TiffPage") -> int:
+    """Return how the image is to be turned.
+
+    Raises:
+      InputError: it is a map as well, which programs for maps do not turn.
+    """
+    found = orientation.valid(page.tags.valueof(_ORIENTATION, 1)) or 1
+    if found > 1 and any(code in page.tags for code in _GEOREFERENCE):
+        raise InputError(
+            f"{path} has the orientation {found} and a georeference, which programs read in different ways; save it "
+            "with the orientation 1"
+        )
+    return found
+
+
+def write(path: Path, stored: Stored) -> None:
     """Write one page whose bands are the samples of a pixel, tiled and compressed as its tags say, else deflated.
+
+    Unknown values are written as a number (``nodata``), and as a mask, which is a page of its own (``valid``).
 
     Note:
       Three or four channels of uint8 or uint16 are called red, green, blue, and one more that is not explained, for
@@ -86,13 +124,9 @@ def write(
 
     Args:
       path: of the file.
-      pixels: [H, W, C] of numbers.
-      palette: [K, 3] uint8 or None.
-      tags: as ``read`` gives them.
-      profile: of its colours.
-      nodata: the number that stands for unknown values.
-      valid: [H, W] bool, written as a mask, a page of its own.
+      stored: [H, W, C] of numbers; its tags as ``read`` gives them.
     """
+    pixels, palette, tags = stored.pixels, stored.palette, stored.tags
     options: dict[str, Any] = {"photometric": "minisblack"}
     channels = pixels.shape[-1]
     if palette is not None:
@@ -112,8 +146,8 @@ def write(
     same_bands = known.get(_BANDS) == channels
     kept = [tag for tag in tags if tag[0] in _GEOREFERENCE or (tag[0] == _DESCRIPTIONS and same_bands)]
     extra = [(*tag, True) for tag in kept]
-    if nodata is not None:
-        extra.append((_NODATA, 2, 0, f"{nodata:.17g}", True))
+    if stored.nodata is not None:
+        extra.append((_NODATA, 2, 0, f"{stored.nodata:.17g}", True))
     with _tifffile().TiffWriter(path) as tif:
         tif.write(
             pixels if channels > 1 else pixels[..., 0],
@@ -123,12 +157,12 @@ def write(
             and pixels.dtype.kind in "iu"
             and pixels.dtype.itemsize < 8,  # no other has one
             metadata=None,
-            iccprofile=profile,
+            iccprofile=stored.profile,
             extratags=extra,
             **options,
         )
-        if valid is not None:
-            tif.write(valid, photometric=_MASK, subfiletype=4, compression="zlib", metadata=None)
+        if stored.valid is not None:
+            tif.write(stored.valid, photometric=_MASK, subfiletype=4, compression="zlib", metadata=None)
 
 
 def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":

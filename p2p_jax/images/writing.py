@@ -61,7 +61,7 @@ def in_one_step(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, in UTF-8; the folder is made if missing. Several processes may write the same."""
     with unfinished(path, mark=f".{os.getpid()}") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may not be text
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from p2p_jax.data.files import Listing, look_below, of_files
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.writing import check_target
@@ -53,12 +54,13 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
         is_file = target.suffix and not target.is_dir()
         jobs = [Job(path, target if is_file else target / path.name)]
     elif path.is_dir():
-        found = _outside(target, _files_below(path), path)
+        found = look_below(path)
+        found = found._replace(images=_outside(target, found.images, path))
         jobs = [Job(p, target / p.relative_to(path)) for p in _images(found, str(path))]
     elif any(c in source for c in _WILD):
         fixed = Path(*_fixed_part(path))
-        found = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
-        found = _outside(target, found, fixed)
+        found = of_files(sorted(Path(p) for p in glob.glob(source, recursive=True) if not Path(p).is_dir()))
+        found = found._replace(images=_outside(target, found.images, fixed))
         jobs = [Job(p, target / p.relative_to(fixed)) for p in _images(found, source)]
     else:
         raise InputError(f"input={source}: there is no such file or folder")
@@ -74,21 +76,13 @@ def _outside(target: Path, found: list[Path], source: Path) -> list[Path]:
     return found if made == source.resolve() else [p for p in found if not p.resolve().is_relative_to(made)]
 
 
-def _files_below(folder: Path) -> list[Path]:
-    visible = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted(p for p in visible if p.is_file())
-
-
-def _images(found: list[Path], source: str) -> list[Path]:
-    images = [p for p in found if p.suffix.lower() in formats.EXTENSIONS]
-    others = Counter(p.suffix.lower() or p.name for p in found if p.suffix.lower() not in formats.EXTENSIONS)
-    left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-    if not images:
-        holds = f": it holds {left_out}" if left_out else ""
+def _images(found: Listing, source: str) -> list[Path]:
+    if not found.images:
+        holds = f": it holds {found.left_out}" if found.left_out else ""
         raise InputError(f"input={source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
-    if left_out:
-        say(f"{source}: {len(images)} images; not images, left out: {left_out}")
-    return images
+    if found.left_out:
+        say(f"{source}: {len(found.images)} images; not images, left out: {found.left_out}")
+    return found.images
 
 
 def _fixed_part(pattern: Path) -> Iterator[str]:

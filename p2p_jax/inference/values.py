@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, lab, labels, pictures, profiles, tasks, unknown
+from p2p_jax.images import formats, lab, labels, pictures, raw, tasks, unknown
 from p2p_jax.images.domains import Domain, of_config
+from p2p_jax.images.opacity import WHITE
 from p2p_jax.images.palettes import VOID
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
@@ -113,13 +114,13 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
       InputError: it cannot be read or is no image of the domain; names it.
     """
     stored_as = task.photographs if task else domain
-    raw, alpha, tags, shown = _read_raw(path, stored_as)
-    wanted = sides(raw.shape[:2], size)
-    is_moved = bool(tags) and wanted != raw.shape[:2]
-    raw = resize(raw, wanted, nearest=stored_as.is_labels)
+    image, alpha, tags, shown = _read_raw(path, stored_as)
+    wanted = sides(image.shape[:2], size)
+    is_moved = bool(tags) and wanted != image.shape[:2]
+    image = resize(image, wanted, nearest=stored_as.is_labels)
     if alpha is not None:
         alpha = resize(alpha[..., None], wanted)[..., 0]
-    values = task.values(raw, domain) if task else domain.values(raw)
+    values = task.values(image, domain) if task else domain.values(image)
     bad = np.isinf(values) if domain.unknown else ~np.isfinite(values)
     if values.dtype.kind == "f" and bad.any():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
@@ -141,47 +142,14 @@ def is_picture(domain: Domain) -> bool:
 
 def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...], Mapping[str, Any]]:
     """Return a raw image, its opacity, its tags, and how it is shown."""
-    if is_picture(domain) and not domain.unknown and path.suffix.lower() in formats.OF_PICTURES:
-        if (dtype := _stored_dtype(path)) != np.uint8:
-            raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
-        picture, tags = _read_picture(path, in_srgb=domain.is_photograph)
-        return with_channels(picture.pixels, domain.raw_channels), picture.alpha, tags, picture.shown
-    header = formats.read_header(path)
-    if not header.upright:
-        raise InputError(f"{path} has an EXIF orientation, which is not applied; save it already rotated")
-    if header.mode == "CMYK":
-        raise InputError(f"{path} has 4 channels (mode CMYK); convert it to grayscale or RGB with 8 bits")
     stored = formats.read(path)
-    if fault := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
-        raise InputError(f"{path} {fault}")
-    if domain.unknown and stored.palette is None:
-        marked = unknown.marked(stored, domain.nodata)
-        stored = marked if np.isnan(marked.pixels).any() else stored
-    return domain.raw(stored.pixels, stored.palette), None, stored.tags, {}
-
-
-def _stored_dtype(path: Path) -> np.dtype:
-    """Return the depth of a picture, of which Pillow would silently keep 8 bits; its faults are found by reading it."""
-    try:
-        return formats.read_header(path).dtype
-    except InputError:
-        return np.dtype(np.uint8)
-
-
-def _read_picture(path: Path, *, in_srgb: bool) -> tuple[pictures.Picture, tuple[Any, ...]]:
-    """Return a picture as ``pictures.read`` does, and the tags of a TIFF where they can be had."""
-    tags: tuple[Any, ...] = ()
-    if path.suffix.lower() in _TIFF:
-        try:
-            header, stored = formats.read_header(path), formats.read(path)
-        except InputError:  # no tifffile here, or several pages, of which a picture is the first
-            return pictures.read(path, in_srgb=in_srgb), tags
-        if header.upright:  # else where it lies on the earth would have to be turned too
-            tags = stored.tags
-            if stored.pixels.dtype == np.uint8 and stored.pixels.shape[-1] in (1, 3) and stored.palette is None:
-                shown = {"icc_profile": profiles.srgb()} if stored.profile else {}
-                return pictures.Picture((stored.in_srgb() if in_srgb else stored).pixels, None, shown), tags
-    return pictures.read(path, in_srgb=in_srgb), tags
+    seen = raw.prepared(stored, domain._replace(unknown=False, background=domain.background or WHITE), path)
+    if domain.unknown and seen.palette is None:
+        marked = unknown.marked(seen, domain.nodata)
+        seen = marked if np.isnan(marked.pixels).any() else seen
+    has_opacity = is_picture(domain) and stored.opacity is not None and stored.opacity.dtype == np.uint8
+    shown = pictures.shown(stored) if domain.is_photograph else {}
+    return domain.raw(seen.pixels, seen.palette), stored.opacity if has_opacity else None, stored.tags, shown
 
 
 def _file_palette(domain: Domain) -> np.ndarray:

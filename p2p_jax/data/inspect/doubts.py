@@ -9,12 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
-from p2p_jax.data.inspect.samples import evenly
 from p2p_jax.data.layouts import Layout
+from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 
 _READ, _HEADERS = 24, 200  # files of a split that are looked at
+_PIXELS = 60_000_000  # of these, together, at most
 _NEAR = 4  # columns on either side of the middle, with which it is compared
 _TEXTURE = (0.008, 0.2)  # of an image's range: fewer between neighbours are flat and more are noise, and tell nothing
 _ALIKE = 0.5  # correlation of the two middle columns of a single image
@@ -63,6 +64,23 @@ def compare(found: Mapping[str, Layout], data: ConfigDict) -> Iterator[str]:
                     yield f"{whose} {split} are {b}{told}, those of {data.train_split} {a}{told}"
 
 
+def describe_unlike(pairs: Sequence[tuple[Path, Path]], headers: Mapping[Path, formats.Header]) -> Iterator[str]:
+    """Say how many pairs have images of two sizes, as rasters of two resolutions have."""
+    if pairs:
+        sizes = " and ".join(_shape(headers[path]) for path in pairs[0])
+        yield (
+            f"the images of {len(pairs):,} pair{'s' * (len(pairs) > 1)} have two sizes, such as {pairs[0][0]} "
+            f"({sizes}): they are brought to one"
+        )
+
+
+def few_of(layout: Layout, at_most: int, pixels: int) -> int:
+    """Return how many examples of a layout to read, so that they have so many pixels at most; 3 at least."""
+    headers = _headers([*layout.a[:2], *layout.b[:2]])
+    largest = max((header.width * header.height for header in headers), default=1)
+    return max(min(at_most, pixels // largest), 3)
+
+
 def describe_validation(layout: Layout, data: ConfigDict) -> str | None:
     """Say which share of the pixels validation looks at, where it is less than half: one crop of each image."""
     if data.preprocess not in ("crop", "scale_width_and_crop"):
@@ -105,19 +123,25 @@ def _most_common_aspect(paths: Sequence[Path]) -> float | None:
 
 
 def _headers(paths: Sequence[Path]) -> list[formats.Header]:
+    return list(read_headers(evenly(paths, _HEADERS)).values())
+
+
+def read_headers(paths: Sequence[Path]) -> dict[Path, formats.Header]:
+    """Read the headers of files; one that cannot be read is left out, and named elsewhere."""
+
     def read(path: Path) -> formats.Header | None:
         try:
             return formats.read_header(path)
-        except InputError:  # it is named elsewhere
+        except InputError:
             return None
 
     with ThreadPoolExecutor() as pool:
-        return [header for header in pool.map(read, evenly(paths, _HEADERS)) if header]
+        return {path: header for path, header in zip(paths, pool.map(read, paths), strict=True) if header}
 
 
 def _seamless(paths: Sequence[Path]) -> str | None:
     """Return that the left halves go on in the right ones, if they do so in nearly all files that tell it."""
-    chosen = evenly(paths, _READ)
+    chosen = evenly(paths, few_of(Layout(paths, paths), _READ, _PIXELS))
     with ThreadPoolExecutor() as pool:
         steps = [step for step in pool.map(_step_across, chosen) if step is not None]
     seamless = sum(_SEAMLESS[0] <= step <= _SEAMLESS[1] for step in steps)

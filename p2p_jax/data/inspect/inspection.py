@@ -3,26 +3,36 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ml_collections import ConfigDict
 
 from p2p_jax.data import checks, files, layouts
-from p2p_jax.data.inspect import doubts, measures, samples
+from p2p_jax.data.inspect import copies, doubts, measures, proposals, samples
 from p2p_jax.data.inspect.measures import StoredAs
 from p2p_jax.data.inspect.samples import Example, Seen
 from p2p_jax.data.inspect.suggestions import suggest
 from p2p_jax.data.layouts import Layout
+from p2p_jax.data.spread import evenly
 from p2p_jax.data.stream.sources import Unpaired, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain, of_files
 from p2p_jax.images.formats import Header
 
 _QUICK = 24  # examples that training looks at
+_QUICK_PIXELS = 60_000_000  # of these, together, at most
+_PIXELS = 2_000_000_000  # of the examples of a split that are measured: a minute or less
 _DRAWN = 200  # examples of a source that draws its images, or that is somebody's own
+_PAIRS = 200  # whose sizes training compares
 _MUCH = 0.005  # share of values beyond the range that is worth a word
+
+
+class Progress(Protocol):
+    """Shows how far something is, while it passes on what is worked at."""
+
+    def __call__(self, items: list[Example], what: str, /) -> Iterable[Example]:
+        """Pass items on."""
 
 
 class Inspection(NamedTuple):
@@ -42,13 +52,16 @@ class Inspection(NamedTuple):
     facts: dict[str, Any]
 
 
-def inspect(config: ConfigDict) -> Inspection:
+def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lambda items, what: items) -> Inspection:
     """Look for everything that training would refuse in a data set, and for what people regret later.
 
-    Up to ``files.DECODE_AT_MOST`` examples of a split are measured, evenly over all of them.
+    The headers of all files are read, and so many examples of a split are measured, evenly over all of them, as some
+    two billion pixels hold.
 
     Args:
       config: complete; reads ``data`` and ``generator``.
+      every: measure every example.
+      progress: ``(examples, what they are) -> examples``, which may show how far it is.
     """
     data, domains = config.data, of_files(config.data)
     report = Inspection([], [], [], {key: data[key] for key in ("source", "dir", "direction")} | {"splits": {}})
@@ -59,11 +72,12 @@ def inspect(config: ConfigDict) -> Inspection:
         try:
             if from_files:
                 found[split] = layouts.find(data, split, lenient=True)
-                facts, to_see = _of_files(found[split], domains, data, report)
+                facts, to_see = _of_files(found[split], domains, data, report, every=every)
             else:
                 facts, to_see = _of_source(data, split)
-            seen = samples.look_at(to_see, domains)
+            seen = samples.look_at(progress(to_see, split), domains)
             report.errors.extend(seen.faults)
+            facts["faulty"] += len(seen.faults)
             _doubt(split, seen, domains, report, paired=facts["paired"])
             in_words = [{str(form): count for form, count in counts.items()} for counts in facts["stored"]]
             report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
@@ -71,12 +85,16 @@ def inspect(config: ConfigDict) -> Inspection:
                 report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
         except InputError as error:
             report.errors.append(str(error))
+            if split == data.train_split:
+                report.suggestions.extend(proposals.propose(data))
         if split not in (data.train_split, data.val_split):  # training does without it
             report.warnings.extend(report.errors[before:])
             del report.errors[before:]
     report.errors.extend(doubts.doubt_halves(found, data))
     report.warnings.extend(doubts.compare(found, data))
-    _compare_splits(found, report)
+    errors, warnings = copies.across_splits(found, data)
+    report.errors.extend(errors)
+    report.warnings.extend(warnings)
     for sentences in report[:3]:
         sentences[:] = dict.fromkeys(sentences)
     return report
@@ -94,33 +112,42 @@ def _splits(data: ConfigDict, from_files: bool) -> list[str]:
 
 
 def _of_files(
-    layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, report: Inspection
+    layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, report: Inspection, *, every: bool
 ) -> tuple[dict[str, Any], list[Example]]:
-    """Return facts on the files of a split, and the examples in which there is no fault."""
+    """Return facts on the files of a split, and examples in whose headers there is no fault."""
     report.errors.extend(f"{path} has no partner; add the missing image or remove this one" for path in layout.lonely)
-    headers, faults = checks.examine(layout, domains, data)
+    for folder in dict.fromkeys(layout.folders):
+        if lost := files.look_below(folder).lost_images:
+            report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
+    headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
     report.errors.extend(f"{path} {fault}" for path, fault in faults)
-    whole = samples.of_layout(layout, headers.keys() - {path for path, _ in faults})
+    report.warnings.extend(doubts.describe_unlike(checks.unlike_pairs(layout, headers), headers))
+    faulty = {path for path, _ in faults}
+    whole = samples.of_layout(layout, headers.keys() - faulty)
+    pixels = sum(header.width * header.height for header in headers.values())
     facts = {
         "paired": layout.paired,
         "count": [len(layout.a)] if layout.paired else [len(layout.a), len(layout.b)],
+        "faulty": len(faulty),
+        "lonely": len(layout.lonely),
         "stored": [_count_headers(headers, paths) for paths in (() if data.source == "photos" else layout.a, layout.b)],
         "sizes": _describe_sizes((x.width // (2 if layout.halves else 1), x.height) for x in headers.values()),
     }
-    return facts, samples.evenly(whole, files.DECODE_AT_MOST)
+    return facts, whole if every else evenly(whole, max(len(whole) * _PIXELS // max(pixels, 1), _QUICK))
 
 
 def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[StoredAs, int]:
     here = [headers[path] for path in paths if path in headers]
-    return dict(Counter(StoredAs(x.dtype, x.channels, x.palette) for x in here).most_common())
+    return dict(Counter(StoredAs(x.dtype, x.channels, x.palette, x.opacity) for x in here).most_common())
 
 
 def _of_source(data: ConfigDict, split: str) -> tuple[dict[str, Any], list[Example]]:
     """Return the same of a source that has no files."""
     source = make_source(data, split)
     parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
-    facts = {"paired": len(parts) == 1, "count": [len(part.names) for part in parts], "stored": [{}, {}]}
-    return facts, samples.evenly(samples.of_source(source), _DRAWN)
+    facts: dict[str, Any] = {"paired": len(parts) == 1, "count": [len(part.names) for part in parts]}
+    facts |= {"faulty": 0, "lonely": 0, "stored": [{}, {}]}
+    return facts, evenly(samples.of_source(source), _DRAWN)
 
 
 def _numbers(seen: Seen, domains: tuple[Domain, Domain]) -> dict[str, Any]:
@@ -154,11 +181,17 @@ def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspe
             "nothing to learn"
         )
     else:
-        report.warnings.extend(f"{name}: A and B are the same image" for name in seen.identical)
-    for i in measures.find_swapped(*seen.sides) if paired else ():
-        names = [side[i].name for side in seen.sides]
+        report.warnings.extend(_of_many(seen.identical, "A and B are the same image", f"pairs of {split}"))
+    swapped = measures.find_swapped(*seen.sides) if paired else []
+    if len(swapped) == 1:
+        names = [side[swapped[0]].name for side in seen.sides]
         report.warnings.append(
             f"{names[0]} looks like the B of the other pairs, and {names[1]} like their A: are they swapped?"
+        )
+    else:
+        names = [seen.sides[0][i].name for i in swapped]
+        report.warnings.extend(
+            _of_many(names, "A looks like the B of the others: are they swapped?", f"pairs of {split}")
         )
     for name, side, domain in zip("AB", seen.sides, domains, strict=True):
         beyond = sum(one.beyond for one in side) / max(len(side), 1)
@@ -173,53 +206,24 @@ def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspe
             )
 
 
+def _of_many(names: Sequence[str], what: str, whose: str) -> Iterator[str]:
+    """Say the same of one image or of many, in one sentence with some of the names."""
+    if len(names) == 1:
+        yield f"{names[0]}: {what}"
+    elif names:
+        yield f"{len(names):,} {whose}: {what} ({copies.some(names)})"
+
+
 def _constant(seen: Seen) -> Iterator[str]:
-    for side in seen.sides:
-        for one in side:
-            if one.is_constant:
-                yield f"{one.name}: all pixels have the value {', '.join(f'{x:g}' for x in one.low.tolist())}"
-
-
-def _compare_splits(found: Mapping[str, Layout], report: Inspection) -> None:
-    """Look for examples of the same bytes, within a split and across."""
-    paths = dict.fromkeys(path for layout in found.values() for path in (*layout.a, *layout.b))
-    first = {path: group[0] for group in files.find_duplicates(paths) for path in group}
-    places: dict[tuple[Path, ...], list[tuple[str, Path]]] = defaultdict(list)
-    for split, layout in found.items():
-        pairs = list(zip(layout.a, layout.b, strict=True)) if layout.paired else [(x,) for x in (*layout.a, *layout.b)]
-        for pair in pairs:
-            places[tuple(first.get(path, path) for path in pair)].append((split, pair[0]))
-    for (split, path), *others in places.values():
-        for other_split, other in others:
-            if other_split == split:
-                report.warnings.append(f"{other} is the same as {path}")
-            else:
-                report.errors.append(
-                    f"{other} is the same as {path}: {other_split} and {split} must have nothing in common, or scores "
-                    "flatter; remove one of them"
-                )
-    report.warnings.extend(_shared_images(found, first, places))
-
-
-def _shared_images(
-    found: Mapping[str, Layout], first: Mapping[Path, Path], places: Mapping[tuple[Path, ...], Sequence]
-) -> Iterator[str]:
-    """Say which images of pairs stand in two splits with different partners."""
-    whole = {path for key, members in places.items() if len(members) > 1 for path in key}
-    for (split, one), (other_split, other) in combinations(found.items(), 2):
-        for side in (0, 1) if one.paired and one.a is not one.b else ():
-            known = {first.get(path, path) for path in one.sides[side]} - whole
-            shared = [path for path in other.sides[side] if first.get(path, path) in known]
-            if shared:
-                few = ", ".join(map(str, shared[:3])) + (", ..." if len(shared) > 3 else "")
-                one_or_more = "image", "stands", "another partner"
-                noun, verb, partner = one_or_more if len(shared) == 1 else ("images", "stand", "other partners")
-                name = "AB"[side]
-                yield f"{len(shared)} {noun} of {name} in {other_split} also {verb} in {split}, with {partner} ({few})"
+    alike: dict[str, list[str]] = defaultdict(list)
+    for one in (one for side in seen.sides for one in side if one.is_constant):
+        alike[", ".join(f"{x:g}" for x in one.low.tolist())].append(one.name)
+    for value, names in alike.items():
+        yield from _of_many(names, f"all pixels have the value {value}", "images")
 
 
 def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: ConfigDict) -> list[str]:
-    """Return sentences on what is odd in a data set, in well under a second: what training tells at its start.
+    """Return sentences on what is odd in a data set, in a second or two: what training tells at its start.
 
     Files that stand more than once are found by their bytes; a few pairs of the training split are read.
 
@@ -237,9 +241,14 @@ def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: Con
     notes = [*files.describe_duplicates(folders, held_out), *doubts.compare(found, data)]
     if data.train_split in found:
         layout = found[data.train_split]
-        to_see = samples.evenly(samples.of_layout(layout, {*layout.a, *layout.b}), _QUICK)
+        to_see = evenly(samples.of_layout(layout, {*layout.a, *layout.b}), doubts.few_of(layout, _QUICK, _QUICK_PIXELS))
         seen = samples.look_at(to_see, domains)  # its faults are named when they are met
         constant = [one.name for side in seen.sides for one in side if one.is_constant]
+        if not layout.halves and layout.paired:
+            pairs = evenly(list(zip(layout.a, layout.b, strict=True)), _PAIRS)
+            headers = doubts.read_headers([path for pair in pairs for path in pair])
+            looked_at = layout._replace(a=[a for a, _ in pairs], b=[b for _, b in pairs])
+            notes.extend(doubts.describe_unlike(checks.unlike_pairs(looked_at, headers), headers))
         for what, names in (("of one value all over", constant), ("the same image as A and as B", seen.identical)):
             if names:
                 few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from p2p_jax.images import unknown
+from p2p_jax.images import raw, unknown
 from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.images.formats import Stored
 from p2p_jax.images.palettes import VOID
 
 BINS = 24
 _SAMPLE = 256  # pixels of an image that stand for all of them in histograms
+_PIXELS = 500_000  # about so many of an image, in whole rows, stand for all of them in means and features
+_NUMBERS = 64  # that an image of labels has at most
 
 
 class Look(NamedTuple):
@@ -26,6 +28,8 @@ class Look(NamedTuple):
       beyond: share of the values that lie outside the declared range, or are no class.
       sample: [N, C] float32, pixels drawn at random.
       features: [F], simple properties of what is stored by which two kinds of images are told apart.
+      numbers: of an image of one channel of 8 bits, or of indices of a palette, the different numbers; none if they are
+        more than labels have.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Look(NamedTuple):
     beyond: float
     sample: np.ndarray
     features: np.ndarray
+    numbers: tuple[int, ...] = ()
 
     @property
     def is_constant(self) -> bool:
@@ -44,21 +49,41 @@ class Look(NamedTuple):
 
 
 def look(stored: Stored, domain: Domain, name: str) -> Look:
-    """Measure an image in which ``domain.fault`` finds nothing."""
+    """Measure an image of a domain, of which a file holds `stored`.
+
+    Raises:
+      InputError: it is no image of the domain.
+    """
+    stored = raw.prepared(stored, domain._replace(unknown=False), name)
     stored, known = _without_unknown(stored, domain)
-    raw = domain.raw(stored.pixels, stored.palette)
-    pixels = raw[known]
+    ends = _rows(domain.raw(stored.pixels, stored.palette), known)
+    step = max(stored.pixels.shape[0] * stored.pixels.shape[1] // _PIXELS, 1)
+    few, known = stored._replace(pixels=stored.pixels[::step]), known[::step]
+    pixels = _rows(domain.raw(few.pixels, few.palette), known)
     chosen = np.random.default_rng(0).integers(len(pixels), size=min(_SAMPLE, len(pixels)))
     return Look(
         name=name,
-        size=(raw.shape[1], raw.shape[0]),
-        low=pixels.min(0),
-        high=pixels.max(0),
+        size=(stored.pixels.shape[1], stored.pixels.shape[0]),
+        low=ends.min(0),
+        high=ends.max(0),
         mean=pixels.mean(0, dtype=np.float64),
-        beyond=_share_beyond(pixels, stored.pixels[known], domain),
+        beyond=_share_beyond(pixels, _rows(few.pixels, known), domain),
         sample=pixels[chosen].astype(np.float32),
-        features=_features(stored),
+        features=_features(few),
+        numbers=_numbers(stored),
     )
+
+
+def _rows(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the known pixels of an image, [N, C]."""
+    return image.reshape(-1, image.shape[-1]) if known.all() else image[known]
+
+
+def _numbers(stored: Stored) -> tuple[int, ...]:
+    if stored.pixels.dtype != np.uint8 or stored.pixels.shape[-1] != 1:
+        return ()
+    found = np.flatnonzero(np.bincount(stored.pixels.ravel(), minlength=256))
+    return tuple(found.tolist()) if len(found) <= _NUMBERS else ()
 
 
 def _without_unknown(stored: Stored, domain: Domain) -> tuple[Stored, np.ndarray]:
@@ -82,10 +107,12 @@ class StoredAs(NamedTuple):
     dtype: np.dtype
     channels: int
     palette: bool
+    opacity: bool = False
 
     def __str__(self) -> str:
         plural = "s" * (self.channels > 1)
-        return f"{self.channels} channel{plural} of {self.dtype}{', indices of a palette' if self.palette else ''}"
+        more = ", indices of a palette" if self.palette else ", one of opacity" if self.opacity else ""
+        return f"{self.channels} channel{plural} of {self.dtype}{more}"
 
 
 def _share_beyond(pixels: np.ndarray, stored: np.ndarray, domain: Domain) -> float:
@@ -151,6 +178,15 @@ def summarise(looks: Sequence[Look], domain: Domain) -> dict[str, Any]:
 def flatness(looks: Sequence[Look]) -> float:
     """Return the share of pixels like their right neighbour in the typical image."""
     return float(np.median([one.features[0] for one in looks]))
+
+
+def has_many_grays(looks: Sequence[Look]) -> bool:
+    """Tell whether images are gray and of many shades, as depths are; drawings are of a few, label maps of colours."""
+    sample = np.concatenate([one.sample for one in looks])
+    if np.median(sample.max(-1) - sample.min(-1)) > 3:
+        return False
+    counts = np.histogram(sample[:, 0], 16, (0, 256))[0]
+    return int((counts > 0.01 * counts.sum()).sum()) >= 8
 
 
 def find_swapped(a: Sequence[Look], b: Sequence[Look]) -> list[int]:

@@ -1,7 +1,8 @@
 """The images of a data set one by one as they are stored, to be looked at rather than trained on."""
 
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +16,8 @@ from p2p_jax.images import formats
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.formats import Stored
 
-_T = TypeVar("_T")
+_Found = TypeVar("_Found")
+_AHEAD = 16  # examples that are read before they are asked for
 
 
 class Example(NamedTuple):
@@ -67,9 +69,13 @@ def _whole(paths: tuple[Path, ...], sides: tuple[int, ...]) -> Example:
 def _halved(path: Path, order: str) -> Example:
     def read() -> list[Stored]:
         stored = formats.read(path)
+        opacity = stored.opacity
         middle = stored.pixels.shape[1] // 2
-        parts = stored.pixels[:, :middle], stored.pixels[:, middle:]
-        return [Stored(part, stored.palette) for part in (parts if order == "AB" else parts[::-1])]
+        parts = [
+            stored._replace(pixels=stored.pixels[:, half], opacity=None if opacity is None else opacity[:, half])
+            for half in (slice(0, middle), slice(middle, None))
+        ]
+        return parts if order == "AB" else parts[::-1]
 
     return Example(str(path), (f"{path}, A", f"{path}, B"), (0, 1), read)
 
@@ -94,12 +100,7 @@ def _drawn(source: Source, index: int, side: int | None = None, number: int = 1)
     return Example(name, (name,), (1 if side is None else side,), read)  # of photographs there is B alone
 
 
-def evenly(items: Sequence[_T], at_most: int) -> list[_T]:
-    """Return so many items, evenly over all of them."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), at_most)).astype(int))]
-
-
-def look_at(examples: Sequence[Example], domains: tuple[Domain, Domain]) -> Seen:
+def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen:
     """Read examples and measure them; one that cannot be used is left out and named.
 
     Args:
@@ -115,16 +116,17 @@ def look_at(examples: Sequence[Example], domains: tuple[Domain, Domain]) -> Seen
             return str(error)
         named = list(zip(example.names, example.sides, images, strict=True))
         for name, side, image in named:
-            if fault := domains[side].fault(image.pixels.dtype, image.pixels.shape[-1], image.palette is not None):
-                return f"{name} {fault}"
             bad = np.isinf(image.pixels) if domains[side].asks_files else ~np.isfinite(image.pixels)
             if image.pixels.dtype.kind == "f" and bad.any():
                 return f"{name} holds numbers that are not finite (NaN or infinite)"
-        looks = [look(image, domains[side], name) for name, side, image in named]
+        try:
+            looks = [look(image, domains[side], name) for name, side, image in named]
+        except InputError as error:
+            return str(error)
         return looks, len(images) == 2 and np.array_equal(images[0].pixels, images[1].pixels)
 
     with ThreadPoolExecutor() as pool:
-        for example, found in zip(examples, pool.map(see, examples), strict=True):
+        for example, found in _in_order(pool, see, examples):
             if isinstance(found, str):
                 seen.faults.append(found)
                 continue
@@ -134,3 +136,17 @@ def look_at(examples: Sequence[Example], domains: tuple[Domain, Domain]) -> Seen
             if same:
                 seen.identical.append(example.name)
     return seen
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Example], _Found], examples: Iterable[Example]
+) -> Iterator[tuple[Example, _Found]]:
+    """Run a function over examples in a pool, a few ahead of what is taken."""
+    running: deque[tuple[Example, Future[_Found]]] = deque()
+    for example in examples:
+        running.append((example, pool.submit(function, example)))
+        if len(running) > _AHEAD:
+            first, result = running.popleft()
+            yield first, result.result()
+    for first, result in running:
+        yield first, result.result()

@@ -6,10 +6,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
-from p2p_jax.data.inspect.measures import Look, StoredAs, flatness
+from p2p_jax.data.inspect.measures import Look, StoredAs, flatness, has_many_grays
 from p2p_jax.data.inspect.samples import Seen
 from p2p_jax.images.domains import NUMBERS, Domain, of_files
+from p2p_jax.images.palettes import VOID
 
+_MOST_CLASSES = 64
 _FULL = (255, 1023, 4095, 16383, 65535)  # the largest numbers of 8, 10, 12, 14 and 16 bits
 
 
@@ -29,7 +31,7 @@ def suggest(config: ConfigDict, stored: Sequence[Mapping[StoredAs, int]], seen: 
         found.extend(_kind(name, section, counts, domain))
         if side:
             found.extend(_range(name, section, side, domain))
-            found.extend(_classes(name, section, side, domain))
+            found.extend(_classes(name, section, side, counts, domain))
     found.extend(_size(config, seen))
     if paired and all(seen.sides):
         found.extend(_direction(data, seen))
@@ -41,7 +43,7 @@ def _kind(name: str, section: str, counts: Mapping[StoredAs, int], domain: Domai
     if not counts:
         return
     most = max(counts, key=lambda form: counts[form])
-    if most.palette or domain.fault(most.dtype, most.channels, has_palette=False) is None:
+    if most.palette or domain.fault(most.dtype, most.channels - most.opacity, has_palette=False) is None:
         return
     kind = str(most.dtype) if str(most.dtype) in NUMBERS else "float"
     option = f"--config.data.{section}.kind={kind} --config.data.{section}.channels={most.channels}"
@@ -71,12 +73,20 @@ def _range(name: str, section: str, side: Sequence[Look], domain: Domain) -> Ite
     )
 
 
-def _classes(name: str, section: str, side: Sequence[Look], domain: Domain) -> Iterator[str]:
+def _classes(
+    name: str, section: str, side: Sequence[Look], counts: Mapping[StoredAs, int], domain: Domain
+) -> Iterator[str]:
     """Recognise numbers of classes that are taken for shades."""
-    highest = max(int(one.high.max()) for one in side)
-    if domain.kind == "uint8" and 0 < highest < 40 and len(np.unique(np.concatenate([one.sample for one in side]))) > 1:
-        option = f"--config.data.{section}.kind=labels --config.data.{section}.channels={max(highest + 1, 2)}"
-        yield f"the values of {name} are 0 to {highest}, as if they were numbers of classes: {option}"
+    if domain.kind != "uint8" or not all(one.numbers for one in side):
+        return
+    found = sorted({number for one in side for number in one.numbers} - {VOID})
+    has_palette = max(counts, key=lambda form: counts[form]).palette if counts else False
+    is_mask = {number for one in side for number in one.numbers} == {0, VOID}
+    if is_mask or (len(found) >= 2 and found[-1] < _MOST_CLASSES) or (has_palette and 2 <= len(found) <= _MOST_CLASSES):
+        channels = 2 if is_mask else found[-1] + (found[0] == 0) if found[-1] < _MOST_CLASSES else len(found)
+        few = "0 and 255, as of a mask" if is_mask else f"{found[0]} to {found[-1]}, as if they were numbers of classes"
+        option = f"--config.data.{section}.kind=labels --config.data.{section}.channels={channels}"
+        yield f"the {'indices' if has_palette else 'values'} of {name} are {few}: {option}"
 
 
 def _size(config: ConfigDict, seen: Seen) -> Iterator[str]:
@@ -109,8 +119,9 @@ def _direction(data: ConfigDict, seen: Seen) -> Iterator[str]:
     """Say if the output looks like what is usually the input."""
     given, made = ("A", "B") if data.direction == "AtoB" else ("B", "A")
     flat = dict(zip("AB", map(flatness, seen.sides), strict=True))
-    meant = data.output.kind in ("labels", "label_colors")
-    if not meant and flat[made] > 0.6 and flat[made] - flat[given] > 0.15:
+    looks = dict(zip("AB", seen.sides, strict=True))
+    is_picture = data.output.kind == "uint8" and data.output.channels == 3
+    if is_picture and flat[made] > 0.6 and flat[made] - flat[given] > 0.15 and not has_many_grays(looks[made]):
         other = "BtoA" if data.direction == "AtoB" else "AtoB"
         yield (
             f"{made}, which is to be made of {given}, looks like label maps or drawings ({flat[made]:.0%} of its "

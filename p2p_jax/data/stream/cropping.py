@@ -3,6 +3,7 @@
 The device has its own: ``p2p_jax.data.on_device.choose`` and ``_cut``.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDi
     """Bring images to the size of the crop without chance: resized, or cut out of the middle.
 
     Args:
-      images: [H, W, raw_channels] of ``raw_dtype`` each, of one size.
+      images: [H, W, raw_channels] of ``raw_dtype`` each, of one shape, which may be of two resolutions.
       domains: of the images.
       data: reads ``preprocess`` and the sizes.
 
@@ -32,7 +33,7 @@ def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDi
       [crop_size, crop_width, raw_channels] of ``raw_dtype`` each.
     """
     crop = crop_shape(data)
-    size = crop if data.preprocess == "resize_and_crop" else _loaded_size(images[0], data)
+    size = crop if data.preprocess == "resize_and_crop" else _loaded_size(images, data)
     images = _resize(images, domains, size)
     if data.preprocess not in ("crop", "scale_width_and_crop"):
         return images
@@ -51,12 +52,12 @@ def enlarge(
     """Resize images to the size out of which ``augment`` cuts the crop, random only if ``is_jittered``.
 
     Args:
-      images: [H, W, raw_channels] of ``raw_dtype`` each, of one size.
+      images: [H, W, raw_channels] of ``raw_dtype`` each, of one shape, which may be of two resolutions.
       domains: of the images.
       config: reads ``data`` and ``augment``.
       seed: [2] int64, of this example.
     """
-    tf, size = tensorflow(), _loaded_size(images[0], config.data)
+    tf, size = tensorflow(), _loaded_size(images, config.data)
     if is_jittered(config):
         factor = 1 + config.augment.scale_jitter * _more_draws(seed)[0]
         size = tuple(tf.cast(tf.round(tf.cast(n, tf.float32) * factor), tf.int32) for n in size)
@@ -104,12 +105,12 @@ def _cut(images: "Sequence[tf.Tensor]", top: "tf.Tensor", left: "tf.Tensor", siz
     return [image[top : top + size[0], left : left + size[1]] for image in images]
 
 
-def _loaded_size(image: "tf.Tensor", data: ConfigDict) -> "Size":
-    """Return height and width to which an image is resized before it is cropped."""
+def _loaded_size(images: "Sequence[tf.Tensor]", data: ConfigDict) -> "Size":
+    """Return height and width to which images are resized before they are cropped."""
     tf = tensorflow()
     if data.preprocess == "resize_and_crop":
         return load_shape(data)
-    height, width = _size(image)
+    height, width = _largest(images)
     if data.preprocess in ("crop", "none"):
         return height, width
     crop = crop_shape(data)
@@ -123,17 +124,31 @@ def _size(image: "tf.Tensor") -> "Size":
     return shape[0], shape[1]
 
 
+def _largest(images: "Sequence[tf.Tensor]") -> "Size":
+    """Return the size of the larger of the images of an example, which may be of two resolutions."""
+    tf = tensorflow()
+    sizes = tf.stack([tf.shape(image)[:2] for image in images])
+    return tuple(tf.unstack(tf.reduce_max(sizes, axis=0)))
+
+
 def _resize(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], size: "Size") -> "list[tf.Tensor]":
     """Resize images, where they have another size: numbers bicubic and antialiased, labels to the nearest pixel."""
     tf = tensorflow()
 
-    def resized():
-        if len({(d.is_labels, d.raw_dtype) for d in domains}) > 1 or any(domain.unknown for domain in domains):
-            return [_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)]
-        stack = _resize_one(tf.concat(images, axis=-1), domains[0], size)  # as one, in a fraction of the time
+    def one_by_one():
+        return [_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)]
+
+    def together():  # in a fraction of the time
+        stack = _resize_one(tf.concat(images, axis=-1), domains[0], size)
         return tf.split(stack, [domain.raw_channels for domain in domains], axis=-1)
 
-    return tf.cond(tf.reduce_all(tf.equal(_size(images[0]), size)), lambda: list(images), resized)
+    sizes = [tf.stack(_size(image)) for image in images]
+    is_alike = len({(d.is_labels, d.raw_dtype) for d in domains}) == 1 and not any(d.unknown for d in domains)
+    resized = one_by_one
+    if is_alike and len(images) > 1:
+        have_one_size = tf.reduce_all(tf.equal(sizes[0], sizes))
+        resized = functools.partial(tf.cond, have_one_size, together, one_by_one)
+    return tf.cond(tf.reduce_all(tf.equal(sizes, tf.stack(size))), lambda: list(images), resized)
 
 
 def _resize_one(image: "tf.Tensor", domain: Domain, size: "Size") -> "tf.Tensor":

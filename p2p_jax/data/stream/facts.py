@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,10 +14,33 @@ from p2p_jax.data.stream.sides import Side, arrange, makes_input
 from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, labels, palettes, ranges, unknown
-from p2p_jax.images.domains import NUMBERS, of_config
+from p2p_jax.images.domains import NUMBERS, Domain, of_config
 from p2p_jax.reporting import say
 
-_MEASURED_AT_MOST = 1_000  # images of a side, evenly over all of them
+_MEASURED_AT_MOST, _MEASURED_AT_LEAST = 1_000, 24  # images of a side, evenly over all of them
+_PIXELS = 400_000_000  # of these, together, about
+
+
+def find_all(
+    train: Source | Unpaired,
+    val: Source | Unpaired | None,
+    config: ConfigDict,
+    make_sides: Callable[[Source | Unpaired, ConfigDict, tuple[Domain, Domain]], list[Side]],
+    extremes: Callable[[Side, int, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, dict[str, str]]:
+    """Return everything that a config leaves open and that is found in the images.
+
+    Args:
+      train: the training split.
+      val: that of validation, or None.
+      config: reads ``data`` and ``task``.
+      make_sides: makes the sides of a split.
+      extremes: see ``find_facts``.
+    """
+    nodata = find_nodata(train, val, config)
+    config = with_facts(config, nodata)
+    facts = find_facts(make_sides(train, config, of_config(config.data)), config, extremes)
+    return {name: nodata[name] | found for name, found in facts.items()}
 
 
 def find_facts(
@@ -42,15 +66,14 @@ def find_facts(
         if not domain.is_measured:
             low, high = _measure(side, place, extremes or _extremes)
             facts[name]["range"] = ranges.format_range(low, high)
-            count = min(len(side.source.names), _MEASURED_AT_MOST)
+            count = len(_chosen(side))
             say(f"data: values of the {name} in {count:,} training images: {facts[name]['range']}")
         declared = config.data[name]
         if domain.kind == "labels" and (counts := _count_numbers(side, place)):
             numbers = declared.numbers or labels.find_numbers(counts, domain.channels)
             facts[name] |= {"numbers": numbers} if numbers != declared.numbers else {}
             told = labels.describe(counts, domain.channels, numbers)
-            images = min(len(side.source.names), _MEASURED_AT_MOST)
-            say(f"data: labels of the {name} in {images:,} training images: {told}")
+            say(f"data: labels of the {name} in {len(_chosen(side)):,} training images: {told}")
         if domain.is_labels and domain.palette is None:
             numbers = facts[name].get("numbers", declared.numbers)
             if colors := _stored_palette(side, name, config, numbers):
@@ -132,8 +155,12 @@ def _find_nodata(side: Side, place: int, name: str, config: ConfigDict) -> str:
 
 
 def _chosen(side: Side) -> np.ndarray:
-    count = len(side.source.names)
-    return np.unique(np.linspace(0, count - 1, min(count, _MEASURED_AT_MOST)).astype(np.int64))
+    """Return the examples that are looked at: fewer of large images."""
+    count, at_most = len(side.source.names), _MEASURED_AT_MOST
+    if side.source.layout is not None:
+        header = formats.read_header(Path(side.source.names[0]))
+        at_most = min(at_most, max(_PIXELS // (header.width * header.height), _MEASURED_AT_LEAST))
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(np.int64))
 
 
 def _count_numbers(side: Side, place: int) -> Counter[int]:

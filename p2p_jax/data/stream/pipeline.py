@@ -15,7 +15,7 @@ from p2p_jax.config import with_facts
 from p2p_jax.data import opening
 from p2p_jax.data.dataset import Batch, Data
 from p2p_jax.data.stream.backend import iterate, tensorflow
-from p2p_jax.data.stream.facts import find_facts, find_nodata
+from p2p_jax.data.stream.facts import find_all
 from p2p_jax.data.stream.image_cache import make_memories
 from p2p_jax.data.stream.sides import Side, make_sides, try_task
 from p2p_jax.data.stream.sources import Source, Unpaired
@@ -36,10 +36,7 @@ def load(
 ) -> Data:
     """Open the data set of a config as a stream; see ``p2p_jax.data.load``."""
     train, val = opening.open_sources(config, process_count, train, val)
-    nodata = find_nodata(train, val, config)
-    config = with_facts(config, nodata)
-    facts = find_facts(make_sides(train, config, of_config(config.data)), config)
-    facts = {name: nodata[name] | found for name, found in facts.items()}
+    facts = find_all(train, val, config, make_sides)
     config = with_facts(config, facts)
     domains = of_config(config.data)
     for name, domain in zip(("input", "output"), domains, strict=True):

@@ -1,6 +1,7 @@
 """How image files are read: by TensorFlow for the stream, and to the same pixels in NumPy, where there may be none."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.images import formats, labels, unknown
+from p2p_jax.images import formats, labels, raw
 from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.images.palettes import VOID
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _T = TypeVar("_T")
-_ALIKE = (".jpeg", ".jpg", ".png")  # what TensorFlow decodes to the same pixels, being quicker
+_ALIKE = ("JPEG", "PNG")  # what TensorFlow decodes to the same pixels, being quicker
 
 
 def of_files(
@@ -33,8 +34,8 @@ def of_files(
         A, B.
     """
     kinds = [_with_unknown(kind, paths, headers) for kind in kinds]
-    names = once(lambda tf: tf.constant([str(path) for path in paths]))
-    alike = all(_is_alike(path, headers[path], kind) for path in paths for kind in kinds)
+    names = once(lambda tf: tf.constant([os.fsencode(path) for path in paths]))
+    alike = all(_is_alike(headers[path], kind) for path in paths for kind in kinds)
     order = -1 if halves == "BA" else 1
 
     def cut(image, width):
@@ -46,13 +47,19 @@ def of_files(
         valid = (None, None) if stored.valid is None else cut(stored.valid, stored.pixels.shape[1])
         if alike:  # as TensorFlow gives them: what becomes of gray and colour is for the stream to say
             return tuple(part if stored.palette is None else stored.palette[part[..., 0]] for part in parts)
-        pieces = [stored._replace(pixels=part, valid=one) for part, one in zip(parts, valid, strict=False)]
-        return tuple(_raw(piece, kind) for piece, kind in zip(pieces, kinds, strict=True))
+        opacity = (None, None) if stored.opacity is None else cut(stored.opacity, stored.pixels.shape[1])
+        pieces = [
+            stored._replace(pixels=part, valid=one, opacity=other)
+            for part, one, other in zip(parts, valid, opacity, strict=False)
+        ]
+        return tuple(_raw(piece, kind, path) for piece, kind in zip(pieces, kinds, strict=True))
 
     def with_library(index):
         tf = tensorflow()
         images = tf.numpy_function(
-            lambda path: load(Path(np.asarray(path).item().decode())),  # bytes, or an array of them where it is eager
+            lambda path: load(
+                Path(os.fsdecode(np.asarray(path).item()))
+            ),  # bytes, or an array of them where it is eager
             [names()[index]],
             [tf.int32 if kind.kind == "labels" else tf.as_dtype(kind.raw_dtype) for kind in kinds],
         )
@@ -68,13 +75,12 @@ def of_files(
     return with_tensorflow if alike else with_library, lambda index: load(paths[index])
 
 
-def _raw(stored: formats.Stored, kind: Domain) -> np.ndarray:
+def _raw(stored: formats.Stored, kind: Domain, path: Path) -> np.ndarray:
     """Return a raw image; of labels their numbers or colours, of which the stream makes classes when it knows how."""
     if kind.kind != "labels":
-        stored = stored.in_srgb() if kind.is_photograph else stored
-        stored = unknown.marked(stored, kind.nodata) if kind.unknown and stored.palette is None else stored
-        return kind.raw(stored.pixels, stored.palette).astype(kind.raw_dtype, copy=False)
-    pixels, colors = stored.pixels, stored.palette
+        return raw.of_stored(stored, kind, path).astype(kind.raw_dtype, copy=False)
+    found = raw.prepared(stored, kind, path)
+    pixels, colors = found.pixels, found.palette
     by_colour = None if colors is None or kind.palette is None else labels.by_colour(pixels, colors, kind.palette)
     if by_colour is None:
         return pixels.astype(np.int32)
@@ -91,13 +97,13 @@ def _with_unknown(kind: Domain, paths: Sequence[Path], headers: Mapping[Path, fo
     return kind._replace(unknown=kind.unknown or told)
 
 
-def _is_alike(path: Path, header: formats.Header, kind: Domain) -> bool:
+def _is_alike(header: formats.Header, kind: Domain) -> bool:
     """Tell whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
-    if kind.is_photograph and header.profile:
+    if (kind.is_photograph and header.profile) or header.turned or header.opacity:
         return False
     indices = kind.kind == "labels" and header.mode in ("1", "P")
     modes = header.mode in ("1", "L", "P", "RGB") and header.dtype == np.uint8
-    return path.suffix.lower() in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
+    return header.form in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
 
 
 def decode(contents: "tf.Tensor", channels: int = 0) -> "tf.Tensor":

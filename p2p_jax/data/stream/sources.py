@@ -5,6 +5,7 @@ side-by-side file, before ``direction`` is applied. Sources are made without Ten
 """
 
 import io
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,8 +35,9 @@ class Source(NamedTuple):
     Attributes:
       names: one name per example (a path, where it has one), for messages and to recognise the data set on a resume.
       read: ``index -> images`` in TensorFlow operations: scalar int64 to the tuple of the images that belong together,
-        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C] of one height and width, of the dtype
-        of its domain; uint8 images of 1 channel do for 3, and of 3 for 1. None: the stream calls `load`.
+        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C], of the dtype of its domain; the two
+        of a pair show the same, at one resolution or at two. uint8 images of 1 channel do for 3, and of 3 for 1. None:
+        the stream calls `load`.
       mark: tells apart data that have the same names; "" where the files' sizes do.
       layout: the files, where the examples are files.
       load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
@@ -53,7 +55,7 @@ class Source(NamedTuple):
         """Eight hexadecimal digits that change with names and sizes of the files, not with the folder they lie in."""
         files = [Path(name) for name in self.names]
         marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
-        return f"{zlib.crc32(('|'.join(marks) + self.mark).encode()):08x}"
+        return f"{zlib.crc32(os.fsencode('|'.join(marks) + self.mark)):08x}"
 
     def in_order(self, order: int) -> "Source":
         """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
@@ -231,8 +233,8 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
     return Source(
         a.names,
         lambda index: (*read_a(index), *read_b(index)),
-        # In folders names tell the partners; in a CSV they need not.
-        mark=f"|{b.fingerprint}" if data.source == "csv" else "",
+        # In folders names tell the partners; where a CSV or options say which files are meant, they need not.
+        mark=f"|{b.fingerprint}" if data.source == "csv" or data.dir_b or data.suffix_b else "",
         layout=layout,
         load=lambda index: (*load_a(index), *load_b(index)),
     )

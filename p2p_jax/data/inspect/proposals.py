@@ -1,0 +1,210 @@
+"""Which layout fits a folder that the config does not describe, found by the names of its files."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from p2p_jax.data import files, matching
+from p2p_jax.data.spread import evenly
+from p2p_jax.errors import InputError
+from p2p_jax.images import formats
+
+_TRAIN = ("train", "training", "trn", "train_set")
+_VAL = ("val", "valid", "validation", "dev", "test", "testing", "eval")
+_SPLITS = (*_TRAIN, *_VAL)
+_ENOUGH = 0.9  # share of the files of either group that have a partner in the other
+_FILES = 20_000  # that are looked at
+_SHARE = "--config.data.val_fraction=0.1"
+# Of several that fit, what is more likely the one and the other of a pair.
+_OFTEN_B = ("labelid", "label", "mask", "gt", "seg", "anno", "depth", "target", "sharp", "hr", "clean", "_b", "map")
+
+
+class _Group(NamedTuple):
+    """Files that may be one side of all pairs.
+
+    Attributes:
+      folders: the path from the data set's folder, with ``{split}`` and ``*`` in it.
+      suffix: with what their names end.
+      keys: of the files; see ``p2p_jax.data.matching``.
+    """
+
+    folders: tuple[str, ...]
+    suffix: str
+    keys: frozenset[tuple[str, ...]]
+
+
+def propose(data: ConfigDict) -> list[str]:
+    """Return a sentence with the options of the layout that fits the files of a folder, or nothing.
+
+    Args:
+      data: reads ``dir`` and ``source``.
+    """
+    root = Path(data.dir).expanduser()
+    if not data.dir or not root.is_dir():
+        return []
+    try:
+        paths = [path.relative_to(root).parts for path in files.look_below(root).images]
+    except InputError:
+        return []
+    if not paths:
+        return []
+    if data.source == "photos":  # what is wanted is known; where they lie is not
+        return [f"the folder holds {len(paths):,} images: {' '.join(_of_one(paths))}"]
+    found = _pairs(evenly(paths, _FILES))
+    if found is not None:
+        a, b = found
+        count = f"{len(a.keys & b.keys):,} pairs"
+        return [f"the names of the files make {count}: {' '.join(_options(a, b, paths))}"]
+    return [_without_pairs(root, paths)]
+
+
+def _options(a: _Group, b: _Group, paths: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    one_folder = a.folders == b.folders
+    if one_folder and a.folders in ((), ("{split}",)):
+        yield "--config.data.source=suffixes"
+    else:
+        yield "--config.data.source=folders"
+        for name, group in (("a", a), ("b", b)):
+            yield f"--config.data.dir_{name}='{'/'.join(group.folders) or '.'}'"
+    for name, group in (("a", a), ("b", b)):
+        if group.suffix:
+            yield f"--config.data.suffix_{name}={group.suffix}"
+    yield from _splits(paths, "{split}" in a.folders)
+
+
+def _splits(paths: Sequence[tuple[str, ...]], has_splits: bool) -> Iterator[str]:
+    """Name the splits, or the share that is to be one."""
+    names = {part for parts in paths for part in parts[:-1] if part.lower() in _SPLITS}
+    train = next((name for wanted in _TRAIN for name in names if name.lower() == wanted), None)
+    val = next((name for wanted in _VAL for name in names if name.lower() == wanted), None)
+    if not has_splits or train is None:
+        yield _SHARE
+        return
+    if train != "train":
+        yield f"--config.data.train_split={train}"
+    if val is None:
+        yield _SHARE
+    elif val != "val":
+        yield f"--config.data.val_split={val}"
+
+
+def _of_one(paths: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield from _splits(paths, any(parts[0].lower() in _SPLITS for parts in paths if len(parts) > 1))
+
+
+def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
+    """Return the two groups of files of which most have a partner in the other."""
+    best, score = None, 0.0
+    for one, other in combinations(_groups(paths), 2):
+        shared = len(one.keys & other.keys)
+        share = shared / max(len(one.keys), len(other.keys))
+        if shared < 2 or share < _ENOUGH:
+            continue
+        a, b = sorted((one, other), key=_is_often_b)
+        likely = _is_often_b(b) > _is_often_b(a)
+        found = shared * share * (1 + 0.01 * likely + 0.001 * (not a.suffix and not b.suffix) + 0.002 * _rank(b))
+        if found > score:
+            best, score = (a, b), found
+    return best
+
+
+def _is_often_b(group: _Group) -> int:
+    text = "/".join((*group.folders, group.suffix)).lower()
+    return sum(word in text for word in _OFTEN_B)
+
+
+def _rank(group: _Group) -> float:
+    """Return how likely a group is B, by the first of the words that it has: of Cityscapes' maps, that of labelIds."""
+    text = "/".join((*group.folders, group.suffix)).lower()
+    places = [i for i, word in enumerate(_OFTEN_B) if word in text]
+    return 1 - min(places) / len(_OFTEN_B) if places else 0.0
+
+
+def _groups(paths: Sequence[tuple[str, ...]]) -> Iterator[_Group]:
+    """Yield the groups into which folders and ends of names divide the files."""
+    found: dict[tuple[tuple[str, ...], str], set[tuple[str, ...]]] = defaultdict(set)
+    in_folders: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    for parts in paths:
+        for folders, rest in _divided(parts):
+            in_folders[folders].append(rest)
+    for folders, rests in in_folders.items():
+        for suffix in _suffixes(rest[-1] for rest in rests):
+            for rest in rests:
+                if (key := matching.key_of(rest, suffix)) is not None:
+                    found[folders, suffix].add(key)
+    for (folders, suffix), keys in found.items():
+        yield _Group(folders, suffix, frozenset(keys))
+
+
+def _divided(parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Yield the ways in which folders may tell A from B: ``(pattern of folders, the rest of the path)``.
+
+    A folder that is named as a split is ``{split}``; one folder at most tells the side; those before it are stars,
+    whose names tell partners, and those after it lie below.
+    """
+    *folders, name = ("{split}" if part.lower() in _SPLITS else part for part in parts)
+    split = tuple(part for part in folders if part == "{split}")
+    if not folders or folders == ["{split}"]:
+        yield split, (name,)
+        return
+    places = [i for i, part in enumerate(folders) if part != "{split}"]
+    for place in places:
+        before = tuple("*" if part != "{split}" else part for part in folders[:place])
+        after = folders[place + 1 :]
+        if "{split}" in after:  # rgb/train: the split is part of the pattern
+            last = len(after) - after[::-1].index("{split}")
+            middle = tuple("*" if part != "{split}" else part for part in after[:last])
+            pattern, below = (*before, folders[place], *middle), after[last:]
+        else:
+            pattern, below = (*before, folders[place]), after
+        stars = [part for part, mark in zip(folders, pattern, strict=False) if mark == "*"]
+        yield pattern, (*stars, *below, name)
+    yield split, (*(part for part in folders if part != "{split}"), name)  # only the names tell
+
+
+def _suffixes(names: Iterable[str]) -> list[str]:
+    """Return the ends by which the names of a folder may be told apart: "", what follows a _ or -, and endings."""
+    counts: Counter[str] = Counter()
+    total = 0
+    for name in names:
+        total += 1
+        stem, ending = os.path.splitext(name)
+        counts[ending] += ending.lower() in formats.EXTENSIONS
+        for i, letter in enumerate(stem):
+            if i and letter in "_-" and not stem[i + 1 :].isdecimal():
+                counts[stem[i:]] += 1
+    common = [end for end, count in counts.most_common(40) if count >= max(2, 0.05 * total)]
+    return ["", *common]
+
+
+def _without_pairs(root: Path, paths: Sequence[tuple[str, ...]]) -> str:
+    """Propose what has no pairs: files with two halves, two folders, or single photographs."""
+    tops = Counter(parts[0] for parts in paths if len(parts) > 1 and parts[0].lower() not in _SPLITS)
+    few = [formats.read_header(root.joinpath(*parts)) for parts in evenly(paths, 20) if _can_be_read(root, parts)]
+    if few and all(1.9 < header.width / header.height < 2.1 for header in few):
+        return "the files are twice as wide as high, as pairs side by side: " + " ".join(
+            ["--config.data.source=side_by_side", *_of_one(paths)]
+        )
+    if len(tops) >= 2:
+        (one, _), (other, _) = tops.most_common(2)
+        a, b = sorted((one, other))
+        return (
+            f"the files of {a} and {b} have no partners by their names; without pairs (CycleGAN): "
+            f"--config.data.source=unpaired --config.data.dir_a={a} --config.data.dir_b={b} {_SHARE}"
+        )
+    return "no pairs are to be seen in the names of the files; single photographs: " + " ".join(
+        ["--config.data.source=photos", *_of_one(paths)]
+    )
+
+
+def _can_be_read(root: Path, parts: tuple[str, ...]) -> bool:
+    try:
+        formats.read_header(root.joinpath(*parts))
+    except InputError:
+        return False
+    return True

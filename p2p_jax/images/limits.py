@@ -1,0 +1,39 @@
+"""How large an image may be. A small file can ask for more memory than there is (a decompression bomb)."""
+
+from pathlib import Path
+
+from p2p_jax.errors import InputError
+
+MAX_PIXELS = 89_478_485
+"""Pillow's limit: 9,459 x 9,459."""
+_BYTES_OF_A_PIXEL = 4
+_allowed = MAX_PIXELS
+
+
+def allow(pixels: int) -> None:
+    """Set how many pixels an image may have, for all that this process reads from now on."""
+    global _allowed
+    _allowed = pixels
+
+
+def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
+    """Refuse an image that is too large, before it is decoded.
+
+    Args:
+      path: of its file.
+      width: in pixels.
+      height: in pixels.
+      bytes_of_a_pixel: of all channels together; more than 4 count as more pixels.
+
+    Raises:
+      InputError: it has more pixels than are allowed; names the file and the option.
+    """
+    share = max(bytes_of_a_pixel / _BYTES_OF_A_PIXEL, 1.0)
+    if width * height * share <= _allowed:
+        return
+    size = f"{width}x{height} pixels" + (f" of {bytes_of_a_pixel} bytes" if share > 1 else "")
+    raise InputError(
+        f"{path} is {size}, {width * height * bytes_of_a_pixel / 1e9:.3g} GB in memory; max_pixels={_allowed} allows "
+        f"{_allowed * _BYTES_OF_A_PIXEL / 1e9:.3g} GB. If the image is meant to be so large, raise the limit: "
+        f"config.data.max_pixels={int(-(-width * height * share // 1))}"
+    )

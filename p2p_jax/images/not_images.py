@@ -1,0 +1,32 @@
+"""Files that are called images and are none, by what they truly are."""
+
+import re
+
+_KINDS = (
+    (rb"version https://git-lfs", "is a pointer of Git LFS, not the image: git lfs pull"),
+    (rb"GIF8", "is a GIF file whatever its name says; convert it to PNG"),
+    (rb"\s*(<!doctype html|<html|<head|<body|<script|<!--)", "is a web page (HTML), which a server gave in place of the"
+     " image; download the image again"),
+    (rb"\s*<(\?xml|svg|error|!doctype svg)", "is text (XML or SVG) and no image of pixels; convert or replace it"),
+    (rb"\s*[{\[][\s\"{\[]", "is text (JSON) and no image; replace or remove it"),
+    (rb"%PDF-", "is a PDF document and no image; convert it to PNG"),
+    (rb"8BPS", "is a Photoshop file; convert it to PNG"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "is a JPEG 2000 file; convert it to TIFF or PNG"),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "is a JPEG XL file; convert it to PNG"),
+    (rb"\x76\x2f\x31\x01", "is an OpenEXR file; convert it to a TIFF of floats"),
+    (rb"P[1-7]\s", "is a PNM file (PBM, PGM, PPM); convert it to PNG"),
+    (rb"\x89HDF|CDF[\x01\x02\x05]", "is a HDF5 or NetCDF file; save its arrays as .npy or TIFF"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|PK\x03\x04", "is a compressed archive and no image; unpack it"),
+    (rb"\x00\x05\x16\x07", "is a file that a Mac keeps beside an image (AppleDouble); remove it"),
+    (rb"....ftyp", "is a video or a file of another kind of the MP4 family; save its frames as images"),
+    (rb"\x00{16}", "holds zeros only: its download or copy was not finished; replace it"),
+)  # fmt: skip
+
+
+def recognise(start: bytes) -> str | None:
+    """Return what a file truly is, as the end of a sentence, with the mend; None if that is not known.
+
+    Args:
+      start: its first bytes, some hundred.
+    """
+    return next((told for pattern, told in _KINDS if re.match(pattern, start, re.DOTALL | re.IGNORECASE)), None)

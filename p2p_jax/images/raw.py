@@ -1,0 +1,45 @@
+"""From what a file stores to a raw image of a domain: the same way for training, translation and inspection."""
+
+from pathlib import Path
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.images import opacity, unknown
+from p2p_jax.images.domains import Domain
+from p2p_jax.images.stored import Header, Stored
+
+
+def fault(header: Header, domain: Domain) -> str | None:
+    """Return why a file cannot be an image of a domain, as the end of a sentence, by its header."""
+    if header.mode == "CMYK" and domain.kind != "uint8" and not domain.kind.startswith("lab_"):
+        return "has colours for print (CMYK); convert it to RGB"
+    return domain.fault(header.dtype, header.channels_for(domain.raw_channels), header.palette)
+
+
+def prepared(stored: Stored, domain: Domain, name: Path | str) -> Stored:
+    """Return what a file stores as an image of a domain: without opacity, in sRGB, with NaN where nothing is known.
+
+    Args:
+      stored: the content of a file.
+      domain: what it is to be.
+      name: of the file, for messages.
+
+    Raises:
+      InputError: it has transparent parts and the domain has no background, or it is no image of the domain.
+    """
+    if domain.is_photograph:
+        stored = stored.in_srgb()
+    if stored.opacity is not None and not (domain.kind == "labels" and stored.palette is not None):
+        stored = opacity.without(stored, domain.raw_channels, domain.background, name)
+    if told := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
+        raise InputError(f"{name} {told}")
+    if domain.unknown and stored.palette is None:
+        stored = unknown.marked(stored, domain.nodata)
+    return stored
+
+
+def of_stored(stored: Stored, domain: Domain, name: Path | str) -> np.ndarray:
+    """Return the raw image [H, W, raw_channels] of a domain; see ``prepared``, and ``Domain.raw``."""
+    found = prepared(stored, domain, name)
+    return domain.raw(found.pixels, found.palette)
