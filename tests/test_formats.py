@@ -19,7 +19,7 @@ from p2p_jax.images import formats
 from p2p_jax.images.resize import resize
 
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
-LOSSLESS = [ending for ending in formats.EXTENSIONS if formats.is_lossless(ending)]
+LOSSLESS = [ending for ending in formats.WRITTEN if formats.is_lossless(ending)]
 HELD = [
     (ending, dtype, channels)
     for ending in formats.EXTENSIONS
@@ -82,10 +82,10 @@ def test_what_formats_hold():
     counts = {ending: sum(case[0] == ending for case in HELD) for ending in formats.EXTENSIONS}
     everything = len(DTYPES) * 5
     assert counts == {
-        ".bmp": 2, ".jpeg": 2, ".jpg": 2, ".npy": everything, ".npz": everything, ".png": 8, ".tif": everything,
-        ".tiff": everything, ".webp": 3,
+        ".avif": 0, ".bmp": 2, ".heic": 0, ".heif": 0, ".jfif": 2, ".jpe": 2, ".jpeg": 2, ".jpg": 2, ".npy": everything,
+        ".npz": everything, ".png": 8, ".tif": everything, ".tiff": everything, ".webp": 3,
     }  # fmt: skip
-    assert set(formats.EXTENSIONS) - set(LOSSLESS) == {".jpeg", ".jpg", ".webp"}
+    assert set(formats.WRITTEN) - set(LOSSLESS) == {".jfif", ".jpe", ".jpeg", ".jpg", ".webp"}
 
 
 @pytest.mark.parametrize(("ending", "channels"), [(e, c) for e, _, c in HELD if not formats.is_lossless(e)])
@@ -163,7 +163,7 @@ def test_compressed_tiff(compression, tmp_path):
 def test_tiff_of_pillow(mode, ours, tmp_path):
     image, path = Image.fromarray(smooth(3)).convert(mode), tmp_path / "x.tif"
     image.save(path)
-    expected = np.atleast_3d(np.asarray(image))
+    expected = np.atleast_3d(np.asarray(image.convert("RGB") if mode == "CMYK" else image))
     assert_same(formats.read(path).pixels, expected.astype(np.uint8) * np.uint8(255) if mode == "1" else expected)
     assert formats.read_header(path).mode == ours
 
@@ -268,26 +268,15 @@ def test_tiff_palette_of_eight_bits_in_sixteen(tmp_path):
     assert_same(formats.read(path).palette, colors)
 
 
-@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4), ("CMYK", 4)])
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4), ("CMYK", 3)])
 def test_modes_of_pillow(mode, channels, tmp_path):
     path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
     Image.fromarray(smooth(3)).convert(mode).save(path)
     with Image.open(path) as image:
-        expected = np.atleast_3d(np.asarray(image))
+        expected = np.atleast_3d(np.asarray(image.convert("RGB") if mode == "CMYK" else image))
     expected = expected * np.uint8(255) if mode == "1" else expected
     assert_same(formats.read(path).pixels, expected)
     assert expected.shape[-1] == channels and check_header(path, expected).mode == mode
-
-
-@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".webp"])
-def test_orientation_is_told_and_not_applied(ending, tmp_path):
-    path, exif = tmp_path / f"x{ending}", Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(smooth(3)).save(path)
-    assert formats.read_header(path).upright
-    Image.fromarray(smooth(3)).save(path, exif=exif)
-    assert not formats.read_header(path).upright
-    assert formats.read(path).pixels.shape == (40, 48, 3)
 
 
 def test_arrays_of_other_orders_and_kinds(tmp_path):
@@ -367,7 +356,7 @@ def test_missing_file_and_unknown_ending(tmp_path):
     for function in (formats.read, formats.read_header):
         with pytest.raises(InputError, match=r"x\.png cannot be read as an image .No such file"):
             function(tmp_path / "x.png")
-        with pytest.raises(InputError, match=r"x\.gif cannot be read as an image: its ending is none of \.bmp"):
+        with pytest.raises(InputError, match=r"x\.gif cannot be read as an image: its ending is none of \.avif, \.bmp"):
             function(tmp_path / "x.gif")
 
 
@@ -379,14 +368,14 @@ def test_names_that_are_wrong(tmp_path):
         encoded[kind] = buffer.getvalue()
     for kind, name, mend in [
         ("TIFF", "x.png", "rename it to .tif"), ("PNG", "x.tif", "rename it to .png"),
-        ("WebP", "x.jpg", "rename it to .webp"), ("JPEG", "x.npy", "rename it to .jpg"),
+        ("JPEG", "x.npy", "rename it to .jpg"),
         ("GIF", "x.png", "convert it to PNG"),
     ]:  # fmt: skip
         (tmp_path / name).write_bytes(encoded[kind])
         for function in (formats.read, formats.read_header):
             with pytest.raises(InputError, match=rf"{name} is a {kind} file whatever its name says; {mend}"):
                 function(tmp_path / name)
-    for kind in ("BMP", "JPEG", "PNG"):  # these are mixed up everywhere, to no one's harm
+    for kind in ("BMP", "JPEG", "PNG", "WebP"):  # these are mixed up everywhere, to no one's harm
         (tmp_path / "x.png").write_bytes(encoded[kind])
         with Image.open(tmp_path / "x.png") as image:
             np.testing.assert_array_equal(formats.read(tmp_path / "x.png").pixels, np.asarray(image))

@@ -190,11 +190,11 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
     ("source", "options", "message"),
     [
         ("nowhere", [], "there is no such file or folder"),
-        ("empty", [], "no image (.bmp"),
+        ("empty", [], "no image (.avif, .bmp"),
         ("notes.txt", [], "is not an image"),
         ("*.gif", [], "no image"),
         ("twins", ["--format", "png"], "would both be written to"),
-        ("one.png", ["--format", "gif"], "--format gif: choose one of bmp"),
+        ("one.png", ["--format", "gif"], "--format gif: choose one of bmp, jfif"),
         ("one.png", ["--size", "0"], "--size 0: write one number"),
         ("one.png", ["--size", "3x4x5"], "--size 3x4x5: write one number"),
         ("one.png", ["--checkpoint", "9"], "no checkpoint 9"),

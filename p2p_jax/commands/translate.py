@@ -64,8 +64,8 @@ def _translate(args: argparse.Namespace) -> int:
 
     size, source = parse_size(args.size), Path(args.input)
     ending = f".{args.format.lower().lstrip('.')}" if args.format else ""
-    if ending and ending not in formats.EXTENSIONS:
-        raise InputError(f"--format {args.format}: choose one of {', '.join(e[1:] for e in formats.EXTENSIONS)}")
+    if ending and ending not in formats.WRITTEN:
+        raise InputError(f"--format {args.format}: choose one of {', '.join(e[1:] for e in formats.WRITTEN)}")
     if args.batch_size < 1:
         raise InputError(f"--batch_size {args.batch_size} must be at least 1")
     translators_of_whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}

@@ -43,7 +43,7 @@ def require(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) ->
     return headers
 
 
-def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, *, pixels: int = PIXELS_READ) -> Examined:
+def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, *, pixels: int | None = None) -> Examined:
     """Look for every fault that the headers of files tell, and for those of the contents in as many as time allows.
 
     Files that seem to end too early are read whole, and besides so many that their pixels reach a limit, evenly over
@@ -53,7 +53,7 @@ def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, *,
       layout: the files.
       domains: of A and B as the files have them (``p2p_jax.images.domains.of_files``).
       data: reads ``source``, ``preprocess``, ``max_pixels`` and the sizes.
-      pixels: of files that are read whole.
+      pixels: of files that are read whole; ``PIXELS_READ`` by default.
     """
     limits.allow(data.max_pixels)
     kinds = _kinds(layout, domains, data)
@@ -71,7 +71,9 @@ def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, *,
         looks = dict(zip(kinds, pool.map(look, kinds), strict=True))
         headers = {path: header for path, (header, _) in looks.items() if header}
         faults = [(path, fault) for path, (_, found) in looks.items() for fault in found]
-        chosen = within_budget([path for path in headers if not looks[path][1]], headers, pixels)
+        chosen = within_budget(
+            [path for path in headers if not looks[path][1]], headers, PIXELS_READ if pixels is None else pixels
+        )
         for path, found in zip(chosen, pool.map(lambda path: _faults_inside(path, kinds[path]), chosen), strict=True):
             faults.extend((path, fault) for fault in found)
     return Examined(headers, faults + list(_size_faults(layout, headers, data)))

@@ -140,7 +140,7 @@ FORMATS = (
         often_misnamed=True,
     ),
 )
-_TAIL = 64  # bytes in which the end of a file is looked for
+_START, _TAIL = 256, 64  # bytes in which the beginning of a file is looked for, and its end
 _BY_ENDING = {ending: known for known in FORMATS for ending in known.endings}
 EXTENSIONS = tuple(sorted(_BY_ENDING))
 WRITTEN = tuple(ending for ending in EXTENSIONS if _BY_ENDING[ending].is_written)
@@ -172,7 +172,7 @@ def read_header(path: Path) -> Header:
 def seems_whole(path: Path) -> bool:
     """Tell whether a file ends as its format does; False where only reading it can tell."""
     with path.open("rb") as file:
-        found = next((known for known in FORMATS if re.match(known.start, file.read(256), re.DOTALL)), None)
+        found = _recognised(file.read(_START))
         if found is None or not found.end:
             return True
         file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -265,7 +265,7 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
     wanted = _BY_ENDING[ending]
     try:
         with path.open("rb") as file:
-            _check_format(path, file.read(256), wanted)
+            _check_format(path, file.read(_START), wanted)
             file.seek(0)
             return reader(wanted)(path, file)
     except InputError:
@@ -279,8 +279,13 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
 
 
+def _recognised(start: bytes) -> Format | None:
+    """Return the format of a file that begins so."""
+    return next((known for known in FORMATS if re.match(known.start, start, re.DOTALL)), None)
+
+
 def _check_format(path: Path, start: bytes, wanted: Format) -> None:
-    found = next((known for known in FORMATS if re.match(known.start, start, re.DOTALL)), None)
+    found = _recognised(start)
     if found is wanted or (found and found.often_misnamed and wanted.often_misnamed):
         return
     if found is None:

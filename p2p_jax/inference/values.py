@@ -143,6 +143,9 @@ def is_picture(domain: Domain) -> bool:
 def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None, tuple[Any, ...], Mapping[str, Any]]:
     """Return a raw image, its opacity, its tags, and how it is shown."""
     stored = formats.read(path)
+    dtype = stored.pixels.dtype
+    if is_picture(domain) and dtype != np.uint8:
+        raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
     seen = raw.prepared(stored, domain._replace(unknown=False, background=domain.background or WHITE), path)
     if domain.unknown and seen.palette is None:
         marked = unknown.marked(seen, domain.nodata)

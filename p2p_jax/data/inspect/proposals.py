@@ -31,11 +31,13 @@ class _Group(NamedTuple):
       folders: the path from the data set's folder, with ``{split}`` and ``*`` in it.
       suffix: with what their names end.
       keys: of the files; see ``p2p_jax.data.matching``.
+      files: the files.
     """
 
     folders: tuple[str, ...]
     suffix: str
     keys: frozenset[tuple[str, ...]]
+    files: frozenset[tuple[str, ...]]
 
 
 def propose(data: ConfigDict) -> list[str]:
@@ -103,11 +105,22 @@ def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
     for one, other in combinations(_groups(paths), 2):
         shared = len(one.keys & other.keys)
         share = shared / max(len(one.keys), len(other.keys))
-        if shared < 2 or share < _ENOUGH:
+        if shared < 2 or share < _ENOUGH or not one.files.isdisjoint(other.files):
             continue
         a, b = sorted((one, other), key=_is_often_b)
         likely = _is_often_b(b) > _is_often_b(a)
-        found = shared * share * (1 + 0.01 * likely + 0.001 * (not a.suffix and not b.suffix) + 0.002 * _rank(b))
+        found = (
+            shared
+            * share
+            * (
+                1
+                + 0.01 * likely
+                + 0.001 * (not a.suffix and not b.suffix)
+                + 0.02 * (a.folders != b.folders)
+                + 0.002 * _rank(b)
+                - 1e-5 * len(a.suffix + b.suffix)
+            )
+        )
         if found > score:
             best, score = (a, b), found
     return best
@@ -127,18 +140,19 @@ def _rank(group: _Group) -> float:
 
 def _groups(paths: Sequence[tuple[str, ...]]) -> Iterator[_Group]:
     """Yield the groups into which folders and ends of names divide the files."""
-    found: dict[tuple[tuple[str, ...], str], set[tuple[str, ...]]] = defaultdict(set)
-    in_folders: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    in_folders: dict[tuple[str, ...], list[tuple[tuple[str, ...], tuple[str, ...]]]] = defaultdict(list)
     for parts in paths:
         for folders, rest in _divided(parts):
-            in_folders[folders].append(rest)
-    for folders, rests in in_folders.items():
-        for suffix in _suffixes(rest[-1] for rest in rests):
-            for rest in rests:
-                if (key := matching.key_of(rest, suffix)) is not None:
-                    found[folders, suffix].add(key)
-    for (folders, suffix), keys in found.items():
-        yield _Group(folders, suffix, frozenset(keys))
+            in_folders[folders].append((rest, parts))
+    for folders, members in in_folders.items():
+        for suffix in _suffixes(rest[-1] for rest, _ in members):
+            keyed = {
+                parts: (*(part for part in parts[:-1] if part.lower() in _SPLITS), *key)
+                for rest, parts in members
+                if (key := matching.key_of(rest, suffix)) is not None
+            }
+            if len(set(keyed.values())) == len(keyed):  # each file has a key of its own
+                yield _Group(folders, suffix, frozenset(keyed.values()), frozenset(keyed))
 
 
 def _divided(parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -194,7 +208,7 @@ def _without_pairs(root: Path, paths: Sequence[tuple[str, ...]]) -> str:
         (one, _), (other, _) = tops.most_common(2)
         a, b = sorted((one, other))
         return (
-            f"the files of {a} and {b} have no partners by their names; without pairs (CycleGAN): "
+            f"the files of {a} and {b} have no partners by their names; without pairs, from configs/horse2zebra.py: "
             f"--config.data.source=unpaired --config.data.dir_a={a} --config.data.dir_b={b} {_SHARE}"
         )
     return "no pairs are to be seen in the names of the files; single photographs: " + " ".join(
