@@ -40,7 +40,8 @@ setup(
         ],
         "tb": ["tensorboardX>=2.6.2"],
         "eval": ["scikit-image>=0.24"],  # Lab colours
-        "images": ["tifffile>=2024.8", "imagecodecs>=2024.9", "scikit-image>=0.24"],  # TIFF; 16-bit PNG; Lab, Canny
+        # TIFF; 16-bit PNG; HEIC; Lab and Canny
+        "images": ["tifffile>=2024.8", "imagecodecs>=2024.9", "pillow-heif>=0.22", "scikit-image>=0.24"],
         "torch": ["torch>=2.6"],  # files of PyTorch, in and out
         "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24"],
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision

@@ -23,6 +23,7 @@ import p2p_jax.__main__
 from p2p_jax import main
 from p2p_jax.commands import train
 from p2p_jax.config import complete, load, load_with_overrides, resolve
+from support import trees
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -50,12 +51,13 @@ VERBS = list(dict.fromkeys(line.split("python -m p2p_jax ")[1] for line in LINES
 WITHOUT_DOWNLOAD = {  # of those that differ in the folder or the number of steps alone, the last
     " ".join(re.sub(r"--workdir \S+|--config\.num_steps=\S+|#.*", "", line).split()): line
     for line in TRAINING
-    if re.search(r"data\.dir=photos|quickstart|my_", line)  # examples/ have tests of their own
+    if re.search(r"data\.dir=(photos|cityscapes|base)|quickstart|my_", line)  # examples/ have tests of their own
 }
 ON_A_CPU = [  # what the README says of the quickstarts
     "--config configs/quickstart.py --config.data.source=folders --config.data.dir=photos",
     "--config configs/quickstart_cyclegan.py --config.data.source=unpaired --config.data.dir=photos",
 ]
+PUBLISHED = {"cityscapes": trees.cityscapes, "base": trees.cmp_base}
 SMALL = shlex.split(
     "--config.num_steps=1 --config.batch_size=2 --config.num_samples=1 --config.data.val_split= "
     "--config.data.load_size=36 --config.data.crop_size=32 --config.generator.base_width=4 "
@@ -83,8 +85,11 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(Path(name).stem, None)
 
 
-def write_photos(source):
-    """Write images as the layout of a ``data.source`` wants them into photos/."""
+def write_photos(source, folder="photos"):
+    """Write images as the layout of a ``data.source`` wants them into photos/, or a published set."""
+    if folder in PUBLISHED:
+        PUBLISHED[folder](Path(folder))
+        return
     names = {"folders": ["{}/A", "{}/B"], "unpaired": ["{}A", "{}B"]}.get(source, ["{}"])
     for name in names:
         for split in ("train", "val", "test"):
@@ -131,7 +136,7 @@ def test_every_training_command_makes_an_objective(folder):
 @pytest.mark.parametrize("command", [*WITHOUT_DOWNLOAD.values(), *ON_A_CPU])
 def test_training_commands_run(folder, command):
     config = config_of(command)
-    write_photos(config.data.source)
+    write_photos(config.data.source, config.data.dir)
     depth = "num_blocks=1" if config.generator.network.endswith("ResNet") else "num_downs=2"
     given = [part for part in shlex.split(command) if "num_steps" not in part]
     main.run([*given, *SMALL, f"--config.generator.{depth}"])

@@ -121,8 +121,9 @@ def _of_files(
             report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
     report.errors.extend(f"{path} {fault}" for path, fault in faults)
-    report.warnings.extend(doubts.describe_unlike(checks.unlike_pairs(layout, headers), headers))
     faulty = {path for path, _ in faults}
+    unlike = [pair for pair in checks.unlike_pairs(layout, headers) if faulty.isdisjoint(pair)]
+    report.warnings.extend(doubts.describe_unlike(unlike, headers))
     whole = samples.of_layout(layout, headers.keys() - faulty)
     pixels = sum(header.width * header.height for header in headers.values())
     facts = {
