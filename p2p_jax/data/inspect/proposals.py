@@ -21,7 +21,11 @@ _ENOUGH = 0.9  # share of the files of either group that have a partner in the o
 _FILES = 20_000  # that are looked at
 _SHARE = "--config.data.val_fraction=0.1"
 # Of several that fit, what is more likely the one and the other of a pair.
-_OFTEN_B = ("labelid", "label", "mask", "gt", "seg", "anno", "depth", "target", "sharp", "hr", "clean", "_b", "map")
+_OFTEN_A = ("image", "img", "photo", "input", "rgb", "color", "left", "source", "_a")
+_OFTEN_B = (
+    "labelid", "label", "mask", "manual", "truth", "gt", "seg", "anno", "depth", "target", "sharp", "hr", "clean", "_b",
+    "map",
+)  # fmt: skip
 
 
 class _Group(NamedTuple):
@@ -128,7 +132,7 @@ def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
 
 def _is_often_b(group: _Group) -> int:
     text = "/".join((*group.folders, group.suffix)).lower()
-    return sum(word in text for word in _OFTEN_B)
+    return sum(word in text for word in _OFTEN_B) - sum(word in text for word in _OFTEN_A)
 
 
 def _rank(group: _Group) -> float:

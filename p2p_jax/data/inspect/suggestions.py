@@ -33,7 +33,7 @@ def suggest(config: ConfigDict, stored: Sequence[Mapping[StoredAs, int]], seen: 
             found.extend(_range(name, section, side, domain))
             found.extend(_classes(name, section, side, counts, domain))
     found.extend(_size(config, seen))
-    if paired and all(seen.sides):
+    if paired and all(seen.sides) and not any("output.kind=labels" in sentence for sentence in found):
         found.extend(_direction(data, seen))
     return found
 
