@@ -1,4 +1,4 @@
-"""Sets as they are published and as people have them: looked at, trained, gone on with, translated and scored by commands.
+"""Sets as they are published and as people have them: looked at, trained, gone on with, translated and scored.
 
 Nothing is renamed by hand: the options are those that inspect proposes.
 """

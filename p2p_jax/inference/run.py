@@ -96,7 +96,7 @@ def open_run(
     Raises:
       InputError: no such run or checkpoint, or a setting that does not fit.
     """
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     config = read_filled_in(workdir)
     if config is None:
         raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")

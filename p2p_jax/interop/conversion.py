@@ -61,7 +61,7 @@ def convert(
     """
     options.check()
     files, judges = _paths(inputs), _paths(discriminators)
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     target = workdir.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"workdir={workdir} exists and is not empty; choose another")

@@ -56,7 +56,7 @@ def train(
             stack.enter_context(quiet())
         stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
         config = complete(config) if objective else complete_experiment(config)
-        run = start.prepare(config, Path(workdir), objective, data, stack)
+        run = start.prepare(config, Path(workdir).expanduser(), objective, data, stack)
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
         if run.data is None:
