@@ -16,6 +16,8 @@ from p2p_jax.data import load
 from p2p_jax.data.stream.sources import loader, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, limits, pictures
+from p2p_jax.images.domains import of_config
+from p2p_jax.inference import values
 from support.comparers import assert_equal_batches
 from support.configs import small_config
 from support.images import noise, save
@@ -403,3 +405,43 @@ def test_files_of_imagemagick(options, tmp_path):
     with Image.open(path) as image:
         shape = np.asarray(ImageOps.exif_transpose(image)).shape[:2]
     assert stored.pixels.shape[:2] == shape
+
+
+# -- Training and translation see the same
+
+
+def photographs():
+    """Return images and how they are saved, by the name of the file."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    rgb = Image.fromarray(smooth())
+    opaque = rgb.copy()
+    opaque.putalpha(255)
+    return {
+        "turned.jpg": (rgb, {"exif": exif}),
+        "opaque.png": (opaque, {}),
+        "opaque.tif": (opaque, {}),
+        "opaque.webp": (opaque, {"lossless": True}),
+        "print.jpg": (rgb.convert("CMYK"), {}),
+        "print.tif": (rgb.convert("CMYK"), {}),
+        "palette.png": (rgb.quantize(20), {}),
+        "palette.bmp": (rgb.quantize(20), {}),
+        "gray.jpg": (rgb.convert("L"), {}),
+        "bits.png": (rgb.convert("1"), {}),
+        "phone.avif": (rgb, {"exif": exif}),
+        "ycbcr.tif": (rgb.convert("YCbCr"), {"compression": "jpeg"}),
+    }
+
+
+@pytest.mark.parametrize("name", photographs())
+def test_translation_reads_as_training_does(name, tmp_path):
+    image, options = photographs()[name]
+    (tmp_path / "train").mkdir()
+    path = tmp_path / "train" / name
+    image.save(path, **options)
+    data = pairs(tmp_path, source="photos").data
+    (trained,) = loader(make_source(data, "train"))(0)
+    domain = of_config(data)[1]
+    found = values.read(path, domain).values
+    np.testing.assert_array_equal(found, pictures.with_channels(trained, 3))
+    np.testing.assert_array_equal(found, pictures.with_channels(pictures.read(path).pixels, 3))

@@ -221,6 +221,18 @@ def test_a_share_and_a_folder_are_one_too_many(tmp_path):
         layouts.find(data_of(tmp_path, source="photos", val_split="none", val_fraction=0.99), "train")
 
 
+def test_no_split_is_another_in_silence(tmp_path):
+    write(tmp_path, "rgb/1.png", "rgb/2.png", "depth/1.png", "depth/2.png")
+    data = data_of(tmp_path, dir_a="rgb", dir_b="depth")
+    assert len(layouts.find(data, "train").a) == 2
+    for split in ("val", "test"):
+        with pytest.raises(InputError, match=rf"dir_a=rgb is the same for train and {split}: write \{{split\}}"):
+            layouts.find(data, split)
+    (tmp_path / "pairs.csv").write_text("a,b\nrgb/1.png,depth/1.png\n")
+    with pytest.raises(InputError, match=r"config\.data\.dir=.*pairs\.csv is the same for train and val"):
+        layouts.find(data_of(tmp_path / "pairs.csv", source="csv"), "val")
+
+
 @pytest.mark.parametrize(
     ("written", "encoding"),
     [

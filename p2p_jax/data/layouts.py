@@ -74,6 +74,7 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
 def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = False) -> Layout:
     """Find the files of a split; with `whole_folder` the data set's folder itself is one that has no folder for it."""
     kind, root = data.source.partition("/")[0], _root(data)
+    _refuse_one_for_all(data, split, root)
     if kind == "csv":
         table = root if root.is_file() else root / f"{split}.csv"
         if not table.is_file():
@@ -98,6 +99,21 @@ def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = F
     paths = list_images(folder)
     halves = "" if kind == "photos" else "BA" if data.source.endswith("/BA") else "AB"
     return Layout(paths, paths, halves=halves, folders=(folder,))
+
+
+def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
+    """Refuse folders in which every split would be the same images."""
+    if split == data.train_split:
+        return
+    table = str(root) if data.source == "csv" and root.is_file() else ""
+    named = [name for name in ("dir_a", "dir_b") if data[name] and "{split}" not in data[name]]
+    if table or (named and data.source in ("folders", "unpaired")):
+        option = "config.data.dir" if table else f"config.data.{named[0]}"
+        raise InputError(
+            f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: write {{split}} where "
+            "the name of the split stands, keep a share for validation with --config.data.val_fraction=0.1, or train "
+            "without (--config.data.val_split=)"
+        )
 
 
 def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:

@@ -83,6 +83,8 @@ def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lam
             report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
             if split == data.train_split:
                 report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
+                if facts["lonely"] > facts["count"][0]:
+                    report.suggestions.extend(proposals.propose(data))
         except InputError as error:
             report.errors.append(str(error))
             if split == data.train_split:
