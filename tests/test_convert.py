@@ -227,10 +227,10 @@ DAMAGED = "is damaged, or no file of weights"
 FAULTS = {
     "cut": (lambda d: cut(d, 0.5), DAMAGED),
     "nearly whole": (lambda d: cut(d, 0.999), DAMAGED),
-    "empty": (lambda d: cut(d, 0.0), DAMAGED),
+    "empty": (lambda d: cut(d, 0.0), "is empty: fetch or copy it again"),
     "legacy cut": (lambda d: cut(d, 0.5, **LEGACY), DAMAGED),
     "legacy nearly whole": (lambda d: cut(d, 0.9999, **LEGACY), DAMAGED),
-    "a page": (lambda d: (d / "G.pth").write_text("<!DOCTYPE html><html>not found</html>"), DAMAGED),
+    "a page": (lambda d: (d / "G.pth").write_text("<!DOCTYPE html><html>not found</html>"), "is a web page: fetch"),
     "a changed byte": (flip, DAMAGED),
     "tar": (make_tar, "tar container of PyTorch's first releases"),
     "bomb": (lambda d: make_bomb(d, legacy=False), r"holds more than weights \(it asks for posix.system\)"),

@@ -89,6 +89,7 @@ CASES = {
         32,
         RESNET | {"num_blocks": 9} | INSTANCE,
         with_statistics,
+        {"norm": "instance"},
     ),
     "resnet affine": (
         lambda: release.ResNet(3, 3, 6, 4, "instance_affine"),

@@ -129,7 +129,7 @@ def warn_of_tiles(config: ConfigDict) -> None:
     """Warn where a tile is normalised by statistics of its own."""
     norm = getattr(make_network(config.generator), "norm", None)
     per_image = norm in ("instance", "instance_affine")
-    if per_image or (norm == "batch" and config.inference.norm == "batch"):
+    if per_image or (norm in ("batch", "instance_tracked") and config.inference.norm == "batch"):
         warnings.warn(
             "tiles are normalised by their own statistics, not by those of the whole image, so that tones may differ "
             "from one to the next; larger tiles and more overlap soften it"

@@ -76,7 +76,7 @@ def convert(
     tensorflow = any(_is_tensorflow(path) for path in files)
     networks = _read_tensorflow(files, judges, options) if tensorflow else _read_pytorch(files, judges, options)
     config = complete(make_config(networks, options))
-    step = next(iter(networks.values()))[1].step
+    step = _step(networks)
     told = {
         "files": {name: {"path": path.name, "sha256": _sha256(path)} for name, (path, _) in networks.items()},
         "options": options._asdict(),
@@ -150,6 +150,18 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
     if options.discriminator_padding != 1 and not judges:
         raise InputError(f"discriminator_padding={options.discriminator_padding}: no discriminator was given")
     return found
+
+
+def _step(networks: Networks) -> int:
+    """Return how many updates the networks have had, of how many batches the norms of PyTorch have counted.
+
+    In a step a discriminator sees three batches, a generator of pix2pix one, and one of CycleGAN three with the
+    identity loss, which is the release's default, and two without.
+    """
+    counts = {name: network.step for name, (_, network) in networks.items()}
+    if "generator" in counts:
+        return counts["generator"]
+    return (counts.get("disc_b") or counts["gen_ab"]) // 3
 
 
 def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told: dict) -> None:

@@ -21,8 +21,8 @@ class Options(NamedTuple):
       concat, norm, discriminator_padding: of the PyTorch release alone; see ``torch_state_dicts.read_network``.
       dropout: whether the run translates with the noise of dropout; None: as the release does by default, with it for
         pix2pix and where a ResNet has dropout, without it for CycleGAN.
-      eval: translate as the PyTorch release does with ``eval``: without noise, and batch norm by the statistics of
-        training; else batch norm goes by those of the image.
+      eval: translate as the PyTorch release does with ``eval``: without noise, and norms that keep running statistics
+        by those; else they go by the statistics of the image.
       direction: "AtoB" or "BtoA": which side of a data set is the input of a single generator.
       crop_size: side of the images of evaluation, in pixels; 0: that of the published setting.
       source: ``config.data.source``, for evaluation; "": side_by_side, or unpaired for a pair of generators.
@@ -116,7 +116,7 @@ def _add_discriminators(config: dict[str, Any], networks: Networks, inputs: int,
 def has_noise(networks: Networks) -> bool:
     """Tell whether the release translates with dropout by default."""
     _, first = networks["generator" if "generator" in networks else "gen_ab"]
-    if first.section["network"].endswith(":ResNet"):
+    if "dropout_rate" in first.section:
         return first.section["dropout_rate"] > 0
     return "generator" in networks
 
@@ -167,6 +167,18 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
             "norms with weights and running statistics are batch norm; a file from before July 2017 may have "
             "instance norm, and then looks well after norm=instance only"
         )
+    if any(section["norm"] == "instance_tracked" for section in sections):
+        found.append(
+            "instance norm has running statistics, as in the release from 2018-06 to 2019-01, which translates by them "
+            "with `eval`; norm=instance drops them, as today's release does"
+        )
+    if "gen_ab" in networks and "disc_b" not in networks and networks["gen_ab"][1].step:
+        found.append(
+            "norms have counted three batches of a step, as the release trains with its identity loss; the number of "
+            "the run's step is a third of theirs"
+        )
+    if any("MobileResNet" in section["network"] for section in sections):
+        found.append("a generator of GAN-Compression has no dropout, of which its files tell nothing")
     if any(section["norm"] == "instance" for section in sections) and options.norm is None:
         found.append("biases and no weights of norms are instance norm; norm=none if there was none")
     patches = [s for s in sections if s["network"].endswith(":PatchGAN") and s["receptive_field"] > 1]

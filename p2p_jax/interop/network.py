@@ -102,5 +102,6 @@ def check_variables(network: ForeignNetwork, names: Mapping[str, str], source: s
 
 def _size(network: ForeignNetwork) -> str:
     section = network.section
-    depth = {key: section[key] for key in ("num_downs", "num_blocks", "receptive_field") if key in section}
+    keys = ("num_downs", "num_blocks", "receptive_field", "channels")
+    depth = {key: section[key] for key in keys if key in section}
     return ", ".join(f"{key}={value}" for key, value in (depth | {"base_width": section["base_width"]}).items())

@@ -14,12 +14,14 @@ class Module(NamedTuple):
       layer: ours, such as "down_1" or "block_1/conv_1".
       is_norm: a normalisation, which is in the names only where it has weights or statistics.
       after_concat: its input is a concatenation of a skip and of what comes from below.
+      always_biased: it has a bias, whatever norm follows.
     """
 
     name: str
     layer: str
     is_norm: bool = False
     after_concat: bool = False
+    always_biased: bool = False
 
 
 def unet(num_downs: int) -> Iterator[Module]:
@@ -42,13 +44,14 @@ def unet(num_downs: int) -> Iterator[Module]:
     yield Module(block(1) + "3", "up_1", after_concat=True)
 
 
-def resnet(num_blocks: int, *, padded: bool, dropout: bool) -> Iterator[Module]:
+def resnet(num_blocks: int, *, padded: bool, dropout: bool, separable: bool = False) -> Iterator[Module]:
     """List the modules of a ResNet, one after the other.
 
     Args:
       num_blocks: residual blocks.
       padded: there is a module for the padding before every convolution that keeps the sides.
-      dropout: there is a dropout between the two convolutions of a block.
+      dropout: there is a module for dropout between the two convolutions of a block.
+      separable: the blocks have the separable convolutions of GAN-Compression, whose instance norms have no names.
     """
     pad, place = int(padded), int(padded)
 
@@ -64,8 +67,13 @@ def resnet(num_blocks: int, *, padded: bool, dropout: bool) -> Iterator[Module]:
         first, second = pad, 2 * pad + 3 + dropout
         for j, inside in enumerate((first, second), start=1):
             name = f"model.{place}.conv_block."
-            yield Module(f"{name}{inside}", f"block_{i}/conv_{j}")
-            yield Module(f"{name}{inside + 1}", f"block_{i}/conv_{j}_norm", is_norm=True)
+            layer = f"block_{i}/conv_{j}"
+            if separable:
+                yield Module(f"{name}{inside}.conv.0", f"{layer}/depthwise", always_biased=True)
+                yield Module(f"{name}{inside}.conv.2", f"{layer}/pointwise", always_biased=True)
+            else:
+                yield Module(f"{name}{inside}", layer)
+            yield Module(f"{name}{inside + 1}", f"{layer}_norm", is_norm=True)
         place += 1
     for layer in ("up_2", "up_1"):
         yield from with_norm(layer)
@@ -95,4 +103,6 @@ def modules_of(section: Mapping[str, Any]) -> list[Module]:
     if kind == "ResNet":
         dropout = section["dropout_rate"] > 0
         return list(resnet(section["num_blocks"], padded=section["padding"] == "reflect", dropout=dropout))
+    if kind == "MobileResNet":  # it has a module for dropout at any rate
+        return list(resnet(section["num_blocks"], padded=True, dropout=True, separable=True))
     return list(patchgan(RECEPTIVE_FIELDS[section["receptive_field"]]))

@@ -12,14 +12,16 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from p2p_jax.config import complete_section
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import Run
 from p2p_jax.interop import torch_files
 from p2p_jax.interop.network import expected_shapes
-from p2p_jax.interop.torch_state_dicts import SKIP_UP, write_network
+from p2p_jax.interop.torch_state_dicts import SKIP_UP, TRACKED, write_network
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import has_biases
 from p2p_jax.objectives import make_network
+from p2p_jax.objectives.cyclegan import LOSS
 from p2p_jax.training.checkpoint import restore_part
 
 # The release calls the discriminator of the images that G_A makes D_A: it judges domain B.
@@ -89,9 +91,8 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         fields = network.__dataclass_fields__.keys() - {"parent", "name", "out_channels"}
         section = {key: getattr(network, key) for key in fields} | {"network": _KINDS[type(network)]}
         _check(name, section, variables[name])
-        # Batch norm counts batches: a discriminator sees three in a step.
-        step = run.step * (3 if isinstance(network, PatchGAN) else 1)
-        files.append(write_network(section, variables[name], step, concat=concat))
+        batches = run.step * _batches_of_a_step(run.config, name)
+        files.append(write_network(section, variables[name], batches, concat=concat))
     for path, tensors in zip(paths, files, strict=True):
         torch_files.write(path, tensors)
     channels = _channels(run.config.data)
@@ -99,6 +100,18 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         Written(path, _options(net := networks[name]) + channels + _test_time(run, net), _notes(net, concat))
         for name, path in zip(players, paths, strict=True)
     ]
+
+
+def _batches_of_a_step(config: ConfigDict, player: str) -> int:
+    """Return how many batches a player sees in a step, which its batch norms count."""
+    if player.startswith("disc"):
+        return 3  # for the generator's update, and a real and a fake one for its own
+    if player == "generator" or config.objective != "p2p_jax:cyclegan":
+        return 1
+    loss = complete_section(config.loss, LOSS, "loss")
+    source = {"gen_ab": "backward", "gen_ba": "forward"}[player]  # the cycle in which it makes the reconstruction
+    has_cycle = loss.lambda_cycle > 0 and loss.cycle in ("both", source)
+    return 1 + has_cycle + bool(loss.lambda_identity and loss.lambda_cycle)
 
 
 def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -> None:
@@ -115,7 +128,7 @@ def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.n
 
 def _test_time(run: Run, network: Any) -> str:
     """Return the release's option for running statistics in translation, which also leaves out the noise."""
-    running = run.config.inference.norm == "running" and getattr(network, "norm", "") == "batch"
+    running = run.config.inference.norm == "running" and getattr(network, "norm", "") in TRACKED
     return " --eval" if running and not isinstance(network, PatchGAN) else ""
 
 
@@ -157,7 +170,7 @@ def _fault(network: nn.Module) -> str:
 
 
 def _options(network: Any) -> str:
-    norm = network.norm.removesuffix("_affine")
+    norm = network.norm.partition("_")[0]
     if isinstance(network, PatchGAN):
         layers = {1: "pixel", 70: "basic"}.get(network.receptive_field, "n_layers")
         count = {16: 1, 34: 2, 142: 4, 286: 5}.get(network.receptive_field)
@@ -185,6 +198,11 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
         notes.append("only the release of July 2017 pads every convolution with zeros")
     if network.norm == "instance_affine":
         notes.append("its instance norm has weights: InstanceNorm2d(affine=True), as before 2017-07-02")
+    if network.norm == "instance_tracked":
+        notes.append(
+            "its instance norm has running statistics, which the release from 2018-06 to 2019-01 uses with --eval, and "
+            "others drop"
+        )
     biased = has_biases(network.biases, network.norm)
     if biased != network.norm.startswith("instance"):
         which = "have" if biased else "have no"

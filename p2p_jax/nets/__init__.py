@@ -6,12 +6,14 @@ section, and those that follow from the rest of the config (out_channels, dtype,
 if it has them. ``p2p_jax.objectives.make_network`` does that.
 """
 
+from p2p_jax.nets.mobile_resnet import MobileResNet
 from p2p_jax.nets.patchgan import RECEPTIVE_FIELDS, PatchGAN
 from p2p_jax.nets.resnet import ResNet, ResNet6, ResNet9
 from p2p_jax.nets.unet import EncoderDecoder, UNet, UNet128, UNet256
 
 __all__ = [
     "EncoderDecoder",
+    "MobileResNet",
     "PatchGAN",
     "RECEPTIVE_FIELDS",
     "ResNet",

@@ -1,4 +1,4 @@
-"""Layers shared by the networks: convolutions, normalisations, initialisers.
+"""Layers shared by the networks: convolutions and normalisations.
 
 Image contract: [B, H, W, C] floating point, channels last. Kernels are [kH, kW, in, out] for a convolution and
 [kH, kW, out, in] for a transposed one (the axes of a PyTorch weight under ``transpose(2, 3, 1, 0)`` in both cases).
@@ -16,40 +16,12 @@ from jax import lax
 
 from p2p_jax.errors import InputError
 from p2p_jax.nets.convolution import conv, conv_transpose
+from p2p_jax.nets.initializers import initializer
 
-NORMS = ("batch", "instance", "instance_affine", "none")
+NORMS = ("batch", "instance", "instance_affine", "instance_tracked", "none")
 PADDINGS = ("zero", "reflect")
 UPSAMPLINGS = ("transposed", "resize")
 BIASES = ("auto", "all", "last")
-INITIALIZERS = ("normal", "xavier", "kaiming", "orthogonal")
-
-
-def initializer(name: str, gain: float = 0.02, *, transposed: bool = False) -> Callable[..., jax.Array]:
-    """Return the kernel initialiser of that name.
-
-    Args:
-      name: "normal": N(0, gain), the papers' choice. "xavier": Glorot normal times `gain`. "kaiming": He normal for
-        ReLU, fan in (`gain` unused). "orthogonal": orthogonal matrix times `gain`.
-      gain: standard deviation or factor, as above.
-      transposed: the kernel is [kH, kW, out, in].
-
-    Raises:
-      InputError: unknown name.
-    """
-    fans = {"in_axis": -1, "out_axis": -2} if transposed else {"in_axis": -2, "out_axis": -1}
-
-    def scaling(scale, mode):
-        return nn.initializers.variance_scaling(scale, mode, "normal", **fans)
-
-    choices = {
-        "normal": lambda: nn.initializers.normal(gain),
-        "xavier": lambda: scaling(gain**2, "fan_avg"),
-        "kaiming": lambda: scaling(2.0, "fan_in"),
-        "orthogonal": lambda: nn.initializers.orthogonal(gain, column_axis=fans["out_axis"]),
-    }
-    if name not in choices:
-        raise InputError(f"unknown initialiser {name!r}: choose one of {', '.join(choices)}")
-    return choices[name]()
 
 
 class Conv(nn.Module):
@@ -136,13 +108,11 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise [B, H, W, C]."""
         features = (x.shape[-1],)
-        stats_dtype = jnp.promote_types(jnp.float32, self.param_dtype)
         scale = self.param("scale", _around_one, features, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), features, self.param_dtype)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, stats_dtype)
-        running_var = self.variable("batch_stats", "var", jnp.ones, features, stats_dtype)
+        running = _running_statistics(self, features)
         if self.use_running_average:
-            mean, var = running_mean.value, running_var.value
+            mean, var = (x.value for x in running)
         else:
             values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
             count = x.size // x.shape[-1]
@@ -151,32 +121,32 @@ class BatchNorm(nn.Module):
                 count *= lax.psum(1, self.axis_name)
                 own, mean = mean, lax.pmean(mean, self.axis_name)
                 var = lax.pmean(var + jnp.square(own - mean), self.axis_name)
-            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                unbiased = var * (count / max(count - 1, 1))
-                keep = self.momentum
-                running_mean.value = (keep * running_mean.value + (1 - keep) * mean).astype(stats_dtype)
-                running_var.value = (keep * running_var.value + (1 - keep) * unbiased).astype(stats_dtype)
+            _move(self, running, mean, var * (count / max(count - 1, 1)))
         factor = scale * lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
         return _affine(x, factor.reshape(1, 1, 1, -1), shift.reshape(1, 1, 1, -1), self.dtype)
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation (Ulyanov et al. 2016): no running statistics, biased variance, eps 1e-5.
+    """Instance normalisation (Ulyanov et al. 2016): biased variance, eps 1e-5.
 
-    Without parameters, as CycleGAN has it, unless `affine` gives every channel a scale and a bias.
+    Without parameters, as CycleGAN has it, unless `affine` gives every channel a scale and a bias, and without running
+    statistics unless it is `tracked`, PyTorch's ``track_running_stats``: then it keeps the average of the images'
+    statistics, by which `use_running_average` normalises.
     """
 
     affine: bool = False
+    tracked: bool = False
+    use_running_average: bool = False
     epsilon: float = 1e-5
+    momentum: float = 0.9
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise [B, H, W, C]."""
-        values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        mean, var = _moments(values, (1, 2))
+        mean, var = self._statistics(x)
         factor = lax.rsqrt(var + self.epsilon)
         shift = -mean * factor
         if self.affine:
@@ -184,6 +154,34 @@ class InstanceNorm(nn.Module):
             bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], self.param_dtype).reshape(1, 1, 1, -1)
             factor, shift = factor * scale, shift * scale + bias
         return _affine(x, factor, shift, self.dtype)
+
+    def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return mean and variance, [B or 1, 1, 1, C]."""
+        running = _running_statistics(self, x.shape[-1:]) if self.tracked else ()
+        if self.tracked and self.use_running_average:
+            mean, var = (x.value.reshape(1, 1, 1, -1) for x in running)
+            return mean, var
+        mean, var = _moments(x.astype(jnp.promote_types(jnp.float32, x.dtype)), (1, 2))
+        if self.tracked:
+            count = x.shape[1] * x.shape[2]
+            _move(self, running, mean.mean((0, 1, 2)), var.mean((0, 1, 2)) * (count / max(count - 1, 1)))
+        return mean, var
+
+
+def _running_statistics(norm: nn.Module, features: tuple[int, ...]) -> tuple[nn.Variable, nn.Variable]:
+    """Return the running mean and variance that a norm keeps."""
+    dtype = jnp.promote_types(jnp.float32, norm.param_dtype)
+    shapes = {"mean": jnp.zeros, "var": jnp.ones}
+    mean, var = (norm.variable("batch_stats", name, init, features, dtype) for name, init in shapes.items())
+    return mean, var
+
+
+def _move(norm: nn.Module, running: tuple[nn.Variable, ...], *found: jax.Array) -> None:
+    """Move running statistics towards those of a batch, where they may change."""
+    if norm.is_mutable_collection("batch_stats") and not norm.is_initializing():
+        for variable, new in zip(running, found, strict=True):
+            old = variable.value
+            variable.value = (norm.momentum * old + (1 - norm.momentum) * new).astype(old.dtype)
 
 
 def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -237,6 +235,14 @@ def make_norm(
         )
     if kind in ("instance", "instance_affine"):
         return partial(InstanceNorm, affine=kind == "instance_affine", dtype=dtype, param_dtype=param_dtype)
+    if kind == "instance_tracked":
+        return partial(
+            InstanceNorm,
+            tracked=True,
+            use_running_average=use_running_average,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
     if kind == "none":
         return lambda name: lambda x: x
     raise InputError(f"unknown norm {kind!r}: choose one of {', '.join(NORMS)}")

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
-from p2p_jax.nets.layers import BIASES, INITIALIZERS, NORMS, Conv, has_biases, leaky_relu, make_norm
+from p2p_jax.nets.initializers import INITIALIZERS
+from p2p_jax.nets.layers import BIASES, NORMS, Conv, has_biases, leaky_relu, make_norm
 
 # Receptive field of one logit in pixels -> convolutions with stride 2 (0: the PixelGAN, 1x1 kernels throughout).
 RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -21,7 +22,8 @@ class PatchGAN(nn.Module):
     Attributes:
       receptive_field: side of the patch in pixels: 1, 16, 34, 70, 142 or 286.
       base_width: channels of the first layer.
-      norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
+      norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel), "instance_tracked" (which
+        keeps running statistics, as the PyTorch release from 2018-06 to 2019-01) or "none".
       biases: which convolutions have biases: "all"; "last": the first and the last alone (of the PixelGAN the first
         alone); or "auto": as "last" with batch norm, else all, as published.
       padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, whose

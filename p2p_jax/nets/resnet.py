@@ -1,8 +1,8 @@
 """ResNet generator of CycleGAN (Zhu et al. 2017, section 4 and appendix 7.2; Johnson et al. 2016)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import (
     BIASES,
-    INITIALIZERS,
     NORMS,
     PADDINGS,
     UPSAMPLINGS,
@@ -26,6 +26,31 @@ from p2p_jax.nets.layers import (
 _NUM_DOWNS = 2
 
 
+class Widths(NamedTuple):
+    """Channels that the layers of a ResNet give: of the stem, downsamplings, inside of each block, and upsamplings."""
+
+    stem: int
+    downs: tuple[int, ...]
+    blocks: tuple[int, ...]
+    ups: tuple[int, ...]
+
+
+def widths_of(bases: Sequence[int]) -> Widths:
+    """Multiply the width of each layer, as it would be at the full side of the image, by its place: 1, 2, 4 ... 2, 1.
+
+    Args:
+      bases: of the stem, of each downsampling, of the inside of each block, and of each upsampling.
+    """
+    deepest = 2**_NUM_DOWNS
+    downs, blocks, ups = bases[1 : 1 + _NUM_DOWNS], bases[1 + _NUM_DOWNS : -_NUM_DOWNS], bases[-_NUM_DOWNS:]
+    return Widths(
+        bases[0],
+        tuple(base * 2**i for i, base in enumerate(downs, 1)),
+        tuple(base * deepest for base in blocks),
+        tuple(base * deepest // 2**i for i, base in enumerate(ups, 1)),
+    )
+
+
 class ResNet(nn.Module):
     """Down twice, through residual blocks, and up again: ``c7s1-64, d128, d256, R256 x n, u128, u64, c7s1-3``.
 
@@ -33,7 +58,8 @@ class ResNet(nn.Module):
       out_channels: channels of the generated image.
       num_blocks: residual blocks; the paper has 6 at 128x128 and 9 from 256x256 on.
       base_width: channels of the first layer; they double with each of the two downsamplings.
-      norm: "instance", "instance_affine" (with a scale and a bias per channel), "batch" or "none".
+      norm: "instance", "instance_affine" (with a scale and a bias per channel), "instance_tracked" (which keeps
+        running statistics, as the PyTorch release from 2018-06 to 2019-01), "batch" or "none".
       biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
         all, as published.
       padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed ones, which are
@@ -42,7 +68,7 @@ class ResNet(nn.Module):
       upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
       remat: compute the inside of the encoder, of every block and of the decoder again for the gradient instead of
         keeping it: less memory for large images and batches, a third more arithmetic.
-      init_type, init_gain: kernel initialiser, see ``layers.initializer``.
+      init_type, init_gain: kernel initialiser, see ``initializers.initializer``.
       dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
       param_dtype: dtype of the parameters.
       axis_name: device axis over which batch norm is synchronised; None keeps it per device.
@@ -99,27 +125,36 @@ class ResNet(nn.Module):
             param_dtype=self.param_dtype,
         )
         dropout_rate = self.dropout_rate if dropout else 0.0
+        block_conv = self._block_conv(padded, settings)
+        widths = self._widths()
 
         def encode(_, x):
-            x = padded(features=self.base_width, kernel_size=7, padding=3, name="stem")(x)
+            x = padded(features=widths.stem, kernel_size=7, padding=3, name="stem")(x)
             x = nn.relu(norm(name="stem_norm")(x))
-            for i in range(1, _NUM_DOWNS + 1):
-                x = conv(features=self.base_width * 2**i, kernel_size=3, name=f"down_{i}")(x)
+            for i, width in enumerate(widths.downs, 1):
+                x = conv(features=width, kernel_size=3, name=f"down_{i}")(x)
                 x = nn.relu(norm(name=f"down_{i}_norm")(x))
             return x
 
         def decode(_, x):
-            for i in range(_NUM_DOWNS, 0, -1):
-                x = up(features=self.base_width * 2 ** (i - 1), name=f"up_{i}")(x)
+            for i, width in zip(range(_NUM_DOWNS, 0, -1), widths.ups, strict=True):
+                x = up(features=width, name=f"up_{i}")(x)
                 x = nn.relu(norm(name=f"up_{i}_norm")(x))
             return padded(features=self.out_channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
 
         wrap: Callable[[Any], Any] = compute_again if self.remat else lambda part: part
         x = wrap(encode)(self, x)
-        for i in range(1, self.num_blocks + 1):
-            x = wrap(ResidualBlock)(padded, norm, dropout_rate, name=f"block_{i}")(x)
+        for i, width in enumerate(widths.blocks, 1):
+            x = wrap(ResidualBlock)(block_conv, norm, width, dropout_rate, name=f"block_{i}")(x)
         x = wrap(decode)(self, x)
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+
+    def _widths(self) -> Widths:
+        return widths_of([self.base_width] * (_NUM_DOWNS + self.num_blocks + 3))
+
+    def _block_conv(self, padded: Callable[..., nn.Module], settings: Mapping[str, Any]) -> Callable[..., nn.Module]:
+        """Return the constructor of the convolutions in blocks; `padded` is that of those that keep the sides."""
+        return padded
 
     def _check(self, x: jax.Array) -> None:
         if self.padding not in PADDINGS:
@@ -147,20 +182,22 @@ class ResidualBlock(nn.Module):
     Attributes:
       conv: constructor of a convolution that keeps the sides when its padding is 1.
       norm: constructor of a normalisation.
+      features: channels between the convolutions.
       dropout_rate: probability of zeroing an activation between the convolutions; 0 draws no noise.
     """
 
     conv: Callable[..., nn.Module]
     norm: Callable[..., Callable[[jax.Array], jax.Array]]
+    features: int
     dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply to [B, H, W, C]."""
-        conv = partial(self.conv, features=x.shape[-1], kernel_size=3)
-        y = nn.relu(self.norm(name="conv_1_norm")(conv(name="conv_1")(x)))
+        conv = partial(self.conv, kernel_size=3)
+        y = nn.relu(self.norm(name="conv_1_norm")(conv(features=self.features, name="conv_1")(x)))
         y = nn.Dropout(self.dropout_rate, name="dropout")(y, deterministic=not self.dropout_rate)
-        return x + self.norm(name="conv_2_norm")(conv(name="conv_2")(y))
+        return x + self.norm(name="conv_2_norm")(conv(features=x.shape[-1], name="conv_2")(y))
 
 
 ResNet9 = partial(ResNet, num_blocks=9)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import (
     BIASES,
-    INITIALIZERS,
     NORMS,
     UPSAMPLINGS,
     Conv,
@@ -37,7 +37,8 @@ class UNet(nn.Module):
       num_downs: encoder layers; image sides must be multiples of ``2 ** num_downs``.
       base_width: channels of the first encoder layer.
       skips: concatenate encoder outputs to decoder outputs.
-      norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel) or "none".
+      norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel), "instance_tracked" (which
+        keeps running statistics, as the PyTorch release from 2018-06 to 2019-01) or "none".
       biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
         all, as published.
       bottleneck_norm: normalise the innermost encoder layer too, as the paper's text printed before its erratum. At
@@ -48,7 +49,7 @@ class UNet(nn.Module):
       upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
       remat: compute the inside of the network again for the gradient instead of keeping it: less memory for large
         images and batches, a third more arithmetic in the generator.
-      init_type, init_gain: kernel initialiser, see ``layers.initializer``.
+      init_type, init_gain: kernel initialiser, see ``initializers.initializer``.
       dtype: computation dtype; None promotes input and parameters. The output tanh is at least float32.
       param_dtype: dtype of the parameters.
       axis_name: device axis over which batch norm is synchronised; None keeps it per device.

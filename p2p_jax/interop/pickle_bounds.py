@@ -1,0 +1,87 @@
+"""Pickles, looked at before PyTorch reads them: what would take far more time or memory than its size.
+
+PyTorch runs nothing that a pickle brings along, but what it does run (texts are encoded, dicts are copied, keys are
+hashed) can be asked for again and again, of the same large object.
+"""
+
+import pickletools
+from typing import IO, Any, NamedTuple
+
+_MOST_BYTES = 16 * 2**20  # of one pickle; that of the largest network's state dict has 0.1 MB
+_MOST_IN_TUPLE = 10_000  # objects within a tuple, within each other: to hash it is to walk through them all
+_MOST_COPIES = 64  # of dicts and the like; a state dict makes two
+_COPYING = {"OrderedDict", "Counter", "set", "encode", "bytearray"}
+_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the first pickle of PyTorch's
+_LEGACY = 5  # pickles ahead of the numbers in the container before PyTorch 1.6
+
+
+class TooMuchError(ValueError):
+    """A pickle that is too long, or grows where it is read."""
+
+
+class _Object(NamedTuple):
+    """What is known of an object: how many a tuple holds, and the name of a function or of what made it."""
+
+    size: int = 1
+    name: str = ""
+
+
+def check(stream: IO[bytes], count: int = 1) -> None:
+    """Walk through the instructions of pickles that follow each other, without running them.
+
+    Raises:
+      TooMuchError: one is long, or makes what takes long to be read.
+      ValueError: it is no pickle, or cut short.
+    """
+    for _ in range(count):
+        try:
+            _check_one(stream)
+        except (IndexError, KeyError, TypeError) as error:
+            raise ValueError("a pickle whose instructions do not fit together") from error
+
+
+def check_legacy(stream: IO[bytes]) -> None:
+    """Check the pickles of PyTorch's container before 1.6, or the one of another program, as ``check`` does."""
+    start = stream.tell()
+    is_torch = stream.read(len(_MAGIC)) == _MAGIC
+    stream.seek(start)
+    check(stream, _LEGACY if is_torch else 1)
+
+
+def _check_one(stream: IO[bytes]) -> None:
+    start, copies, stack = stream.tell(), 0, list[_Object | None]()  # None is a mark
+    memo: dict[Any, _Object | None] = {}
+    for instruction, argument, position in pickletools.genops(stream):
+        if position is not None and position - start > _MOST_BYTES:
+            raise TooMuchError(f"a pickle of more than {_MOST_BYTES:,} bytes")
+        name = instruction.name
+        if name == "MARK":
+            stack.append(None)
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            del stack[len(stack) - len(instruction.stack_before) :]
+            stack.append(_Object(name=str(argument).rpartition(" ")[2]))
+        else:
+            taken = _take(stack, [kind.name for kind in instruction.stack_before])
+            size = 1 + sum(x.size for x in taken) if "TUPLE" in name else 1
+            if size > _MOST_IN_TUPLE:
+                raise TooMuchError(f"tuples of more than {_MOST_IN_TUPLE:,} objects")
+            made_by = taken[0].name if name in ("REDUCE", "BUILD") else ""
+            copies += made_by in _COPYING and (name == "BUILD" or taken[1].size > 1)
+            if copies > _MOST_COPIES:
+                raise TooMuchError(f"more than {_MOST_COPIES} copies of dicts or texts")
+            stack.extend(_Object(size, made_by) for _ in instruction.stack_after)
+
+
+def _take(stack: list[_Object | None], kinds: list[str]) -> list[_Object]:
+    """Take what an instruction takes from a stack: as many objects as it says, or all down to a mark and more."""
+    above = list[_Object]()
+    if "mark" in kinds:
+        while (top := stack.pop()) is not None:
+            above.append(top)
+        kinds = kinds[: kinds.index("mark")]
+    below = [stack.pop() for _ in kinds][::-1]
+    return [x or _Object() for x in below] + above[::-1]
