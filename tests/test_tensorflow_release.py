@@ -441,11 +441,14 @@ def test_a_pict_file_that_is_cut_short_is_named(tmp_path):
     write_chunks(path, json.dumps([ENTRY]).encode(), LEVELS, bytes(range(6)))
     content = path.read_bytes()
     np.testing.assert_array_equal(read_pict(path)["a"], np.zeros((2, 3), np.float32), strict=True)
-    for size in (0, 3, 4, 20, 40, 800, len(content) - 7, len(content) - 1):
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="cut.pict is empty: fetch or copy it again"):
+        read_pict(path)
+    for size in (3, 4, 20, 40, 800, len(content) - 7, len(content) - 1):
         path.write_bytes(content[:size])
         with pytest.raises(InputError, match="cut.pict ends within its (names|values|codes)"):
             read_pict(path)
-    with pytest.raises(InputError, match="missing.pict cannot be read"):
+    with pytest.raises(InputError, match="missing.pict is not a file"):
         read_pict(tmp_path / "missing.pict")
 
 

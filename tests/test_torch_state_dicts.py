@@ -50,9 +50,21 @@ def parallel(tensors):
     return {f"module.{name}": value for name, value in tensors.items()}
 
 
+def compiled(tensors):
+    """Add the prefix of ``torch.compile``."""
+    return {f"_orig_mod.{name}": value for name, value in tensors.items()}
+
+
+def wrapped_within(tensors):
+    """The network was wrapped twice, and a part of it once more."""
+    return {f"module._orig_mod.{name.replace('model.', 'model._orig_mod.', 1)}": v for name, v in tensors.items()}
+
+
 UNET = {"network": "p2p_jax.nets:UNet", "dropout_layout": "pytorch"}
 RESNET = {"network": "p2p_jax.nets:ResNet"}
 PATCH = {"network": "p2p_jax.nets:PatchGAN"}
+MOBILE = {"network": "p2p_jax.nets:MobileResNet", "dropout_rate": 0.0}
+TRACKED = {"norm": "instance_tracked"}
 INSTANCE = {"norm": "instance"}
 # name: twin, side of the images, what is recognised, how the file differs from a state dict, options of the reader
 CASES = {
@@ -64,6 +76,9 @@ CASES = {
     "unet with biases": (lambda: release.UNet(3, 3, 5, 4, bias=True), 64, UNET | {"norm": "batch", "biases": "all"}),
     "unet up skip": (lambda: release.UNet(3, 3, 5, 4, order="up_skip"), 64, UNET, None, {"concat": "up_skip"}),
     "unet module.": (lambda: release.UNet(3, 3, 5, 4), 64, UNET | {"norm": "batch"}, parallel),
+    "unet _orig_mod.": (lambda: release.UNet(3, 3, 5, 4), 64, UNET | {"norm": "batch"}, compiled),
+    "unet wrapped within": (lambda: release.UNet(3, 3, 5, 4), 64, UNET | {"norm": "batch"}, wrapped_within),
+    "unet tracked": (lambda: release.UNet(3, 3, 5, 4, "instance_tracked"), 64, UNET | TRACKED),
     "unet without counters": (lambda: release.UNet(3, 3, 5, 4), 64, UNET | {"norm": "batch"}, without_counters),
     "unet affine": (
         lambda: release.UNet(3, 3, 5, 4, "instance_affine", True),
@@ -119,6 +134,48 @@ CASES = {
         32,
         RESNET | {"padding": "zero", "dropout_rate": 0.5, "norm": "batch"},
     ),
+    "resnet tracked": (lambda: release.ResNet(3, 3, 2, 4, "instance_tracked"), 32, RESNET | TRACKED),
+    "resnet tracked, of PyTorch 0.4.0": (
+        lambda: release.ResNet(3, 3, 1, 4, "instance_tracked", dropout=1),
+        32,
+        RESNET | {"dropout_rate": 0.5} | TRACKED,
+        without_counters,
+    ),
+    "resnet batch": (lambda: release.ResNet(3, 3, 2, 4, "batch"), 32, RESNET | {"norm": "batch"}),
+    "resnet batch without counters": (
+        lambda: release.ResNet(3, 3, 2, 4, "batch"),
+        32,
+        RESNET | {"norm": "batch"},
+        without_counters,
+    ),
+    "resnet _orig_mod.": (lambda: release.ResNet(3, 3, 6, 4), 32, RESNET | INSTANCE, compiled),
+    "mobile resnet": (
+        lambda: release.MobileResNet(3, 3, [4] * 14),
+        32,
+        MOBILE | {"num_blocks": 9, "base_width": 4, "channels": None} | INSTANCE,
+    ),
+    "mobile resnet batch": (
+        lambda: release.MobileResNet(3, 3, [4] * 8, "batch"),
+        32,
+        MOBILE | {"channels": None, "norm": "batch"},
+    ),
+    "mobile resnet of a search": (
+        lambda: release.MobileResNet(3, 3, [3, 2, 4, 2, 2, 2, 4, 4, 4, 8, 8, 8, 2, 3]),
+        32,
+        MOBILE | {"channels": "3_2_4_2_4_8_2_3"} | INSTANCE,
+    ),
+    "mobile resnet with one width of blocks": (
+        lambda: release.MobileResNet(3, 1, [2, 3, 4, *[2] * 9, 4, 5]),
+        32,
+        MOBILE | {"channels": "2_3_4_2_4_5"} | INSTANCE,
+        parallel,
+    ),
+    "mobile resnet of the older search": (  # all but every third block have the whole width
+        lambda: release.MobileResNet(1, 3, [2, 3, 4, 2, 4, 4, 3, 4, 4, 2, 4, 4, 2, 3]),
+        32,
+        MOBILE | {"channels": "2_3_4_2_4_4_3_4_4_2_4_4_2_3"} | INSTANCE,
+        compiled,
+    ),
     **{
         f"patchgan {n}": (
             lambda n=n: release.PatchGAN(6, n, 4),
@@ -141,6 +198,8 @@ CASES = {
         without_counters,
         {"discriminator_padding": 2},
     ),
+    "patchgan tracked": (lambda: release.PatchGAN(3, 3, 4, "instance_tracked"), 32, PATCH | TRACKED),
+    "patchgan _orig_mod.": (lambda: release.PatchGAN(6, 3, 4), 32, PATCH | {"norm": "batch"}, wrapped_within),
     "pixelgan": (lambda: release.PixelGAN(6, 4), 16, PATCH | {"receptive_field": 1, "norm": "batch"}),
     "pixelgan instance": (lambda: release.PixelGAN(3, 4, "instance"), 16, PATCH | {"receptive_field": 1} | INSTANCE),
 }

@@ -18,6 +18,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
 
 _STAGES = (2, 2, 3, 3, 3)  # convolutions of VGG-16 before each side output
+_MOST_CHANNELS = 512
+_MOST_BYTES = 2**31  # of a Protocol Buffers message
 _MEAN = np.array([104.00698793, 116.66876762, 122.67891434], np.float32)  # blue, green, red
 _PAD = 35  # of the first convolution, in the place of 1
 _OFFSETS = (34, 35, 36, 38, 42)  # where the image begins in each side output, enlarged
@@ -78,6 +80,8 @@ def _convolve(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, pad: int) -> 
     In the padded image with its rows strung together, every place of the kernel is a shift. The products that reach
     over the end of a row are computed and cut off.
     """
+    if len(bias) > _MOST_CHANNELS:
+        raise ValueError(f"{len(bias):,} channels")
     kernel = kernel.reshape(len(bias), -1, 3, 3)
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad + 1)))  # one column more: the last shift ends in the last row
     channels, height, width = padded.shape
@@ -150,6 +154,8 @@ def read_caffemodel(path: str) -> Weights:
     """
     layers: Weights = {}
     try:
+        if Path(path).stat().st_size >= _MOST_BYTES:
+            raise ValueError("it is longer than any Protocol Buffers message")
         for number, layer in _fields(memoryview(Path(path).read_bytes())):
             if number in (2, 100):  # V1LayerParameter, LayerParameter
                 of_name, of_blobs = (4, 6) if number == 2 else (1, 7)
@@ -185,9 +191,10 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):  # a number has ten bytes at most
         byte = message[at]
-        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        value, at = value | (byte & 127) << shift, at + 1
         if byte < 128:
             return value, at
+    raise ValueError("it is no Protocol Buffers message")

@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, resolve, to_json
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
-from p2p_jax.interop import tensorflow_files, tensorflow_release, torch_files, torch_state_dicts
+from p2p_jax.interop import tensorflow_files, tensorflow_release, tfjs_files, torch_files, torch_state_dicts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
+from p2p_jax.interop.file_kinds import identify_folder
+from p2p_jax.interop.network import name_some
 from p2p_jax.objectives import blank_batch
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
 
@@ -49,8 +51,8 @@ def convert(
     """Make a run's directory of foreign weights.
 
     Args:
-      inputs: a generator (PyTorch's .pth, the browser's .pict, a checkpoint of the TensorFlow release), or two of the
-        PyTorch release for CycleGAN, G_A and G_B; or a directory of the PyTorch release with files
+      inputs: a generator (PyTorch's .pth, the browser's .pict or model.json, a checkpoint of the TensorFlow release),
+        or two of the PyTorch release for CycleGAN, G_A and G_B; or a directory of the PyTorch release with files
         ``latest_net_*.pth``, all of which are taken.
       workdir: of the run; it must not exist, or be empty.
       discriminators: as many files of the PyTorch release, or none: D, or D_A and D_B.
@@ -92,7 +94,11 @@ def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _is_tensorflow(path: Path) -> bool:
-    return path.suffix == ".pict" or tensorflow_files.is_checkpoint(path)
+    return path.suffix == ".pict" or tfjs_files.is_tfjs(path) or tensorflow_files.is_checkpoint(path)
+
+
+def _is_tfjs(path: Path) -> bool:
+    return tfjs_files.is_tfjs(path) and not tensorflow_files.is_checkpoint(path)
 
 
 def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -102,9 +108,12 @@ def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
         if all(file.is_file() for file in files):
             judges = [folder / f"latest_net_{name.replace('G', 'D')}.pth" for name in names]
             return files, [file for file in judges if file.is_file()]
+    found = [path.name for path in folder.iterdir()]
+    if (kind := identify_folder(found)) is not None:
+        raise InputError(f"{folder} is {kind.name}: {kind.mend}")
     raise InputError(
-        f"{folder} holds no latest_net_G.pth, no pair latest_net_G_A.pth and latest_net_G_B.pth, and no checkpoint of "
-        "TensorFlow; name the files"
+        f"{folder} holds no latest_net_G.pth, no pair latest_net_G_A.pth and latest_net_G_B.pth, no checkpoint of "
+        f"TensorFlow and no model.json, but {name_some(found)}; name the files"
     )
 
 
@@ -122,7 +131,11 @@ def _read_tensorflow(files: list[Path], judges: list[Path], options: Options) ->
             f"{path} is of the TensorFlow release, in which nothing is left open that `concat`, `norm`, "
             "`discriminator_padding` and `eval` are for: leave them out"
         )
-    read = tensorflow_files.read_pict if path.suffix == ".pict" else tensorflow_files.read_checkpoint
+    read = tensorflow_files.read_checkpoint
+    if path.suffix == ".pict":
+        read = tensorflow_files.read_pict
+    elif _is_tfjs(path):
+        read = tfjs_files.read
     both = tensorflow_release.recognise(read(path), str(path))
     return {name: (path, network) for name, network in both.items()}
 
@@ -188,8 +201,10 @@ def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told:
 
 
 def _sha256(path: Path) -> str:
-    """Return the digest of a file; of the files in a folder or with a prefix, together."""
-    if path.is_file():
+    """Return the digest of a file; of those of a model, in a folder or with a prefix, together."""
+    if _is_tfjs(path):
+        files = tfjs_files.files_of(path)
+    elif path.is_file():
         files = [path]
     else:
         parts = path.iterdir() if path.is_dir() else path.parent.glob(f"{path.name}.*")

@@ -65,23 +65,39 @@ def check_file(path: Path, takes: Collection[str] = ()) -> None:
         raise InputError(f"{path} is {kind.name}: {kind.mend}")
 
 
+def check_raw(path: Path) -> None:
+    """Refuse a file of bare numbers that is a pointer or a web page in its place.
+
+    Raises:
+      InputError: it is one, or cannot be read.
+    """
+    head = _head(path)
+    kind = _pointer(head, path) or (Kind("a web page", _FETCH) if _PAGE.match(head) else None)
+    if kind is not None:
+        raise InputError(f"{path} is {kind.name}: {kind.mend}")
+
+
 def identify(path: Path) -> Kind | None:
     """Return what a file is that holds no weights, or those of a format that is not read; None: it may hold weights.
 
     Raises:
       InputError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    head = _head(path)
     if not head:
         return Kind("empty", "fetch or copy it again")
     for test in (_pointer, _text, _magic, _zip, _archive, _of_other_program):
         if (kind := test(head, path)) is not None:
             return kind
     return None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _pointer(head: bytes, path: Path) -> Kind | None:

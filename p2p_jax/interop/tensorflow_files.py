@@ -12,11 +12,14 @@ import numpy as np
 
 from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.errors import InputError
+from p2p_jax.interop import tensorflow_index
+from p2p_jax.interop.file_kinds import check_file, check_raw
 
 _PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _NUMBER = "[0-9]" * 5
 _SHARDS = f"data-{_NUMBER}-of-{_NUMBER}"
 _LATEST = re.compile(r'^\s*model_checkpoint_path:\s*"(.+)"', re.MULTILINE)
+_MOST_BYTES = 2**30  # of a .pict file; the published have 55 million
 _LEVELS = 256  # every weight of a .pict file is one of so many values
 
 
@@ -39,11 +42,12 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     Raises:
       InputError: a file is missing, cut short or damaged (names it), or TensorFlow is not installed.
     """
-    tf = tensorflow()
     folder = _folder(path)
     prefix = _prefix(path) if folder is None else _latest(folder)
     index, data = _complete(prefix)
-    faults = (tf.errors.OpError, LookupError, RuntimeError, ValueError)
+    tf = tensorflow()
+    tensorflow_index.check(index, _files(prefix, _SHARDS))
+    faults = (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         dtypes = reader.get_variable_to_dtype_map()
@@ -109,6 +113,7 @@ def _complete(prefix: Path) -> tuple[Path, Path]:
     for file in (index, *data):
         if not file.is_file():
             raise InputError(f"{file} is missing; the checkpoint is {index.name} and {data[0].name} together")
+        check_raw(file)
     return index, data[0]
 
 
@@ -124,6 +129,9 @@ def read_pict(path: Path) -> dict[str, np.ndarray]:
     Raises:
       InputError: the file is missing, cut short or no ``.pict`` file; names it.
     """
+    check_file(path)
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path} has more than {_MOST_BYTES:,} bytes: it is no .pict file")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -175,4 +183,4 @@ def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         return False
     shape = entry.get("shape")
-    return isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+    return isinstance(shape, list) and len(shape) <= 8 and all(type(x) is int and 0 < x < 2**40 for x in shape)

@@ -5,12 +5,14 @@ from torch import nn
 
 
 def norm_layer(kind, channels):
-    """Return "batch", "instance", "instance_affine" or "none"."""
+    """Return "batch", "instance", "instance_affine", "instance_tracked" or "none"."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "none":
         return nn.Identity()
-    return nn.InstanceNorm2d(channels, affine=kind == "instance_affine")
+    return nn.InstanceNorm2d(
+        channels, affine=kind == "instance_affine", track_running_stats=kind == "instance_tracked"
+    )
 
 
 class UNetLevel(nn.Module):
@@ -95,6 +97,61 @@ class ResNet(nn.Module):
     def forward(self, x):
         """Translate [B, C, H, W]."""
         return self.model(x)
+
+
+class Separable(nn.Module):
+    """The separable convolution of GAN-Compression: always with biases, and an instance norm inside."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        depthwise = nn.Conv2d(inputs, inputs, 3, groups=inputs)
+        self.conv = nn.Sequential(depthwise, nn.InstanceNorm2d(inputs), nn.Conv2d(inputs, outputs, 1))
+
+    def forward(self, x):
+        """Apply to [B, C, H, W], which is padded already."""
+        return self.conv(x)
+
+
+class MobileResidual(nn.Module):
+    """A residual block of separable convolutions."""
+
+    def __init__(self, width, inside, norm):
+        super().__init__()
+        first = [nn.ReflectionPad2d(1), Separable(width, inside), norm_layer(norm, inside), nn.ReLU(), nn.Dropout(0.0)]
+        second = [nn.ReflectionPad2d(1), Separable(inside, width), norm_layer(norm, width)]
+        self.conv_block = nn.Sequential(*first, *second)
+
+    def forward(self, x):
+        """Apply to [B, C, H, W]."""
+        return x + self.conv_block(x)
+
+
+class MobileResNet(nn.Module):
+    """The generator of GAN-Compression, whole or with the widths of a search; clamps its input, as theirs.
+
+    Args:
+      in_channels: of images that come in.
+      out_channels: of those that go out.
+      widths: of the stem, two downsamplings, the inside of every block, and two upsamplings, before multiplication.
+      norm: see ``norm_layer``.
+    """
+
+    def __init__(self, in_channels, out_channels, widths, norm="instance"):
+        super().__init__()
+        bias, stem, (*blocks, up_2, up_1) = norm.startswith("instance"), widths[0], widths[3:]
+        down_1, down_2 = 2 * widths[1], 4 * widths[2]
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, stem, 7, bias=bias), norm_layer(norm, stem), nn.ReLU()]
+        for before, after in ((stem, down_1), (down_1, down_2)):
+            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=bias), norm_layer(norm, after), nn.ReLU()]
+        layers += [MobileResidual(down_2, 4 * width, norm) for width in blocks]
+        for before, after in ((down_2, 2 * up_2), (2 * up_2, up_1)):
+            layers += [nn.ConvTranspose2d(before, after, 3, 2, 1, 1, bias=bias), norm_layer(norm, after), nn.ReLU()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(up_1, out_channels, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x):
+        """Translate [B, C, H, W]."""
+        return self.model(x.clamp(-1, 1))
 
 
 class PatchGAN(nn.Module):

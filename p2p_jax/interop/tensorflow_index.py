@@ -1,0 +1,140 @@
+"""The index of a TensorFlow checkpoint, looked at before TensorFlow reads it, which ends the process at a wrong shape.
+
+It is a sorted table (that of LevelDB, uncompressed): blocks of names and entries, a block that tells where they are,
+and a footer that tells where that one is. An entry is a message of Protocol Buffers.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from p2p_jax.errors import InputError
+
+_MOST_BYTES = 64 * 2**20  # an index of the release has 10 kB
+_MAGIC = bytes.fromhex("57fb808b247547db")
+_FOOTER, _TRAILER = 48, 5  # bytes
+_MOST_DIMENSIONS = 8
+_MOST_NUMBERS = 2**40
+_DTYPES = range(1, 24)  # of variables, in TensorFlow's types.proto
+_SIZES = {1: 4, 2: 8, 3: 4, 9: 8, 19: 2, 14: 2}  # bytes of a number, where it is not at least 1
+_SLICES = 7
+
+
+def check(index: Path, data: Sequence[Path]) -> None:
+    """Check shapes and types of every variable.
+
+    Args:
+      index: the file "model-200000.index".
+      data: the files with the numbers.
+
+    Raises:
+      InputError: the index is no such table, or names what the files cannot hold.
+    """
+    damaged = f"{index} cannot be read as a TensorFlow checkpoint: it is cut short or damaged; copy it anew"
+    if index.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{index} has more than {_MOST_BYTES:,} bytes: it is no index of a checkpoint of the release")
+    try:
+        content, claimed = memoryview(index.read_bytes()), 0
+        for name, entry in _entries(content):
+            if name:  # the one without a name is about the whole
+                claimed += _bytes_of(entry)
+    except (IndexError, ValueError, OSError) as error:
+        raise InputError(damaged) from error
+    found = sum(file.stat().st_size for file in data)
+    if claimed > found:
+        raise InputError(
+            f"{data[0]} is cut short, or of another checkpoint: {index.name} names variables of {claimed:,} bytes, and "
+            f"there are {found:,}; copy it anew"
+        )
+
+
+def _entries(table: memoryview) -> Iterator[tuple[bytes, bytes]]:
+    """Iterate over names and entries."""
+    footer = table[-_FOOTER:]
+    if len(table) < _FOOTER or footer[-8:] != _MAGIC:
+        raise ValueError("no sorted table")
+    at = 0
+    for _ in range(2):  # where the block about other things is
+        _, at = _varint(footer, at)
+    seen = 0
+    for _, handle in _block(table, *_handle(footer, at)):
+        start, size = _handle(memoryview(handle), 0)
+        seen += size
+        if seen > len(table):
+            raise ValueError("blocks that lie on each other")
+        yield from _block(table, start, size)
+
+
+def _handle(message: memoryview, at: int) -> tuple[int, int]:
+    start, at = _varint(message, at)
+    size, _ = _varint(message, at)
+    return start, size
+
+
+def _block(table: memoryview, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Iterate over keys and values; a key begins as the one before it."""
+    if start + size + _TRAILER > len(table) or size < 4 or table[start + size] != 0:
+        raise ValueError("a block that is cut short, or compressed")
+    block = table[start : start + size]
+    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        fresh, at = _varint(block, at)
+        length, at = _varint(block, at)
+        if shared > len(key) or at + fresh + length > end or shared + fresh > 4096:
+            raise ValueError("an entry that does not fit into its block")
+        key = key[:shared] + bytes(block[at : at + fresh])
+        yield key, bytes(block[at + fresh : at + fresh + length])
+        at += fresh + length
+
+
+def _bytes_of(entry: bytes) -> int:
+    """Return how many bytes a variable takes at least."""
+    dtype, shape = 0, list[int]()
+    for number, value in _fields(memoryview(entry)):
+        if number == 1 and isinstance(value, int):
+            dtype = value
+        elif number == 2 and not isinstance(value, int):
+            sides = (side for field, side in _fields(value) if field == 2 and not isinstance(side, int))
+            shape = [_side(side) for side in sides]
+        elif number == _SLICES:
+            raise ValueError("a variable in pieces")
+    if dtype not in _DTYPES or len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError("no variable's type and shape")
+    return math.prod(shape) * _SIZES.get(dtype, 1)
+
+
+def _side(message: memoryview) -> int:
+    size = next((value for field, value in _fields(message) if field == 1), 0)
+    if not isinstance(size, int) or size > _MOST_NUMBERS:  # negative numbers are the largest
+        raise ValueError("no side of a shape")
+    return size
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Iterate over the fields of a message: ``(number, value)``."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        if key & 7 == 0:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+            continue
+        size = {1: 8, 5: 4}.get(key & 7, 0)
+        if key & 7 == 2:
+            size, at = _varint(message, at)
+        if not size and key & 7 != 2 or at + size > len(message):
+            raise ValueError("no message")
+        yield key >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        value, at = value | (byte & 127) << shift, at + 1
+        if byte < 128:
+            return value, at
+    raise ValueError("a number without an end")
