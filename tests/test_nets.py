@@ -118,7 +118,11 @@ def test_rectangles_and_channels(downs):
     [
         (UNet(num_downs=5), (1, 48, 64, 3), "multiples of 32"),
         (UNet(num_downs=3, dropout_layout="other"), (1, 16, 16, 3), "choose one of paper, pytorch"),
-        (UNet(num_downs=3, norm="layer"), (1, 16, 16, 3), "choose one of batch, instance, instance_affine, instance_tr"),
+        (
+            UNet(num_downs=3, norm="layer"),
+            (1, 16, 16, 3),
+            "choose one of batch, instance, instance_affine, instance_tr",
+        ),
         (UNet(num_downs=3, init_type="he"), (1, 16, 16, 3), "choose one of normal, xavier, kaiming, orthogonal"),
         (UNet(num_downs=3, upsampling="cubic"), (1, 16, 16, 3), "choose one of transposed, resize"),
         (ResNet(padding="same"), (1, 16, 16, 3), "choose one of zero, reflect"),

@@ -10,9 +10,7 @@ def norm_layer(kind, channels):
         return nn.BatchNorm2d(channels)
     if kind == "none":
         return nn.Identity()
-    return nn.InstanceNorm2d(
-        channels, affine=kind == "instance_affine", track_running_stats=kind == "instance_tracked"
-    )
+    return nn.InstanceNorm2d(channels, affine=kind == "instance_affine", track_running_stats=kind == "instance_tracked")
 
 
 class UNetLevel(nn.Module):
