@@ -7,7 +7,8 @@ hashed) can be asked for again and again, of the same large object.
 import pickletools
 from typing import IO, Any, NamedTuple
 
-_MOST_BYTES = 16 * 2**20  # of one pickle; that of the largest network's state dict has 0.1 MB
+_MOST_BYTES = 4 * 2**20  # of one pickle; that of the largest network's state dict has 0.1 MB
+_MOST_INSTRUCTIONS = 500_000
 _MOST_IN_TUPLE = 10_000  # objects within a tuple, within each other: to hash it is to walk through them all
 _MOST_COPIES = 64  # of dicts and the like; a state dict makes two
 _COPYING = {"OrderedDict", "Counter", "set", "encode", "bytearray"}
@@ -51,9 +52,9 @@ def check_legacy(stream: IO[bytes]) -> None:
 def _check_one(stream: IO[bytes]) -> None:
     start, copies, stack = stream.tell(), 0, list[_Object | None]()  # None is a mark
     memo: dict[Any, _Object | None] = {}
-    for instruction, argument, position in pickletools.genops(stream):
-        if position is not None and position - start > _MOST_BYTES:
-            raise TooMuchError(f"a pickle of more than {_MOST_BYTES:,} bytes")
+    for number, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
+        if stream.tell() - start > _MOST_BYTES or number > _MOST_INSTRUCTIONS:
+            raise TooMuchError(f"a pickle of more than {_MOST_BYTES:,} bytes, or {_MOST_INSTRUCTIONS:,} instructions")
         name = instruction.name
         if name == "MARK":
             stack.append(None)

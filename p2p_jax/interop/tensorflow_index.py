@@ -5,8 +5,10 @@ and a footer that tells where that one is. An entry is a message of Protocol Buf
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from p2p_jax.errors import InputError
 
@@ -17,7 +19,9 @@ _MOST_DIMENSIONS = 8
 _MOST_NUMBERS = 2**40
 _DTYPES = range(1, 24)  # of variables, in TensorFlow's types.proto
 _SIZES = {1: 4, 2: 8, 3: 4, 9: 8, 19: 2, 14: 2}  # bytes of a number, where it is not at least 1
-_SLICES = 7
+_ENTRY = {1: int, 2: memoryview, 3: int, 4: int, 5: int, 6: memoryview}  # dtype, shape, shard, offset, size, checksum
+_HEADER = {1: int, 2: int, 3: memoryview}  # shards, order of bytes, version
+_SIDE = {1: int, 2: memoryview}  # size, name
 
 
 def check(index: Path, data: Sequence[Path]) -> None:
@@ -34,10 +38,15 @@ def check(index: Path, data: Sequence[Path]) -> None:
     if index.stat().st_size > _MOST_BYTES:
         raise InputError(f"{index} has more than {_MOST_BYTES:,} bytes: it is no index of a checkpoint of the release")
     try:
-        content, claimed = memoryview(index.read_bytes()), 0
+        content, claimed, before = memoryview(index.read_bytes()), 0, None
         for name, entry in _entries(content):
-            if name:  # the one without a name is about the whole
-                claimed += _bytes_of(entry)
+            if before is not None and name <= before:
+                raise ValueError("names that are not sorted")
+            before = name
+            if name:
+                claimed += _bytes_of(entry, len(data))
+            elif _once(entry, _HEADER).get(1) != len(data):  # the one without a name is about the whole
+                raise ValueError("another number of files")
     except (IndexError, ValueError, OSError) as error:
         raise InputError(damaged) from error
     found = sum(file.stat().st_size for file in data)
@@ -89,27 +98,30 @@ def _block(table: memoryview, start: int, size: int) -> Iterator[tuple[bytes, by
         at += fresh + length
 
 
-def _bytes_of(entry: bytes) -> int:
+def _bytes_of(entry: bytes, shards: int) -> int:
     """Return how many bytes a variable takes at least."""
-    dtype, shape = 0, list[int]()
-    for number, value in _fields(memoryview(entry)):
-        if number == 1 and isinstance(value, int):
-            dtype = value
-        elif number == 2 and not isinstance(value, int):
-            sides = (side for field, side in _fields(value) if field == 2 and not isinstance(side, int))
-            shape = [_side(side) for side in sides]
-        elif number == _SLICES:
-            raise ValueError("a variable in pieces")
-    if dtype not in _DTYPES or len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_NUMBERS:
-        raise ValueError("no variable's type and shape")
-    return math.prod(shape) * _SIZES.get(dtype, 1)
+    found = _once(entry, _ENTRY)
+    sides = list(_fields(found.get(2, memoryview(b""))))
+    if len(sides) > _MOST_DIMENSIONS or any(number != 2 or isinstance(side, int) for number, side in sides):
+        raise ValueError("no shape")
+    shape = [_once(side, _SIDE).get(1, 0) for _, side in sides if not isinstance(side, int)]
+    # As they are read here, negative numbers are the largest.
+    if max(shape, default=0) > _MOST_NUMBERS or math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError("no shape")
+    dtype, size, offset = found.get(1, 0), found.get(5, 0), found.get(4, 0)
+    if dtype not in _DTYPES or found.get(3, 0) >= shards or max(size, offset) > 2**62:
+        raise ValueError("no variable of these files")
+    return max(math.prod(shape) * _SIZES.get(dtype, 1), size)
 
 
-def _side(message: memoryview) -> int:
-    size = next((value for field, value in _fields(message) if field == 1), 0)
-    if not isinstance(size, int) or size > _MOST_NUMBERS:  # negative numbers are the largest
-        raise ValueError("no side of a shape")
-    return size
+def _once(message: bytes | memoryview, kinds: Mapping[int, type]) -> dict[int, Any]:
+    """Return the fields of a message, each of which is there once, and of its kind."""
+    found = dict[int, Any]()
+    for number, value in _fields(memoryview(message)):
+        if number in found or not isinstance(value, kinds.get(number, NoneType)):
+            raise ValueError("an unknown field, or one that is there twice")
+        found[number] = value
+    return found
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
