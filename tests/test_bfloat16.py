@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from p2p_jax import Translator, train
 from p2p_jax.config import resolve
-from p2p_jax.nets import PatchGAN, ResNet, UNet
+from p2p_jax.nets import MobileResNet, PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import BatchNorm, InstanceNorm
 from p2p_jax.training import parallel
 from support.configs import small_config, small_cyclegan_config
@@ -71,8 +71,13 @@ def test_every_product_of_a_step_takes_bfloat16(name, backend):
 
 @pytest.mark.parametrize(
     "network",
-    [UNet(num_downs=4, base_width=8), ResNet(num_blocks=2, base_width=8), PatchGAN(receptive_field=34, base_width=8)],
-    ids=["U-Net", "ResNet", "PatchGAN"],
+    [
+        UNet(num_downs=4, base_width=8),
+        ResNet(num_blocks=2, base_width=8),
+        MobileResNet(num_blocks=2, base_width=8),
+        PatchGAN(receptive_field=34, base_width=8),
+    ],
+    ids=["U-Net", "ResNet", "MobileResNet", "PatchGAN"],
 )
 def test_gradients_are_those_of_float32_but_for_rounding(network):
     x = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (4, 32, 32, 3)), jnp.float32)
@@ -98,7 +103,10 @@ def test_gradients_are_those_of_float32_but_for_rounding(network):
     assert float(jnp.linalg.norm(found) / jnp.linalg.norm(expected)) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("layer", [BatchNorm(use_running_average=False), InstanceNorm(), InstanceNorm(affine=True)])
+@pytest.mark.parametrize(
+    "layer",
+    [BatchNorm(use_running_average=False), InstanceNorm(), InstanceNorm(affine=True), InstanceNorm(tracked=True)],
+)
 def test_norms_compute_in_float32_and_round_once(layer):
     """On bfloat16 maps far from zero, where sums of that dtype would be useless."""
     x = jnp.asarray(np.random.RandomState(0).normal(100, 3, (2, 32, 32, 5)), jnp.bfloat16)

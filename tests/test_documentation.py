@@ -241,7 +241,7 @@ def test_weights_of_pytorch_come_and_go_as_printed(folder, pix2pix_run, capsys):
 
     write_torch(open_run(pix2pix_run), folder)
     shutil.copytree(pix2pix_run, folder / "runs" / "mine")
-    (arguments,) = arguments_of("convert")
+    (arguments,) = arguments_of("convert", "--discriminator")
     run("convert", arguments)
     theirs = open_run(folder / "runs" / "theirs")
     assert theirs.step == 4 and set(theirs.shapes["params"]) == {"generator", "discriminator"}
@@ -250,6 +250,17 @@ def test_weights_of_pytorch_come_and_go_as_printed(folder, pix2pix_run, capsys):
     (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == "torch"]
     shown = "\nfor name, value in state_dict.items(): print(name, value.dtype)"
     assert "model.model.0.weight torch.float32" in run_snippet(snippet + shown, capsys)
+
+
+@pytest.mark.slow
+def test_models_of_the_browser_come_in_as_printed(folder):
+    from p2p_jax.inference.run import open_run
+
+    shutil.copytree(Path(__file__).parent / "fixtures" / "tfjs", folder / "edges2cats")
+    (arguments,) = arguments_of("convert", "edges2cats/model.json")
+    run("convert", arguments)
+    cats = open_run(folder / "runs" / "cats")
+    assert cats.config.generator.num_downs == 2 and set(cats.shapes["params"]) == {"generator"}
 
 
 @pytest.mark.parametrize(

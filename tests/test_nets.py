@@ -10,6 +10,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.nets import (
     RECEPTIVE_FIELDS,
     EncoderDecoder,
+    MobileResNet,
     PatchGAN,
     ResNet,
     ResNet6,
@@ -128,6 +129,10 @@ def test_rectangles_and_channels(downs):
         (ResNet(padding="same"), (1, 16, 16, 3), "choose one of zero, reflect"),
         (ResNet(num_blocks=-1), (1, 16, 16, 3), "num_blocks is -1"),
         (ResNet(), (1, 18, 16, 3), "multiples of 4"),
+        (MobileResNet(), (1, 18, 16, 3), "multiples of 4"),
+        (MobileResNet(channels="3_4"), (1, 16, 16, 3), "has 2 widths; a MobileResNet with 9 blocks has 6, 8 or 14"),
+        (MobileResNet(channels="3_0_4_2_4_4"), (1, 16, 16, 3), "are not widths of at least 1"),
+        (MobileResNet(channels="3,4"), (1, 16, 16, 3), "are not widths of at least 1"),
         (ResNet(), (1, 4, 16, 3), "at least 8"),
         (PatchGAN(receptive_field=71), (1, 16, 16, 3), "choose one of 1, 16, 34, 70, 142, 286"),
         (PatchGAN(receptive_field=70), (1, 8, 8, 3), "at least 24x24"),

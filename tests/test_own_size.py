@@ -27,12 +27,15 @@ SIZES = [
 NETWORKS = {
     "unet": (8, {"network": "p2p_jax.nets:UNet", "num_downs": 3, "base_width": 4, "dropout_rate": 0.0}),
     "resnet": (4, {"network": "p2p_jax.nets:ResNet", "num_blocks": 1, "base_width": 4}),
+    "mobile_resnet": (4, {"network": "p2p_jax.nets:MobileResNet", "num_blocks": 1, "channels": "3_4_2_4_3_4"}),
 }
 MODES = {
     "batch, of the image": ("batch", "batch"),
     "batch, running": ("batch", "running"),
     "instance": ("instance", "batch"),
     "instance_affine": ("instance_affine", "batch"),
+    "instance_tracked, of the image": ("instance_tracked", "batch"),
+    "instance_tracked, running": ("instance_tracked", "running"),
     "none": ("none", "batch"),
 }
 
@@ -47,7 +50,7 @@ def assert_as_the_network(tmp_path, name, mode, sizes):
     rng = np.random.RandomState(0)  # running statistics that are not 0 and 1
     state["batch_stats"] = jax.tree.map(lambda x: rng.uniform(0.5, 2, x.shape).astype(x.dtype), state["batch_stats"])
     translator = Translator.from_workdir(write_run(tmp_path / "run", config, state))
-    kind = {"unet": nets.UNet, "resnet": nets.ResNet}[name]
+    kind = {"unet": nets.UNet, "resnet": nets.ResNet, "mobile_resnet": nets.MobileResNet}[name]
     network = kind(3, norm=norm, **{key: value for key, value in generator.items() if key != "network"})
     variables = {key: state[key]["generator"] for key in ("params", "batch_stats")}
     for height, width in sizes:

@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import p2p_jax
-from p2p_jax.nets import ResNet, UNet
+from p2p_jax.nets import MobileResNet, ResNet, UNet
 from p2p_jax.training import parallel
 from support.comparers import assert_close_trees
 from support.configs import small_config, small_cyclegan_config
@@ -27,6 +27,8 @@ NETWORKS = {
     ),
     "U-Net without norm": UNet(num_downs=3, base_width=4, norm="none", dropout_rate=0.0),
     "ResNet": ResNet(num_blocks=2, base_width=4),
+    "MobileResNet": MobileResNet(num_blocks=2, base_width=4, channels="3_4_4_2_4_3"),
+    "ResNet with running statistics": ResNet(num_blocks=1, base_width=4, norm="instance_tracked"),
     "ResNet, batch norm, dropout": ResNet(num_blocks=2, base_width=4, norm="batch", dropout_rate=0.5),
 }
 

@@ -20,10 +20,12 @@ RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
-    """Return the normalisation layer called `kind`: "batch", "instance" or "none"."""
+    """Return the normalisation layer called `kind`: "batch", "instance", "instance_tracked" or "none"."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
-    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
+    if kind == "none":
+        return nn.Identity()
+    return nn.InstanceNorm2d(channels, track_running_stats=kind == "instance_tracked")
 
 
 class ResizeConv2d(nn.Conv2d):
@@ -148,6 +150,70 @@ class ResNet(nn.Module):
         return torch.tanh(self.layers["output"](x))
 
 
+class MobileResNet(nn.Module):
+    """ResNet of separable convolutions (Li et al. 2020); attributes as of ``p2p_jax.nets.MobileResNet``."""
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        num_blocks: int = 9,
+        base_width: int = 64,
+        channels: str = "",
+        norm: str = "instance",
+        padding: str = "reflect",
+    ):
+        super().__init__()
+        self.num_blocks = num_blocks
+        widths = [int(width) for width in channels.split("_")] if channels else [base_width] * (5 + num_blocks)
+        stem, down_1, down_2 = widths[0], 2 * widths[1], 4 * widths[2]
+        inside, (up_2, up_1) = [4 * width for width in widths[3:-2]], (2 * widths[-2], widths[-1])
+        inside = inside * num_blocks if len(inside) == 1 else inside
+        padding_mode, use_bias = "zeros" if padding == "zero" else padding, norm != "batch"
+        conv = partial(nn.Conv2d, padding_mode=padding_mode, bias=use_bias)
+        up = partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1, output_padding=1, bias=use_bias)
+        self.relu, self.layers = nn.ReLU(inplace=True), nn.ModuleDict()
+
+        def add(name: str, layer: nn.Module) -> None:
+            self.layers[name], self.layers[f"{name}_norm"] = layer, make_norm(norm, layer.out_channels)
+
+        def add_separable(name: str, before: int, after: int) -> None:
+            depthwise = nn.Conv2d(before, before, 3, padding=1, groups=before, padding_mode=padding_mode)
+            self.layers[f"{name}/depthwise"] = depthwise
+            self.layers[f"{name}/norm"] = nn.InstanceNorm2d(before)
+            self.layers[f"{name}/pointwise"] = nn.Conv2d(before, after, 1)
+            self.layers[f"{name}_norm"] = make_norm(norm, after)
+
+        add("stem", conv(in_channels, stem, 7, padding=3))
+        add("down_1", nn.Conv2d(stem, down_1, 3, 2, 1, bias=use_bias))
+        add("down_2", nn.Conv2d(down_1, down_2, 3, 2, 1, bias=use_bias))
+        for i, width in enumerate(inside, 1):
+            add_separable(f"block_{i}/conv_1", down_2, width)
+            add_separable(f"block_{i}/conv_2", width, down_2)
+        add("up_2", up(down_2, up_2))
+        add("up_1", up(up_2, up_1))
+        self.layers["output"] = nn.Conv2d(up_1, out_channels, 7, padding=3, padding_mode=padding_mode)
+
+    def _apply_all(self, x: torch.Tensor, *names: str) -> torch.Tensor:
+        for name in names:
+            x = self.layers[name](x)
+        return x
+
+    def _separable(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return self._apply_all(x, f"{name}/depthwise", f"{name}/norm", f"{name}/pointwise", f"{name}_norm")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Translate images; sides must be multiples of 4."""
+        for name in ("stem", "down_1", "down_2"):
+            x = self.relu(self._apply_all(x, name, f"{name}_norm"))
+        for i in range(1, self.num_blocks + 1):
+            inside = self.relu(self._separable(f"block_{i}/conv_1", x))
+            x = x + self._separable(f"block_{i}/conv_2", inside)
+        for name in ("up_2", "up_1"):
+            x = self.relu(self._apply_all(x, name, f"{name}_norm"))
+        return torch.tanh(self.layers["output"](x))
+
+
 class PatchGAN(nn.Module):
     """PatchGAN, or with ``receptive_field=1`` PixelGAN, of Isola et al. 2017; returns logits."""
 
@@ -198,6 +264,9 @@ def _named_tensors(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if isinstance(layer, nn.BatchNorm2d):
             yield f"params/{name}/scale", layer.weight
             yield f"params/{name}/bias", layer.bias
+            yield f"batch_stats/{name}/mean", layer.running_mean
+            yield f"batch_stats/{name}/var", layer.running_var
+        elif isinstance(layer, nn.InstanceNorm2d) and layer.track_running_stats:
             yield f"batch_stats/{name}/mean", layer.running_mean
             yield f"batch_stats/{name}/var", layer.running_var
         elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):

@@ -4,9 +4,10 @@
     python -m p2p_jax convert latest_net_G_A.pth latest_net_G_B.pth --workdir runs/theirs
 
 The input is a generator of the PyTorch release of pix2pix and CycleGAN (.pth, read weights-only), its folder
-checkpoints/NAME (with all networks in it), a checkpoint of the TensorFlow release of pix2pix, or a .pict file of its
-browser demo. The kind of network, its depth, width, channels, norm and blocks are read off the file. What it does not
-tell is an option; the command says what it took for granted.
+checkpoints/NAME (with all networks in it), a small generator of GAN-Compression (.pth), a checkpoint of the TensorFlow
+release of pix2pix, a .pict file of its browser demo, or a model.json of TensorFlow.js. The kind of network, its depth,
+width, channels, norm and blocks are read off the file. What it does not tell is an option; the command says what it
+took for granted.
 """
 
 import argparse
@@ -33,7 +34,8 @@ def parser() -> Parser:
         "--norm",
         choices=["batch", "instance", "none"],
         help="for PyTorch files from before July 2017: instance norm with weights and statistics looks like batch "
-        "norm; the wrong one gives flat or glaring colours",
+        "norm; the wrong one gives flat or glaring colours. Running statistics of instance norm (files of 2018-06 to "
+        "2019-01) are dropped with instance",
     )
     add(
         "--discriminator_padding",
@@ -43,7 +45,9 @@ def parser() -> Parser:
         help="2 for PyTorch's discriminators from before 2017-09-23, which else take good images for fakes",
     )
     add(
-        "--eval", action="store_true", help="translate as PyTorch's --eval: no noise, running statistics for batch norm"
+        "--eval",
+        action="store_true",
+        help="translate as PyTorch's --eval: no noise, running statistics where norms have them",
     )
     add("--dropout", choices=["on", "off"], help="noise at translation; by default on for pix2pix, off for CycleGAN")
     add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="which side of a data set a generator takes")
