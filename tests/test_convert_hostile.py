@@ -210,8 +210,8 @@ def test_files_longer_than_any_network(tmp_path):
         file.truncate(2**36)
     with pytest.raises(InputError, match="model.json"):
         tfjs_files.read(tmp_path / "model.json")
-    (tmp_path / "model.json").write_text('{"a": "' + " " * 2**27 + '"}')
-    with pytest.raises(InputError, match="has more than 67,108,864 bytes"):
+    (tmp_path / "model.json").write_text('{"a": "' + " " * 2**25 + '"}')
+    with pytest.raises(InputError, match="has more than 16,777,216 bytes"):
         tfjs_files.read(tmp_path / "model.json")
 
 

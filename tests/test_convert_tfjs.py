@@ -13,7 +13,15 @@ from p2p_jax.errors import InputError
 from p2p_jax.inference.run import open_run
 from p2p_jax.interop.tensorflow_release import recognise
 from p2p_jax.interop.tfjs_files import is_tfjs, read
-from support.tensorflow_release import apply, assert_close, random_images, random_weights, run_unet, unet_scopes
+from support.tensorflow_release import (
+    apply,
+    assert_close,
+    random_images,
+    random_weights,
+    run_unet,
+    unet_scopes,
+    write_checkpoint,
+)
 
 pytest.importorskip("tensorflow")
 FIXTURE = Path(__file__).parent / "fixtures" / "tfjs"
@@ -114,6 +122,20 @@ def test_every_layout_leads_to_the_weights(tmp_path):
     }
     write_model(tmp_path / "operations", operations)
     assert recognise(read(tmp_path / "operations"), "cats").keys() == {"generator"}
+
+
+def test_a_folder_with_what_it_was_made_of(tmp_path):
+    """The checkpoint, or the files of the PyTorch release, say more than what was exported of them."""
+    write_model(tmp_path / "cats", random_weights(unet_scopes(2), "later"))
+    write_checkpoint(tmp_path / "cats", random_weights(unet_scopes(2), "later", seed=1), step=7)
+    convert.run([str(tmp_path / "cats"), "--workdir", str(tmp_path / "run")])
+    assert open_run(tmp_path / "run").step == 7
+    for path in (tmp_path / "cats").iterdir():
+        if path.suffix not in (".json", ".bin"):
+            path.unlink()
+    (tmp_path / "cats" / "latest_net_G.pth").write_text("<html>")
+    with pytest.raises(SystemExit, match="latest_net_G.pth is a web page"):
+        convert.run([str(tmp_path / "cats"), "--workdir", str(tmp_path / "other")])
 
 
 def test_a_run_is_made_of_it(tmp_path, capsys):

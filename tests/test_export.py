@@ -57,6 +57,11 @@ class Files:
                 folder / "resnet9", {"generator": resnet | {"num_blocks": 9}}, SMALL_CYCLEGAN, gain=5.0
             ),
             "resnet": save_run(folder / "resnet", {"generator": resnet}, SMALL_CYCLEGAN),
+            "mobile": save_run(
+                folder / "mobile",
+                {"generator": {"network": "p2p_jax.nets:MobileResNet", "num_blocks": 1, "channels": "4_3_4_2_4_4"}},
+                SMALL_CYCLEGAN,
+            ),
         }
 
     def get(self, which, norm, format):
@@ -96,6 +101,8 @@ def files(tmp_path_factory):
         ("unet", "batch", "stablehlo", ((16, 16), (32, 16), (16, 32))),
         pytest.param("resnet9", "batch", "onnx", ((16, 16), (20, 16), (8, 12)), marks=needs_onnx),
         ("resnet", "batch", "stablehlo", ((16, 16), (20, 16), (8, 12))),
+        pytest.param("mobile", "batch", "onnx", ((16, 16), (20, 16), (8, 12)), marks=needs_onnx),
+        ("mobile", "batch", "stablehlo", ((16, 16), (20, 16), (8, 12))),
     ],
 )
 def test_exports_are_the_run(files, which, norm, format, sizes):

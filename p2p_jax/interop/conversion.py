@@ -94,11 +94,13 @@ def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _is_tensorflow(path: Path) -> bool:
-    return path.suffix == ".pict" or tfjs_files.is_tfjs(path) or tensorflow_files.is_checkpoint(path)
+    return path.suffix == ".pict" or _is_tfjs(path) or tensorflow_files.is_checkpoint(path)
 
 
 def _is_tfjs(path: Path) -> bool:
-    return tfjs_files.is_tfjs(path) and not tensorflow_files.is_checkpoint(path)
+    """Tell whether a path is of TensorFlow.js; a folder may hold what that was made of, which says more."""
+    others = path.is_dir() and any(path.glob("latest_net_G*.pth"))
+    return tfjs_files.is_tfjs(path) and not others and not tensorflow_files.is_checkpoint(path)
 
 
 def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:

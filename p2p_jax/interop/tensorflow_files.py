@@ -20,6 +20,7 @@ _NUMBER = "[0-9]" * 5
 _SHARDS = f"data-{_NUMBER}-of-{_NUMBER}"
 _LATEST = re.compile(r'^\s*model_checkpoint_path:\s*"(.+)"', re.MULTILINE)
 _MOST_BYTES = 2**30  # of a .pict file; the published have 55 million
+_MOST_JSON = 4 * 2**20  # of its names; the published take 5 kB
 _LEVELS = 256  # every weight of a .pict file is one of so many values
 
 
@@ -167,6 +168,8 @@ def _chunks(content: bytes, path: Path) -> list[bytes]:
 
 def _shapes(names: bytes, path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of every array, by name, of the JSON ``[{"name": ..., "shape": [...]}, ...]``."""
+    if len(names) > _MOST_JSON:
+        raise InputError(f"{path} begins with {len(names):,} bytes of names: it is no .pict file")
     try:
         entries = json.loads(names)
     except (ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ _LEAVES = {"weight": ("params", "scale"), "bias": ("params", "bias")}
 _STATISTICS = {"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")}
 _COUNTER = "num_batches_tracked"
 TRACKED = ("batch", "instance_tracked")
-"""Norms that keep running statistics, by which the release translates with ``--eval``."""
+"""Norms that keep running statistics, by which the release translates with `eval`."""
 
 
 def read_network(
