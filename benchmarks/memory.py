@@ -161,7 +161,7 @@ def run_steps(name: str, size: int, batch: int, dtype: str, remat: bool) -> int:
     objective = resolve(config.objective)(config)
     images = {key: np.zeros(x.shape, np.float32) for key, x in shapes_of(config)[1].items()}
     state = parallel.replicate(jax.jit(objective.init)(jax.random.key(0), images))
-    update = parallel.pmap_update(objective.update, jax.local_devices()[:1])
+    update = parallel.shard_map_update(objective.update, jax.local_devices()[:1])
     for _ in range(3):
         state = jax.block_until_ready(update(state, images, jax.random.key(1)))[0]
     return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]

@@ -412,8 +412,7 @@ def assert_same_run(run, other):
         assert {p.name for p in (workdir / folder).iterdir()} == {p.name for p in (other_workdir / folder).iterdir()}
 
 
-@pytest.mark.parametrize("compile_update", [parallel.pmap_update, parallel.shard_map_update])
-def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_path, monkeypatch):
+def test_several_steps_a_dispatch_train_alike(one_by_one, tmp_path, monkeypatch):
     sizes = []
 
     def in_flight(step, finite, logged, kind=loop._InFlight):
@@ -421,7 +420,6 @@ def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_pa
         return kind(step, finite, logged)
 
     monkeypatch.setattr(loop, "_InFlight", in_flight)
-    monkeypatch.setattr(parallel, "compile_update", lambda update, _, __, n: compile_update(update, None, n))
     config = linear_config(**SEVERAL, steps_per_dispatch=2)
     whole = train(config, tmp_path / "whole", data=memory_data(config)), tmp_path / "whole"
     assert sizes == [2, 2, 2, 1]

@@ -1,8 +1,8 @@
 """Devices: one step body, mapped over the devices of one host or of many.
 
-On one host the step is pmapped; with several processes the same body runs under ``jit(shard_map)``, whose global state
-Orbax can save, on CPUs too, because jit takes compiler options, and where devices draw their own batches, because pmap
-needs something to split. Either way the state carries no device axis.
+The body runs under ``jit(shard_map)``, whose global state Orbax can save; the state carries no device axis. Not under
+pmap: JAX keeps a program of pmap, and the memory that it maps, until the process ends, while a program of jit goes when
+the function that it was made of goes, at the end of ``train``.
 """
 
 import collections
@@ -86,27 +86,6 @@ def _step_body(
     return several_steps if num_steps > 1 else single_step
 
 
-def pmap_update(update: Callable, devices: list | None = None, num_steps: int = 1) -> Step:
-    """Return the step over the devices of this host; see ``compile_update``."""
-    devices = devices or jax.local_devices()
-    axis = int(num_steps > 1)  # of the devices, in a batch
-    run = jax.pmap(
-        _step_body(update, num_steps),
-        axis_name=DEVICE_AXIS,
-        in_axes=(None, axis, None),
-        out_axes=None,
-        devices=devices,
-        donate_argnums=_donated(),
-    )
-    sharding = NamedSharding(_mesh(devices), _split_along(axis))
-
-    def place(batch):
-        split = {k: v.reshape(*v.shape[:axis], len(devices), -1, *v.shape[axis + 1 :]) for k, v in batch.items()}
-        return jax.device_put(split, sharding)
-
-    return Step(run, place)
-
-
 def shard_map_update(
     update: Callable,
     devices: list | None = None,
@@ -140,6 +119,8 @@ def shard_map_update(
     sharding = NamedSharding(mesh, split)
 
     def place(batch):
+        if jax.process_count() == 1:
+            return jax.device_put(batch, sharding)
         return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
     return Step(run, place)
@@ -163,9 +144,7 @@ def compile_update(
       num_steps: steps in one dispatch. On accelerators their results may differ in the last bits from those of single
         steps, because XLA compiles another program.
     """
-    if draw or jax.process_count() > 1 or jax.default_backend() == "cpu":
-        return shard_map_update(update, None, num_steps, draw, batch_size)
-    return pmap_update(update, None, num_steps)
+    return shard_map_update(update, None, num_steps, draw, batch_size)
 
 
 def num_steps_per_dispatch(config: ConfigDict) -> int:
@@ -188,25 +167,25 @@ def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
     A batch of any size is worked off in parts of `per_device` images a device; the last part is filled up, so that
     there is one compilation, and cut back.
     """
-    devices = jax.local_devices()
+    mesh, split, whole = _mesh(jax.local_devices()), _split_along(0), PartitionSpec()
+    part = per_device * mesh.size
 
-    def in_order(batch, rest):
-        state, rng = rest  # together: pmap mistakes the axes of what follows an argument without arrays
+    def in_order(batch, state, rng):
         metrics, images = evaluate(state, batch, rng)
         return metrics, collections.OrderedDict(images)  # a plain dict would come back sorted by its keys
 
-    mapped = jax.pmap(in_order, in_axes=(0, None), devices=devices)
-    part = per_device * len(devices)
+    mapped = jax.jit(
+        jax.shard_map(in_order, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False)
+    )
 
     def run(state, batch, rng):
-        state, count = _local(state), len(batch["real_a"])
-        results = []
+        state, rng = jax.device_put((_local(state), rng), NamedSharding(mesh, whole))
+        count, results = len(batch["real_a"]), []
         for first in range(0, count, part):
             rows = np.minimum(np.arange(first, first + part), count - 1)
-            results.append(mapped(_split({k: v[rows] for k, v in batch.items()}, len(devices)), (state, rng)))
-        metrics, images = jax.tree.map(
-            lambda *parts: np.concatenate([np.asarray(x).reshape(part, *x.shape[2:]) for x in parts])[:count], *results
-        )
+            share = jax.device_put({k: v[rows] for k, v in batch.items()}, NamedSharding(mesh, split))
+            results.append(mapped(share, state, rng))
+        metrics, images = jax.tree.map(lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:count], *results)
         return metrics, dict(images)
 
     return run
@@ -274,10 +253,6 @@ def _on_cpu(**options: Any) -> dict[str, Any]:
     except jax.errors.JaxRuntimeError:
         return {}
     return options
-
-
-def _split(batch: dict, num_devices: int) -> dict:
-    return {k: v.reshape(num_devices, -1, *v.shape[1:]) for k, v in batch.items()}
 
 
 def _local(state: PyTree) -> PyTree:
