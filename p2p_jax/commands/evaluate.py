@@ -3,7 +3,11 @@
     python -m p2p_jax evaluate runs/facades --split test
 
 Writes results.json, images.csv and report.html, one file that opens without a network, into a folder of
-RUN/evaluation that tells split, step and switches, or into --output.
+RUN/evaluation that tells split, step and switches, or into --output. Several processes can share the work, such as a
+cluster's job array: each makes a part of the results, and one call puts them together:
+
+    python -m p2p_jax evaluate runs/facades --split test --shard 2/8
+    python -m p2p_jax evaluate runs/facades --split test --merge
 """
 
 import argparse
@@ -43,6 +47,8 @@ def parser() -> Parser:
     )
     add("--tile", type=int, help="translate whole images with a longer side in tiles of this side, to save memory")
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
+    add("--shard", metavar="I/N", help="evaluate every N-th image from the I-th on, and write a part of the results")
+    add("--merge", action="store_true", help="put the parts together; all else as they were made")
     return made
 
 
@@ -62,6 +68,11 @@ def _evaluate(args: argparse.Namespace) -> None:
         parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops]
         options["output"] = args.workdir / "evaluation" / "_".join(str(part) for part in parts if part is not None)
     results = evaluate(options.pop("workdir"), whole=not options.pop("crops"), **options)
+    if args.shard:
+        count = f"{len(results['images']):,} of {results['num_images']:,} images of {results['split']}"
+        print(f"{args.workdir}: step {results['step']:,}, {count}; {results['part']}")
+        print("when all parts are there, put them together: the same command with --merge in place of --shard")
+        return
     told = f"step {results['step']:,}, {results['num_images']:,} images of {results['split']}, {results['seen']}"
     print(f"{args.workdir}: {told}")
     for name, found in results["metrics"].items():

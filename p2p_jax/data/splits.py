@@ -32,6 +32,7 @@ class Split(NamedTuple):
       fingerprint: recognises the images; "" where nothing does.
       whole: whether images are whole, of sizes of their own and therefore one a batch, and not crops.
       nodata: unknown values that the config does not know of, ``{"input": {"nodata": "-9999"}, ...}``.
+      shard: (first, step): `batches` gives only the examples of ``places``; all else is that of the whole split.
     """
 
     names: tuple[list[str], list[str]]
@@ -41,10 +42,20 @@ class Split(NamedTuple):
     fingerprint: str = ""
     whole: bool = False
     nodata: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    shard: tuple[int, int] = (0, 1)
+
+    def places(self, count: int) -> range:
+        """Return which of so many examples, or images of a side, are of the shard: all, if there is none."""
+        return range(self.shard[0], count, self.shard[1])
 
 
 def load_split(
-    config: ConfigDict, split: str, source: Source | Unpaired | None = None, *, whole: bool = False
+    config: ConfigDict,
+    split: str,
+    source: Source | Unpaired | None = None,
+    *,
+    whole: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> Split:
     """Open one split of the data set of a config; TensorFlow is needed for inputs that are made of photographs alone.
 
@@ -54,6 +65,7 @@ def load_split(
       source: what the split is, in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
       whole: leave out the crop where ``data.preprocess`` has one in validation; inputs that are made of photographs are
         cropped all the same.
+      shard: (first, step): the stream gives every step-th example, from the first on, and reads no other.
 
     Raises:
       InputError: there is no such split, or a file cannot be used.
@@ -70,20 +82,21 @@ def load_split(
     whole = whole and not is_made and config.data.preprocess in ("crop", "scale_width_and_crop")
 
     def batches(batch_size):
-        if whole:
-            return _whole_images(found, config.data)
         if is_made:
-            return validation_batches(found, config, batch_size, 0, 1)
-        return _decoded_batches(found, config.data, batch_size)
+            return validation_batches(found, config, batch_size, *shard)
+        places = range(shard[0], max(len(side.source.names) for side in found), shard[1])
+        if whole:
+            return _whole_images(found, config.data, places)
+        return _decoded_batches(found, config.data, batch_size, places)
 
     def original(side, index):
         images = loader(found[0 if paired else side].source)(index)
         return images[min(side, len(images) - 1) if paired else 0]
 
-    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole, nodata)
+    return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole, nodata, shard)
 
 
-def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool) -> Split:
+def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool, shard: tuple[int, int] = (0, 1)) -> Split:
     """Return what was given to be evaluated on as a split.
 
     Args:
@@ -91,14 +104,15 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool) -> Spl
       config: reads ``data`` and ``batch_size``.
       paired: whether the examples of a ``Data`` are in pairs.
       whole: see ``load_split``; of a source.
+      shard: see ``load_split``; of a ``Split`` or a ``Data`` every example is read, and the others are passed over.
 
     Raises:
       InputError: it is none of these, or a ``Data`` without validation.
     """
     if isinstance(data, Split):
-        return data
+        return data if shard == (0, 1) else data._replace(batches=_every(data.batches, shard), shard=shard)
     if isinstance(data, Source | Unpaired):
-        return load_split(config, "given", data, whole=whole)
+        return load_split(config, "given", data, whole=whole, shard=shard)
     checked = check_given(data, config)
     if not checked.num_val:
         raise InputError("the given data have no validation set to evaluate on")
@@ -107,25 +121,41 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool) -> Spl
     def original(side, index):
         raise InputError("labels are read at their own size: give a Split or a Source in place of Data")
 
-    return Split((names, names), paired, checked.validation, original)
+    return Split((names, names), paired, _every(checked.validation, shard), original, shard=shard)
 
 
-def _whole_images(found: list[sides.Side], data: ConfigDict) -> Iterator[Batch]:
+def _every(batches: Callable[[int], Iterator[Batch]], shard: tuple[int, int]) -> Callable[[int], Iterator[Batch]]:
+    """Return a stream of every n-th example of another one; a batch holds those of one batch of the other."""
+    first, step = shard
+
+    def some(batch_size):
+        at = 0
+        for batch in batches(batch_size):
+            count = len(batch["real_a"])
+            rows = np.arange((first - at) % step, count, step)
+            if len(rows):
+                yield {name: images[rows] for name, images in batch.items()}
+            at += count
+
+    return batches if step == 1 else some
+
+
+def _whole_images(found: list[sides.Side], data: ConfigDict, places: range) -> Iterator[Batch]:
     """Yield every example by itself, without a crop."""
-    for place in range(max(len(side.source.names) for side in found)):
+    for place in places:
         images = [numpy_reading.whole(side, place % len(side.source.names), data) for side in found]
         pair = itertools.chain.from_iterable(images)
         yield dict(zip(("real_a", "real_b"), (image[None] for image in pair), strict=True))
 
 
-def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int) -> Iterator[Batch]:
+def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int, places: range) -> Iterator[Batch]:
     """Yield what the stream would give, decoded one batch ahead."""
-    count = max(len(side.source.names) for side in found)
+    count = len(places)
 
     def batch(first):
-        places = range(first, min(first + batch_size, count))
+        some = places[first : first + batch_size]
         parts = [
-            numpy_reading.for_validation(side, [place % len(side.source.names) for place in places], data)(slice(None))
+            numpy_reading.for_validation(side, [place % len(side.source.names) for place in some], data)(slice(None))
             for side in found
         ]
         return dict(zip(("real_a", "real_b"), itertools.chain.from_iterable(parts), strict=True))

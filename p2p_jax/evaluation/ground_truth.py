@@ -62,12 +62,15 @@ class GroundTruth:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield [H, W] int32 of every example in order."""
         for i in range(len(self._split.names[self._side])):
-            if self._files:
-                yield _read_ids(self._files[i])
-            elif self._classes is not None:
-                yield self._classes.raw(self._split.original(self._side, i))[..., 0].astype(np.int32)
-            else:
-                yield palettes.true_labels(self._map(i), self.palette)
+            yield self[i]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Read [H, W] int32 of one example."""
+        if self._files:
+            return _read_ids(self._files[index])
+        if self._classes is not None:
+            return self._classes.raw(self._split.original(self._side, index))[..., 0].astype(np.int32)
+        return palettes.true_labels(self._map(index), self.palette)
 
     def _map(self, index: int) -> np.ndarray:
         return pictures.with_channels(self._split.original(self._side, index), 3)

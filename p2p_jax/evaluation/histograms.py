@@ -1,6 +1,6 @@
 """Colour histograms over whole sets of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -46,9 +46,20 @@ class LabHistograms:
         found = {}
         for i, (name, (lowest, bins)) in enumerate(list(_LAB_RANGES.items())[:channels]):
             found[name] = np.bincount(lab[..., i].ravel() - lowest, minlength=bins)
-        if self.counts and self.counts.keys() != found.keys():
+        self.add_counts(found)
+
+    def add_counts(self, counts: Mapping[str, np.ndarray]) -> None:
+        """Add what another one has counted.
+
+        Args:
+          counts: of that one, not empty.
+
+        Raises:
+          ValueError: one is of grayscale images and the other is not.
+        """
+        if self.counts and self.counts.keys() != counts.keys():
             raise ValueError("grayscale and colour images do not belong in one histogram")
-        self.counts = {name: count + self.counts.get(name, 0) for name, count in found.items()}
+        self.counts = {name: count + self.counts.get(name, 0) for name, count in counts.items()}
 
     def intersection(self, other: "LabHistograms") -> dict[str, float]:
         """Return what two sets' distributions have in common, ``sum(min(p, q))`` of each channel.

@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
 
 
 def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
-    """Translate every image of a split once, in the order of the data set.
+    """Translate every image of a split, or of its shard, once, in the order of the data set.
 
     The images pass through the very stream that validation during training reads.
 
@@ -43,13 +43,16 @@ def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
     """
     opened = load_split(translator.config, split) if isinstance(split, str) else split
     given, wanted, names = sides(translator, opened)
-    done = 0
+    places, done = opened.places(len(names)), 0
+    # A shard is filled up to the batches of all: a program for fewer images may round otherwise.
+    rows = 1 if opened.whole else min(translator.batch_size, len(names))
     for batch in opened.batches(translator.batch_size):
-        inputs = batch[given][: len(names) - done]  # beside a longer side this one starts again
+        inputs = batch[given][: len(places) - done]  # beside a longer side this one starts again
         if not len(inputs):
             return
-        for i, output in enumerate(translator(inputs, normalized=True)):
-            yield Prediction(names[done + i], inputs[i], output, batch[wanted][i] if opened.paired else None)
+        filled = inputs[np.minimum(np.arange(max(rows, len(inputs))), len(inputs) - 1)]
+        for i, output in enumerate(translator(filled, normalized=True)[: len(inputs)]):
+            yield Prediction(names[places[done + i]], inputs[i], output, batch[wanted][i] if opened.paired else None)
         done += len(inputs)
 
 
@@ -59,7 +62,7 @@ def targets_of(translator: Translator, split: Split) -> Iterator[np.ndarray]:
     Pictures are [H, W, 1 or 3] uint8; of ab in an unpaired data set, where its L is not known, with a medium one.
     """
     given, wanted, _ = sides(translator, split)
-    left = len(split.names[int(wanted == "real_b")])
+    left = len(split.places(len(split.names[int(wanted == "real_b")])))
     for batch in split.batches(translator.batch_size):
         images, inputs = batch[wanted][:left], batch[given][:left]  # beside a longer side this one starts again
         yield from as_picture(translator, images, inputs if split.paired else None)

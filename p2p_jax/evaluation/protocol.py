@@ -1,40 +1,25 @@
-"""The evaluation of a run: what is computed over which images, and how it is told."""
+"""The evaluation of a run: what is computed over which images, whole or in parts, and how it is told."""
 
-import csv
-import datetime
-import io
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from ml_collections import ConfigDict
-
-import p2p_jax
 from p2p_jax.config import resolve, with_facts
-from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.splits import as_split
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import report, set_metrics
-from p2p_jax.evaluation.predictions import Prediction, as_picture, predict, targets_of, with_data_dir
+from p2p_jax.evaluation import parts, set_metrics
+from p2p_jax.evaluation.gallery import Gallery
+from p2p_jax.evaluation.kept_pictures import Scratch
+from p2p_jax.evaluation.passing import Passing, refuse_parts
+from p2p_jax.evaluation.predictions import with_data_dir
+from p2p_jax.evaluation.results import identify, tell, write
+from p2p_jax.evaluation.scoring import score
 from p2p_jax.images.domains import of_config
-from p2p_jax.images.writing import write_text
-from p2p_jax.inference import Translator, tiling
+from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
-from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics, full_reference
 from p2p_jax.reporting import say
-from p2p_jax.training import parallel
 from p2p_jax.training.checkpoint import read_facts
-from p2p_jax.training.monitoring import pictures
-
-_PER_DEVICE = 8
-_LONGEST_SHOWN = 512  # pixels of a side of a picture in the report
-_IN_UNITS = ("uint16", "int16", "float")  # kinds whose errors are also told in their own units
 
 
 def evaluate(
@@ -55,8 +40,13 @@ def evaluate(
     data: Any = None,
     whole: bool = True,
     tile: int | None = None,
+    shard: str | None = None,
+    merge: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run over every image of a split.
+
+    Memory does not grow with the number of images, nor with `shard` the work: parts can be computed by several
+    processes, each of its own images, and are put together to what one process would have found.
 
     Args:
       workdir: the run's directory.
@@ -80,30 +70,41 @@ def evaluate(
       whole: evaluate whole images where training sees crops; False: the crop out of the middle of each that validation
         during training sees.
       tile: translate whole images with a longer side in tiles, see ``Translator.from_workdir``.
-      output: a folder that receives ``results.json``, ``images.csv`` and ``report.html``.
+      output: a folder that receives ``results.json``, ``images.csv`` and ``report.html``. Temporary files lie in
+        it too; without it in the system's folder for them.
+      shard: such as "2/8": evaluate every eighth image, from the second on, and write only a part of the results, into
+        ``output/parts``.
+      merge: put the parts in ``output/parts`` together. All else must be what the parts were made with.
 
     Returns:
       What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
       infinite values, which are not in the mean),
       ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated. In pairs whose
       outputs are uint16, int16 or floats there is also ``mae_units``, the mean absolute error in their own units.
+      With `shard` what was evaluated, the rows of its ``images``, and the file of the ``part``.
 
     Raises:
-      InputError: no such run, split or metric, or something a metric needs is missing.
+      InputError: no such run, split or metric, or something a metric needs is missing; parts that do not fit together.
     """
     if output is not None and not Path(output).is_dir() and Path(output).exists():
         raise InputError(f"output={output} is a file; name a folder")
+    part = None if shard is None else parts.read_shard(shard)
+    if part and merge:
+        raise InputError(f"shard={shard} makes a part, and `merge` puts all parts together: give one of them")
+    if output is None and (part or merge):
+        raise InputError("`shard` and `merge` need `output`, the folder in which the parts are")
     run = open_run(workdir, checkpoint, norm, dropout)
     run = run._replace(config=with_data_dir(run.config, data_dir))
     split = split or ("given" if data is not None else run.config.data.val_split)
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
     translator = Translator(run, direction=direction, tile=tile)
+    places = part.places if part else (0, 1)
     if data is None:
-        opened = load_split(run.config, split, whole=whole)
+        opened = load_split(run.config, split, whole=whole, shard=places)
         _compare_images(run, split, opened)
     else:
-        opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole)
+        opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole, shard=places)
     if any(opened.nodata.values()):  # unlike the images of training, these have unknown values
         config = with_facts(run.config, opened.nodata)
         run = run._replace(config=config, objective=resolve(config.objective)(config))
@@ -119,56 +120,42 @@ def evaluate(
         inception=inception,
     )
 
-    metrics_of_pairs = find_metrics(run.config.metrics)
-    whole_pairs = opened.whole and opened.paired
-    of_crops = run.config.best_metric not in {metric.key for metric in metrics_of_pairs}  # cycles, say
-    rows, columns = _per_image(run, opened) if of_crops or not whole_pairs else _whole_pairs(opened)
-    columns = [] if whole_pairs else columns
-    results = _identity(run, translator, checkpoint, split, opened) | {"metrics": {}, "set_metrics": {}, "images": rows}
-    has_unknown = any(domain.unknown for domain in of_config(run.config.data))
-    in_units = opened.paired and translator.domain_out.kind in _IN_UNITS and translator.domain_out.is_measured
-    missing = opened.paired and any(metric.key not in rows[0] for metric in metrics_of_pairs)
-    if asked or in_units or missing:
-        compare = jax.jit(partial(full_reference, metrics=metrics_of_pairs))
-        outputs, targets = [], []
-        for i, prediction in enumerate(predict(translator, opened)):
-            outputs.append(as_picture(translator, prediction.output, prediction.input))
-            if whole_pairs:
-                columns.append(_shown(translator, prediction))
-            if prediction.target is not None:
-                compared = compare(prediction.output[None], prediction.target[None])
-                rows[i] |= {name: float(value[0]) for name, value in compared.items() if name not in rows[i]}
-                if in_units:
-                    rows[i]["mae_units"] = _error_in_units(translator, prediction.output, prediction.target)
-                targets.append(as_picture(translator, prediction.target, prediction.input))
-        targets = targets or list(targets_of(translator, opened))
-        weights = None if inception is None else Path(inception)
-        results["set_metrics"] = set_metrics.of_sets(asked, set_metrics.Sets(outputs, targets, judge, weights))
-    for name in [key for key in rows[0] if key != "name"]:
-        results["metrics"][name] = _summary(np.array([row[name] for row in rows], np.float64), has_unknown)
-    results["described"] = _described(results["metrics"], metrics_of_pairs, asked)
-    results = _plain(results)
-    if output is not None:
-        write(Path(output), results, columns, Path(workdir) / "metrics.csv")
-    return results
+    if part or merge:
+        refuse_parts(asked, metrics)
+    num_rows = max(map(len, opened.names))
+    if part and part.total > num_rows:
+        raise InputError(f"shard={part}: there are {num_rows} images, so there can be no more than {num_rows} parts")
+
+    identity = identify(run, translator, checkpoint, split, opened)
+    weights = None if inception is None else Path(inception)
+    if output is None:
+        with Scratch(None) as scratch:
+            passing = Passing(asked, judge, weights, scratch) if asked else None
+            rows = score(run, translator, opened, passing, None)
+            return tell(identity, run.config, rows, asked, passing.results() if passing else {})
+    folder, gallery = Path(output), Gallery(num_rows)
+    common = parts.identity_of(identity, opened, asked, tile=tile, label_ids=label_ids, **_named(judge, segmenter))
+    with Scratch(folder) as scratch:
+        passing = Passing(asked, judge, weights, scratch) if asked else None
+        if merge:
+            rows = parts.merge(folder, common, num_rows, gallery, passing, scratch.folder)
+        else:
+            rows = score(run, translator, opened, passing, gallery)
+        if part:
+            path = parts.write(folder, part, common, rows, gallery, passing, scratch.folder)
+            return identity | {"shard": str(part), "part": str(path), "images": rows}
+        found = tell(identity, run.config, rows, asked, passing.results() if passing else {})
+        write(folder, found, gallery, Path(workdir) / "metrics.csv")
+    return found
 
 
-def write(output: Path, results: Mapping[str, Any], columns: Sequence[Mapping[str, np.ndarray]], history: Path) -> None:
-    """Write ``results.json``, ``images.csv`` and ``report.html`` into a folder.
-
-    Args:
-      output: the folder; made if missing.
-      results: what ``evaluate`` returns.
-      columns: for every row of ``results["images"]`` the images to show, name -> [H, W, C] uint8.
-      history: the run's ``metrics.csv``.
-    """
-    write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(results["images"][0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results["images"])
-    write_text(output / "images.csv", table.getvalue())
-    report.write_report(output / "report.html", results, columns, history if history.exists() else None)
+def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:
+    """Return what tells a segmenter, and the palette of labels, from others."""
+    palettes = [truth.palette for truth in (judge.inputs, judge.targets) if truth is not None]
+    return {
+        "segmenter": getattr(judge.segmenter, "digest", segmenter if judge.segmenter is not None else None),
+        "palette": [[list(palette.names), palette.colors.tolist()] for palette in palettes],
+    }
 
 
 def _compare_images(run: Run, split: str, opened: Split) -> None:
@@ -177,123 +164,3 @@ def _compare_images(run: Run, split: str, opened: Split) -> None:
     begun = dict(zip((run.config.data.train_split, run.config.data.val_split), whole.split("-"), strict=False))
     if split in begun and begun[split] not in ("", opened.fingerprint):
         say(f"note: the images of {split} are others, or more or fewer, than when the run was trained")
-
-
-def _whole_pairs(opened: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
-    """Return rows with the names alone, which their translations fill, and no columns yet."""
-    return [{"name": name} for name in opened.names[0]], []
-
-
-def _shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Return the columns of a whole image, with every n-th pixel of a large one."""
-    step = -(-max(prediction.input.shape[:2]) // _LONGEST_SHOWN)
-    images = {"input": prediction.input, "output": prediction.output, "target": prediction.target}
-    small = {name: image[None, ::step, ::step] for name, image in images.items() if image is not None}
-    return {name: image[0] for name, image in pictures(small, of_config(translator.config.data)).items()}
-
-
-def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:
-    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart.
-
-    So are, with `has_unknown`, those that are not a number: of images of which no pixel is known.
-    """
-    kept = values[np.isfinite(values) if has_unknown else ~np.isinf(values)]
-    summary = {"mean": kept.mean(), "std": kept.std()} if len(kept) else {"mean": None, "std": None}
-    apart = {"infinite": int(np.isinf(values).sum()), "unknown": int(np.isnan(values).sum()) if has_unknown else 0}
-    return summary | {"count": len(values)} | {name: count for name, count in apart.items() if count}
-
-
-def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:
-    values = (translator.domain_out.decode(x).astype(np.float64) for x in (output, target))
-    known = np.isfinite(output) & np.isfinite(target)
-    return float(np.abs(np.subtract(*values))[known].mean()) if known.any() else math.nan
-
-
-def _per_image(run: Run, split: Split) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]]]:
-    """Return the objective's own metrics and columns of images, computed as in validation during training."""
-    kept, rebuild = run.restore(run.objective.evaluate)
-    own = parallel.compile_evaluate(
-        lambda kept, batch, rng: run.objective.evaluate(rebuild(kept), batch, rng), _PER_DEVICE
-    )
-    domains = of_config(run.config.data)
-    rows: list[dict[str, Any]] = []
-    columns: list[dict[str, np.ndarray]] = []
-    for batch in split.batches(_PER_DEVICE * jax.local_device_count()):
-        if split.whole:  # of one example, whose sides may be of two sizes: a grid of crops of each covers it
-            metrics, images = own(kept, _grid(batch, run.config.data), run.rng)
-            metrics = {name: value.mean(keepdims=True) for name, value in metrics.items()}
-        else:
-            metrics, images = own(kept, batch, run.rng)
-        images = pictures(images, domains)
-        for i in range(len(batch["real_a"])):
-            a, b = (names[len(rows) % len(names)] for names in split.names)
-            name = {"name": a if split.paired else f"{a} | {b}"}
-            rows.append(name | {key: float(value[i]) for key, value in metrics.items()})
-            columns.append({key: image[i] for key, image in images.items()})
-    return rows, columns
-
-
-def _grid(batch: Mapping[str, np.ndarray], data: ConfigDict) -> dict[str, np.ndarray]:
-    """Return crops that cover all of an image of either side; those of the side that needs fewer are repeated."""
-    crop = crop_shape(data)
-    cut = {name: tiling.cut(images[0], crop, 0)[0] for name, images in batch.items()}
-    most = max(map(len, cut.values()))
-    return {name: crops[np.arange(most) % len(crops)] for name, crops in cut.items()}
-
-
-def _described(
-    names: Iterable[str], of_images: Sequence[Metric], of_sets: Sequence[set_metrics.SetMetric]
-) -> dict[str, Any]:
-    """Return what the metrics mean, so that results explain themselves wherever they are read."""
-    described: dict[str, Any] = {}
-    for name in names:
-        for metric in (*of_images, *IMAGE_METRICS):
-            if name == metric.key or name.startswith(f"{metric.key}_"):
-                described[metric.key] = {"meaning": metric.meaning, "lower_is_better": metric.lower_is_better}
-    for found in of_sets:
-        described[found.title] = {"meaning": found.meaning, "lower_is_better": found.lower_is_better}
-        for part, (meaning, lower_is_better) in found.parts.items():
-            described[part] = {"meaning": meaning, "lower_is_better": lower_is_better}
-    return described
-
-
-def _identity(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:
-    """Return what is evaluated."""
-    sizes = [len(names) for names in opened.names]
-    return {
-        "run": run.workdir.absolute().name,
-        "step": run.step,
-        "checkpoint": str(checkpoint),
-        "num_parameters": translator.num_parameters,
-        "checkpoint_id": translator.checkpoint_id,
-        "direction": translator.direction,
-        "split": split,
-        "num_images": max(sizes),
-        "paired": opened.paired,
-        "seen": _seen(opened, run.config.data),
-        "norm": run.config.inference.norm,
-        "dropout": run.config.inference.dropout,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"p2p_jax": p2p_jax.__version__, "jax": jax.__version__},
-        "config": run.config.to_dict(),
-    }
-
-
-def _seen(opened: Split, data: ConfigDict) -> str:
-    """Say which part of the images is evaluated."""
-    if opened.whole:
-        return "whole images" if opened.paired else "a grid of crops that covers every image"
-    if data.preprocess in ("crop", "scale_width_and_crop"):
-        return "the crop out of the middle of each image"
-    return "whole images, at the size that the network sees"
-
-
-def _plain(tree: Any) -> Any:
-    """Return a tree that JSON can hold: numbers of Python, and None for what is not a finite number."""
-    if isinstance(tree, Mapping):
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    if isinstance(tree, np.generic):
-        tree = tree.item()
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -3,7 +3,6 @@
 import base64
 import csv
 import hashlib
-import io
 import json
 import math
 import re
@@ -15,23 +14,19 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report_tables
+from p2p_jax.evaluation.gallery import MAX_IMAGES, NUM_CASES, QUALITY, Gallery, finite
 from p2p_jax.images.writing import write_text
 
-MAX_IMAGES = 200
-_NUM_CASES = 6  # the best and the worst that the page shows side by side
 _MAX_POINTS = 1_000  # of a curve
-_QUALITY = 90
-_TINY = 2_048  # bytes up to which a picture stays lossless even if a JPEG were smaller
 
 
 def write_report(
     path: Path,
     results: Mapping[str, Any],
-    images: Sequence[Mapping[str, np.ndarray]],
+    images: Gallery | Sequence[Mapping[str, np.ndarray]],
     history: Path | None,
     *,
     max_images: int = MAX_IMAGES,
@@ -42,20 +37,25 @@ def write_report(
       path: the HTML file; its folder is made if missing.
       results: what ``python -m p2p_jax evaluate`` writes as JSON: ``images`` with a row for each image (``name`` and
         metrics), ``metrics`` and ``set_metrics``, the ``config``, and what was evaluated.
-      images: for every row its pictures, column -> [H, W, 1 or 3] uint8.
+      images: for every row its pictures, column -> [H, W, 1 or 3] uint8; or a gallery that was given them.
       history: the run's ``metrics.csv``, for the training curves; None leaves them out.
-      max_images: rows whose pictures are embedded; of more, those that ``choose_rows`` names, and the page says so.
+      max_images: rows whose pictures are embedded; of more, those that ``choose_rows`` names, and the page says so. A
+        gallery has its own.
 
     Raises:
       ValueError: `images` and the rows do not belong together, or a picture has another shape or dtype.
       InputError: `history` is no table of metrics.
     """
     rows = results["images"]
-    if len(images) != len(rows):
-        raise ValueError(f"{len(rows)} rows of results but pictures of {len(images)}")
+    count = images.num_rows if isinstance(images, Gallery) else len(images)
+    if count != len(rows):
+        raise ValueError(f"{len(rows)} rows of results but pictures of {count}")
     metrics = [name for name in results.get("metrics", {}) if rows and name in rows[0]]
-    chosen = choose_rows(rows, metrics, max_images)
-    pictures, shown = _embed(images, chosen)
+    if not isinstance(images, Gallery):
+        given, images = images, Gallery(count, max_images)
+        for i, row in enumerate(rows):
+            images.add(i, {name: row.get(name) for name in metrics}, given[i])
+    pictures, shown = images.chosen(rows, metrics)
     columns = list(dict.fromkeys(column for one in shown for column in one["cells"]))
     compare = _compared(columns, results)
     first = columns.index(compare[0]) // 3 * 3 if columns else 0
@@ -66,7 +66,7 @@ def write_report(
         "results": results,
         "better": {name: report_tables.better(name, results.get("described")) for name in metrics},
         "metric": best if best in metrics else (metrics or [None])[0],
-        "num_cases": _NUM_CASES,
+        "num_cases": NUM_CASES,
         "columns": columns,
         "compare": compare,
         "strip": columns[first : first + 3],
@@ -75,53 +75,7 @@ def write_report(
         "panels": panels,
         "steps": [min(steps, default=0), max(steps, default=0)],
     }
-    write_text(path, _page(data, _curves_note(averaged), len(chosen)))
-
-
-def choose_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], max_images: int) -> list[int]:
-    """Choose the images to show: all, or the best and worst by every metric, and of the others an even sample.
-
-    Args:
-      rows: name -> value, for every image; None or NaN is neither good nor bad.
-      metrics: names of values to rank by.
-      max_images: most that are chosen.
-
-    Returns:
-      Indices of rows, ascending.
-    """
-    if len(rows) <= max_images:
-        return list(range(len(rows)))
-    ranked = []
-    for name in metrics:
-        valid = [i for i, row in enumerate(rows) if _finite(row.get(name)) is not None]
-        # Equal values keep the order of the rows at either end, as they do on the page.
-        ranked.append(sorted(valid, key=lambda i: (rows[i][name], i))[:_NUM_CASES])
-        ranked.append(sorted(valid, key=lambda i: (-rows[i][name], i))[:_NUM_CASES])
-    extremes = [one[rank] for rank in range(_NUM_CASES) for one in ranked if rank < len(one)]
-    chosen = list(dict.fromkeys(extremes))[:max_images]
-    others = sorted(set(range(len(rows))) - set(chosen))
-    places = np.linspace(0, len(others) - 1, max_images - len(chosen)).round().astype(int)
-    return sorted([*chosen, *(others[i] for i in places)])
-
-
-def data_uri(image: np.ndarray) -> str:
-    """Return a picture as a data URI: PNG, or JPEG where that is smaller and the picture is not tiny.
-
-    Args:
-      image: [H, W, 1 or 3] uint8.
-
-    Raises:
-      ValueError: another shape or dtype.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise ValueError(f"expected a picture [H, W, 1 or 3] uint8, not {image.shape} {image.dtype}")
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    picture.save(png, "PNG")
-    picture.save(jpeg, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
-    lossless = len(png.getvalue()) <= max(_TINY, len(jpeg.getvalue()))
-    kind, file = ("png", png) if lossless else ("jpeg", jpeg)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    write_text(path, _page(data, _curves_note(averaged), len(shown)))
 
 
 def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
@@ -170,7 +124,7 @@ def _thin(points: Sequence[tuple[int, float]], size: int) -> Iterable[list[Any]]
     """Yield the mean of every `size` points, at the step of the last of them."""
     for i in range(0, len(points), size):
         group = points[i : i + size]
-        yield [group[-1][0], _finite(sum(value for _, value in group) / len(group))]
+        yield [group[-1][0], finite(sum(value for _, value in group) / len(group))]
 
 
 def _curves_note(averaged: int) -> str:
@@ -180,25 +134,6 @@ def _curves_note(averaged: int) -> str:
         "validation split: the two need not be on one scale."
     )
     return note + (f" Each point is the mean of up to {averaged} logged values." if averaged > 1 else "")
-
-
-def _embed(
-    images: Sequence[Mapping[str, np.ndarray]], chosen: Sequence[int]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return every distinct picture once, and for each chosen row column -> index into them."""
-    pictures: list[dict[str, Any]] = []
-    seen: dict[tuple[Any, ...], int] = {}
-    shown = []
-    for row in chosen:
-        cells = {}
-        for column, image in images[row].items():
-            key = (image.shape, hashlib.sha256(np.ascontiguousarray(image).data).digest())
-            if key not in seen:
-                seen[key] = len(pictures)
-                pictures.append({"uri": data_uri(image), "width": image.shape[1], "height": image.shape[0]})
-            cells[column] = seen[key]
-        shown.append({"row": row, "cells": cells})
-    return pictures, shown
 
 
 def _compared(columns: Sequence[str], results: Mapping[str, Any]) -> list[str]:
@@ -222,7 +157,7 @@ def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
     )
     lossy = sum(picture["uri"].startswith("data:image/jpeg") for picture in data["pictures"])
     pictures = (
-        f"{lossy:,} of the {len(data['pictures']):,} pictures of this page are JPEG at quality {_QUALITY}, the others "
+        f"{lossy:,} of the {len(data['pictures']):,} pictures of this page are JPEG at quality {QUALITY}, the others "
         "are PNG, without loss; all metrics were computed before that."
     )
     total, gallery_note = len(results["images"]), ""
@@ -265,9 +200,4 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_plain(value) for value in tree]
     tree = tree.item() if isinstance(tree, np.generic) else tree
-    return _finite(tree) if isinstance(tree, float) else tree
-
-
-def _finite(value: Any) -> Any:
-    """Return a number, or None for none, infinity and NaN."""
-    return None if value is None or not math.isfinite(value) else value
+    return finite(tree) if isinstance(tree, float) else tree

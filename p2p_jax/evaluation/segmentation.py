@@ -4,7 +4,7 @@ Images are uint8 [H, W, 3]; labels are whole numbers [H, W], 0 ... K - 1 for cla
 not scored. Label maps are never resized: images are brought to their resolution.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,8 @@ from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.fcn import load_fcn
 from p2p_jax.images.palettes import Palette, nearest_labels
+
+_MOST_WAITING = 8  # batches of images whose labels are of sizes of which there is no full batch yet
 
 
 class Segmenter(Protocol):
@@ -122,6 +124,90 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
     return np.bincount(num_classes * true + told, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+class Confusion:
+    """A confusion matrix that is summed over images as they come.
+
+    Args:
+      judge: ``(images, truths) -> [K, K]`` of a few images, whose labels are of one size.
+      num_classes: K.
+      batch_size: most images that `judge` gets at a time.
+    """
+
+    def __init__(
+        self,
+        judge: Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray],
+        num_classes: int,
+        batch_size: int = 1,
+    ):
+        self._judge, self._batch_size = judge, batch_size
+        self._sum = np.zeros((num_classes, num_classes), np.int64)
+        self._waiting: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}  # the longest waiting first
+
+    @classmethod
+    def by_segmenter(cls, segmenter: Segmenter, num_classes: int, batch_size: int = 8) -> "Confusion":
+        """Make one of labels that a segmenter gives; see ``fcn_score``."""
+
+        def judge(images, truths):
+            size = truths[0].shape
+            batch = np.stack([resized(image, size, Image.Resampling.BILINEAR) for image in images])
+            truth = np.stack(truths)
+            predicted = np.asarray(segmenter(batch))
+            if predicted.shape != truth.shape:
+                raise InputError(
+                    f"the segmenter gave {list(predicted.shape)} for images {list(batch.shape)}; "
+                    f"it must give a label for every pixel, {list(truth.shape)}"
+                )
+            return confusion_matrix(truth, predicted, num_classes)
+
+        return cls(judge, num_classes, batch_size)
+
+    @classmethod
+    def by_palette(cls, palette: Palette) -> "Confusion":
+        """Make one of the nearest colours; see ``palette_score``."""
+        count = len(palette.names)
+
+        def judge(images, truths):
+            (image,), (truth,) = images, truths
+            drawn = resized(image, truth.shape, Image.Resampling.NEAREST)
+            return confusion_matrix(truth, nearest_labels(drawn, palette), count)
+
+        return cls(judge, count)
+
+    def add(self, image: np.ndarray, truth: np.ndarray) -> None:
+        """Count an image, at once or with the next ones whose labels are of its size.
+
+        Args:
+          image: [H, W, 3] uint8.
+          truth: [h, w] labels.
+
+        Raises:
+          InputError: they are of other types or shapes, or the answer of a segmenter cannot be used.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"images must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        if truth.ndim != 2:
+            raise InputError(f"labels must be [H, W], not {list(truth.shape)}")
+        self._waiting.setdefault(truth.shape, []).append((image, truth))
+        if len(self._waiting[truth.shape]) == self._batch_size:
+            self._count(truth.shape)
+        elif sum(map(len, self._waiting.values())) > _MOST_WAITING * self._batch_size:
+            self._count(next(iter(self._waiting)))
+
+    def add_matrix(self, matrix: np.ndarray) -> None:
+        """Add what was counted elsewhere, [K, K]."""
+        self._sum += matrix
+
+    def total(self) -> np.ndarray:
+        """Count those that wait; return [K, K] int64."""
+        for size in list(self._waiting):
+            self._count(size)
+        return self._sum
+
+    def _count(self, size: tuple[int, ...]) -> None:
+        images, truths = zip(*self._waiting.pop(size), strict=True)
+        self._sum += self._judge(list(images), list(truths))
+
+
 def fcn_score(
     images: Iterable[np.ndarray],
     truths: Iterable[np.ndarray],
@@ -144,27 +230,7 @@ def fcn_score(
       InputError: there are more images than labels or the reverse, none at all, or the segmenter's answer cannot be
         used.
     """
-    total = np.zeros((num_classes, num_classes), np.int64)
-    waiting: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
-
-    def judge(group: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        batch, truth = (np.stack(arrays) for arrays in zip(*group, strict=True))
-        predicted = np.asarray(segmenter(batch))
-        if predicted.shape != truth.shape:
-            raise InputError(
-                f"the segmenter gave {list(predicted.shape)} for images {list(batch.shape)}; "
-                f"it must give a label for every pixel, {list(truth.shape)}"
-            )
-        return confusion_matrix(truth, predicted, num_classes)
-
-    for image, truth in _pairs(images, truths):
-        group = waiting.setdefault(truth.shape, [])
-        group.append((resized(image, truth.shape, Image.Resampling.BILINEAR), truth))
-        if len(group) == batch_size:
-            total += judge(waiting.pop(truth.shape))
-    for group in waiting.values():
-        total += judge(group)
-    return scores(total)
+    return _score(images, truths, Confusion.by_segmenter(segmenter, num_classes, batch_size))
 
 
 def palette_score(images: Iterable[np.ndarray], truths: Iterable[np.ndarray], palette: Palette) -> Scores:
@@ -180,12 +246,23 @@ def palette_score(images: Iterable[np.ndarray], truths: Iterable[np.ndarray], pa
     Raises:
       InputError: there are more images than labels or the reverse, or none at all.
     """
-    count = len(palette.names)
-    total = np.zeros((count, count), np.int64)
-    for image, truth in _pairs(images, truths):
-        drawn = resized(image, truth.shape, Image.Resampling.NEAREST)
-        total += confusion_matrix(truth, nearest_labels(drawn, palette), count)
-    return scores(total)
+    return _score(images, truths, Confusion.by_palette(palette))
+
+
+def _score(images: Iterable[np.ndarray], truths: Iterable[np.ndarray], confusion: Confusion) -> Scores:
+    end, empty, rest = object(), True, iter(truths)
+    for image in images:
+        truth = next(rest, end)
+        if truth is end:
+            raise InputError("there are more images than label maps")
+        assert isinstance(truth, np.ndarray)
+        confusion.add(image, truth)
+        empty = False
+    if next(rest, end) is not end:
+        raise InputError("there are more label maps than images")
+    if empty:
+        raise InputError("there is no image to score")
+    return scores(confusion.total())
 
 
 def resized(image: np.ndarray, size: tuple[int, ...], resample: Image.Resampling) -> np.ndarray:
@@ -199,23 +276,3 @@ def resized(image: np.ndarray, size: tuple[int, ...], resample: Image.Resampling
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
-
-
-def _pairs(images: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield images with their labels, both checked."""
-    end, empty, rest = object(), True, iter(truths)
-    for image in images:
-        truth = next(rest, end)
-        if truth is end:
-            raise InputError("there are more images than label maps")
-        assert isinstance(truth, np.ndarray)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"images must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        if truth.ndim != 2:
-            raise InputError(f"labels must be [H, W], not {list(truth.shape)}")
-        empty = False
-        yield image, truth
-    if next(rest, end) is not end:
-        raise InputError("there are more label maps than images")
-    if empty:
-        raise InputError("there is no image to score")

@@ -1,45 +1,18 @@
 """Metrics of all images together, and what they need: colours, labels, distributions."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from p2p_jax.config import resolve
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import fid_kid, histograms, segmentation
+from p2p_jax.evaluation import fid_kid, gathering, histograms, segmentation
+from p2p_jax.evaluation.gathering import Gather, Judge, Sets
 from p2p_jax.evaluation.ground_truth import GroundTruth
-from p2p_jax.images import palettes, pictures
+from p2p_jax.images import palettes
 from p2p_jax.images.domains import Domain
 from p2p_jax.reporting import say
-
-
-class Judge(NamedTuple):
-    """What the label metrics compare with: a segmenter and the labels of the inputs, or the labels of the targets."""
-
-    segmenter: Any
-    inputs: Any
-    targets: Any
-    paired: bool
-
-
-class Sets(NamedTuple):
-    """What a metric of sets sees.
-
-    Attributes:
-      outputs: pictures, [H, W, 1 or 3] uint8.
-      targets: pictures of the other domain.
-      judge: what labels are compared with, see ``prepare``.
-      inception: a file with Inception's weights, or None.
-    """
-
-    outputs: list[np.ndarray]
-    targets: list[np.ndarray]
-    judge: Judge
-    inception: Path | None
 
 
 class Asked(NamedTuple):
@@ -64,6 +37,8 @@ class SetMetric(NamedTuple):
       parts: names of numbers that `compute` returns -> their meaning and whether lower is better.
       cell: how an ablation table writes the numbers in one cell; None, as of one's own metrics: all, with slashes.
       suffix: of the title, by what was used.
+      gather: computes the same from images that pass by once, so that none is kept, and in parts (``shard``), which
+        `compute` cannot; see ``gathering.Gathering``.
     """
 
     key: str
@@ -75,6 +50,7 @@ class SetMetric(NamedTuple):
     parts: Mapping[str, tuple[str, bool]] = {}
     cell: Callable[[Mapping[str, Any]], str] | None = None
     suffix: Callable[[Sets], str] = lambda sets: ""
+    gather: Gather | None = None
 
 
 def number(value: float | None, form: str) -> str:
@@ -82,43 +58,9 @@ def number(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
 
 
-def _histogram(sets: Sets) -> dict[str, Any]:
-    fakes, reals = histograms.LabHistograms(), histograms.LabHistograms()
-    for histogram, images in ((fakes, sets.outputs), (reals, sets.targets)):
-        for image in images:
-            histogram.add(image)
-    return fakes.intersection(reals)
-
-
-def _fcn(sets: Sets) -> dict[str, Any]:
-    judge, palette = sets.judge, sets.judge.inputs.palette
-
-    def score(images):
-        photographs = (pictures.with_channels(image, 3) for image in images)
-        return _told(segmentation.fcn_score(photographs, judge.inputs, judge.segmenter, len(palette.names)), palette)
-
-    # Which labels belong to a photograph of an unpaired set is not known.
-    ceiling = score(sets.targets) if judge.paired else {"note": "unknown: without pairs no labels belong to them"}
-    found = score(sets.outputs) | {"real photographs": ceiling}
-    return found | ({"segmenter id": judge.segmenter.digest} if hasattr(judge.segmenter, "digest") else {})
-
-
 def _segmenter_name(sets: Sets) -> str:
     segmenter = sets.judge.segmenter
     return f" [{getattr(segmenter, 'name', getattr(segmenter, '__name__', 'segmenter'))}]"
-
-
-def _labels(sets: Sets) -> dict[str, Any]:
-    palette = sets.judge.targets.palette
-    return _told(segmentation.palette_score(sets.outputs, sets.judge.targets, palette), palette)
-
-
-def _fid(sets: Sets) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, images in (("fakes", sets.outputs), ("reals", sets.targets)):
-            for i, image in enumerate(images):
-                pictures.write(Path(folder) / kind / f"{i:06d}.png", pictures.with_channels(image, 3))
-        return fid_kid.fid_kid(Path(folder) / "fakes", Path(folder) / "reals", weights=sets.inception)
 
 
 def _needs_photographs(asked: Asked) -> None:
@@ -139,14 +81,6 @@ def _needs_pairs(asked: Asked) -> None:
         raise InputError("the metric labels needs a paired data set")
 
 
-def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, Any]:
-    told = scores._asdict()
-    per_class = {
-        name: dict(zip(palette.names, told.pop(name), strict=True)) for name in list(told) if "per_class" in name
-    }
-    return told | per_class
-
-
 _SCORES = {
     "pixel_accuracy": ("Fraction of all pixels with the right class; 0 to 1.", False),
     "class_accuracy": ("Fraction of a class's pixels labelled right, mean over classes; 0 to 1.", False),
@@ -164,7 +98,8 @@ SET_METRICS = (
         title="histogram intersection",
         meaning="Shared mass of the colour distributions of all outputs and all targets in Lab, sum of min(p, q) over "
         "bins, each channel by itself; 0 to 1, equal.",
-        compute=_histogram,
+        compute=gathering.of_whole(gathering.Histograms),
+        gather=gathering.Histograms,
         check=_needs_photographs,
         lower_is_better=False,
         cell=lambda found: " / ".join(number(found[name], ".2f") for name in ("L", "a", "b") if name in found),
@@ -175,7 +110,8 @@ SET_METRICS = (
         meaning="Outputs are labelled by the named segmenter and compared with the ground-truth labels at the labels' "
         "own resolution, one confusion matrix over all images. The same for real photographs is the ceiling. Scores of "
         "different segmenters do not compare.",
-        compute=_fcn,
+        compute=gathering.of_whole(gathering.FcnScores),
+        gather=gathering.FcnScores,
         check=_needs_segmenter,
         lower_is_better=False,
         parts=_SCORES,
@@ -187,7 +123,8 @@ SET_METRICS = (
         title="labels, nearest palette colour",
         meaning="Outputs are label maps: each pixel counts as the class whose colour is nearest, and is compared with "
         "the ground truth, one confusion matrix over all images.",
-        compute=_labels,
+        compute=gathering.of_whole(gathering.LabelScores),
+        gather=gathering.LabelScores,
         check=_needs_pairs,
         lower_is_better=False,
         parts=_SCORES,
@@ -197,7 +134,8 @@ SET_METRICS = (
         key="fid",
         title="FID and KID",
         meaning="",
-        compute=_fid,
+        compute=gathering.of_whole(gathering.InceptionPictures),
+        gather=gathering.InceptionPictures,
         check=lambda asked: fid_kid.check(asked.inception),
         parts={
             "fid": (
@@ -291,10 +229,3 @@ def _metrics_asked(metrics: Sequence[str] | None, at_hand: Asked) -> list[SetMet
     except InputError as error:
         say(f"note: histogram is left out; {error}")
     return [find(name) for name in names]
-
-
-def of_sets(metrics: Sequence[SetMetric], sets: Sets) -> dict[str, Any]:
-    """Return the metrics of all images together, by title, each with the number of images."""
-    return {
-        metric.title + metric.suffix(sets): {**metric.compute(sets), "count": len(sets.outputs)} for metric in metrics
-    }

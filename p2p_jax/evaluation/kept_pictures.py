@@ -1,0 +1,151 @@
+"""Pictures that wait on the disk: as many as there are, in as little memory as one takes."""
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, overload
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+
+
+class Scratch:
+    """A folder for temporary files, in the one that results go to; a context, at whose end it is removed.
+
+    Args:
+      output: the folder of the results; None: the system's folder for temporary files.
+
+    Attributes:
+      folder: the folder, which who writes into it makes.
+    """
+
+    def __init__(self, output: Path | None):
+        parent = Path(tempfile.gettempdir()) if output is None else output
+        self.folder = parent / f".unfinished-{uuid.uuid4().hex}"
+        self._made = [path for path in (parent, *parent.parents) if not path.exists()]
+
+    def __enter__(self) -> "Scratch":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # results are in it: otherwise nothing stays of it
+            for path in self._made:
+                path.rmdir()
+
+
+def no_room(place: Path, error: OSError) -> InputError:
+    """Return what to say where temporary files cannot be written."""
+    return InputError(
+        f"{place} cannot take the pictures that are kept there until all are evaluated ({error.strerror or error}); "
+        "free some room, or name an `output` on another disk"
+    )
+
+
+class _Place(NamedTuple):
+    """Where a picture lies in a file."""
+
+    store: "_Store"
+    start: int
+    shape: tuple[int, ...]
+
+
+class _Store:
+    """A file of bytes without a name: it goes when it is closed, or when the process ends, however it ends."""
+
+    def __init__(self, scratch: Scratch):
+        self._scratch, self._lock, self._end = scratch, threading.Lock(), 0
+        self._file: IO[bytes] | None = None
+
+    def write(self, image: np.ndarray) -> _Place:
+        with self._lock:
+            try:
+                if self._file is None:
+                    self._scratch.folder.mkdir(parents=True, exist_ok=True)
+                    self._file = tempfile.TemporaryFile(dir=self._scratch.folder, buffering=0)  # noqa: SIM115
+                self._file.seek(self._end)
+                data = np.ascontiguousarray(image).data.cast("B")
+                while data:  # without a buffer, a write may take a part
+                    data = data[self._file.write(data) :]
+            except OSError as error:
+                raise no_room(self._scratch.folder, error) from error
+            place = _Place(self, self._end, image.shape)
+            self._end += image.nbytes
+        return place
+
+    def read(self, place: _Place) -> np.ndarray:
+        image = np.empty(place.shape, np.uint8)
+        assert self._file is not None
+        with self._lock:
+            self._file.seek(place.start)
+            left = image.data.cast("B")
+            while left:
+                count = self._file.readinto(left)  # type: ignore[attr-defined]
+                if not count:
+                    raise OSError("a file of pictures has lost its end")
+                left = left[count:]
+        return image
+
+
+class Pictures(Sequence[np.ndarray]):
+    """A list of pictures, [H, W, C] uint8 of any sizes, that lie in a temporary file until they are asked for.
+
+    Each time that one is asked for, it is another array. A slice, and a sum of two, is such a list, and reads nothing.
+
+    Args:
+      scratch: where the file lies; it is made with the first picture.
+    """
+
+    def __init__(self, scratch: Scratch):
+        self._store, self._places = _Store(scratch), list[_Place]()
+
+    def append(self, image: np.ndarray) -> None:
+        """Keep one more.
+
+        Raises:
+          ValueError: it has another dtype.
+          InputError: there is no room for it.
+        """
+        if image.dtype != np.uint8:
+            raise ValueError(f"expected a picture of uint8, not {image.dtype}")
+        self._places.append(self._store.write(image))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Pictures": ...
+
+    def __getitem__(self, index: int | slice) -> "np.ndarray | Pictures":
+        if isinstance(index, slice):
+            return self._of(self._places[index])
+        place = self._places[index]
+        return place.store.read(place)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for place in self._places:
+            yield place.store.read(place)
+
+    def __add__(self, other: "Pictures | list[np.ndarray]") -> "Pictures | list[np.ndarray]":
+        if isinstance(other, Pictures):
+            return self._of(self._places + other._places)
+        return [*self, *other] if isinstance(other, list) else NotImplemented
+
+    def __radd__(self, other: list[np.ndarray]) -> list[np.ndarray]:
+        return [*other, *self] if isinstance(other, list) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} pictures>"
+
+    def _of(self, places: list[_Place]) -> "Pictures":
+        made = Pictures.__new__(Pictures)
+        made._store, made._places = self._store, places
+        return made

@@ -1,0 +1,236 @@
+"""An evaluation in parts, by several processes that know nothing of each other, and how the parts are put together.
+
+A part is one file, ``parts/2_of_8.zip`` in the folder of the results: ``part.json`` holds what was evaluated, the rows,
+what metrics of sets keep and the pictures that the report may show; ``files/`` holds files that such a metric needs.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from p2p_jax.data import Split
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.gallery import Gallery
+from p2p_jax.evaluation.passing import Passing
+from p2p_jax.evaluation.set_metrics import SetMetric
+from p2p_jax.images.writing import in_one_step
+
+FOLDER = "parts"
+_FORMAT = 1
+_PASSED_OVER = ("created", "checkpoint", "run")  # of an identity: may differ between parts
+
+
+class Shard(NamedTuple):
+    """Which part of how many: `part` counts from 1."""
+
+    part: int
+    total: int
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The first example, and how far it is to the next one."""
+        return self.part - 1, self.total
+
+    @property
+    def name(self) -> str:
+        """The name of the part's file, but for its end."""
+        return f"{self.part}_of_{self.total}"
+
+    def __str__(self) -> str:
+        return f"{self.part}/{self.total}"
+
+
+def read_shard(text: str) -> Shard:
+    """Read "2/8".
+
+    Raises:
+      InputError: it is no such thing.
+    """
+    found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", str(text))
+    shard = Shard(*map(int, found.groups())) if found else None
+    if shard is None or not 1 <= shard.part <= shard.total:
+        raise InputError(f"shard={text}: give which part of how many, counted from 1, such as 2/8")
+    return shard
+
+
+def identity_of(
+    identity: Mapping[str, Any], split: Split, asked: Sequence[SetMetric], **switches: Any
+) -> dict[str, Any]:
+    """Return all that parts must have in common, as JSON holds it.
+
+    Args:
+      identity: what is evaluated, as the results tell it.
+      split: what is evaluated on.
+      asked: the metrics of sets.
+      **switches: what else was given.
+    """
+    found = {name: value for name, value in identity.items() if name not in _PASSED_OVER}
+    config = found.pop("config")
+    config = config | {"data": {name: value for name, value in config["data"].items() if name != "dir"}}
+    found |= {"metrics": sorted(metric.key for metric in asked), "images": split.fingerprint, **switches}
+    found |= {"names of images": _digest(split.names), "config": _digest(config)}
+    return json.loads(json.dumps(found, default=str))
+
+
+def _digest(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def write(
+    output: Path,
+    shard: Shard,
+    identity: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    gallery: Gallery,
+    passing: Passing | None,
+    files: Path,
+) -> Path:
+    """Write a part in one step, in place of one of the same name; return its file.
+
+    Args:
+      output: the folder of the results.
+      shard: which part it is.
+      identity: see ``identity_of``.
+      rows: of the part's images, in order.
+      gallery: what the report may show of them.
+      passing: what the metrics of sets have kept; None: there are none.
+      files: the folder with the files that metrics of sets have left.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    found = {
+        "format": _FORMAT,
+        "shard": list(shard),
+        "identity": identity,
+        "rows": rows,
+        "shown": gallery.shown,
+        "sets": passing.kept() if passing is not None else None,
+    }
+    path = output / FOLDER / f"{shard.name}.zip"
+    with in_one_step(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        file.writestr("part.json", json.dumps(found), zipfile.ZIP_DEFLATED)
+        for one in sorted(path for path in files.rglob("*") if path.is_file()):
+            file.write(one, f"files/{one.relative_to(files).as_posix()}")
+    return path
+
+
+class _Part(NamedTuple):
+    path: Path
+    shard: Shard
+    identity: dict[str, Any]
+    rows: list[dict[str, Any]]
+    shown: dict[int, Any]
+    sets: dict[str, Any] | None
+
+
+def merge(
+    output: Path,
+    identity: Mapping[str, Any],
+    num_rows: int,
+    gallery: Gallery,
+    passing: Passing | None,
+    files: Path,
+) -> list[dict[str, Any]]:
+    """Put the parts of an evaluation together.
+
+    Args:
+      output: the folder of the results.
+      identity: of what is asked for, see ``identity_of``.
+      num_rows: of all parts together.
+      gallery: takes what may be shown.
+      passing: takes what the metrics of sets have kept; None: there are none.
+      files: the folder for files of theirs.
+
+    Returns:
+      All rows, in order.
+
+    Raises:
+      InputError: parts are missing, double, damaged, or of something else; names them.
+    """
+    paths = sorted((output / FOLDER).glob("*.zip"))
+    if not paths:
+        raise InputError(
+            f"there are no parts in {output / FOLDER}: make them with shard=1/8 and so on, and put them together with "
+            "the same checkpoint, split and switches"
+        )
+    heads = [_read(path) for path in paths]
+    found = {part.shard.part: part for part in heads}
+    _refuse(heads, found, identity)
+    count = heads[0].shard.total
+    rows: list[dict[str, Any]] = [{}] * num_rows
+    for index in range(1, count + 1):
+        part = found[index]
+        places = range(*(index - 1, num_rows, count))
+        if len(part.rows) != len(places):
+            raise InputError(f"{part.path} has {len(part.rows)} rows in place of {len(places)}: make this part again")
+        rows[index - 1 :: count] = part.rows
+        gallery.add_shown(dict(zip(places, part.rows, strict=True)), part.shown)
+        if passing is not None:
+            passing.add(part.sets or {})
+            _extract(part.path, files)
+    return rows
+
+
+def _refuse(parts: Sequence[_Part], found: Mapping[int, _Part], identity: Mapping[str, Any]) -> None:
+    """Refuse parts that do not belong together, to what is asked for, or are not all there."""
+    first = parts[0]
+    for part in parts:
+        if part.shard.total != first.shard.total:
+            raise InputError(
+                f"{first.path} is one of {first.shard.total} parts and {part.path} one of {part.shard.total}: "
+                "delete those that do not count"
+            )
+        if found[part.shard.part] is not part:
+            raise InputError(
+                f"{part.path} and {found[part.shard.part].path} are both part {part.shard}: delete one of them"
+            )
+    for part in parts:
+        for name in identity.keys() | part.identity.keys():
+            theirs, ours = part.identity.get(name), identity.get(name)
+            if theirs != ours:
+                raise InputError(
+                    f"{part.path} is of {name} {_told(theirs)}, and what is asked for is of {name} {_told(ours)}: make "
+                    f"the part again (shard={part.shard}), or ask for what the parts are of"
+                )
+    missing = [str(Shard(i, first.shard.total)) for i in range(1, first.shard.total + 1) if i not in found]
+    if missing:
+        some = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise InputError(f"{first.path.parent} lacks the parts {some}: make them with shard={missing[0]} and so on")
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _read(path: Path) -> _Part:
+    try:
+        with zipfile.ZipFile(path) as file:
+            found = json.loads(file.read("part.json"))
+        if found["format"] != _FORMAT:
+            raise ValueError(f"it has the format {found['format']}")
+        shown = {int(row): pictures for row, pictures in found["shown"].items()}
+        return _Part(path, Shard(*found["shard"]), found["identity"], found["rows"], shown, found["sets"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is no part of an evaluation, or damaged ({error}): delete it or make it again"
+        ) from error
+
+
+def _extract(path: Path, folder: Path) -> None:
+    """Unpack the files of a part."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            for name in file.namelist():
+                if name.startswith("files/"):
+                    target = folder / name.removeprefix("files/")
+                    if not target.resolve().is_relative_to(folder.resolve()):
+                        raise InputError(f"{path} holds the file {name}, which is not a part's")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(file.read(name))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be unpacked into {folder.parent} ({error})") from error

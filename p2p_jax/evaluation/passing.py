@@ -1,0 +1,85 @@
+"""The metrics of sets while images pass by: none is kept in memory, and few on the disk."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.gathering import Judge, Sets
+from p2p_jax.evaluation.kept_pictures import Pictures, Scratch
+from p2p_jax.evaluation.set_metrics import SetMetric
+
+
+class Passing:
+    """What the metrics of sets take in while images pass by, once and one at a time.
+
+    Args:
+      metrics: those that are asked for.
+      judge: see ``prepare``.
+      inception: for "fid".
+      scratch: where pictures are kept of which a metric needs all at once.
+    """
+
+    def __init__(self, metrics: Sequence[SetMetric], judge: Judge, inception: Path | None, scratch: Scratch):
+        self._outputs, self._targets = Pictures(scratch), Pictures(scratch)
+        self._sets = Sets(self._outputs, self._targets, judge, inception)
+        self._metrics, self._count = metrics, 0
+        self._keeps = any(metric.gather is None for metric in metrics)
+        self._gathered = {
+            metric.key: metric.gather(self._sets, scratch.folder / metric.key) for metric in metrics if metric.gather
+        }
+
+    def output(self, place: int, image: np.ndarray) -> None:
+        """Take an output, [H, W, 1 or 3] uint8, with its place among all that are translated."""
+        self._count += 1
+        for found in self._gathered.values():
+            found.output(place, image)
+        if self._keeps:
+            self._outputs.append(image)
+
+    def target(self, place: int, image: np.ndarray) -> None:
+        """Take a target, with its place among all of them."""
+        for found in self._gathered.values():
+            found.target(place, image)
+        if self._keeps:
+            self._targets.append(image)
+
+    def kept(self) -> dict[str, Any]:
+        """Return what JSON can hold of a part; files belong to it, see ``gathering.Gather``."""
+        return {"count": self._count, "metrics": {key: found.kept() for key, found in self._gathered.items()}}
+
+    def add(self, kept: Mapping[str, Any]) -> None:
+        """Add what was kept of another part."""
+        self._count += kept["count"]
+        for key, found in self._gathered.items():
+            found.add(kept["metrics"][key])
+
+    def results(self) -> dict[str, Any]:
+        """Return the metrics by title, each with the number of images."""
+        return {
+            metric.title + metric.suffix(self._sets): {**self._compute(metric), "count": self._count}
+            for metric in self._metrics
+        }
+
+    def _compute(self, metric: SetMetric) -> Mapping[str, Any]:
+        return self._gathered[metric.key].result() if metric.gather else metric.compute(self._sets)
+
+
+def refuse_parts(metrics: Sequence[SetMetric], names: Sequence[str] | None) -> None:
+    """Refuse to compute metrics in parts of which the parts cannot be put together.
+
+    Args:
+      metrics: those that are asked for.
+      names: under which they were; None: the usual ones.
+
+    Raises:
+      InputError: there is such a metric; names it.
+    """
+    for metric, name in zip(metrics, names or [metric.key for metric in metrics], strict=True):
+        if metric.gather is None:
+            raise InputError(
+                f"the metric {name} cannot be put together from parts, because it has no `gather` (see SetMetric): "
+                "leave it out of `metrics`, or evaluate without `shard`"
+            )

@@ -1,0 +1,149 @@
+"""What an evaluation tells: numbers of all images together, what was evaluated, and the files that hold it."""
+
+import csv
+import datetime
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import p2p_jax
+from p2p_jax.data import Split
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation import report
+from p2p_jax.evaluation.gallery import Gallery
+from p2p_jax.evaluation.set_metrics import SetMetric
+from p2p_jax.images.domains import of_config
+from p2p_jax.images.writing import write_text
+from p2p_jax.inference import Translator
+from p2p_jax.inference.run import Run
+from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
+
+
+def tell(
+    identity: Mapping[str, Any],
+    config: ConfigDict,
+    rows: Sequence[Mapping[str, Any]],
+    asked: Sequence[SetMetric],
+    of_sets: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what ``results.json`` holds.
+
+    Args:
+      identity: what was evaluated.
+      config: of the run.
+      rows: of all images, in order.
+      asked: the metrics of sets.
+      of_sets: their numbers, by title.
+    """
+    has_unknown = any(domain.unknown for domain in of_config(config.data))
+    metrics = {
+        name: _summary(np.array([row[name] for row in rows], np.float64), has_unknown)
+        for name in rows[0]
+        if name != "name"
+    }
+    found = dict(identity) | {"metrics": metrics, "set_metrics": of_sets, "images": rows}
+    return _plain(found | {"described": _described(metrics, find_metrics(config.metrics), asked)})
+
+
+def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
+    """Write ``results.json``, ``images.csv`` and ``report.html`` into a folder.
+
+    Args:
+      output: the folder; made if missing.
+      results: what ``evaluate`` returns.
+      gallery: the pictures to show.
+      history: the run's ``metrics.csv``.
+
+    Raises:
+      InputError: a file cannot be written.
+    """
+    try:
+        _write(output, results, gallery, history)
+    except OSError as error:
+        raise InputError(
+            f"the results cannot be written into {output} ({error.strerror or error}); name another `output`"
+        ) from error
+
+
+def _write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
+    write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(results["images"][0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results["images"])
+    write_text(output / "images.csv", table.getvalue())
+    report.write_report(output / "report.html", results, gallery, history if history.exists() else None)
+
+
+def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:
+    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart.
+
+    So are, with `has_unknown`, those that are not a number: of images of which no pixel is known.
+    """
+    kept = values[np.isfinite(values) if has_unknown else ~np.isinf(values)]
+    summary = {"mean": kept.mean(), "std": kept.std()} if len(kept) else {"mean": None, "std": None}
+    apart = {"infinite": int(np.isinf(values).sum()), "unknown": int(np.isnan(values).sum()) if has_unknown else 0}
+    return summary | {"count": len(values)} | {name: count for name, count in apart.items() if count}
+
+
+def _described(names: Iterable[str], of_images: Sequence[Metric], of_sets: Sequence[SetMetric]) -> dict[str, Any]:
+    """Return what the metrics mean, so that results explain themselves wherever they are read."""
+    described: dict[str, Any] = {}
+    for name in names:
+        for metric in (*of_images, *IMAGE_METRICS):
+            if name == metric.key or name.startswith(f"{metric.key}_"):
+                described[metric.key] = {"meaning": metric.meaning, "lower_is_better": metric.lower_is_better}
+    for found in of_sets:
+        described[found.title] = {"meaning": found.meaning, "lower_is_better": found.lower_is_better}
+        for part, (meaning, lower_is_better) in found.parts.items():
+            described[part] = {"meaning": meaning, "lower_is_better": lower_is_better}
+    return described
+
+
+def identify(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:
+    """Return what is evaluated."""
+    sizes = [len(names) for names in opened.names]
+    return {
+        "run": run.workdir.absolute().name,
+        "step": run.step,
+        "checkpoint": str(checkpoint),
+        "num_parameters": translator.num_parameters,
+        "checkpoint_id": translator.checkpoint_id,
+        "direction": translator.direction,
+        "split": split,
+        "num_images": max(sizes),
+        "paired": opened.paired,
+        "seen": _seen(opened, run.config.data),
+        "norm": run.config.inference.norm,
+        "dropout": run.config.inference.dropout,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"p2p_jax": p2p_jax.__version__, "jax": jax.__version__},
+        "config": run.config.to_dict(),
+    }
+
+
+def _seen(opened: Split, data: ConfigDict) -> str:
+    """Say which part of the images is evaluated."""
+    if opened.whole:
+        return "whole images" if opened.paired else "a grid of crops that covers every image"
+    if data.preprocess in ("crop", "scale_width_and_crop"):
+        return "the crop out of the middle of each image"
+    return "whole images, at the size that the network sees"
+
+
+def _plain(tree: Any) -> Any:
+    """Return a tree that JSON can hold: numbers of Python, and None for what is not a finite number."""
+    if isinstance(tree, Mapping):
+        return {key: _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    if isinstance(tree, np.generic):
+        tree = tree.item()
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
