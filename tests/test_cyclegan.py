@@ -172,7 +172,9 @@ def test_two_devices_do_what_one_does_with_the_whole_batch():
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     one, two = (
-        jax.device_get(parallel.shard_map_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1)))
+        jax.device_get(
+            parallel.shard_map_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1))
+        )
         for count in (1, 2)
     )
     for name, value in one[1].items():

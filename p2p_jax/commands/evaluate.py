@@ -11,6 +11,11 @@ cluster's job array: each makes a part of the results, and one call puts them to
 """
 
 import argparse
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +72,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         crops = "crops" if args.crops else None
         parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops]
         options["output"] = args.workdir / "evaluation" / "_".join(str(part) for part in parts if part is not None)
-    results = evaluate(options.pop("workdir"), whole=not options.pop("crops"), **options)
+    with _tidy_ending():
+        results = evaluate(options.pop("workdir"), whole=not options.pop("crops"), **options)
     if args.shard:
         count = f"{len(results['images']):,} of {results['num_images']:,} images of {results['split']}"
         print(f"{args.workdir}: step {results['step']:,}, {count}; {results['part']}")
@@ -84,6 +90,19 @@ def _evaluate(args: argparse.Namespace) -> None:
             if isinstance(values, dict) and not part.startswith("per_class"):
                 print(f"    {part}: {_line(values)}")
     print(f"results.json, images.csv and report.html are in {options['output']}")
+
+
+@contextlib.contextmanager
+def _tidy_ending() -> Iterator[None]:
+    """Let SIGTERM, with which clusters end jobs, raise, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _line(values: dict[str, Any]) -> str:

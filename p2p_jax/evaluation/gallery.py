@@ -52,8 +52,9 @@ class Gallery:
     def add_shown(self, rows: Mapping[int, Mapping[str, Any]], shown: Mapping[Any, Any]) -> None:
         """Take the rows of a part of the evaluation, by their index, and what its gallery has `shown`."""
         for index, row in rows.items():
-            if self._rank(index, row):
-                self.shown[index] = shown[index]
+            self._rank(index, row)
+        for index in self._kept() & rows.keys():
+            self.shown[index] = shown[index]
         self._drop()
 
     def chosen(self, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[dict], list[dict]]:
@@ -88,10 +89,12 @@ class Gallery:
                 del best[NUM_CASES:]
         return is_extreme or index in self._sample
 
+    def _kept(self) -> frozenset[int]:
+        return self._sample.union(place for best in self._extremes.values() for _, place in best)
+
     def _drop(self) -> None:
         """Forget pictures of rows that were extreme and are no longer."""
-        kept = {place for best in self._extremes.values() for _, place in best} | self._sample
-        for index in self.shown.keys() - kept:
+        for index in self.shown.keys() - self._kept():
             del self.shown[index]
 
 

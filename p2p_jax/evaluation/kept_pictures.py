@@ -1,6 +1,9 @@
 """Pictures that wait on the disk: as many as there are, in as little memory as one takes."""
 
 import contextlib
+import glob
+import os
+import platform
 import shutil
 import tempfile
 import threading
@@ -13,9 +16,13 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 
+_MARK = ".p2p_jax-"  # of folders for temporary files
+
 
 class Scratch:
     """A folder for temporary files, in the one that results go to; a context, at whose end it is removed.
+
+    What a killed process has left there goes too.
 
     Args:
       output: the folder of the results; None: the system's folder for temporary files.
@@ -26,17 +33,45 @@ class Scratch:
 
     def __init__(self, output: Path | None):
         parent = Path(tempfile.gettempdir()) if output is None else output
-        self.folder = parent / f".unfinished-{uuid.uuid4().hex}"
+        _remove_abandoned(parent)
+        self.folder = parent / f"{_MARK}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}"
         self._made = [path for path in (parent, *parent.parents) if not path.exists()]
+        self._files: list[IO[bytes]] = []
+
+    def open(self) -> IO[bytes]:
+        """Open a file without a name in the folder; it goes at the end, or when the process ends, however it ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._files.append(tempfile.TemporaryFile(dir=self.folder, buffering=0))  # noqa: SIM115
+        return self._files[-1]
 
     def __enter__(self) -> "Scratch":
         return self
 
     def __exit__(self, *_: Any) -> None:
+        for file in self._files:
+            file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # results are in it: otherwise nothing stays of it
             for path in self._made:
                 path.rmdir()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what processes of this machine have left that were killed."""
+    for folder in parent.glob(f"{glob.escape(_MARK + platform.node())}-*-*"):
+        pid = folder.name.split("-")[-2]
+        if pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, say
+        return True
+    return True
 
 
 def no_room(place: Path, error: OSError) -> InputError:
@@ -56,7 +91,7 @@ class _Place(NamedTuple):
 
 
 class _Store:
-    """A file of bytes without a name: it goes when it is closed, or when the process ends, however it ends."""
+    """A file of pictures, one after the other."""
 
     def __init__(self, scratch: Scratch):
         self._scratch, self._lock, self._end = scratch, threading.Lock(), 0
@@ -66,8 +101,7 @@ class _Store:
         with self._lock:
             try:
                 if self._file is None:
-                    self._scratch.folder.mkdir(parents=True, exist_ok=True)
-                    self._file = tempfile.TemporaryFile(dir=self._scratch.folder, buffering=0)  # noqa: SIM115
+                    self._file = self._scratch.open()
                 self._file.seek(self._end)
                 data = np.ascontiguousarray(image).data.cast("B")
                 while data:  # without a buffer, a write may take a part

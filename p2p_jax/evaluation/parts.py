@@ -130,7 +130,7 @@ class _Part(NamedTuple):
 
 def merge(
     output: Path,
-    identity: Mapping[str, Any],
+    identity: dict[str, Any],
     num_rows: int,
     gallery: Gallery,
     passing: Passing | None,
@@ -176,7 +176,7 @@ def merge(
     return rows
 
 
-def _refuse(parts: Sequence[_Part], found: Mapping[int, _Part], identity: Mapping[str, Any]) -> None:
+def _refuse(parts: Sequence[_Part], found: Mapping[int, _Part], identity: dict[str, Any]) -> None:
     """Refuse parts that do not belong together, to what is asked for, or are not all there."""
     first = parts[0]
     for part in parts:
@@ -185,12 +185,13 @@ def _refuse(parts: Sequence[_Part], found: Mapping[int, _Part], identity: Mappin
                 f"{first.path} is one of {first.shard.total} parts and {part.path} one of {part.shard.total}: "
                 "delete those that do not count"
             )
+    for part in parts:
         if found[part.shard.part] is not part:
             raise InputError(
                 f"{part.path} and {found[part.shard.part].path} are both part {part.shard}: delete one of them"
             )
     for part in parts:
-        for name in identity.keys() | part.identity.keys():
+        for name in identity | part.identity:
             theirs, ours = part.identity.get(name), identity.get(name)
             if theirs != ours:
                 raise InputError(
