@@ -185,3 +185,9 @@ def test_an_evaluation_measures_outputs_against_targets(weights, tmp_path):
     assert found["fid"] == pytest.approx(expected["fid"], rel=1e-6)
     assert found["kid_mean"] == pytest.approx(expected["kid_mean"], rel=1e-6)
     assert (found["count_fake"], found["count_real"]) == (3, 3) and "3 generated" in found["note"]
+    for i in (1, 2):
+        evaluate(tmp_path / "run", metrics=["fid"], inception=weights, output=tmp_path / "out", shard=f"{i}/2")
+    given = {"metrics": ["fid"], "inception": weights, "output": tmp_path / "out"}
+    merged = evaluate(tmp_path / "run", merge=True, **given)["set_metrics"]["FID and KID"]
+    assert merged == found
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"parts", "results.json", "images.csv", "report.html"}

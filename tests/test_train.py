@@ -1,8 +1,10 @@
 """The loop: exact resume after every kind of stop, refusals, divergence, and what a run leaves behind."""
 
+import gc
 import json
 import os
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,10 @@ import pytest
 from PIL import Image
 
 import p2p_jax
-from p2p_jax import train
+from p2p_jax import Translator, train
 from p2p_jax.data import from_arrays, on_device
 from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.evaluation import evaluate
 from p2p_jax.training import loop, monitoring, parallel
 from p2p_jax.training.checkpoint import read_config
 from support.comparers import assert_equal_trees
@@ -589,3 +592,35 @@ def test_training_in_memory_works_without_tensorflow(tmp_path):
     result = run(python(code, tmp_path / "run"))
     assert "step 1 []" in result.stdout, result.stderr[-2000:]
     assert "pip install 'p2p_jax[data]'" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_process_may_train_as_often_as_it_likes(resident, tmp_path):
+    """What train, Translator and evaluate compile goes with them, and what somebody else has compiled stays."""
+    traced, config = [], linear_config(num_steps=2, data__resident=resident)
+
+    @jax.jit
+    def of_a_researcher(x):
+        traced.append(x.shape)
+        return jnp.sin(x) + 1
+
+    def held(calls):
+        for i in range(calls):
+            workdir = tmp_path / f"{held.count}_{i}"
+            train(config, workdir)
+            Translator.from_workdir(workdir)(np.zeros((3, 20, 24, 3), np.uint8))
+            evaluate(workdir, metrics=[])
+            assert float(of_a_researcher(np.float32(0))) == 1
+        held.count += 1
+        gc.collect()
+        programs = len(jax.devices()[0].client.live_executables())
+        return Path("/proc/self/maps").read_text().count("\n"), programs
+
+    held.count = 0
+    maps, programs = held(3)
+    more_maps, more_programs = held(8)
+    assert more_programs <= programs  # three a round were kept
+    assert more_maps < maps + 40  # each with ten maps at least
+    assert traced == [()]

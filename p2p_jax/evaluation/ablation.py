@@ -75,7 +75,6 @@ def ablate(
     for i, name in enumerate(possible, start=1):
         say(f"\n{name}, {i} of {len(possible)} runs")
         outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked)
-        jax.clear_caches()  # no later row uses this one's compiled programs
         told = report(config, asked, grid, outcomes)
         write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
         write_text(output / "table.md", markdown(told))
