@@ -31,7 +31,7 @@ def check_objective(objective: Objective, config: ConfigDict, *, run: bool = Tru
         name: noise.uniform(-1, 1, (config.batch_size, *shape)).astype(np.float32)
         for name, shape in image_shapes(config.data).items()
     }
-    rng, update = jax.random.key(0), parallel.shard_map_update(objective.update)
+    rng, update = jax.random.key(0), parallel.pmap_update(objective.update)
     _check_shapes(objective, update, batch, rng)
     if not run:
         return

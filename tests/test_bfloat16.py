@@ -42,7 +42,7 @@ def dtypes(tree):
 def test_what_a_run_holds_is_float32(name):
     config = CONFIGS[name](dtype="bfloat16")
     objective, state, batch = start(config)
-    new, metrics, _ = parallel.shard_map_update(objective.update)(state, batch, jax.random.key(1))
+    new, metrics, _ = parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))
     for found in (state, jax.device_get(new)):
         assert dtypes(found["params"]) == {"float32"}
         assert dtypes(found["opt_state"]) == {"float32", "int32"}  # Adam counts its steps

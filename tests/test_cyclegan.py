@@ -61,7 +61,7 @@ def run_update(config, batch=None):
     objective = p2p_jax.cyclegan(config)
     batch = batch or random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(0), batch)
-    return state, *parallel.shard_map_update(objective.update)(state, batch, jax.random.key(1))[:2]
+    return state, *parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[:2]
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -129,7 +129,7 @@ def test_discriminators_see_the_past_through_the_pool():
     """Networks that stand still make the fakes predictable; the pool hands out some of the first step's again."""
     config = tiny_config(batch_size=2, loss__pool_size=2, discriminator__init_gain=0.5, optimizer=STILL)
     objective = p2p_jax.cyclegan(config)
-    update = parallel.shard_map_update(objective.update)
+    update = parallel.pmap_update(objective.update)
     batches = [random_batch(config, seed) for seed in range(2)]
     state = jax.jit(objective.init)(jax.random.key(0), batches[0])
     fakes = [objective.translate(state, batch, jax.random.key(0)) for batch in batches]
@@ -172,9 +172,7 @@ def test_two_devices_do_what_one_does_with_the_whole_batch():
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
     state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     one, two = (
-        jax.device_get(
-            parallel.shard_map_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1))
-        )
+        jax.device_get(parallel.pmap_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1)))
         for count in (1, 2)
     )
     for name, value in one[1].items():
@@ -207,7 +205,7 @@ def test_objective_is_made_before_the_images_are_counted(unit):
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     assert objective.translate(state, {"real_a": batch["real_a"]}, jax.random.key(0))["fake_b"].shape == (4, 16, 16, 3)
     with pytest.raises(InputError, match="set config.data.num_train before"):
-        parallel.shard_map_update(objective.update)(state, batch, jax.random.key(0))
+        parallel.pmap_update(objective.update)(state, batch, jax.random.key(0))
 
 
 def test_first_losses_of_undecided_discriminators():
@@ -226,7 +224,7 @@ def test_state_looks_the_same_on_any_number_of_devices():
     state = jax.jit(objective.init)(jax.random.key(0), batch)
     new = [
         jax.device_get(
-            parallel.shard_map_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1))[0]
+            parallel.pmap_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1))[0]
         )
         for count in (1, jax.device_count())
     ]

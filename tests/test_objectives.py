@@ -89,7 +89,7 @@ def run_update(config, batch=None, seed=0):
     objective = p2p_jax.pix2pix(config)
     batch = batch or random_batch(config)
     state = jax.jit(objective.init)(jax.random.key(seed), batch)
-    return state, *parallel.shard_map_update(objective.update)(state, batch, jax.random.key(1))[:2]
+    return state, *parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[:2]
 
 
 @pytest.mark.parametrize("row", TABLE_1)
@@ -230,7 +230,7 @@ def test_dropout_differs_between_devices():
     _, _, both = run_update(config, twice)
     objective = p2p_jax.pix2pix(config)
     state = jax.jit(objective.init)(jax.random.key(0), twice)
-    one = parallel.shard_map_update(objective.update, jax.devices()[:1])(state, image, jax.random.key(1))[1]
+    one = parallel.pmap_update(objective.update, jax.devices()[:1])(state, image, jax.random.key(1))[1]
     assert abs(float(both["gen/l1"]) - float(one["gen/l1"])) > 1e-7
 
 

@@ -1,4 +1,4 @@
-"""Devices: one step on 4 simulated devices equals the mean over shards; one process and two agree."""
+"""Devices: one step on 4 simulated devices equals the mean over shards; pmap, shard_map and two processes agree."""
 
 import json
 
@@ -67,20 +67,21 @@ def test_sgd_step_is_the_mean_over_shards():
         expected_mean = sum(m["batch_stats"]["up_3_norm"]["mean"] for m in mutated) / 4
 
         errors = {"devices": jax.device_count()}
-        new = jax.device_get(parallel.shard_map_update(objective.update)(state, batch, jax.random.key(1))[0])
-        for player in expected:
-            moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[player], params[player])
-            error = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[player], new["params"][player])
-            errors[player] = [float(max(jax.tree.leaves(t))) for t in (moved, error)]
-        mean = new["batch_stats"]["generator"]["up_3_norm"]["mean"]
-        errors["statistics"] = [float(np.abs(x).max()) for x in (expected_mean, mean - expected_mean)]
+        for name, compile_update in {"pmap": parallel.pmap_update, "shard_map": parallel.shard_map_update}.items():
+            new = jax.device_get(compile_update(objective.update)(state, batch, jax.random.key(1))[0])
+            for player in expected:
+                moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[player], params[player])
+                error = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[player], new["params"][player])
+                errors[f"{name} {player}"] = [float(max(jax.tree.leaves(t))) for t in (moved, error)]
+            mean = new["batch_stats"]["generator"]["up_3_norm"]["mean"]
+            errors[f"{name} statistics"] = [float(np.abs(x).max()) for x in (expected_mean, mean - expected_mean)]
         print(json.dumps(errors))
         """,
         devices=4,
     )
     errors = json.loads(printed.splitlines()[-1])
     assert errors.pop("devices") == 4
-    assert len(errors) == 3
+    assert len(errors) == 6
     for name, (moved, error) in errors.items():
         assert moved > 1e-4, name
         assert error < 1e-4 * moved, name
@@ -158,11 +159,12 @@ def test_evaluation_pads_and_cuts():
 
 
 def test_accelerators_step_trains_alike(tmp_path, monkeypatch):
-    """What GPUs and TPUs run, with the old state's memory given away, here on CPUs: train, resume, contract."""
+    """What GPUs and TPUs run, pmap with the old state's memory given away, here on CPUs: train, resume, contract."""
     sgd = {"factory": "optax:sgd", "learning_rate": 0.01}
     config = small_config(num_steps=3, optimizer=sgd)
     expected = p2p_jax.train(config, tmp_path / "cpu", data=memory_data(config))
     monkeypatch.setattr(parallel, "_donated", lambda: (0,))
+    monkeypatch.setattr(parallel, "compile_update", lambda update, *_: parallel.pmap_update(update))
     for steps in (2, 3):
         config = small_config(num_steps=steps, optimizer=sgd)
         state = p2p_jax.train(config, tmp_path / "accelerator", data=memory_data(config))
@@ -183,7 +185,8 @@ def test_columns_keep_the_order_of_the_objective():
         assert list(images) == ["real", "fake", "again"]
 
 
-def test_the_step_compiles_once():
+@pytest.mark.parametrize("compile_update", [parallel.pmap_update, parallel.shard_map_update])
+def test_the_step_compiles_once(compile_update):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
@@ -194,7 +197,7 @@ def test_the_step_compiles_once():
         return {"step": state["step"] + 1, "total": state["total"] + total}, {"total": total}
 
     state = parallel.replicate({"step": np.int32(0), "total": np.float32(0)})
-    step, batch, rng = parallel.compile_update(update), random_batch(small_config()), jax.random.key(0)
+    step, batch, rng = compile_update(update), random_batch(small_config()), jax.random.key(0)
     state, _, _ = jax.block_until_ready(step(state, batch, rng))
     before = len(compiled)
     for _ in range(3):
@@ -212,9 +215,9 @@ def test_every_step_and_device_has_noise_of_its_own():
 
     state, rng = {"step": np.int32(0), "drawn": np.zeros((2, 3), np.float32)}, jax.random.key(0)
     batch, seen = random_batch(small_config()), set()
-    for _ in range(2):
+    for compile_update in (parallel.pmap_update, parallel.shard_map_update):
         new, found = parallel.replicate(state), []
-        step = parallel.compile_update(update)
+        step = compile_update(update)
         for _ in range(3):
             new, _, _ = step(new, batch, rng)
             found.append(np.asarray(new["drawn"]))
@@ -230,14 +233,17 @@ def counting_update(state, batch, rng):
     return state, {"sum": jnp.where((seen == 13).any(), jnp.nan, seen.sum())}
 
 
-@pytest.mark.parametrize("resident", [False, True])
-def test_steps_of_one_dispatch_see_their_own_batches(resident):
+@pytest.mark.parametrize(
+    ("compile_update", "resident"),
+    [(parallel.pmap_update, False), (parallel.shard_map_update, False), (parallel.shard_map_update, True)],
+)
+def test_steps_of_one_dispatch_see_their_own_batches(compile_update, resident):
     """Twelve numbers in three steps of two devices, in order; the thirteenth's step is not finite."""
     numbers = np.arange(24, dtype=np.float32).reshape(6, 4)
     options = {"num_steps": 3}
     if resident:
         options |= {"draw": lambda arrays, at: {"number": arrays["all"][at] + 0.0}, "batch_size": 4}
-    step = parallel.compile_update(counting_update, **options)
+    step = compile_update(counting_update, **options)
     state = {"step": np.int32(0), "seen": np.zeros(4, np.float32), "total": np.float32(0)}
     state, rng = parallel.replicate(state), jax.random.key(0)
     for first in (0, 3):

@@ -134,7 +134,7 @@ def test_whole_steps_and_a_run_that_switches(make):
     configs = {switch: make(generator__remat=switch, optimizer=sgd) for switch in (False, True)}
     batch = random_batch(configs[True])
     objectives = {switch: p2p_jax.config.resolve(c.objective)(c) for switch, c in configs.items()}
-    updates = {switch: parallel.shard_map_update(objective.update) for switch, objective in objectives.items()}
+    updates = {switch: parallel.pmap_update(objective.update) for switch, objective in objectives.items()}
 
     def run(*switches):
         state = jax.device_get(jax.jit(objectives[switches[0]].init)(jax.random.key(0), batch))

@@ -415,7 +415,9 @@ def assert_same_run(run, other):
         assert {p.name for p in (workdir / folder).iterdir()} == {p.name for p in (other_workdir / folder).iterdir()}
 
 
-def test_several_steps_a_dispatch_train_alike(one_by_one, tmp_path, monkeypatch):
+@pytest.mark.parametrize("compile_update", [parallel.pmap_update, parallel.shard_map_update])
+def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "compile_update", lambda update, _, __, n: compile_update(update, None, n))
     sizes = []
 
     def in_flight(step, finite, logged, kind=loop._InFlight):

@@ -1,8 +1,12 @@
 """Devices: one step body, mapped over the devices of one host or of many.
 
-The body runs under ``jit(shard_map)``, whose global state Orbax can save; the state carries no device axis. Not under
-pmap: JAX keeps a program of pmap, and the memory that it maps, until the process ends, while a program of jit goes when
-the function that it was made of goes, at the end of ``train``.
+On the accelerators of one host the step is pmapped; with several processes the same body runs under
+``jit(shard_map)``, whose global state Orbax can save, on CPUs too, because jit takes compiler options, and where
+devices draw their own batches, because pmap needs something to split. Either way the state carries no device axis.
+
+Note:
+  JAX keeps a program of pmap until the process ends; one of jit goes with the function that it was made of, at the end
+  of ``train``.
 """
 
 import collections
@@ -86,6 +90,27 @@ def _step_body(
     return several_steps if num_steps > 1 else single_step
 
 
+def pmap_update(update: Callable, devices: list | None = None, num_steps: int = 1) -> Step:
+    """Return the step over the devices of this host; see ``compile_update``."""
+    devices = devices or jax.local_devices()
+    axis = int(num_steps > 1)  # of the devices, in a batch
+    run = jax.pmap(
+        _step_body(update, num_steps),
+        axis_name=DEVICE_AXIS,
+        in_axes=(None, axis, None),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=_donated(),
+    )
+    sharding = NamedSharding(_mesh(devices), _split_along(axis))
+
+    def place(batch):
+        split = {k: v.reshape(*v.shape[:axis], len(devices), -1, *v.shape[axis + 1 :]) for k, v in batch.items()}
+        return jax.device_put(split, sharding)
+
+    return Step(run, place)
+
+
 def shard_map_update(
     update: Callable,
     devices: list | None = None,
@@ -144,7 +169,9 @@ def compile_update(
       num_steps: steps in one dispatch. On accelerators their results may differ in the last bits from those of single
         steps, because XLA compiles another program.
     """
-    return shard_map_update(update, None, num_steps, draw, batch_size)
+    if draw or jax.process_count() > 1 or jax.default_backend() == "cpu":
+        return shard_map_update(update, None, num_steps, draw, batch_size)
+    return pmap_update(update, None, num_steps)
 
 
 def num_steps_per_dispatch(config: ConfigDict) -> int:
