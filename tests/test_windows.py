@@ -45,7 +45,8 @@ def assert_rows(path, stored):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_rows_of_every_layout(tmp_path, dtype, compression, layout):
+def test_rows_of_every_layout(tmp_path, monkeypatch, dtype, compression, layout):
+    monkeypatch.setattr(windows, "_LONG_STRIP", 1000)
     options = LAYOUTS[layout]
     for channels, order in itertools.product((1, 3, 4), "<>"):
         pixels = (np.random.RandomState(0).rand(83, 61, channels) * 200).astype(dtype)
@@ -120,6 +121,21 @@ def test_rows_of_what_gdal_writes(tmp_path):
         assert_rows(tmp_path / f"{i}.tif", stored)
 
 
+def test_a_long_strip_that_is_cut_short_is_one_error(tmp_path, monkeypatch):
+    """One byte is read at a time, so that what zlib still holds of its input is asked for."""
+    from p2p_jax.images import deflated_strip
+
+    monkeypatch.setattr(windows, "_LONG_STRIP", 1000)
+    monkeypatch.setattr(deflated_strip, "_PIECE", 1)
+    tifffile.imwrite(tmp_path / "image.tif", np.zeros((64, 48), np.uint8), compression="zlib", rowsperstrip=64)
+    with windows.open_rows(tmp_path / "image.tif") as file:
+        (strip,) = file._bands._streams
+        assert not file.read(0, 64).pixels.any()
+        strip._count = 12
+        with pytest.raises(InputError, match="a strip ends too early"):
+            file.read(0, 64)
+
+
 def test_a_damaged_strip_is_one_error(tmp_path):
     tifffile.imwrite(tmp_path / "image.tif", noise(64, 48, 3), photometric="rgb", compression="zlib", rowsperstrip=8)
     with tifffile.TiffFile(tmp_path / "image.tif") as tif:
@@ -192,7 +208,7 @@ def test_an_error_on_the_way_leaves_no_file(tmp_path):
     assert (tmp_path / "rows.tif").read_bytes() == b"the old one"
 
 
-@pytest.mark.parametrize("layout", ["strips", "tiles", "planes", "one strip"])
+@pytest.mark.parametrize("layout", ["strips", "tiles", "planes", "one strip", "one deflated strip"])
 def test_a_file_is_never_held_whole(tmp_path, layout):
     """Memory for arrays stays at the rows that are read, not at the 48 MB of the file."""
     shape = (3, 4000, 4000) if layout == "planes" else (4000, 4000, 3)
@@ -201,6 +217,12 @@ def test_a_file_is_never_held_whole(tmp_path, layout):
         "tiles": {"tile": (256, 256), "compression": "zlib", "planarconfig": "contig"},
         "planes": {"rowsperstrip": 50, "planarconfig": "separate"},
         "one strip": {"rowsperstrip": 4000, "planarconfig": "contig"},
+        "one deflated strip": {
+            "rowsperstrip": 4000,
+            "compression": "zlib",
+            "predictor": True,
+            "planarconfig": "contig",
+        },
     }
     tifffile.imwrite(tmp_path / "image.tif", np.zeros(shape, np.uint8), photometric="rgb", **kinds[layout])
 

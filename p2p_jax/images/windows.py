@@ -9,6 +9,7 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import tiff, writing
+from p2p_jax.images.deflated_strip import DeflatedStrip, can_inflate
 from p2p_jax.images.stored import Header, Stored
 
 if TYPE_CHECKING:
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 
 _TILE = (512, 512)  # of files whose tags name none
 _JPEG = (6, 7, 33007, 34892)  # compressions whose tables stand in a tag of their own
+_LONG_STRIP = 2**24  # bytes of pixels in one strip that is not decoded whole if it need not be
 
 
 class Rows:
     """The rows of an opened TIFF.
 
     What is decoded are the strips or tiles in which the rows lie; those of the last row asked for are kept, so that
-    going down the image decodes each once. A compressed image in one strip is so decoded, and held, whole.
+    going down the image decodes each once. An image in one compressed strip is so decoded, and held, whole, unless it
+    is deflated, which is undone as it is read.
 
     Attributes:
       size: height and width.
@@ -104,12 +107,19 @@ class _Bands:
         self._high = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         self._across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
         self._plain = page.is_final and all(map(_is_one_piece, pages))
+        planes = page.samplesperpixel if self._separate else 1
+        self._streams = []
+        if self._is_streamed():
+            strips = ((one, plane) for one in pages for plane in range(planes))
+            self._streams = [DeflatedStrip(*strip, page.samplesperpixel // planes) for strip in strips]
         self._last: tuple[int, np.ndarray] | None = None  # the row of strips or tiles that was decoded last
 
     def read(self, first: int, end: int) -> np.ndarray:
         """Return rows [n, W, C] as they are stored."""
         if self._plain:
             return np.concatenate([self._stored(page, first, end) for page in self._pages], axis=-1)
+        if self._streams:
+            return np.concatenate([stream.read(first, end) for stream in self._streams], axis=-1)
         found = []
         for place in range(first // self._high, (end - 1) // self._high + 1):
             if self._last is None or self._last[0] != place:
@@ -118,6 +128,13 @@ class _Bands:
             top = place * self._high
             found.append(self._last[1][max(first - top, 0) : end - top])
         return np.concatenate(found)
+
+    def _is_streamed(self) -> bool:
+        """Tell whether each band, or all together, are one long strip that can be inflated from top to bottom."""
+        page = self._page
+        is_long = page.imagelength * page.imagewidth * page.samplesperpixel * page.dtype.itemsize > _LONG_STRIP
+        is_one = not page.is_tiled and self._high == page.imagelength
+        return is_long and is_one and all(map(can_inflate, self._pages))
 
     def _stored(self, page: Any, first: int, end: int) -> np.ndarray:
         """Read rows that lie in the file as they lie in memory."""
@@ -149,6 +166,8 @@ class _Bands:
                         file.seek(page.dataoffsets[index])
                         data = file.read(page.databytecounts[index])
                     part, (*_, left, _), _ = key.decode(data, index, **tables)
+                    if part is not None and bands == part.shape[-1] and self._across == 1:
+                        return part[0, :rows, : key.imagewidth]  # a strip is all there is
                     there = found[:, left:, slice(number + plane, number + plane + 1) if alone else slice(None)]
                     if part is None:  # what a sparse file leaves out
                         there[:, : key.tilewidth] = key.nodata
