@@ -224,7 +224,7 @@ class Translator:
         tops, lefts = (tiling.starts(*sides, self.overlap) for sides in zip(size, tile, strict=True))
 
         def tiles():
-            batches = Batches(self._programs, self._limits, {self._sizes.padded(*tile): len(tops) * len(lefts)})
+            batches = Batches(self._programs, self._limits)
             for top in tops:
                 band = read(top, top + rows)
                 for left in lefts:
