@@ -65,7 +65,7 @@ def look(
             as_it_is = is_input and sides == shown
             is_tiled = translator.tile is not None and max(sides) > translator.tile
             is_large = in_rows and as_it_is and large.fits(translator, job.source, header)
-        except (InputError, OSError):
+        except (InputError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises
             return Entry(job, None)
         return Entry(job, padded, sides[0] * sides[1], is_tiled, is_large)
 
