@@ -148,7 +148,7 @@ def test_sizes_are_those_that_are_translated(pix2pix_run, tmp_path, compiled):
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "in").mkdir()
-    for i, shape in enumerate([(16, 40), (40, 16), (16, 40), (15, 37)]):
+    for i, shape in enumerate([(16, 40), (40, 16), (40, 16), (15, 37)]):
         image = Image.fromarray(noise(*shape, 3, seed=i))
         image.save(tmp_path / "in" / f"{i}.jpg", **({"exif": exif} if shape == (40, 16) else {}))
     assert translate_files(pix2pix_run, tmp_path / "in", tmp_path / "out") == 0
