@@ -11,6 +11,7 @@ from PIL import Image
 from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.inference import tiling
+from p2p_jax.inference.programs import Kind
 from p2p_jax.training.checkpoint import read_config
 from support.configs import small_config
 from support.images import noise, to_uint8
@@ -103,16 +104,17 @@ def test_one_compilation_per_size(pix2pix_run):
     translator = Translator.from_workdir(pix2pix_run, batch_size=2)
     for size in ((16, 16), (15, 16), (9, 12), (16, 25), (10, 30)):
         translator(noise(3, *size, 3))
-    assert translator._compiled._cache_size() == 2  # 16x16 and 16x32
+    assert len(translator._programs) == 2  # 16x16 and 16x32
 
 
 def test_remainders_take_a_batch_that_is_compiled(pix2pix_run):
     """One image alone does not cost a whole batch, and nothing waits without bound."""
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
     one = translator(noise(16, 16, 3))
-    assert translator._batch_sizes == {((16, 16, 3), np.dtype(np.uint8), False): {2}}  # one for each of two devices
+    kind = Kind((16, 16, 3), np.dtype(np.uint8), True)
+    assert translator._programs.rows(kind) == {2}  # one for each of two devices
     five = translator(np.stack([noise(16, 16, 3)] * 5))
-    assert translator._batch_sizes == {((16, 16, 3), np.dtype(np.uint8), False): {2, 4}}
+    assert translator._programs.rows(kind) == {2, 4}
     assert np.abs(five.astype(int) - one).max() <= 1
     many = [(i, noise(16, 16 * (1 + i), 3)) for i in range(20)]
     arrived = []
@@ -206,11 +208,11 @@ def test_tiles_that_agree_leave_no_trace(tmp_path, monkeypatch):
         warnings.simplefilter("error")  # nothing is normalised, so that there is nothing to warn of
         output = tiled(image)
     assert output.shape == (50, 75, 3)
-    seen, cut = [], tiling.cut
-    monkeypatch.setattr(tiling, "cut", lambda image, *rest: (seen.append(image.shape[:2]), cut(image, *rest))[1])
+    seen, blend = [], tiling.blend
+    monkeypatch.setattr(tiling, "blend", lambda tiles, size, *rest: (seen.append(size), blend(tiles, size, *rest))[1])
     for size in ((16, 40), (40, 16), (16, 16)):  # longer than a tile in one direction, in the other, in none
         assert np.abs(tiled(image[: size[0], : size[1]]).astype(int) - whole(image[: size[0], : size[1]])).max() <= 1
-    assert [shape[:2] for shape in seen] == [(16, 40), (40, 16)]
+    assert seen == [(16, 40), (40, 16)]
     assert np.abs(output.astype(int) - whole(image)).max() <= 1
 
 
@@ -252,12 +254,54 @@ def test_tiles_cover_and_overlap(length, tile, overlap):
     assert len(found) == (1 if length == tile else 1 + -(-(length - tile) // (tile - overlap)))
 
 
+def blend_whole(tiles, corners, size, overlap):
+    """Blend tiles with all sums in memory at once: the definition, which ``tiling.blend`` is to give to the bit."""
+    rows, columns = tiles.shape[1:3]
+    ramps = (np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)).astype(np.float32) for n in (rows, columns))
+    weight = np.multiply.outer(*(np.minimum(ramp / (overlap + 1), 1) for ramp in ramps))[..., None]
+    total, weights = np.zeros((*size, tiles.shape[-1]), np.float32), np.zeros((*size, 1), np.float32)
+    for tile, (y, x) in zip(tiles, corners, strict=True):
+        total[y : y + rows, x : x + columns] += weight * tile
+        weights[y : y + rows, x : x + columns] += weight
+    return total / weights
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "overlap"),
+    [
+        ((40, 56), (16, 24), 6),
+        ((300, 70), (64, 64), 16),
+        ((150, 24), (70, 24), 0),  # more rows at a time than are blended at once
+        ((64, 64), (64, 64), 16),
+        ((101, 33), (8, 8), 7),  # many tiles lie over one another
+        ((9, 30), (9, 8), 3),
+    ],
+)
+def test_blending_a_row_of_tiles_at_a_time_is_blending_all(size, tile, overlap):
+    image = np.random.RandomState(0).rand(*size, 2).astype(np.float32)
+    tiles, corners = tiling.cut(image, tile, overlap)
+    tiles += np.random.RandomState(1).rand(*tiles.shape).astype(np.float32)  # they do not agree
+    taken = []
+
+    def one_by_one():
+        for i, one in enumerate(tiles):
+            taken.append(corners[i][0])
+            yield one
+
+    found, rows = [], 0
+    for part in tiling.blend(one_by_one(), size, tile, overlap):
+        assert taken[-1] <= rows  # no tile is asked for that lies below what is given out
+        found.append(part)
+        rows += len(part)
+    np.testing.assert_array_equal(np.concatenate(found), blend_whole(tiles, corners, size, overlap))
+
+
 def test_blending_is_an_average_with_weights_that_add_up_to_one():
     image = np.random.RandomState(0).rand(40, 56, 2).astype(np.float32)
-    tiles, corners = tiling.cut(image, (16, 24), 6)
-    assert np.allclose(tiling.blend(tiles, corners, (40, 56), 6), image, atol=1e-6)
+    tiles, _ = tiling.cut(image, (16, 24), 6)
+    assert np.allclose(np.concatenate(list(tiling.blend(tiles, (40, 56), (16, 24), 6))), image, atol=1e-6)
     # Two tiles, black and white: a ramp without a step, from one to the other.
     black_and_white = np.stack([np.zeros((8, 10, 1)), np.ones((8, 10, 1))])
-    row = tiling.blend(black_and_white, [(0, 0), (0, 6)], (8, 16), 4)[0, :, 0]
+    row = next(tiling.blend(black_and_white, (8, 16), (8, 10), 4))[0, :, 0]
     assert np.allclose(row[:6], 0) and np.allclose(row[10:], 1)
     assert np.allclose(row[6:10], [0.2, 0.4, 0.6, 0.8], atol=1e-6)

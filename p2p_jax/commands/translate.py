@@ -37,6 +37,8 @@ def parser() -> Parser:
     add("--overlap", type=int, help="pixels that tiles share; a quarter of --tile by default")
     add("--batch_size", type=int, default=8, help="images at a time (8)")
     add("--format", default="", help="png, jpg, tif, npy, ... for all files written; each its own by default")
+    add("--shard", help="I/N: the I-th of N shares of the files, for as many processes, such as a job array's")
+    add("--max_pixels", type=int, help="take images of so many pixels, where a usual limit refuses large ones")
     add("--keep_alpha", action="store_true", help="give translations the transparency of their sources")
     add("--overwrite", action="store_true", help="replace files that exist")
     return made
@@ -56,23 +58,41 @@ def parse_size(text: str | None) -> tuple[int, int] | float | None:
     return int(numbers[-1]), int(numbers[0])
 
 
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """Read "2/4" as (2, 4): the second of four shares."""
+    if text is None:
+        return None
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise InputError(f"--shard {text}: write which share of how many, such as 1/4 for the first of four")
+    index, count = map(int, parts)
+    if not 1 <= index <= count:
+        raise InputError(f"--shard {text}: shares are numbered from 1 to their number, such as 1/4 to 4/4")
+    return index, count
+
+
 def _translate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from p2p_jax.images import formats
+    from p2p_jax.images import formats, limits
     from p2p_jax.inference import Translator, files, stacks, values, video
 
-    size, source = parse_size(args.size), Path(args.input)
+    size, share, source = parse_size(args.size), parse_shard(args.shard), Path(args.input)
     ending = f".{args.format.lower().lstrip('.')}" if args.format else ""
     if ending and ending not in formats.WRITTEN:
         raise InputError(f"--format {args.format}: choose one of {', '.join(e[1:] for e in formats.WRITTEN)}")
-    if args.batch_size < 1:
-        raise InputError(f"--batch_size {args.batch_size} must be at least 1")
+    for name in ("batch_size", "max_pixels"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"--{name} {value} must be at least 1")
     translators_of_whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
     translate_whole = translators_of_whole.get(source.suffix.lower()) if source.is_file() else None
     if translate_whole and (ending or args.keep_alpha):
         raise InputError(f"--format and --keep_alpha are for image files; {source} is none")
+    if translate_whole and share:
+        raise InputError(f"--shard shares out image files; {source} is one file")
     jobs = [] if translate_whole else files.plan(args.input, args.output, ending)
+    if share and any(job.target.parent.resolve() == job.source.parent.resolve() for job in jobs):
+        raise InputError("--shard takes another folder as --output: what one share writes, the next would find")
 
     translator = Translator.from_workdir(
         args.workdir,
@@ -84,10 +104,16 @@ def _translate(args: argparse.Namespace) -> int:
         tile=args.tile,
         overlap=args.overlap,
     )
+    limits.allow(args.max_pixels or translator.config.data.max_pixels, "max_pixels")
     forward = translator.direction == translator.config.data.direction
     task = values.find_task(translator.config) if forward and not args.no_task else None
     named = source.is_file() and bool(args.output.suffix) and not args.output.is_dir()
     jobs = files.fit_endings(jobs, translator, chosen=bool(ending) or named)
+    if share:
+        of_all, jobs = len(jobs), files.shard(jobs, *share)
+        print(f"share {args.shard}: {len(jobs):,} of {of_all:,} images")
+        if not jobs:
+            return 0
     print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)
     if task:
         print(

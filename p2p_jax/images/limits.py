@@ -7,13 +7,19 @@ from p2p_jax.errors import InputError
 MAX_PIXELS = 89_478_485
 """Pillow's limit: 9,459 x 9,459."""
 _BYTES_OF_A_PIXEL = 4
-_allowed = MAX_PIXELS
+_OPTION = "config.data.max_pixels"
+_allowed, _option = MAX_PIXELS, _OPTION
 
 
-def allow(pixels: int) -> None:
-    """Set how many pixels an image may have, for all that this process reads from now on."""
-    global _allowed
-    _allowed = pixels
+def allow(pixels: int, option: str = _OPTION) -> None:
+    """Set how many pixels an image may have, for all that this process reads from now on.
+
+    Args:
+      pixels: of one image, of up to 4 bytes each.
+      option: that sets it, for messages.
+    """
+    global _allowed, _option
+    _allowed, _option = pixels, option
 
 
 def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
@@ -33,7 +39,7 @@ def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
         return
     size = f"{width}x{height} pixels" + (f" of {bytes_of_a_pixel} bytes" if share > 1 else "")
     raise InputError(
-        f"{path} is {size}, {width * height * bytes_of_a_pixel / 1e9:.3g} GB in memory; max_pixels={_allowed} allows "
+        f"{path} is {size}, {width * height * bytes_of_a_pixel / 1e9:.3g} GB in memory; {_option}={_allowed} allows "
         f"{_allowed * _BYTES_OF_A_PIXEL / 1e9:.3g} GB. If the image is meant to be so large, raise the limit: "
-        f"config.data.max_pixels={int(-(-width * height * share // 1))}"
+        f"{_option}={int(-(-width * height * share // 1))}"
     )

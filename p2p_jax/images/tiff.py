@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,10 @@ _COMPRESSION, _BANDS, _TILE, _DESCRIPTIONS, _NODATA = 259, 277, (322, 323), 4211
 _COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 50000: "zstd"}  # all lossless
 _LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
 _PROFILE = 34675
+MOST_BYTES = 2**32 - 2**25
+"""Of a file whose offsets have 32 bits, some room left for what stands beside the pixels; more take a BigTIFF."""
+OF_MASK: dict[str, Any] = {"photometric": _MASK, "subfiletype": _IS_MASK, "compression": "zlib", "metadata": None}
+"""What tifffile is told of the page that says which pixels are valid."""
 
 
 def read_header(path: Path, file: IO[bytes]) -> Header:
@@ -34,7 +38,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
       InputError: the file holds several images or none, or tifffile is not installed. What is damaged raises whatever
         tifffile does.
     """
-    with _tifffile().TiffFile(file, name=path.name) as tif:
+    with library().TiffFile(file, name=path.name) as tif:
         series = _image(path, tif)
         page, (height, width, channels) = series.keyframe, _shape(series)
         width, height = orientation.size(width, height, _orientation(path, page))
@@ -59,18 +63,13 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     Raises:
       InputError: as ``read_header``, or the image is too large.
     """
-    with _tifffile().TiffFile(file, name=path.name) as tif:
+    with library().TiffFile(file, name=path.name) as tif:
         series = _image(path, tif)
         axes, page, (height, width, channels) = _axes(series), series.keyframe, _shape(series)
         limits.check(path, width, height, channels * series.dtype.itemsize)
         pixels = series.asarray(maxworkers=1).reshape([size for _, size in axes])  # in parallel are files, not strips
         pixels = pixels.transpose(sorted(range(len(axes)), key=lambda i: _place(axes[i]))).reshape(_shape(series))
-        if pixels.dtype.kind == "b":
-            pixels = pixels * np.uint8(255)
-        if page.photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
-            whole = page.bitspersample in (1, 8 * pixels.dtype.itemsize)
-            pixels = ~pixels if whole else pixels.dtype.type(2**page.bitspersample - 1) - pixels
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="), "C", copy=False)
+        pixels = as_numbers(pixels, page)
         mask, profile = _mask(tif), _profile(page)
         valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
         if page.photometric == _CMYK and channels == 4:
@@ -113,6 +112,34 @@ def _orientation(path: Path, page: "tifffile.TiffPage") -> int:
     return found
 
 
+class Parts(NamedTuple):
+    """An opened TIFF of one image: what tifffile has of its pixels and of its mask, and the fields of ``Stored``."""
+
+    series: "tifffile.TiffPageSeries"
+    shape: tuple[int, ...]
+    mask: "tifffile.TiffPage | None"
+    tags: Tags
+    profile: bytes | None
+    nodata: float | None
+
+
+def parts(path: Path, tif: "tifffile.TiffFile") -> Parts:
+    """Return the parts of an opened file; raises as ``read_header``."""
+    series = _image(path, tif)
+    page = series.keyframe
+    return Parts(series, _shape(series), _mask(tif), _kept_tags(page), _profile(page), _nodata(page))
+
+
+def as_numbers(pixels: np.ndarray, page: "tifffile.TiffPage") -> np.ndarray:
+    """Return what is read of a page as it is given to others: no single bits, black as 0, the machine's byte order."""
+    if pixels.dtype.kind == "b":
+        pixels = pixels * np.uint8(255)
+    if page.photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
+        whole = page.bitspersample in (1, 8 * pixels.dtype.itemsize)
+        pixels = ~pixels if whole else pixels.dtype.type(2**page.bitspersample - 1) - pixels
+    return pixels.astype(pixels.dtype.newbyteorder("="), "C", copy=False)
+
+
 def write(path: Path, stored: Stored) -> None:
     """Write one page whose bands are the samples of a pixel, tiled and compressed as its tags say, else deflated.
 
@@ -126,15 +153,26 @@ def write(path: Path, stored: Stored) -> None:
       path: of the file.
       stored: [H, W, C] of numbers; its tags as ``read`` gives them.
     """
-    pixels, palette, tags = stored.pixels, stored.palette, stored.tags
-    options: dict[str, Any] = {"photometric": "minisblack"}
+    pixels = stored.pixels
     channels = pixels.shape[-1]
+    options = settings(pixels.dtype, channels, stored.palette, stored.tags, stored.profile, stored.nodata)
+    with library().TiffWriter(path, bigtiff=pixels.nbytes > MOST_BYTES) as tif:
+        tif.write(pixels if channels > 1 else pixels[..., 0], **options)
+        if stored.valid is not None:
+            tif.write(stored.valid, **OF_MASK)
+
+
+def settings(
+    dtype: np.dtype, channels: int, palette: np.ndarray | None, tags: Tags, profile: bytes | None, nodata: float | None
+) -> dict[str, Any]:
+    """Return what tifffile is told of a page, beside its pixels; see ``write`` for the arguments."""
+    options: dict[str, Any] = {"photometric": "minisblack", "metadata": None, "iccprofile": profile}
     if palette is not None:
         colors = np.zeros((3, 256), np.uint16)
         colors[:, : len(palette)] = palette.T.astype(np.uint16) * 257
-        options = {"photometric": "palette", "colormap": colors}
-    elif pixels.dtype in (np.uint8, np.uint16) and channels in (3, 4):
-        options = {"photometric": "rgb", "extrasamples": ["unspecified"] * (channels - 3)}
+        options |= {"photometric": "palette", "colormap": colors}
+    elif dtype in (np.uint8, np.uint16) and channels in (3, 4):
+        options |= {"photometric": "rgb", "extrasamples": ["unspecified"] * (channels - 3)}
     if channels > 1:
         options["planarconfig"] = "contig"
     known = {code: value for code, _, _, value in tags}
@@ -143,26 +181,14 @@ def write(path: Path, stored: Stored) -> None:
     if all(code in known for code in _TILE):
         options["tile"] = (known[323], known[322])
     compression = _COMPRESSIONS.get(known.get(_COMPRESSION, 0), "zlib")
+    has_predictor = palette is None and dtype.kind in "iu" and dtype.itemsize < 8  # no other has one
+    options |= {"compression": compression, "predictor": compression not in (None, "packbits") and has_predictor}
     same_bands = known.get(_BANDS) == channels
     kept = [tag for tag in tags if tag[0] in _GEOREFERENCE or (tag[0] == _DESCRIPTIONS and same_bands)]
     extra = [(*tag, True) for tag in kept]
-    if stored.nodata is not None:
-        extra.append((_NODATA, 2, 0, f"{stored.nodata:.17g}", True))
-    with _tifffile().TiffWriter(path) as tif:
-        tif.write(
-            pixels if channels > 1 else pixels[..., 0],
-            compression=compression,
-            predictor=compression not in (None, "packbits")
-            and palette is None
-            and pixels.dtype.kind in "iu"
-            and pixels.dtype.itemsize < 8,  # no other has one
-            metadata=None,
-            iccprofile=stored.profile,
-            extratags=extra,
-            **options,
-        )
-        if stored.valid is not None:
-            tif.write(stored.valid, photometric=_MASK, subfiletype=4, compression="zlib", metadata=None)
+    if nodata is not None:
+        extra.append((_NODATA, 2, 0, f"{nodata:.17g}", True))
+    return options | {"extratags": extra}
 
 
 def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
@@ -244,7 +270,8 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) else value  # tifffile's enumerations are of its own classes
 
 
-def _tifffile() -> ModuleType:
+def library() -> ModuleType:
+    """Return tifffile; raises InputError where it is not installed."""
     try:
         import tifffile
     except ImportError as error:

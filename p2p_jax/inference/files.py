@@ -12,20 +12,15 @@ from p2p_jax.data.files import Listing, look_below, of_files
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.images.writing import check_target
-from p2p_jax.inference import values
+from p2p_jax.inference import large as large_files
+from p2p_jax.inference import ordering, values
+from p2p_jax.inference.ordering import Job
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task
 from p2p_jax.reporting import say
 
 _THREADS = 4  # that read and write, while the network runs
 _WILD = "*?["
-
-
-class Job(NamedTuple):
-    """A file to translate and the file to write."""
-
-    source: Path
-    target: Path
 
 
 class Outcome(NamedTuple):
@@ -134,6 +129,19 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
     return fitted
 
 
+def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+    """Return the share of one of `count` processes: of the jobs, sorted by their sources, each `count`-th from `index`.
+
+    Every process that plans the same files finds the same shares, of which each file is in one.
+
+    Args:
+      jobs: as ``fit_endings`` gives them.
+      index: of the process, from 1 to `count`.
+      count: of all processes.
+    """
+    return sorted(jobs)[index - 1 :: count]
+
+
 def translate_files(
     translator: Translator,
     jobs: Iterable[Job],
@@ -146,7 +154,9 @@ def translate_files(
 ) -> Outcome:
     """Translate image files; one that cannot be read or written is reported and does not stop the others.
 
-    What is written has the depth of the run's output; see ``values.write``.
+    What is written has the depth of the run's output; see ``values.write``. Files come in an order in which each size
+    at which images are translated is compiled once; their headers tell it before. TIFFs that are cut into tiles are
+    read and written a few rows at a time.
 
     Args:
       translator: the trained run.
@@ -157,7 +167,8 @@ def translate_files(
       overwrite: replace files that exist; otherwise they are left as they are.
       on_done: called after every job.
     """
-    existing, failures, done = 0, [], 0
+    existing, done = 0, 0
+    failures: dict[Job, str] = {}
     domains = translator.domain_in, translator.domain_out
     pending = []
     for job in jobs:
@@ -166,6 +177,9 @@ def translate_files(
             on_done()
         else:
             pending.append(job)
+    with ThreadPoolExecutor(_THREADS) as readers:
+        found = ordering.look(readers, translator, pending, size, is_input=task is None)
+    whole, large = [entry for entry in found if not entry.is_large], [entry.job for entry in found if entry.is_large]
 
     def read(job):
         given = values.read(job.source, domains[0], size=size, task=task)
@@ -173,11 +187,11 @@ def translate_files(
 
     def images(pool):
         moved = False
-        for job, result in _in_order(pool, read, pending, ahead=2 * translator.batch_size):
+        for job, result in ordering.ahead(pool, read, whole, 2 * translator.batch_size):
             try:
                 given = result.result()
             except InputError as error:
-                failures.append(f"{error}; it was skipped")
+                failures[job] = f"{error}; it was skipped"
                 on_done()
                 continue
             if given.is_moved and not moved:
@@ -188,30 +202,29 @@ def translate_files(
     def finish(writes, most):
         count = 0
         while len(writes) > most:
+            job, result = writes.popleft()
             try:
-                writes.popleft().result()
+                result.result()
                 count += 1
             except InputError as error:
-                failures.append(str(error))
+                failures[job] = str(error)
             on_done()
         return count
 
-    writes: deque[Future] = deque()
+    writes: deque[tuple[Job, Future]] = deque()
     with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
-        for (job, given), output in translator.stream(images(readers)):
-            writes.append(writers.submit(values.write, job.target, output, given, *domains))
-            done += finish(writes, most=4 * translator.batch_size)
+        counts = ordering.counts(whole)
+        for (job, given), output in translator.stream(images(readers), counts=counts):
+            writes.append((job, writers.submit(values.write, job.target, output, given, *domains)))
+            # As many pixels as may be read ahead may wait to be written; of large images one.
+            fitting = ordering.PIXELS // (output.shape[0] * output.shape[1])
+            done += finish(writes, most=min(4 * translator.batch_size, fitting))
         done += finish(writes, most=0)
-    return Outcome(done, existing, failures)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Job], Any], jobs: list[Job], ahead: int
-) -> Iterator[tuple[Job, Future]]:
-    """Run a function over jobs in a pool, `ahead` of what is taken."""
-    running: deque[tuple[Job, Future]] = deque()
-    for job in jobs:
-        running.append((job, pool.submit(function, job)))
-        if len(running) > ahead:
-            yield running.popleft()
-    yield from running
+    for job in large:
+        try:
+            large_files.translate(translator, *job)
+            done += 1
+        except InputError as error:
+            failures[job] = f"{error}; it was skipped"
+        on_done()
+    return Outcome(done, existing, [failures[job] for job in pending if job in failures])

@@ -20,10 +20,18 @@ class Sizes(NamedTuple):
     steps: tuple[int, int]
     smallest: int
 
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that is taken of an image of height and width."""
+        needed = (max(-(-n // step) * step, self.smallest) for n, step in zip((height, width), self.steps, strict=True))
+        return next(needed), next(needed)
+
     def pad(self, image: np.ndarray) -> np.ndarray:
-        """Pad an image [H, W, C] by reflection, at the right and at the bottom, to a size that is taken."""
-        needed = [max(-(-n // step) * step, self.smallest) for n, step in zip(image.shape, self.steps, strict=False)]
-        extra = [(0, side - n) for side, n in zip(needed, image.shape, strict=False)]
+        """Pad an image [H, W, C] by reflection, at the right and at the bottom, to a size that is taken.
+
+        No further, so that fewer sizes would have to be compiled: statistics of norms, zeros beyond the border and the
+        noise of dropout, whose place is that of the pixel in the whole array, all change with the padding.
+        """
+        extra = [(0, side - n) for side, n in zip(self.padded(*image.shape[:2]), image.shape, strict=False)]
         return np.pad(image, [*extra, (0, 0)], mode="reflect") if any(e != (0, 0) for e in extra) else image
 
 

@@ -1,10 +1,12 @@
 """Large images in overlapping tiles: where the tiles lie, and how what comes out of them is blended (numpy alone)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from p2p_jax.errors import InputError
+
+_ROWS = 64  # of an image, blended at a time
 
 
 def find_overlap(tile: int | None, overlap: int | None, multiple: int, smallest: int) -> int:
@@ -50,19 +52,44 @@ def cut(image: np.ndarray, tile: tuple[int, int], overlap: int) -> tuple[np.ndar
     return np.stack([image[y : y + rows, x : x + columns] for y, x in corners]), corners
 
 
-def blend(tiles: np.ndarray, corners: Sequence[tuple[int, int]], size: tuple[int, int], overlap: int) -> np.ndarray:
-    """Put tiles [N, h, w, C] together as float32 [*size, C], each fading out towards its edges where others lie.
+def blend(
+    tiles: Iterable[np.ndarray], size: tuple[int, int], tile: tuple[int, int], overlap: int
+) -> Iterator[np.ndarray]:
+    """Put tiles together, each fading out towards its edges where others lie.
 
     The weight of a pixel grows linearly with its distance from either edge over `overlap` pixels; all weights at a
     place are scaled to add up to one. So tiles that agree give back what they show.
+
+    Args:
+      tiles: [*tile, C], row by row from the upper left, at the places that ``cut`` returns. No more than one row of
+        tiles is held, whatever the image.
+      size: height and width of the image.
+      tile: height and width of a tile, no larger.
+      overlap: pixels that neighbours share at least.
+
+    Yields:
+      Rows of the image from top to bottom, float32 [at most 64, width, C].
     """
-    rows, columns = tiles.shape[1:3]
+    (height, width), (rows, columns) = size, tile
     weight = np.multiply.outer(_ramp(rows, overlap), _ramp(columns, overlap))[..., None]
-    total, weights = np.zeros((*size, tiles.shape[-1]), np.float32), np.zeros((*size, 1), np.float32)
-    for tile, (y, x) in zip(tiles, corners, strict=True):
-        total[y : y + rows, x : x + columns] += weight * tile
-        weights[y : y + rows, x : x + columns] += weight
-    return total / weights
+    tiles, total = iter(tiles), np.zeros((0, 0, 0), np.float32)
+    weights = np.zeros((rows, width, 1), np.float32)
+    tops, lefts = starts(height, rows, overlap), starts(width, columns, overlap)
+    for top, below in zip(tops, [*tops[1:], height], strict=True):
+        for left in lefts:
+            one = next(tiles)
+            if not total.size:
+                total = np.zeros((rows, width, one.shape[-1]), np.float32)
+            total[:, left : left + columns] += weight * one
+            weights[:, left : left + columns] += weight
+        done = below - top
+        for first in range(0, done, _ROWS):
+            part = slice(first, min(first + _ROWS, done))
+            yield total[part] / weights[part]
+        for sums in (total, weights):  # what reaches into the next row of tiles moves up
+            for first in range(0, rows - done, done):
+                sums[first : first + done][: rows - done - first] = sums[first + done : first + 2 * done]
+            sums[max(rows - done, 0) :] = 0
 
 
 def _ramp(length: int, overlap: int) -> np.ndarray:

@@ -1,10 +1,8 @@
 """A trained run as a function on arrays of any size."""
 
-import functools
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +16,15 @@ from p2p_jax.images.domains import of_config
 from p2p_jax.images.palettes import VOID
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.inference import tiling, values
+from p2p_jax.inference.batches import Batches, Limits
+from p2p_jax.inference.programs import Programs
 from p2p_jax.inference.run import Run, digest, open_run, warn_of_tiles
 from p2p_jax.inference.sizes import find_sizes
 from p2p_jax.objectives import DEVICE_AXIS, Objective
 
 PyTree = Any
-_MOST_WAITING = 4  # batches of images of sizes of which there is no full batch yet
+_SIDE = 256  # of a square: as many such images as `batch_size` says are a batch whatever training saw
 _OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
-
-
-class _Bucket(NamedTuple):
-    """What images have in common that can be translated in one batch."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    normalized: bool
 
 
 class Translator:
@@ -51,9 +43,11 @@ class Translator:
       num_parameters: how many they are.
       direction: "AtoB" or "BtoA".
       directions: those that the run was trained for.
-      multiple: sides of the images that the network takes are multiples of it; each size is compiled once.
+      multiple: sides of the images that the network takes are multiples of it; each size is compiled, and the programs
+        of the last eight are kept.
       domain_in: what the images that are given are.
       domain_out: what their translations are.
+      lost_number: what whole numbers are where nothing is known of what was given; None: 0.
       channels_in: channels of the normalized images that the network takes.
       channels_out: channels of those that it gives.
     """
@@ -82,7 +76,7 @@ class Translator:
         self.domain_in, self.domain_out = domains if self._given == "real_a" else domains[::-1]
         if self.domain_in.kind in ("uint16", "int16", "float") and self.domain_in.asks_files:
             self.domain_in = self.domain_in._replace(unknown=True)  # images to come may have unknown values
-        self._lost = VOID if self.domain_out.kind == "labels" else self.domain_out.nodata
+        self.lost_number = VOID if self.domain_out.kind == "labels" else self.domain_out.nodata
         self._sizes = find_sizes(self._takes, crop_shape(data))
         self.multiple = self._sizes.multiple
         self.tile = tile
@@ -94,8 +88,10 @@ class Translator:
         self.checkpoint_id = digest(kept)
         self.num_parameters = sum(leaf.size for leaf in kept)
         self._kept = jax.device_put(kept, NamedSharding(self._mesh, PartitionSpec()))
-        self._compiled = self._compile(rebuild)
-        self._batch_sizes: dict[_Bucket, set[int]] = {}  # of the batches that are compiled
+        self._programs = Programs(lambda kept, images: self._translate(rebuild(kept), images), self._kept, self._mesh)
+        crop = crop_shape(data)
+        pixels = self.batch_size * max(crop[0] * crop[1], _SIDE * _SIDE)
+        self._limits = Limits(self.batch_size, pixels, self._mesh.size)
 
     @classmethod
     def from_workdir(
@@ -169,53 +165,80 @@ class Translator:
         return [found[i] for i in range(len(found))]
 
     def stream(
-        self, images: Iterable[tuple[Hashable, np.ndarray]], normalized: bool = False
+        self,
+        images: Iterable[tuple[Hashable, np.ndarray]],
+        normalized: bool = False,
+        counts: Mapping[tuple[int, int], int] | None = None,
     ) -> Iterator[tuple[Any, np.ndarray]]:
         """Translate images as they come, several at a time, while earlier results are fetched.
+
+        A batch is of one size, and holds `batch_size` images, or fewer large ones: as many pixels as so many images of
+        the size of training have, or of 256x256.
 
         Args:
           images: pairs of a name and an image [H, W, C], as ``__call__`` takes them.
           normalized: as for ``__call__``.
+          counts: how many images of each size there are, by what ``padded_size`` returns, if images of one size come
+            one after the other: each size is then compiled once.
 
         Yields:
           Pairs of name and translation; images of one size leave in the order in which they came.
         """
-        waiting: dict[_Bucket, list[tuple[Any, np.ndarray, np.ndarray]]] = {}  # the longest waiting one first
-        under_way: deque[tuple[_Bucket, list, jax.Array]] = deque()
+        batches = Batches(self._programs, self._limits, counts)
 
-        def start(bucket, rows):
-            group = waiting.pop(bucket)
-            under_way.append((bucket, group, self._run(bucket, np.stack([image for _, image, _ in group]), rows)))
-
-        def finish(most):
-            while len(under_way) > most:
-                bucket, group, outputs = under_way.popleft()
-                for (name, _, lost), output in zip(group, np.asarray(outputs), strict=False):
-                    yield name, self._decoded(output[: lost.shape[0], : lost.shape[1]], bucket.normalized, lost)
+        def finished(outputs):
+            for (name, keep, lost), output in outputs:
+                yield name, self._decoded(output[: lost.shape[0], : lost.shape[1]], keep, lost)
 
         for name, given in images:
-            image, keep = self._encoded(given, normalized)
-            lost = np.isnan(image).any(-1)  # of what is unknown, nothing comes
-            image = np.nan_to_num(image, copy=False) if lost.any() else image
+            image, keep = self.encoded(given, normalized)
+            lost = values.lost(image)  # of what is unknown, nothing comes
             if self.tile and max(image.shape[:2]) > self.tile:
-                yield from finish(0)
+                yield from finished(batches.fetch())
                 yield name, self._in_tiles(image, keep, lost)
                 continue
-            padded = self._sizes.pad(image)
-            bucket = _Bucket(padded.shape, padded.dtype, keep)
-            waiting.setdefault(bucket, []).append((name, padded, lost))
-            if len(waiting[bucket]) == self.batch_size:
-                start(bucket, self.batch_size)
-                yield from finish(1)
-            elif sum(map(len, waiting.values())) > _MOST_WAITING * self.batch_size:
-                start(next(iter(waiting)), self.batch_size)
-                yield from finish(1)
-        for rest in list(waiting):
-            start(rest, self._rows(rest, len(waiting[rest])))
-            yield from finish(1)
-        yield from finish(0)
+            image = np.nan_to_num(image, copy=False) if lost.any() else image
+            to_bytes = self.domain_out.is_bytes and not keep
+            yield from finished(batches.add((name, keep, lost), self._sizes.pad(image), to_bytes))
+        yield from finished(batches.end())
 
-    def _encoded(self, image: np.ndarray, normalized: bool) -> tuple[np.ndarray, bool]:
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width at which an image is translated: to which it, or each of its tiles, is padded."""
+        return self._sizes.padded(*self._tile_size(height, width))
+
+    def in_tiles(self, read: Callable[[int, int], np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Translate an image that need not be in memory, in tiles, of which one row at a time is.
+
+        Args:
+          read: ``(first row, row behind the last) -> rows`` as ``encoded`` returns them; called from top to bottom,
+            for rows that overlap. NaN is unknown.
+          size: height and width of the image; a side that is shorter than a tile is covered whole.
+
+        Yields:
+          Rows of the translation from top to bottom, float32 [at most 64, W, C] in [-1, 1], not decoded; of unknown
+          pixels anything.
+        """
+        warn_of_tiles(self.config)
+        rows, columns = tile = self._tile_size(*size)
+
+        tops, lefts = (tiling.starts(*sides, self.overlap) for sides in zip(size, tile, strict=True))
+
+        def tiles():
+            batches = Batches(self._programs, self._limits)
+            for top in tops:
+                band = read(top, top + rows)
+                for left in lefts:
+                    image = band[:, left : left + columns]
+                    floats = image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else np.nan_to_num(image)
+                    yield from batches.add(None, self._sizes.pad(floats), to_bytes=False)
+            yield from batches.end()
+
+        yield from tiling.blend((tile[:rows, :columns] for _, tile in tiles()), size, tile, self.overlap)
+
+    def _tile_size(self, height: int, width: int) -> tuple[int, int]:
+        return (min(height, self.tile), min(width, self.tile)) if self.tile else (height, width)
+
+    def encoded(self, image: np.ndarray, normalized: bool = False) -> tuple[np.ndarray, bool]:
         """Check an image; return what goes to the device, bytes or normalized, and whether the result stays so."""
         if image.ndim != 3 or not image.size:
             raise InputError(f"an image must be [H, W, C] with at least one pixel, not {image.shape}")
@@ -242,53 +265,22 @@ class Translator:
         """
         if not (normalized or self.domain_out.is_bytes):
             output = self.domain_out.decode(output)
-        return unknown.without(output, lost, self._lost)
+        return unknown.without(output, lost, self.lost_number)
 
     def _in_tiles(self, image: np.ndarray, normalized: bool, lost: np.ndarray) -> np.ndarray:
-        """Translate an image larger than a tile; a side that is shorter than a tile is covered whole."""
-        warn_of_tiles(self.config)
-        floats = image.astype(np.float32) / 127.5 - 1 if image.dtype == np.uint8 else image
-        size = tuple(min(n, self.tile) for n in image.shape[:2])
-        tiles, corners = tiling.cut(floats, size, self.overlap)
-        whole = tiling.blend(self(tiles, normalized=True), corners, image.shape[:2], self.overlap)
-        if not normalized:
-            whole = self.domain_out.decode(whole)
-        return unknown.without(whole, lost, self._lost)
+        """Translate an image larger than a tile."""
+        whole, done = None, 0
+        for rows in self.in_tiles(lambda first, end: image[first:end], image.shape[:2]):
+            found = rows if normalized else self.domain_out.decode(rows)
+            if whole is None:
+                whole = np.empty((*image.shape[:2], found.shape[-1]), found.dtype)
+            whole[done : done + len(found)] = found
+            done += len(found)
+        assert whole is not None  # an image has a row at least
+        return unknown.without(whole, lost, self.lost_number)
 
     def _translate(self, state: PyTree, images: Any) -> jax.Array:
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]
-
-    def _compile(self, rebuild: Callable[[list], PyTree]) -> Callable:
-        """Return ``(kept leaves, images [B, H, W, C], to_bytes) -> images``, over all local devices."""
-
-        def run(kept, images, to_bytes):
-            if images.dtype == jnp.uint8:
-                images = images.astype(jnp.float32) / 127.5 - 1
-            fakes = self._translate(rebuild(kept), images)
-            if not to_bytes:
-                return fakes
-            return jnp.rint((jnp.clip(fakes.astype(jnp.float32), -1, 1) + 1) * 127.5).astype(jnp.uint8)
-
-        def over_devices(kept, images, to_bytes):
-            split, function = PartitionSpec(DEVICE_AXIS), functools.partial(run, to_bytes=to_bytes)
-            return jax.shard_map(
-                function, mesh=self._mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
-            )(kept, images)
-
-        return jax.jit(over_devices, static_argnums=2)
-
-    def _rows(self, bucket: _Bucket, count: int) -> int:
-        """Return the size of a batch for a remainder: the smallest that is compiled and holds it, else its own."""
-        compiled = [rows for rows in self._batch_sizes.get(bucket, ()) if rows >= count]
-        return min(compiled, default=-(-count // self._mesh.size) * self._mesh.size)
-
-    def _run(self, bucket: _Bucket, images: np.ndarray, rows: int) -> jax.Array:
-        """Start the translation of images in a batch of `rows`, in which the last one is repeated."""
-        self._batch_sizes.setdefault(bucket, set()).add(rows)
-        if len(images) < rows:
-            images = images[np.minimum(np.arange(rows), len(images) - 1)]
-        images = jax.device_put(images, NamedSharding(self._mesh, PartitionSpec(DEVICE_AXIS)))
-        return self._compiled(self._kept, images, self.domain_out.is_bytes and not bucket.normalized)
 
     def _takes(self, height: int, width: int) -> bool:
         """Tell whether the network gives an image of the size that it is given."""

@@ -121,10 +121,19 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
     if alpha is not None:
         alpha = resize(alpha[..., None], wanted)[..., 0]
     values = task.values(image, domain) if task else domain.values(image)
-    bad = np.isinf(values) if domain.unknown else ~np.isfinite(values)
-    if values.dtype.kind == "f" and bad.any():
-        raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
+    check_finite(path, values, domain)
     return Given(values, alpha, () if is_moved else tags, is_moved, shown)
+
+
+def check_finite(path: Path, values: np.ndarray, domain: Domain) -> None:
+    """Refuse numbers that are not finite; NaN is, where it stands for what is unknown."""
+    if values.dtype.kind == "f" and (np.isinf(values) if domain.unknown else ~np.isfinite(values)).any():
+        raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
+
+
+def lost(image: np.ndarray) -> np.ndarray:
+    """Return of which pixels of an image [H, W, C] nothing is known, [H, W]; of whole numbers it takes no memory."""
+    return np.isnan(image).any(-1) if image.dtype.kind == "f" else np.broadcast_to(False, image.shape[:2])
 
 
 def sides(shape: tuple[int, ...], size: Size) -> tuple[int, int]:
@@ -155,8 +164,16 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     return domain.raw(seen.pixels, seen.palette), stored.opacity if has_opacity else None, stored.tags, shown
 
 
-def _file_palette(domain: Domain) -> np.ndarray:
-    """Return the colours of all numbers that files store, up to the last class; black for those of no class."""
+def nodata_of(domain: Domain) -> float | None:
+    """Return the number that is written for unknown values of a domain, None where there is none."""
+    return VOID if domain.kind == "labels" and VOID not in domain.numbers else domain.nodata
+
+
+def file_palette(domain: Domain, dtype: np.dtype, ending: str) -> np.ndarray | None:
+    """Return the colours of all numbers that files of an ending store, up to the last class; black for no class."""
+    has_one = domain.kind == "labels" and domain.palette is not None and ending in formats.WITH_PALETTE
+    if not has_one or dtype != np.uint8:
+        return None
     assert domain.palette is not None
     numbers = np.array(domain.numbers or range(domain.channels))
     colors = np.zeros((numbers.max() + 1, 3), np.uint8)
@@ -213,17 +230,12 @@ def write(path: Path, output: np.ndarray, given: Given, domain_in: Domain, domai
       InputError: the format does not hold it, or the file cannot be written; names it.
     """
     pixels, ending = recombined(output, given.values, domain_in, domain_out), path.suffix.lower()
-    lost = np.isnan(given.values).any(-1)
+    unknown_there = lost(given.values)
     nodata, valid = None, None
-    if lost.any() or domain_out.unknown:
-        number = domain_out.nodata
-        if domain_out.kind == "labels" and VOID not in domain_out.numbers:
-            number = VOID
-        pixels, nodata = unknown.written(pixels, lost, number)
-        valid = ~lost if nodata is None and lost.any() else None
-    palette = None
-    if domain_out.kind == "labels" and domain_out.palette is not None and ending in formats.WITH_PALETTE:
-        palette = _file_palette(domain_out) if pixels.dtype == np.uint8 else None
+    if unknown_there.any() or domain_out.unknown:
+        pixels, nodata = unknown.written(pixels, unknown_there, nodata_of(domain_out))
+        valid = ~unknown_there if nodata is None and unknown_there.any() else None
+    palette = file_palette(domain_out, pixels.dtype, ending)
     is_plain = palette is None and pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3)
     says_more = ending in _TIFF and (given.tags or nodata is not None or valid is not None)
     if is_plain and ending in formats.OF_PICTURES and not says_more:
