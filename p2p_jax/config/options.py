@@ -66,8 +66,9 @@ OPTIONS = (
     Option("steps_per_dispatch", int, 0, "steps that devices do without the host; 0: chosen for them", _COUNT_OR_NONE, may_change=_RUNS),
     Option("distributed", bool, False, "one of several processes that train together; found automatically on TPU pods and SLURM", may_change=_PROCESSES),
 
-    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; your own: "module:name"'),
-    Option("data.dir", str, "", 'folder with the images; "" where the source needs none', may_change=_PROCESSES),
+    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; in containers: zip, array_record, hugging_face, also with /side_by_side, /photos, /unpaired; your own: "module:name"'),
+    Option("data.dir", str, "", 'folder with the images, or zip file, or name on the Hugging Face hub; "" where the source needs none', may_change=_PROCESSES),
+    Option("data.columns", str, "", 'of array_record and hugging_face: the columns of A and B, "imageA,imageB", or the one of single images; "": those that hold images'),
     Option("data.direction", str, "AtoB", "BtoA swaps the two images, or sides", choices=("AtoB", "BtoA")),
     Option("data.preprocess", str, "resize_and_crop", "crop: out of images of their own size; scale_width_and_crop: keeps the aspect, unless an image is too flat; scale_width: to crop_width, no crop; none: images are of the size of the crop", choices=PREPROCESS),
     Option("data.load_size", int, 286, "images are resized to this height, then cropped", _PIXELS),
@@ -160,4 +161,9 @@ def image_shapes(data: ConfigDict) -> dict[str, tuple[int, int, int]]:
 
 def is_unpaired(source: str) -> bool:
     """Tell whether a ``config.data.source`` of ours has no pairs."""
-    return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/")
+    return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/") or source.endswith("/unpaired")
+
+
+def are_photos(source: str) -> bool:
+    """Tell whether a ``config.data.source`` of ours has single photographs, of which A is made."""
+    return source == "photos" or source.endswith("/photos")

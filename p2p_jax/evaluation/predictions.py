@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
+from p2p_jax.data.containers.contents import parse
 from p2p_jax.errors import InputError
 from p2p_jax.inference import Translator
 
@@ -85,7 +86,7 @@ def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:
     """
     if data_dir is not None:
         config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
-    if config.data.dir and not Path(config.data.dir).is_dir():
+    if config.data.dir and not Path(config.data.dir).is_dir() and not parse(config.data.source):
         raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
     return config
 
