@@ -92,8 +92,8 @@ class Archive:
         """Return the directory, and by how many bytes all places in it are too low."""
         tail_at = max(self._length - 22 - 2**16, 0)
         tail = self._bytes(self._length - tail_at, tail_at)
-        found = tail.rfind(_END)
-        if found < 0 or len(tail) < found + 22:
+        found = _find_end(tail)
+        if found < 0:
             raise ValueError("there is no directory at its end: it is not a zip file, or is cut short")
         disk, first_disk, _, _, size, offset = struct.unpack_from("<4H2L", tail, found + 4)
         end = tail_at + found
@@ -213,6 +213,16 @@ class Archive:
         if zlib.crc32(contents) != int(self.crcs[number]):
             raise ValueError("its checksum is wrong")
         return contents
+
+
+def _find_end(tail: bytes) -> int:
+    """Return where the end of the directory stands: the last mark whose comment ends with the file, else the last."""
+    last = found = tail.rfind(_END, 0, max(len(tail) - 18, 0))
+    while found >= 0:
+        if found + 22 + struct.unpack_from("<H", tail, found + 20)[0] == len(tail):
+            return found
+        found = tail.rfind(_END, 0, found)
+    return last
 
 
 def _in_64_bits(extra: bytes, values: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from p2p_jax.data.containers import columns
-from p2p_jax.data.containers.contents import UNPAIRED, Contents, Joined, Names, Numbered, halves_of
+from p2p_jax.data.containers.contents import LOOKED_AT, UNPAIRED, Contents, Joined, Names, Numbered, evenly, halves_of
 from p2p_jax.data.containers.decoding import Encoded, is_image
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
@@ -56,7 +56,7 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
         )
     records = _Records(files_found)
     names = records.choose(data.columns, layout)
-    say(f"data: {records.label} holds {' and '.join(names)}" + (", A and B" if len(names) == 2 else ""))
+    say(f"data: {columns.describe(names)} of {records.label}")
     if layout == UNPAIRED:
         return Contents(tuple(_numbered(records, (name,)) for name in names), halves, records.identity)
     return Contents((_numbered(records, names),), halves, records.identity)
@@ -92,7 +92,6 @@ class _Records:
 
     Attributes:
       label: of the files, for messages.
-      identity: changes with names and sizes of the files and with how many records they hold.
     """
 
     def __init__(self, files: Sequence[Path]):
@@ -123,12 +122,20 @@ class _Records:
         self._joined = Joined(counts)
         if not len(self._joined):
             raise InputError(f"{self.label} holds no record")
-        told = "|".join(f"{x.name} {x.stat().st_size} {n}" for x, n in zip(files, counts, strict=True))
-        self.identity = f"{zlib.crc32(told.encode()):08x}"
+        self._told = "|".join(f"{x.name} {x.stat().st_size} {n}" for x, n in zip(files, counts, strict=True))
         self._reader = functools.cache(lambda part: open_reader(self._files[part]))
 
     def __len__(self) -> int:
         return len(self._joined)
+
+    @property
+    def identity(self) -> str:
+        """Eight digits that change with names and sizes of the files, how many records they hold, and some of these."""
+        checksum = zlib.crc32(self._told.encode())
+        for index in evenly(len(self), LOOKED_AT):
+            for name, contents in sorted(self.read(index).items()):
+                checksum = zlib.crc32(contents, zlib.crc32(name.encode(), checksum))
+        return f"{checksum:08x}"
 
     def name(self, index: int) -> str:
         """Return what a record is called in messages."""
@@ -139,7 +146,8 @@ class _Records:
         """Return what a record holds of bytes, by name."""
         part, number = self._joined.find(index)
         try:
-            record = self._reader(part).read([number])[0]
+            # A range of one: the time that a list of one takes grows with the file.
+            record = self._reader(part).read(number, number + 1)[0]
         except Exception as error:
             raise InputError(f"{self.name(index)} cannot be read ({_first_line(error)}); make the file anew") from error
         if is_image(record):

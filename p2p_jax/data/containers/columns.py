@@ -37,6 +37,11 @@ def choose(images: Sequence[str], columns: Sequence[str], named: str, layout: st
     )
 
 
+def describe(chosen: Sequence[str]) -> str:
+    """Say which columns are which."""
+    return f"A is {chosen[0]} and B is {chosen[1]}" if len(chosen) == 2 else f"images are {chosen[0]}"
+
+
 def _told(wanted: tuple[int, ...]) -> str:
     if wanted == (1,):
         return "the one of the images"

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, overload
 
+import numpy as np
+
 from p2p_jax.data.containers.decoding import Encoded
 
 KINDS = ("zip", "array_record", "hugging_face")
@@ -16,6 +18,8 @@ LAYOUTS = {
     "hugging_face": ("", *_HALVES, PHOTOS, UNPAIRED),
 }
 """What may stand behind the slash of a source; nothing: as it is found."""
+LOOKED_AT = 16
+"""Examples whose images recognise a set that has no checksums of its own."""
 SOURCES = tuple("/".join(filter(None, (kind, layout))) for kind, layouts in LAYOUTS.items() for layout in layouts)
 
 
@@ -77,6 +81,11 @@ class Joined:
         """Return the part that has a number, and the number in that part."""
         part = bisect_right(self._ends, index)
         return part, index - (self._ends[part - 1] if part else 0)
+
+
+def evenly(count: int, at_most: int) -> list[int]:
+    """Return so many numbers below a count, evenly over all of them."""
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(np.int64)).tolist()
 
 
 def parse(source: str) -> tuple[str, str] | None:

@@ -10,12 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.data.containers import columns
-from p2p_jax.data.containers.contents import PHOTOS, UNPAIRED, Contents, Names, Numbered, halves_of
+from p2p_jax.data.containers.contents import LOOKED_AT, PHOTOS, UNPAIRED, Contents, Names, Numbered, evenly, halves_of
 from p2p_jax.data.containers.decoding import Encoded
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 
-_LOOKED_AT = 16  # rows whose images recognise the set
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # that save_to_disk writes
 
 
@@ -43,13 +42,13 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
             rows = [_Rows(library, data, split + side, t) for side, t in zip("AB", tables, strict=True)]
             chosen = [one.choose(data.columns, PHOTOS) for one in rows]
             sides = tuple(one.numbered(names) for one, names in zip(rows, chosen, strict=True))
-            return Contents(sides, "", "+".join(one.identity(x) for one, x in zip(rows, chosen, strict=True)))
+            return Contents(sides, "", "+".join(map(_Rows.identity, rows, sides)))
     one = _Rows(library, data, split, _open(library, data, split))
     names = one.choose(data.columns, layout)
-    say(f"data: {one.label} holds {' and '.join(names)}" + (", A and B" if len(names) == 2 else ""))
+    say(f"data: {columns.describe(names)} of {one.label}")
     groups = [(name,) for name in names] if layout == UNPAIRED else [names]
     sides = tuple(one.numbered(group, skip_empty=layout == UNPAIRED) for group in groups)
-    return Contents(sides, halves_of(layout), one.identity(names))
+    return Contents(sides, halves_of(layout), "+".join(map(one.identity, sides)))
 
 
 class _Rows:
@@ -113,11 +112,10 @@ class _Rows:
 
         return Numbered(Names(len(numbers), name_of), read)
 
-    def identity(self, names: Sequence[str]) -> str:
+    def identity(self, numbered: Numbered) -> str:
         """Return eight digits that change with the number of rows, the bytes of all and the images of some of them."""
-        numbered = self.numbered(names, skip_empty=len(names) == 1)
-        checksum = zlib.crc32(f"{len(self._table)} {self._table.data.nbytes} {','.join(names)}".encode())
-        for index in np.unique(np.linspace(0, len(numbered.names) - 1, _LOOKED_AT).astype(int)).tolist():
+        checksum = zlib.crc32(f"{len(self._table)} {self._table.data.nbytes}".encode())
+        for index in evenly(len(numbered.names), LOOKED_AT):
             for image in numbered.read(index):
                 contents = image.contents if isinstance(image.contents, bytes) else image.contents.tobytes()
                 checksum = zlib.crc32(contents, checksum)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.data import checks, files
 from p2p_jax.data.containers import array_records, decoding, hugging_face, zip_files
-from p2p_jax.data.containers.contents import LAYOUTS, SOURCES, Contents, Numbered, parse
+from p2p_jax.data.containers.contents import LAYOUTS, SOURCES, Contents, Numbered, evenly, parse
 from p2p_jax.data.containers.decoding import Encoded
 from p2p_jax.errors import InputError
 from p2p_jax.images import unknown
@@ -106,9 +106,9 @@ def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data:
         kinds: tuple[Domain, ...] = (domains[number],)
     else:
         kinds = domains if contents.halves or len(numbered.read(0)) == 2 else domains[1:]
-    chosen = range(count)
+    chosen: Sequence[int] = range(count)
     if count > files.DECODE_AT_MOST:
-        chosen = np.unique(np.linspace(0, count - 1, _SOME).astype(np.int64)).tolist()
+        chosen = evenly(count, _SOME)
 
     def look(index: int) -> tuple[list[Header], list[str]]:
         try:
