@@ -1,8 +1,8 @@
 """Images out of a container, decoded and looked at as files are: by the readers of ``p2p_jax.images.formats``."""
 
 import io
+import os
 import re
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ class _Size(NamedTuple):
 
 def _as_file(image: Encoded) -> Any:
     """Return what ``formats`` reads in place of a path: the one place where the two meet."""
-    suffix = PurePosixPath(image.name).suffix.lower()
+    suffix = os.path.splitext(image.name)[1].lower()  # pathlib takes longer than the rest of this
     if not isinstance(image.contents, bytes):
         return _File(image.name, suffix, b"")
     if suffix not in formats.EXTENSIONS:

@@ -1,8 +1,9 @@
 """What gives the images of a split one by one, however they are kept: the types, and both ways of reading them."""
 
+import os
+import stat
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,8 +46,7 @@ class Source(NamedTuple):
         """Eight hexadecimal digits that change with names and sizes of the files, not with the folder they lie in."""
         if self.identity:
             return self.identity
-        files = [Path(name) for name in self.names]
-        marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
+        marks = [f"{os.path.basename(name)} {_size(name)}" for name in self.names]
         return f"{zlib.crc32(('|'.join(marks) + self.mark).encode()):08x}"
 
     def in_order(self, order: int) -> "Source":
@@ -59,6 +59,15 @@ class Source(NamedTuple):
             return loader(self)(index)[::order]
 
         return self._replace(read=read if self.read else None, load=load, told=self.told[::order])
+
+
+def _size(name: str) -> int | str:
+    """Return the size of a file, "" where there is none."""
+    try:
+        found = os.stat(name)
+    except (OSError, ValueError):  # a name may be any text
+        return ""
+    return found.st_size if stat.S_ISREG(found.st_mode) else ""
 
 
 class Unpaired(NamedTuple):
