@@ -309,6 +309,20 @@ def test_columns_are_chosen_or_asked_for(tmp_path, capsys):
     assert "A is imageA and B is imageB" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_single_images_are_not_halved(container, tmp_path):
+    for split, count in COUNTS.items():
+        for i in range(count):
+            smooth = Image.fromarray(noise(6, 12, 3, seed=i)).resize((40, 20), Image.Resampling.BICUBIC)
+            save(tmp_path / "folder" / split / f"{i}.png", np.asarray(smooth))
+    with pytest.raises(InputError, match="look like single images"):
+        load(data_config(source="side_by_side", dir=str(tmp_path / "folder")))
+    where = str(pack(container, tmp_path / "folder", tmp_path / "packed", ["image"]))
+    with pytest.raises(InputError, match=rf"look like single images.*all the same, {container}/side_by_side/AB"):
+        load(data_config(source=f"{container}/side_by_side", dir=where))
+    assert load(data_config(source=f"{container}/side_by_side/AB", dir=where)).num_train == 7
+
+
 # Zip files
 
 

@@ -33,7 +33,7 @@ def read_header(image: Encoded) -> Header:
       InputError: it cannot be read; names it.
     """
     if isinstance(image.contents, bytes):
-        return formats.read_header(_as_file(image))
+        return formats.read_header(as_file(image))
     height, width, channels = _checked(image).shape
     return Header(width, height, channels, np.dtype(image.contents.dtype.newbyteorder("=")))
 
@@ -45,13 +45,13 @@ def read(image: Encoded) -> Stored:
       InputError: it is damaged; names it.
     """
     if isinstance(image.contents, bytes):
-        return formats.read(_as_file(image))
+        return formats.read(as_file(image))
     return Stored(np.ascontiguousarray(_checked(image), image.contents.dtype.newbyteorder("=")))
 
 
 def fault(image: Encoded, header: Header, domain: Domain) -> str | None:
     """Return what is wrong with an image that can be read, as the end of a sentence."""
-    return checks._fault(_as_file(image), header, domain)
+    return checks._fault(as_file(image), header, domain)
 
 
 def is_image(contents: Any) -> bool:
@@ -80,8 +80,12 @@ class _Size(NamedTuple):
     st_size: int
 
 
-def _as_file(image: Encoded) -> Any:
-    """Return what ``formats`` reads in place of a path: the one place where the two meet."""
+def as_file(image: Encoded) -> Any:
+    """Return what functions of ``formats`` take in place of a path, a file in memory: the one place where they meet.
+
+    Raises:
+      InputError: it is no image file; names it.
+    """
     suffix = os.path.splitext(image.name)[1].lower()  # pathlib takes longer than the rest of this
     if not isinstance(image.contents, bytes):
         return _File(image.name, suffix, b"")

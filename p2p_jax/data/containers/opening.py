@@ -11,6 +11,7 @@ from p2p_jax.data import checks, files
 from p2p_jax.data.containers import array_records, decoding, hugging_face, zip_files
 from p2p_jax.data.containers.contents import LAYOUTS, SOURCES, Contents, Numbered, evenly, parse
 from p2p_jax.data.containers.decoding import Encoded
+from p2p_jax.data.layouts import Layout
 from p2p_jax.errors import InputError
 from p2p_jax.images import unknown
 from p2p_jax.images.domains import NUMBERS, Domain
@@ -18,6 +19,7 @@ from p2p_jax.images.stored import Header, Stored
 
 _FINDERS = {"zip": zip_files.find, "array_record": array_records.find, "hugging_face": hugging_face.find}
 _T = TypeVar("_T")
+_TO_DOUBT = 24  # examples by which halves are doubted
 _SOME = 1_000  # examples of more than files.DECODE_AT_MOST that are looked at, evenly over all of them
 
 
@@ -93,7 +95,24 @@ def open_container(data: ConfigDict, split: str, domains: tuple[Domain, Domain])
     if layout not in LAYOUTS.get(kind, ()):
         raise InputError(f"config.data.source is {data.source!r}; choose {', '.join(SOURCES)}")
     contents = _FINDERS[kind](data, split, layout)
-    return tuple(_look(contents, i, domains, data) for i in range(len(contents.sides))), contents.identity
+    opened = tuple(_look(contents, i, domains, data) for i in range(len(contents.sides)))
+    if contents.halves and layout in ("", "side_by_side"):
+        _doubt_halves(opened[0].numbered, data, split, kind)
+    return opened, contents.identity
+
+
+def _doubt_halves(numbered: Numbered, data: ConfigDict, split: str, kind: str) -> None:
+    """Refuse images that are to be halved and look like single ones, as files of this kind are."""
+    from p2p_jax.data.inspect import doubts  # here, as it reads sources, and so this
+
+    chosen = evenly(len(numbered.names), _TO_DOUBT)
+    files = [decoding.as_file(image) for i in chosen for image in numbered.read(i) if isinstance(image.contents, bytes)]
+    if doubts.doubt_halves({split: Layout(files, files, halves="AB")}, ConfigDict({**data, "source": "side_by_side"})):
+        raise InputError(
+            f"the images of {split} ({numbered.names[0]}) look like single images, and not like two side by side: the "
+            f"left half goes on in the right one, without a seam. Single ones have config.data.source={kind}/photos "
+            f"and a config.task.input, or {kind}/unpaired; if they are pairs all the same, {kind}/side_by_side/AB"
+        )
 
 
 def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data: ConfigDict) -> Opened:
