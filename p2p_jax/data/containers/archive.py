@@ -11,29 +11,18 @@ import struct
 import threading
 import weakref
 import zlib
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from p2p_jax.data.containers import zip_directory
 from p2p_jax.errors import InputError
 
-_END, _END64, _LOCATOR64, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
-_ENTRY_SIZE, _LOCAL_SIZE = 46, 30  # bytes, without names
-_FIELDS = np.dtype(
-    {
-        "names": ["system", "flags", "method", "crc", "packed", "size", "name", "extra", "offset"],
-        "formats": ["u1", "<u2", "<u2", "<u4", "<u4", "<u4", "<u2", "<u2", "<u4"],
-        "offsets": [5, 8, 10, 16, 20, 24, 28, 30, 42],
-        "itemsize": _ENTRY_SIZE,
-    }
-)
-_AT_ONCE = 2**16  # entries
+_END64, _LOCATOR64, _LOCAL = b"PK\6\6", b"PK\6\7", b"PK\3\4"
+_LOCAL_SIZE = 30  # bytes, without names
 _SLACK = 512  # bytes beyond what the directory says of a member's own head
-_FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
-_ENCRYPTED, _UTF8 = 1, 0x800
-_DOS = 0
+_ENCRYPTED = 1
 _METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES"}
 _BOMB_SIZE, _BOMB_RATIO = 2**28, 100
 
@@ -92,7 +81,7 @@ class Archive:
         """Return the directory, and by how many bytes all places in it are too low."""
         tail_at = max(self._length - 22 - 2**16, 0)
         tail = self._bytes(self._length - tail_at, tail_at)
-        found = _find_end(tail)
+        found = zip_directory.find_end(tail)
         if found < 0:
             raise ValueError("there is no directory at its end: it is not a zip file, or is cut short")
         disk, first_disk, _, _, size, offset = struct.unpack_from("<4H2L", tail, found + 4)
@@ -112,51 +101,14 @@ class Archive:
         return self._bytes(size, end - size), end - size - offset
 
     def _parse(self, directory: bytes, shift: int) -> None:
-        starts, at = array("q"), 0
-        # The count that the file gives is not asked: programs that know no Zip64 keep 16 bits of it.
-        while at < len(directory):
-            if directory[at : at + 4] != _ENTRY:
-                raise ValueError("its directory is damaged")
-            name, extra, comment = struct.unpack_from("<3H", directory, at + 28)
-            starts.append(at)
-            at += _ENTRY_SIZE + name + extra + comment
-        if at > len(directory):
-            raise ValueError("its directory is damaged")
-        places = np.frombuffer(starts, np.int64)
-        buffer = np.frombuffer(directory, np.uint8)
-        self.names: list[str] = []
-        columns: list[np.ndarray] = []
-        for first in range(0, len(places), _AT_ONCE):
-            here = places[first : first + _AT_ONCE]
-            fields = np.ascontiguousarray(buffer[here[:, None] + np.arange(_ENTRY_SIZE)]).view(_FIELDS)[:, 0]
-            columns.append(self._columns(directory, here, fields, shift))
-        found = np.concatenate(columns, axis=1) if columns else np.zeros((6, 0), np.int64)
-        if (total := int(found[3].sum())) > self._length:
+        self.names, found = zip_directory.parse(directory)
+        if (total := int(found["packed"].sum())) > self._length:
             raise InputError(
                 f"{self.path} is refused: its members are {total:,} bytes packed, more than the {self._length:,} of "
                 "the file, so that they lie over each other; make it anew"
             )
-        self._flags, self._methods, self.crcs = (found[i].astype(np.uint32) for i in range(3))
-        self._packed, self.sizes, self._offsets = found[3:]
-
-    def _columns(self, directory: bytes, places: np.ndarray, fields: np.ndarray, shift: int) -> np.ndarray:
-        """Return [6, n] int64: flags, method, checksum, sizes packed and unpacked, place; and note names."""
-        found = np.stack(
-            [fields[name].astype(np.int64) for name in ("flags", "method", "crc", "packed", "size", "offset")]
-        )
-        for i in np.flatnonzero((found[3:] == _FULL32).any(0)).tolist():
-            at = int(places[i]) + _ENTRY_SIZE + int(fields["name"][i])
-            found[3:, i] = _in_64_bits(directory[at : at + int(fields["extra"][i])], found[3:, i].tolist())
-        found[5] += shift
-        starts = (places + _ENTRY_SIZE).tolist()
-        keep = []
-        marks = zip(starts, fields["name"].tolist(), fields["flags"].tolist(), fields["system"].tolist(), strict=True)
-        for i, (start, length, flags, system) in enumerate(marks):
-            name = _decoded(directory[start : start + length], flags, system)
-            if not name.endswith("/"):
-                self.names.append(name)
-                keep.append(i)
-        return found if len(keep) == len(places) else found[:, keep]
+        self._flags, self._methods, self.crcs = (found[name].astype(np.uint32) for name in ("flags", "method", "crc"))
+        self._packed, self.sizes, self._offsets = found["packed"], found["size"], found["offset"] + shift
 
     def label(self, number: int) -> str:
         """Return what a member is called in messages."""
@@ -213,41 +165,6 @@ class Archive:
         if zlib.crc32(contents) != int(self.crcs[number]):
             raise ValueError("its checksum is wrong")
         return contents
-
-
-def _find_end(tail: bytes) -> int:
-    """Return where the end of the directory stands: the last mark whose comment ends with the file, else the last."""
-    last = found = tail.rfind(_END, 0, max(len(tail) - 18, 0))
-    while found >= 0:
-        if found + 22 + struct.unpack_from("<H", tail, found + 20)[0] == len(tail):
-            return found
-        found = tail.rfind(_END, 0, found)
-    return last
-
-
-def _in_64_bits(extra: bytes, values: list[int]) -> list[int]:
-    """Return sizes and place of a member, those that do not fit 32 bits out of its extra field."""
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
-        if kind == 1:
-            # The order in the field is: unpacked, packed, place.
-            order = [i for i in (1, 0, 2) if values[i] == _FULL32]
-            numbers = struct.unpack_from(f"<{len(order)}Q", extra, at + 4)
-            for i, number in zip(order, numbers, strict=True):
-                values[i] = number
-            return values
-        at += 4 + length
-    return values
-
-
-def _decoded(name: bytes, flags: int, system: int) -> str:
-    """Return a member's name. Macs write UTF-8 and do not say so; what is none is of DOS."""
-    try:
-        text = name.decode()
-    except UnicodeDecodeError:
-        text = name.decode("utf-8", "replace") if flags & _UTF8 else name.decode("cp437")
-    return text.replace("\\", "/") if system == _DOS and "\\" in text else text
 
 
 def _stored(data: bytes, size: int) -> bytes:
