@@ -127,6 +127,10 @@ def check(config: ConfigDict) -> None:
             f"{crop[0]}x{crop[1]} (crop_size, crop_width); the crop must fit into the loaded image"
         )
     input_domain, _ = domains.of_config(data)
+    if data.columns and data.source.partition("/")[0] not in ("array_record", "hugging_face"):
+        raise InputError(
+            f"config.data.columns={data.columns} is of array_record and hugging_face; config.data.source is {data.source}"
+        )
     if augment.scale_jitter and "crop" not in data.preprocess:
         raise InputError(
             f"config.augment.scale_jitter needs a crop, and config.data.preprocess={data.preprocess} has none"
