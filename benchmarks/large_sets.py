@@ -133,7 +133,8 @@ if sys.platform == "linux":
     status = open("/proc/self/status").read()
     own = int(status.partition("RssAnon:")[2].split()[0]) / 2**20
 print("#" + json.dumps({"seconds_to_open": loaded - began, "seconds_to_first_batch": first - loaded, "peak_gib": peak,
-    "cpu_seconds_to_open": cpu, "own_gib": own, "images_per_s": 1600 / (later - first), "count": opened.num_train, "shape": shape}))
+    "cpu_seconds_to_open": cpu, "own_gib": own, "images_per_s": 1600 / (later - first), "count": opened.num_train,
+    "shape": shape}))
 """
 
 

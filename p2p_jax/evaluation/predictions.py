@@ -1,6 +1,6 @@
 """What a run makes of a split of its data set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +91,7 @@ def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:
     return config
 
 
-def sides(translator: Translator, split: Split) -> tuple[str, str, list[str]]:
+def sides(translator: Translator, split: Split) -> tuple[str, str, Sequence[str]]:
     """Return the names in a batch of what is translated and of its domain of destination, and the inputs' names."""
     forward = translator.direction == translator.config.data.direction
     return ("real_a", "real_b", split.names[0]) if forward else ("real_b", "real_a", split.names[1])
