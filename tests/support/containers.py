@@ -1,6 +1,7 @@
 """The files of a folder, put into containers by the programs that people use for that."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ def write_zip(path: Path, folder: Path, top: str = "", method: int = zipfile.ZIP
     """Pack all files of a folder, in no order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", method) as archive:
-        for file in sorted(folder.rglob("*"), key=lambda file: file.stem[::-1]):
+        for file in sorted(folder.rglob("*"), key=lambda file: zlib.crc32(file.name.encode())):
             archive.write(file, top + file.relative_to(folder).as_posix())
     return path
 
