@@ -385,6 +385,16 @@ def test_archives_are_read_as_zipfile_reads_them(tmp_path):
         assert run_python(code, str(path)).strip() == "True [0, 0]"
 
 
+def test_archives_are_read_where_there_is_no_pread(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "pread", raising=False)  # on Windows
+    for i in range(40):
+        save(tmp_path / "folder" / f"{i}.png", noise(30, 30, 3, seed=i))
+    archive = Archive(write_zip(tmp_path / "x.zip", tmp_path / "folder"))
+    known = [(tmp_path / "folder" / name).read_bytes() for name in archive.names]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(archive.read, [i % 40 for i in range(400)])) == known * 10
+
+
 class _OfMac(zipfile.ZipInfo):
     def _encodeFilenameFlags(self):
         return self.filename.encode(), self.flag_bits & ~0x800

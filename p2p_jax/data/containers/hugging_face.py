@@ -1,5 +1,6 @@
 """Images in sets of Hugging Face ``datasets``: folders that it saved, folders of its files, and names on its hub."""
 
+import re
 import zlib
 from array import array
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from p2p_jax.data.containers.decoding import Encoded
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 
-_STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"  # that save_to_disk writes
+_STATE, _SPLITS = "state.json", "dataset_dict.json"  # that save_to_disk writes
+_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^/:]+)?")
 
 
 def find(data: ConfigDict, split: str, layout: str) -> Contents:
@@ -156,6 +158,11 @@ def _contents(value: Any, label: str) -> bytes:
 def _open(library: Any, data: ConfigDict, split: str, *, required: bool = True) -> Any:
     """Return the set of a split; None where there is none and it is not required."""
     root = Path(data.dir)
+    if not root.exists() and not _ON_HUB.fullmatch(data.dir):
+        raise InputError(
+            f"config.data.dir: there is no folder {data.dir}; what is to be had from the hub is called OWNER/NAME or "
+            "OWNER/NAME:CONFIG"
+        )
     name, _, configuration = data.dir.partition(":") if not root.exists() else (data.dir, "", "")
     try:
         if (root / split / _STATE).is_file():  # a DatasetDict, or splits that were saved one by one
