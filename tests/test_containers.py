@@ -707,6 +707,8 @@ def test_sets_of_hugging_face_that_are_refused(tmp_path, monkeypatch):
         load(data_config(source="hugging_face", dir=str(where), val_split="", columns="a,n"))
     with pytest.raises(InputError, match=r"name it with --config\.data\.dir=FOLDER"):
         load(data_config(source="hugging_face"))
+    with pytest.raises(InputError, match=r"there is no folder .*/nowhere; what is to be had from the hub is called"):
+        load(data_config(source="hugging_face", dir=str(tmp_path / "nowhere")))
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"none has no split train; it holds no split, one set without"):
         load(data_config(source="hugging_face", dir=str(tmp_path / "none")))
