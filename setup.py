@@ -46,6 +46,9 @@ setup(
         "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24"],
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
         "video": ["av>=14"],
+        # Containers of images. There are wheels for Linux and macOS, and none for Windows.
+        "array_record": ["array_record>=0.6; sys_platform != 'win32'"],
+        "huggingface": ["datasets>=4.0"],
         # No ipykernel: the one that Colab or Jupyter runs must stay as it is.
         "notebooks": ["anywidget>=0.9.13", "ipython", "matplotlib>=3.8", "pandas>=2.2"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
@@ -57,6 +60,7 @@ setup(
             "nbclient>=0.10",  # runs the notebooks, in
             "ipykernel>=6.29",
             "rasterio>=1.4",  # reads what is written of rasters
+            "array_record>=0.6; sys_platform != 'win32'",  # small; datasets, with its 250 MB, is not asked for
         ],
         "dev": ["ruff>=0.12", "mypy>=1.15"],
         "cuda": ["jax[cuda12]>=0.7.2"],

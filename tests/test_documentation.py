@@ -136,7 +136,10 @@ def test_every_training_command_makes_an_objective(folder):
 @pytest.mark.parametrize("command", [*WITHOUT_DOWNLOAD.values(), *ON_A_CPU])
 def test_training_commands_run(folder, command):
     config = config_of(command)
-    write_photos(config.data.source, config.data.dir)
+    kind = "side_by_side" if config.data.source == "zip" else config.data.source
+    write_photos(kind, "photos" if config.data.source == "zip" else config.data.dir)
+    if Path("photos").is_dir():
+        shutil.make_archive("photos", "zip", ".", "photos")
     depth = "num_blocks=1" if config.generator.network.endswith("ResNet") else "num_downs=2"
     given = [part for part in shlex.split(command) if "num_steps" not in part]
     main.run([*given, *SMALL, f"--config.generator.{depth}"])
@@ -278,6 +281,19 @@ def test_loaders_of_ones_own_train_as_printed(folder, monkeypatch, capsys, mark,
     assert (facts["source"], facts["num_train"]) == ("given", {"lazy": 3}.get(mark, 8))
     summary = (folder / "runs" / run_of / "summary.txt").read_text()
     assert summary.startswith("Finished: ") and f"Validation over {facts['num_train']} images" in summary
+
+
+@pytest.mark.parametrize(("mark", "source"), [("huggingface", "hugging_face"), ("array_record", "array_record")])
+def test_containers_are_written_and_read_as_printed(folder, mark, source, capsys):
+    pytest.importorskip({"huggingface": "datasets"}.get(mark, mark))
+    pytest.importorskip("tensorflow")
+    write_photos("folders")
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == mark]
+    run_snippet(snippet, capsys)
+    (command,) = [command for command in TRAINING if f"data.source={source} " in command]
+    data = p2p_jax.data.load(config_of(command))
+    assert (data.num_train, data.num_val) == (3, 3)
+    assert next(data.train(0))["real_a"].shape == (1, 256, 256, 3)
 
 
 def load_small_config(name):

@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(monkeypatch):
 
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("p2p_jax.data.files.DECODE_AT_MOST", 0)
+    monkeypatch.setattr("p2p_jax.data.checks.PIXELS_READ", 0)
     write_sides_of_pairs(tmp_path / "train", [(16, 16)] * 5)
     (tmp_path / "train" / "3.jpg").write_bytes((tmp_path / "train" / "3.jpg").read_bytes()[:150])
     with pytest.raises(InputError, match=r"3\.jpg cannot be read"):

@@ -194,7 +194,7 @@ def damage(root, side):
     ("save", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:99]), "cannot be read"),
-        (lambda path: Image.new("RGBA", (9, 9)).save(path), "has 4 channels"),
+        (lambda path: Image.new("RGBA", (9, 9)).save(path), "has transparent parts"),
     ],
 )
 def test_faults_of_either_side_are_named_before_training(tmp_path, side, save, message):
@@ -206,7 +206,7 @@ def test_faults_of_either_side_are_named_before_training(tmp_path, side, save, m
 
 @pytest.mark.parametrize("side", ["A", "B"])
 def test_a_damaged_file_of_either_side_is_named_when_it_is_met(tmp_path, side, monkeypatch):
-    monkeypatch.setattr("p2p_jax.data.files.DECODE_AT_MOST", 0)
+    monkeypatch.setattr("p2p_jax.data.checks.PIXELS_READ", 0)
     path = damage(write_sides(tmp_path), side)
     path.write_bytes(path.read_bytes()[:99])
     with pytest.raises(InputError, match=rf"train{side}.{path.name} cannot be read"):

@@ -66,8 +66,9 @@ OPTIONS = (
     Option("steps_per_dispatch", int, 0, "steps that devices do without the host; 0: chosen for them", _COUNT_OR_NONE, may_change=_RUNS),
     Option("distributed", bool, False, "one of several processes that train together; found automatically on TPU pods and SLURM", may_change=_PROCESSES),
 
-    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; your own: "module:name"'),
-    Option("data.dir", str, "", 'folder with the images; "" where the source needs none', may_change=_PROCESSES),
+    Option("data.source", str, "side_by_side", 'in pairs: toy_facades, side_by_side, side_by_side/AB, side_by_side/BA, folders, suffixes, csv, pix2pix/NAME; without: toy_unpaired, unpaired, cycle_gan/NAME; photographs from which A is made: photos; in containers: zip, array_record, hugging_face, also with /side_by_side, /photos, /unpaired; your own: "module:name"'),
+    Option("data.dir", str, "", 'folder with the images, or zip file, or name on the Hugging Face hub; "" where the source needs none', may_change=_PROCESSES),
+    Option("data.columns", str, "", 'of array_record and hugging_face: the columns of A and B, "imageA,imageB", or the one of single images; "": those that hold images'),
     Option("data.dir_a", str, "", 'of folders and unpaired: the folder of A, in data.dir or anywhere; {split} stands for the split, * for any folder; "": SPLIT/A, A/SPLIT or SPLITA', may_change=_PROCESSES),
     Option("data.dir_b", str, "", "the same of B", may_change=_PROCESSES),
     Option("data.suffix_a", str, "", 'with what the names of A end, as _leftImg8bit or .jpg; other files are left out; "": _A of suffixes, else nothing', may_change=_PROCESSES),
@@ -133,6 +134,10 @@ def check(config: ConfigDict) -> None:
             f"{crop[0]}x{crop[1]} (crop_size, crop_width); the crop must fit into the loaded image"
         )
     input_domain, _ = domains.of_config(data)
+    if data.columns and data.source.partition("/")[0] not in ("array_record", "hugging_face"):
+        raise InputError(
+            f"config.data.columns={data.columns} is of array_record and hugging_face; config.data.source is {data.source}"
+        )
     if augment.scale_jitter and "crop" not in data.preprocess:
         raise InputError(
             f"config.augment.scale_jitter needs a crop, and config.data.preprocess={data.preprocess} has none"
@@ -167,4 +172,9 @@ def image_shapes(data: ConfigDict) -> dict[str, tuple[int, int, int]]:
 
 def is_unpaired(source: str) -> bool:
     """Tell whether a ``config.data.source`` of ours has no pairs."""
-    return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/")
+    return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/") or source.endswith("/unpaired")
+
+
+def are_photos(source: str) -> bool:
+    """Tell whether a ``config.data.source`` of ours has single photographs, of which A is made."""
+    return source == "photos" or source.endswith("/photos")

@@ -116,7 +116,7 @@ def _kinds(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> 
 def _size_faults(layout: Layout, headers: Mapping[Path, Header], data: ConfigDict) -> Iterator[tuple[Path, str]]:
     """Find the images that do not have the size of their partner, or none from which the crop can be cut."""
     for a, b in unlike_pairs(layout, headers):
-        if not _have_one_shape(headers[a], headers[b]) or data.preprocess == "none":
+        if not have_one_shape(headers[a], headers[b]) or data.preprocess == "none":
             sizes = [f"{headers[path].width}x{headers[path].height}" for path in (a, b)]
             wanted = "size" if data.preprocess == "none" else "shape"
             yield (
@@ -142,7 +142,7 @@ def unlike_pairs(layout: Layout, headers: Mapping[Path, Header]) -> list[tuple[P
     return [(a, b) for a, b in pairs if headers[a][:2] != headers[b][:2]]
 
 
-def _have_one_shape(one: Header, other: Header) -> bool:
+def have_one_shape(one: Header, other: Header) -> bool:
     """Tell whether one image is the other at another resolution, but for a pixel."""
     return abs(one.width * other.height - other.width * one.height) <= max(*one[:2], *other[:2])
 

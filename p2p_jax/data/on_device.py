@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import with_facts
-from p2p_jax.config.options import crop_shape
+from p2p_jax.config.options import are_photos, crop_shape
 from p2p_jax.data import numpy_reading, opening
 from p2p_jax.data.dataset import Data
 from p2p_jax.data.stream.facts import find_all
@@ -106,7 +106,7 @@ def _refuse(config: ConfigDict) -> None:
     reasons = {
         "config.augment.scale_jitter resizes every image anew": config.augment.scale_jitter,
         "config.task makes inputs with functions of Python": config.task,
-        "config.data.source=photos has no inputs of its own": config.data.source == "photos",
+        f"config.data.source={config.data.source} has no inputs of its own": are_photos(config.data.source),
     }
     for reason, applies in reasons.items():
         if applies:

@@ -1,7 +1,7 @@
 """One split of a data set as evaluation sees it: every example once, in order, beside the image as it was."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +35,7 @@ class Split(NamedTuple):
       shard: (first, step): `batches` gives only the examples of ``places``; all else is that of the whole split.
     """
 
-    names: tuple[list[str], list[str]]
+    names: tuple[Sequence[str], Sequence[str]]
     paired: bool
     batches: Callable[[int], Iterator[Batch]]
     original: Callable[[int, int], np.ndarray]
@@ -77,7 +77,7 @@ def load_split(
     paired = not isinstance(source, Unpaired)
     is_made = sides.makes_input(config)
     found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
-    names = [[Path(x).name if Path(x).is_file() else x for x in side.source.names] for side in found]
+    names = [_names(side.source) for side in found]
 
     whole = whole and not is_made and config.data.preprocess in ("crop", "scale_width_and_crop")
 
@@ -94,6 +94,13 @@ def load_split(
         return images[min(side, len(images) - 1) if paired else 0]
 
     return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole, nodata, shard)
+
+
+def _names(source: Source) -> Sequence[str]:
+    """Return what examples are called; those of a container may be too many for a list."""
+    if source.told:
+        return source.names
+    return [Path(x).name if Path(x).is_file() else x for x in source.names]
 
 
 def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool, shard: tuple[int, int] = (0, 1)) -> Split:

@@ -1,6 +1,6 @@
 """What a run makes of a split of its data set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete
 from p2p_jax.data import Split, load_split
+from p2p_jax.data.containers.contents import parse
 from p2p_jax.errors import InputError
 from p2p_jax.inference import Translator
 
@@ -88,12 +89,12 @@ def with_data_dir(config: ConfigDict, data_dir: str | None) -> ConfigDict:
     """
     if data_dir is not None:
         config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
-    if config.data.dir and not Path(config.data.dir).is_dir():
+    if config.data.dir and not Path(config.data.dir).is_dir() and not parse(config.data.source):
         raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
     return config
 
 
-def sides(translator: Translator, split: Split) -> tuple[str, str, list[str]]:
+def sides(translator: Translator, split: Split) -> tuple[str, str, Sequence[str]]:
     """Return the names in a batch of what is translated and of its domain of destination, and the inputs' names."""
     forward = translator.direction == translator.config.data.direction
     return ("real_a", "real_b", split.names[0]) if forward else ("real_b", "real_a", split.names[1])

@@ -84,6 +84,11 @@ class Stored(NamedTuple):
             return self
         return self._replace(pixels=np.concatenate([profiles.to_srgb(colours, profile), rest], axis=-1), profile=None)
 
+    def columns(self, chosen: slice) -> "Stored":
+        """Return some columns of the image, such as the left half."""
+        valid, opacity = (None if x is None else x[:, chosen] for x in (self.valid, self.opacity))
+        return self._replace(pixels=self.pixels[:, chosen], valid=valid, opacity=opacity)
+
     def turned(self, number: int) -> "Stored":
         """Return the image turned by an EXIF orientation. Tags of a TIFF, which tell where it lies, go."""
         if number <= 1:

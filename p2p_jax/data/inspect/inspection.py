@@ -150,7 +150,7 @@ def _of_source(data: ConfigDict, split: str) -> tuple[dict[str, Any], list[Examp
     parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
     facts: dict[str, Any] = {"paired": len(parts) == 1, "count": [len(part.names) for part in parts]}
     facts |= {"faulty": 0, "lonely": 0, "stored": [{}, {}]}
-    return facts, evenly(samples.of_source(source), _DRAWN)
+    return facts, samples.of_source(source, _DRAWN)
 
 
 def _numbers(seen: Seen, domains: tuple[Domain, Domain]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from p2p_jax.data.inspect.measures import Look, look
 from p2p_jax.data.layouts import Layout
+from p2p_jax.data.spread import evenly
 from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
@@ -69,24 +70,21 @@ def _whole(paths: tuple[Path, ...], sides: tuple[int, ...]) -> Example:
 def _halved(path: Path, order: str) -> Example:
     def read() -> list[Stored]:
         stored = formats.read(path)
-        opacity = stored.opacity
         middle = stored.pixels.shape[1] // 2
-        parts = [
-            stored._replace(pixels=stored.pixels[:, half], opacity=None if opacity is None else opacity[:, half])
-            for half in (slice(0, middle), slice(middle, None))
-        ]
+        parts = [stored.columns(half) for half in (slice(0, middle), slice(middle, None))]
         return parts if order == "AB" else parts[::-1]
 
     return Example(str(path), (f"{path}, A", f"{path}, B"), (0, 1), read)
 
 
-def of_source(source: Source | Unpaired) -> list[Example]:
-    """Return the examples of a source that has no files."""
+def of_source(source: Source | Unpaired, at_most: int) -> list[Example]:
+    """Return so many examples of a source that has no files, which may have millions, evenly over all of them."""
     if isinstance(source, Unpaired):
         parts = enumerate((source.a, source.b))
-        return [_drawn(part, index, side) for side, part in parts for index in range(len(part.names))]
+        places = [(side, part, index) for side, part in parts for index in evenly(range(len(part.names)), at_most // 2)]
+        return [_drawn(part, index, side) for side, part, index in places]
     number = len(loader(source)(0))
-    return [_drawn(source, index, number=number) for index in range(len(source.names))]
+    return [_drawn(source, index, number=number) for index in evenly(range(len(source.names)), at_most)]
 
 
 def _drawn(source: Source, index: int, side: int | None = None, number: int = 1) -> Example:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import with_facts
 from p2p_jax.data.stream.backend import iterate, tensorflow
-from p2p_jax.data.stream.sides import Side, arrange, makes_input
+from p2p_jax.data.stream.sides import Side, arrange, check_task, makes_input
 from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, labels, palettes, ranges, unknown
@@ -77,7 +77,7 @@ def find_facts(
             say(f"data: labels of the {name} in {len(_chosen(side)):,} training images: {told}")
         if domain.is_labels and domain.palette is None:
             numbers = facts[name].get("numbers", declared.numbers)
-            if colors := _stored_palette(side, name, config, numbers):
+            if colors := _stored_palette(side, place, name, config, numbers):
                 facts[name]["palette"] = colors
     return facts
 
@@ -120,6 +120,7 @@ def find_nodata(
 def _nodata_of(source: Source | Unpaired, config: ConfigDict) -> dict[str, dict[str, str]]:
     facts: dict[str, dict[str, str]] = {"input": {}, "output": {}}
     domains = of_config(config.data)
+    check_task(source, config)
     if makes_input(config) and isinstance(source, Source):
         sides = [Side(0, source, domains[1:])]
     else:
@@ -138,7 +139,10 @@ def _find_nodata(side: Side, place: int, name: str, config: ConfigDict) -> str:
     if domain.kind not in NUMBERS or domain.unknown or not domain.asks_files:
         return ""
     layout = source.layout
-    if layout is not None:
+    if source.told:
+        if text := source.told[-len(side.read_domains) :][place].nodata:
+            return text
+    elif layout is not None:
         files = layout.a if (name == "input") == (config.data.direction == "AtoB") else layout.b
         for path in (path for path in files if path.suffix.lower() in (".tif", ".tiff")):
             if formats.read_header(path).unknown:
@@ -204,13 +208,16 @@ def _extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
         raise InputError(f"a training image cannot be read ({error.message.splitlines()[0]})") from error
 
 
-def _stored_palette(side: Side, name: str, config: ConfigDict, numbers: str) -> str:
+def _stored_palette(side: Side, place: int, name: str, config: ConfigDict, numbers: str) -> str:
     """Return the colours that the first file of a side has in itself, "" if it has none that name the classes."""
     layout = side.source.layout
-    if layout is None:
+    if side.source.told:
+        stored = side.source.told[-len(side.read_domains) :][place].palette
+    elif layout is not None:
+        files = layout.a if (name == "input") == (config.data.direction == "AtoB") else layout.b
+        stored = formats.read(files[0]).palette
+    else:
         return ""
-    files = layout.a if (name == "input") == (config.data.direction == "AtoB") else layout.b
-    stored = formats.read(files[0]).palette
     if stored is None:
         return ""
     declared = config.data[name]

@@ -145,6 +145,8 @@ def _explain(examples: Iterable[tuple[Side, int]], error: Exception) -> str:
     for side, index in examples:
         try:
             side.raw(tf.constant(index, tf.int64))
+        except InputError as cause:  # which names the image
+            return str(cause)
         except Exception as cause:  # of a load of one's own, anything
             message = str(getattr(cause, "message", cause)).split("\n")[0]
             return f"{side.source.names[index]} cannot be read ({message}); replace or remove it"

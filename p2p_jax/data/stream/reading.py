@@ -43,16 +43,14 @@ def of_files(
 
     def load(path):
         stored = formats.read(path)
-        parts = cut(stored.pixels, stored.pixels.shape[1])
-        valid = (None, None) if stored.valid is None else cut(stored.valid, stored.pixels.shape[1])
+        width = stored.pixels.shape[1]
         if alike:  # as TensorFlow gives them: what becomes of gray and colour is for the stream to say
+            parts = cut(stored.pixels, width)
             return tuple(part if stored.palette is None else stored.palette[part[..., 0]] for part in parts)
-        opacity = (None, None) if stored.opacity is None else cut(stored.opacity, stored.pixels.shape[1])
-        pieces = [
-            stored._replace(pixels=part, valid=one, opacity=other)
-            for part, one, other in zip(parts, valid, opacity, strict=False)
-        ]
-        return tuple(_raw(piece, kind, path) for piece, kind in zip(pieces, kinds, strict=True))
+        pieces = [stored]
+        if halves:
+            pieces = [stored.columns(half) for half in (slice(0, width // 2), slice(width // 2, None))][::order]
+        return tuple(as_raw(piece, kind, path) for piece, kind in zip(pieces, kinds, strict=True))
 
     def with_library(index):
         tf = tensorflow()
@@ -75,11 +73,11 @@ def of_files(
     return with_tensorflow if alike else with_library, lambda index: load(paths[index])
 
 
-def _raw(stored: formats.Stored, kind: Domain, path: Path) -> np.ndarray:
+def as_raw(stored: formats.Stored, kind: Domain, name: Path | str) -> np.ndarray:
     """Return a raw image; of labels their numbers or colours, of which the stream makes classes when it knows how."""
     if kind.kind != "labels":
-        return raw.of_stored(stored, kind, path).astype(kind.raw_dtype, copy=False)
-    found = raw.prepared(stored, kind, path)
+        return raw.of_stored(stored, kind, name).astype(kind.raw_dtype, copy=False)
+    found = raw.prepared(stored, kind, name)
     pixels, colors = found.pixels, found.palette
     by_colour = None if colors is None or kind.palette is None else labels.by_colour(pixels, colors, kind.palette)
     if by_colour is None:

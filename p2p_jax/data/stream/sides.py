@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import resolve
-from p2p_jax.config.options import crop_shape
+from p2p_jax.config.options import are_photos, crop_shape
 from p2p_jax.data import checks
 from p2p_jax.data.stream import cropping
 from p2p_jax.data.stream.backend import tensorflow
@@ -123,7 +123,21 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
 
 def makes_input(config: ConfigDict) -> bool:
     """Tell whether the input is made of photographs by a function of Python, which only the stream runs."""
-    return bool(config.task.get("input")) or config.data.source == "photos"
+    return bool(config.task.get("input")) or are_photos(config.data.source)
+
+
+def check_task(source: Source | Unpaired, config: ConfigDict) -> None:
+    """Refuse images in a container that are single, where nothing says what is made of them.
+
+    Raises:
+      InputError: names the options.
+    """
+    if isinstance(source, Source) and len(source.told) == 1 and not makes_input(config):
+        raise InputError(
+            f"{source.names[0]} holds one image: say with config.task.input what is made of it (as "
+            "configs/colorization.py does), that it holds A and B side by side (--config.data.source="
+            f"{config.data.source}/side_by_side), or with config.data.columns which are A and B"
+        )
 
 
 def arrange(source: Source | Unpaired, direction: str, domains: tuple[Domain, Domain]) -> list[Side]:

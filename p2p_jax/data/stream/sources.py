@@ -5,11 +5,9 @@ side-by-side file, before ``direction`` is applied. Sources are made without Ten
 """
 
 import io
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,123 +15,16 @@ from PIL import Image
 
 from p2p_jax.config import resolve
 from p2p_jax.data import checks, cycle_gan_sets, layouts
+from p2p_jax.data.containers import contents
+from p2p_jax.data.containers.opening import open_container
 from p2p_jax.data.layouts import Layout
-from p2p_jax.data.stream import reading
+from p2p_jax.data.stream import contained, reading
 from p2p_jax.data.stream.backend import tensorflow
+from p2p_jax.data.stream.source import Source, Unpaired, loader, reader
 from p2p_jax.data.toy import facades, night
 from p2p_jax.errors import InputError
 from p2p_jax.images import domains, formats
 from p2p_jax.images.domains import Domain
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-
-class Source(NamedTuple):
-    """One split of a paired data set, or one side of an unpaired one.
-
-    Attributes:
-      names: one name per example (a path, where it has one), for messages and to recognise the data set on a resume.
-      read: ``index -> images`` in TensorFlow operations: scalar int64 to the tuple of the images that belong together,
-        ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C], of the dtype of its domain; the two
-        of a pair show the same, at one resolution or at two. uint8 images of 1 channel do for 3, and of 3 for 1. None:
-        the stream calls `load`.
-      mark: tells apart data that have the same names; "" where the files' sizes do.
-      layout: the files, where the examples are files.
-      load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
-        call it.
-    """
-
-    names: Sequence[str]
-    read: "Callable[[tf.Tensor], tuple[tf.Tensor, ...]] | None" = None
-    mark: str = ""
-    layout: Layout | None = None
-    load: Callable[[int], tuple[np.ndarray, ...]] | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with names and sizes of the files, not with the folder they lie in."""
-        files = [Path(name) for name in self.names]
-        marks = [f"{file.name} {file.stat().st_size if file.is_file() else ''}" for file in files]
-        return f"{zlib.crc32(os.fsencode('|'.join(marks) + self.mark)):08x}"
-
-    def in_order(self, order: int) -> "Source":
-        """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
-
-        def read(index):  # no lambda: TensorFlow reads its source, and cannot tell two on a line apart
-            return reader(self)(index)[::order]
-
-        def load(index):
-            return loader(self)(index)[::order]
-
-        return self._replace(read=read if self.read else None, load=load)
-
-
-class Unpaired(NamedTuple):
-    """One split of an unpaired data set: two sides of any sizes, whose ``read`` gives one image."""
-
-    a: Source
-    b: Source
-
-    @property
-    def layout(self) -> Layout | None:
-        """The files, where the examples are files."""
-        return self.a.layout
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprints of both sides."""
-        return f"{self.a.fingerprint}+{self.b.fingerprint}"
-
-
-def reader(source: Source) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
-    """Return ``index -> images`` in TensorFlow: the ``read`` of a source, or its ``load``, of which the first is tried.
-
-    Raises:
-      InputError: there is neither.
-    """
-    if source.read is not None:
-        return source.read
-    if source.load is None:
-        raise InputError(f"the source of {source.names[0]} has neither a read nor a load")
-    tf, load = tensorflow(), source.load
-    try:
-        first = [np.asarray(image) for image in load(0)]
-    except Exception as error:  # of a function of one's own, anything
-        raise InputError(f"{source.names[0]} cannot be loaded ({error})") from error
-    dtypes = [image.dtype for image in first]
-
-    def images(index):
-        found = [np.asarray(image) for image in load(int(index))]
-        if [image.dtype for image in found] != dtypes:
-            told = ", ".join(str(image.dtype) for image in found)
-            raise ValueError(f"it is {told}, and the first example is {', '.join(map(str, dtypes))}")
-        return found
-
-    def read(index):
-        found = tf.numpy_function(images, [index], [tf.as_dtype(dtype) for dtype in dtypes])
-        return tuple(tf.ensure_shape(x, [None, None, *one.shape[2:]]) for x, one in zip(found, first, strict=True))
-
-    return read
-
-
-def loader(source: Source) -> Callable[[int], tuple[np.ndarray, ...]]:
-    """Return ``index -> images`` in NumPy: the ``load`` of a source, or its ``read``, which needs TensorFlow.
-
-    Either raises InputError where an example cannot be read, and names it.
-    """
-    if source.load is not None:
-        return source.load
-    tf, read = tensorflow(), reader(source)
-
-    def load(index):
-        try:
-            return tuple(np.asarray(image) for image in read(tf.constant(index, tf.int64)))
-        except (tf.errors.OpError, ValueError) as error:
-            message = getattr(error, "message", str(error)).splitlines()[0]
-            raise InputError(f"{source.names[index]} cannot be read ({message}); replace or remove it") from error
-
-    return load
 
 
 def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
@@ -145,7 +36,11 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
     kind, _, name = data.source.partition("/")
     if kind == "cycle_gan" and name and not data.dir:
         return _cycle_gan(name, split)
+    if contents.parse(data.source):
+        return _from_container(data, split)
     if layouts.is_file_source(data.source):
+        if Path(data.dir).suffix.lower() == ".zip" and Path(data.dir).is_file():
+            raise InputError(f"config.data.dir={data.dir} is a zip file: set config.data.source=zip/{data.source}")
         return _from_layout(layouts.find(data, split), data)
     if data.source == "given":
         raise InputError(
@@ -156,7 +51,7 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
         return resolve(data.source)(data, split)
     if data.source not in _DRAWN:
         raise InputError(
-            f"config.data.source is {data.source!r}; choose {', '.join([*_DRAWN, *layouts.SOURCES])}, "
+            f"config.data.source is {data.source!r}; choose {', '.join([*_DRAWN, *layouts.SOURCES, *contents.KINDS])}, "
             "pix2pix/NAME, cycle_gan/NAME or 'module:name'"
         )
     return _DRAWN[data.source](data, split)
@@ -247,13 +142,23 @@ def _files(
     return Source([str(path) for path in paths], read, load=load)
 
 
+def _from_container(data: ConfigDict, split: str) -> Source | Unpaired:
+    """Make a source of images in a container."""
+    opened, identity = open_container(data, split, domains.of_files(data))
+    sides = []
+    for side in opened:
+        read, load = contained.of_stored(side.read, side.kinds, side.numbered.names)
+        sides.append(Source(side.numbered.names, read, load=load, identity=identity, told=side.told))
+    return sides[0] if len(sides) == 1 else Unpaired(*sides)
+
+
 def _cycle_gan(name: str, split: str) -> Unpaired:
     """Hold one of the published sets in memory as it is encoded."""
 
     def source(side: str, encoded: Mapping[str, bytes]) -> Source:
         files, checksum = list(encoded.values()), 0
-        for contents in files:
-            checksum = zlib.crc32(contents, checksum)
+        for one in files:
+            checksum = zlib.crc32(one, checksum)
         tensor = reading.once(lambda tf: tf.constant(files))
 
         def load(index):

@@ -1,0 +1,1 @@
+"""Images in containers that give one by its number: zip files, ArrayRecord, Hugging Face ``datasets``."""
