@@ -16,13 +16,14 @@ from make_config_fixtures import NAMES
 from p2p_jax.config import complete_experiment, load, resolve
 from p2p_jax.config.options import image_shapes
 from p2p_jax.errors import InputError
+from p2p_jax.objectives.metrics import find_metrics
 
 VALUES = [None, "", "nothing", "no", 0, 1, 3, -1, 7_000_000, 10**12, 0.0, 0.5, 2.5, -1e-3, 1e30]
 VALUES += [math.nan, math.inf, -math.inf, True, False, [1], {"a": 1}, (2, 3)]
-BELOW_1 = {"b1", "b2", "dropout_rate", "scale_jitter", "photometric"}
+BELOW_1 = {"b1", "b2", "dropout_rate", "scale_jitter", "photometric", "val_fraction"}
 NOT_0 = {"num_steps", "batch_size", "log_every", "sample_every", "eval_every", "checkpoint_every", "keep_checkpoints"}
-NOT_0 |= {"num_samples", "load_size", "crop_size", "channels", "decay_over", "base_width", "num_downs"}
-FREE_TEXT = {"dir", "train_split", "val_split", "source", "init_from"}
+NOT_0 |= {"num_samples", "load_size", "crop_size", "max_pixels", "channels", "decay_over", "base_width", "num_downs"}
+FREE_TEXT = {"dir", "dir_a", "dir_b", "suffix_a", "suffix_b", "train_split", "val_split", "source", "init_from"}
 OF_THE_TASK = {"sigma", "low", "high", "size", "value", "factor"}  # checked where the task makes an image
 
 
@@ -96,6 +97,7 @@ def test_330_senseless_changes(part):
         what = f"seed {seed}: {'.'.join(path)} from {old!r} to {new!r}"
         try:
             complete = complete_experiment(config)
+            find_metrics(complete.metrics)
             if config["dtype"] == "float64" or config["data"]["crop_size"] > 2048 or new in (7_000_000, 10**12):
                 assert makes_sense(path, old, new), what
                 continue  # of a size that no network is made for, to be traced

@@ -65,7 +65,11 @@ class Opened(NamedTuple):
             headers = [decoding.read_header(image) for image in images]
             for fault in [*_faults(images, headers, self.kinds, self.halves, self.data), *self._late(images, headers)]:
                 raise InputError(fault)
-        return _parts([decoding.read(image) for image in images], self.halves)
+        parts = _parts([decoding.read(image) for image in images], self.halves)
+        for place, (part, kind) in enumerate(zip(parts, self.kinds, strict=True)):
+            if part.opacity is not None:
+                raw.prepared(part, kind, _at(images, place).name)  # which names the image better than its reader can
+        return parts
 
     def _late(self, images: Sequence[Encoded], headers: Sequence[Header]) -> Iterator[str]:
         """Say which images have unknown values, where none that was looked at in the beginning has."""
