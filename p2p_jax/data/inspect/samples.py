@@ -18,7 +18,7 @@ from p2p_jax.images.domains import Domain
 from p2p_jax.images.formats import Stored
 
 _Found = TypeVar("_Found")
-_AHEAD = 16  # examples that are read before they are asked for
+_AHEAD = 6  # examples that are read before they are asked for
 
 
 class Example(NamedTuple):
