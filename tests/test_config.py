@@ -25,11 +25,12 @@ from p2p_jax.config import (
     to_json,
 )
 from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
+from p2p_jax.data.stream.sources import make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import find_palette
 from p2p_jax.training.loop import train
 from support.configs import small_config, small_cyclegan_config
-from support.images import random_batch
+from support.images import noise, random_batch, save
 from support.runs import memory_data
 
 
@@ -103,6 +104,9 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     with joined(config, tmp_path):
         train(config, tmp_path)
         train(config, tmp_path)  # finished: compares the stored facts
+    for side in "AB":
+        save(tmp_path / "images" / f"train{side}" / "x.png", noise(20, 20, 3))
+    make_source(small_config(data__source="folders", data__dir=str(tmp_path / "images")).data, "train")
     assert {option.name for option in OPTIONS} | set(FREE_SECTIONS) <= read | {"extra"}
     assert "extra" not in read
 
