@@ -61,11 +61,11 @@ def test_suffixes(tmp_path):
     touch(tmp_path, "train/z_A.png")
     with pytest.raises(InputError, match=r"1 of 3 \+ 2 images have no partner .* but for _A and _B: .*z_A\.png"):
         find(tmp_path, "suffixes")
-    touch(tmp_path, "train/q.png", "train/r_a.png")
+    touch(tmp_path, "train/q.png", "train/r_c.png")
     with pytest.raises(InputError, match=r"q\.png: the name ends in neither _A nor _B \(and 1 more file\)"):
         find(tmp_path, "suffixes")
     layout = find(tmp_path, "suffixes", lenient=True)
-    assert (len(layout.a), names(layout.lonely)) == (2, ["z_A.png", "q.png", "r_a.png"])
+    assert (len(layout.a), names(layout.lonely)) == (2, ["z_A.png", "q.png", "r_c.png"])
     touch(tmp_path, "train/x_A.bmp")
     with pytest.raises(InputError, match=r"x_A\.bmp and .*x_A\.png have the same stem"):
         find(tmp_path, "suffixes", lenient=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 _BY_NAME = "by name: "
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
             setattr(args, name, values[0] if values else None)
         for name, value in vars(args).items():
             if isinstance(value, str | Path) and str(value).startswith("~"):
-                setattr(args, name, type(value)(Path(value).expanduser()))
+                setattr(args, name, type(value)(expanded(value)))
         if self._takes_overrides:
             args.overrides = overrides
         return args

@@ -38,13 +38,13 @@ def parser() -> Parser:
 def _inspect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from p2p_jax.config import find, load_with_overrides
+    from p2p_jax.config import complete, find, load_with_overrides
     from p2p_jax.data.inspect.inspection import inspect
     from p2p_jax.data.inspect.sheet import draw
     from p2p_jax.images import pictures
     from p2p_jax.images.writing import write_text
 
-    config = load_with_overrides(args.config, args.overrides)
+    config = complete(load_with_overrides(args.config, args.overrides))
     output = args.output or Path("runs") / "inspect" / find(args.config).stem
     with contextlib.ExitStack() as stack:
 

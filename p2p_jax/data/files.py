@@ -62,12 +62,19 @@ def look_below(folder: Path) -> Listing:
         except PermissionError as error:
             raise InputError(f"{here} cannot be opened ({error.strerror}); allow it or move it away") from error
         for entry in found:
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 yield here / entry.name
             elif not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS:
                 yield from walk(here / entry.name)
 
     return of_files(walk(folder))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round, or to where nobody may look
+        return False
 
 
 def of_files(paths: Iterable[Path]) -> Listing:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from p2p_jax.config.paths import expanded
 from p2p_jax.data import archives, matching, pair_tables
 from p2p_jax.data.files import list_images
 from p2p_jax.data.matching import Named
@@ -211,7 +212,7 @@ def _root(data: ConfigDict) -> Path:
             f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER, "
             "or where a run is used, with data_dir=FOLDER"
         )
-    root = Path(data.dir).expanduser()
+    root = expanded(data.dir)
     if not root.is_dir() and not (kind == "csv" and root.is_file()):
         raise InputError(f"config.data.dir: there is no folder {data.dir}")
     return root
@@ -258,7 +259,7 @@ def _two_places(
 
 def _folders(root: Path, pattern: str, split: str) -> Iterator[tuple[tuple[str, ...], Path]]:
     """Yield the folders that a pattern names, with the names that stand for its stars."""
-    parts = Path(pattern.replace("{split}", split)).expanduser().parts
+    parts = expanded(pattern.replace("{split}", split)).parts
     if not parts:
         parts = (".",)
     found: list[tuple[tuple[str, ...], Path]] = [((), root)]

@@ -2,11 +2,13 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from p2p_jax.errors import InputError
+from p2p_jax.images import formats
 
 
 class Named(NamedTuple):
@@ -26,16 +28,22 @@ def key_of(parts: Sequence[str], suffix: str) -> tuple[str, ...] | None:
 
     Args:
       parts: the folders below where it was looked for, and its name.
-      suffix: with a dot, what the name ends with; else what it ends with before its own ending; "" for every name.
+      suffix: with the ending of an image, what the name ends with; else what it ends with before its own ending; "" for
+        every name. Capital letters do not count.
     """
     *folders, name = (_composed(part) for part in parts)
     suffix = _composed(suffix)
-    whole = name if "." in suffix else os.path.splitext(name)[0]
-    ends = whole.lower().endswith(suffix.lower()) if "." in suffix else whole.endswith(suffix)
-    if not ends:
+    has_ending = os.path.splitext(f"x{suffix}")[1].lower() in formats.EXTENSIONS
+    whole = name if has_ending else os.path.splitext(name)[0]
+    if not whole.lower().endswith(suffix.lower()):
         return None
     key = whole[: len(whole) - len(suffix)]
     return (*folders, key)
+
+
+def alike(name: str) -> str:
+    """Return what a name is but for capital letters, and for the parts in which letters are written."""
+    return _composed(name).casefold()
 
 
 def _composed(text: str) -> str:
@@ -51,7 +59,7 @@ _WAYS: tuple[Callable[[tuple[str, ...]], tuple[str, ...]], ...] = (
 
 
 def pair(a: Sequence[Named], b: Sequence[Named]) -> tuple[list[Path], list[Path], list[Path]]:
-    """Pair files: by their whole keys, or in small letters; where that pairs none, by names whatever their folders.
+    """Pair files by their whole keys, the others in small letters; where that pairs none, by names in any folders.
 
     Returns:
       The files of A, those of B that belong to them, and those without a partner.
@@ -59,28 +67,37 @@ def pair(a: Sequence[Named], b: Sequence[Named]) -> tuple[list[Path], list[Path]
     Raises:
       InputError: two files of a side have one key.
     """
-    best: tuple[list[Path], list[Path], list[Path]] | None = None
-    for way in _WAYS:
-        sides, double = [], None
-        for files in (a, b):
-            by_key: dict[tuple[str, ...], Path] = {}
-            for path, key in files:
-                if way(key) in by_key:
-                    double = by_key[way(key)], path
-                by_key[way(key)] = path
-            sides.append(by_key)
-        if double and way is _WAYS[0]:
+    for side in (a, b):
+        if double := _double(side):
             raise InputError(
                 f"{double[0]} and {double[1]} have the same stem; remove or rename one of them, or say how the names "
                 "of a side end: --config.data.suffix_a and suffix_b (such as .jpg)"
             )
-        if double:  # names that only capital letters or folders tell apart
-            continue
-        if way is _WAYS[-1] and best and best[0]:  # folders do tell partners here
-            continue
-        both = sorted(sides[0].keys() & sides[1].keys())
-        lonely = [sides[0].get(key) or sides[1][key] for key in sorted(sides[0].keys() ^ sides[1].keys())]
-        if best is None or len(lonely) < len(best[2]):
-            best = [sides[0][key] for key in both], [sides[1][key] for key in both], lonely
-    assert best is not None  # the first way has found something
-    return best
+    pairs: list[tuple[Named, Named]] = []
+    left = list(a), list(b)
+    for way in _WAYS:
+        if pairs and way is _WAYS[-1]:  # folders do tell partners here
+            break
+        known = [_alone(side, way) for side in left]
+        found = [(known[0][key], known[1][key]) for key in known[0].keys() & known[1].keys()]
+        pairs += found
+        taken = {one.path for both in found for one in both}
+        left = [one for one in left[0] if one.path not in taken], [one for one in left[1] if one.path not in taken]
+    pairs.sort(key=lambda both: both[0].key)
+    lonely = sorted((*left[0], *left[1]), key=lambda one: one.key)
+    return [one.path for one, _ in pairs], [other.path for _, other in pairs], [one.path for one in lonely]
+
+
+def _double(side: Sequence[Named]) -> tuple[Path, Path] | None:
+    """Return two files of one key."""
+    first: dict[tuple[str, ...], Path] = {}
+    for path, key in side:
+        if first.setdefault(key, path) != path:
+            return first[key], path
+    return None
+
+
+def _alone(side: Sequence[Named], way: Callable[[tuple[str, ...]], tuple[str, ...]]) -> dict[tuple[str, ...], Named]:
+    """Return files by their keys, as a way has them, without those that share theirs."""
+    counts = Counter(way(one.key) for one in side)
+    return {way(one.key): one for one in side if counts[way(one.key)] == 1}

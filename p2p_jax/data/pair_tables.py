@@ -1,9 +1,13 @@
 """Pairs of images in a CSV file, as spreadsheets and people write it."""
 
 import csv
+import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from p2p_jax.config.paths import expanded
+from p2p_jax.data import matching
 from p2p_jax.errors import InputError
 
 _COLUMNS = ("a", "b")
@@ -34,7 +38,7 @@ def read(path: Path) -> tuple[list[Path], list[Path]]:
             side.append(_find(path.parent, cell))
             if not cell:
                 faults.append(f"line {number}: column {name} is empty; name a file or remove the line")
-            elif not side[-1].is_file():
+            elif not os.path.isfile(side[-1]):
                 faults.append(f"line {number}: there is no file {side[-1]}; correct the path or remove the line")
     if faults:
         others = len(faults) - 1
@@ -47,11 +51,15 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of every line that is not empty."""
     try:
         contents = path.read_bytes()
-        is_utf_16 = contents[:2] in (b"\xff\xfe", b"\xfe\xff")
-        text = contents.decode("utf-16" if is_utf_16 else "utf-8-sig")
-        first = text.splitlines()[0] if text else ""
-        divider = max(",;\t", key=first.count)
-        rows = csv.reader(text.splitlines(keepends=True), delimiter=divider)
+        is_utf_16 = contents[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in contents[:4]
+        text = contents.decode("utf-16" if is_utf_16 else "utf-8-sig").removeprefix("\ufeff")
+        lines = text.splitlines(keepends=True)
+        first = lines[0] if lines else ""
+        if first.lower().startswith("sep="):  # which spreadsheets write, and never show
+            divider, lines = first[4:5], ["\n", *lines[1:]]
+        else:
+            divider = max(",;\t", key=first.count)
+        rows = csv.reader(lines, delimiter=divider)
         for row in rows:
             cells = [cell.strip() for cell in row]
             if any(cells):
@@ -64,8 +72,17 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _find(folder: Path, cell: str) -> Path:
     """Return the file that a cell names; one with the separators of Windows where there is no other."""
-    path = folder / Path(cell).expanduser()
-    if cell and "\\" in cell and not path.is_file():
-        other = folder / cell.replace("\\", "/")
-        return other if other.is_file() else path
+    path = folder / expanded(cell)
+    if not cell or os.path.isfile(path):
+        return path
+    for other in (path, folder / cell.replace("\\", "/")):
+        alike = _names_in(other.parent).get(matching.alike(other.name))
+        if alike is not None:
+            return other.parent / alike
     return path
+
+
+@functools.lru_cache(maxsize=64)
+def _names_in(folder: Path) -> dict[str, str]:
+    """Return the names in a folder by what they are but for capital letters and the parts of letters."""
+    return {matching.alike(name): name for name in os.listdir(folder)} if folder.is_dir() else {}

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from p2p_jax.errors import InputError
 
 MAX_PIXELS = 89_478_485
@@ -20,6 +22,8 @@ def allow(pixels: int, option: str = _OPTION) -> None:
     """
     global _allowed, _option
     _allowed, _option = pixels, option
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = pixels  # some of Pillow's readers ask for it as well
 
 
 def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:

@@ -51,9 +51,10 @@ def without(stored: Stored, channels: int, background: tuple[int, int, int] | No
         return stored._replace(pixels=pixels, opacity=None)
     if background is None:
         share = (stored.opacity < opaque).mean()
+        labels = "; or config.data.input.kind=labels (output.kind), if its indices are classes"
         raise InputError(
             f"{name} has transparent parts ({share:.1%} of its pixels), and it is not known on what they lie: set "
-            "config.data.background=white, or black, or another colour"
+            "config.data.background=white, or black, or another colour" + (labels if stored.palette is not None else "")
         )
     if stored.palette is not None:
         pixels = stored.palette[pixels[..., 0]]

@@ -50,6 +50,8 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     with _opened(path, file) as image:
         head = _head(file, image)
         limits.check(path, *image.size, head.deep_channels * 2 or len(image.getbands()))
+        if image.format == "PNG":
+            png.check(file)
         return _read(file, image, head).turned(head.orientation)
 
 
@@ -95,7 +97,13 @@ def _opened(path: Path, file: IO[bytes]) -> Image.Image:
     Image.init()
     if kind not in Image.OPEN:
         raise ValueError("no image file that is known")
-    image = Image.OPEN[kind][0](file, path.name)
+    open_as = Image.OPEN[kind][0]
+    try:
+        image = open_as(file, path.name)
+    except (ValueError, SyntaxError):
+        if kind != "PNG":
+            raise
+        image = open_as(png.without_extras(file), path.name)
     _check_single(path, image)
     return image
 

@@ -1,5 +1,6 @@
 """What a PNG file says of itself, read from its chunks: Pillow tells it in part only, or after decoding."""
 
+import io
 import re
 import zlib
 from typing import IO, NamedTuple
@@ -10,6 +11,7 @@ _MOST_TEXT = 2**20  # bytes of a text that are looked at
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _OF_16_BITS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: channels
 _GRAY = 0
+_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND")
 
 
 class Head(NamedTuple):
@@ -56,6 +58,34 @@ def read_head(file: IO[bytes]) -> Head:
         file.seek(end)
     file.seek(back)
     return head._replace(orientation=found or orientation.of_text(texts))
+
+
+def check(file: IO[bytes]) -> None:
+    """Refuse a PNG whose chunks are damaged, or that ends before its end is told; Pillow takes some of these.
+
+    Raises:
+      ValueError: says what is wrong.
+    """
+    back = file.tell()
+    file.seek(8)
+    while len(start := file.read(8)) == 8:
+        contents, sum_there = file.read(int.from_bytes(start[:4])), file.read(4)
+        if len(sum_there) < 4 or zlib.crc32(start[4:] + contents) != int.from_bytes(sum_there):
+            raise ValueError(f"its chunk {start[4:].decode('latin-1')} is damaged or cut short")
+        if start[4:] == b"IEND":
+            file.seek(back)
+            return
+    raise ValueError("it ends too early")
+
+
+def without_extras(file: IO[bytes]) -> IO[bytes]:
+    """Return a PNG without the chunks that change no pixel, of which Pillow refuses long and short ones."""
+    file.seek(0)
+    kept = [file.read(8)]
+    while len(start := file.read(8)) == 8:
+        rest = file.read(int.from_bytes(start[:4]) + 4)
+        kept += [start, rest] if start[4:] in _OF_PIXELS else []
+    return io.BytesIO(b"".join(kept))
 
 
 def _telling(kind: bytes, contents: bytes) -> bytes:

@@ -40,6 +40,17 @@ def from_cmyk(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
     return np.asarray(ImageCms.profileToProfile(image, given, _srgb(), _INTENT, "RGB", flags=_FLAGS))
 
 
+def from_ycbcr(pixels: np.ndarray) -> np.ndarray:
+    """Convert [H, W, 3] uint8 of luma and colour differences, as JPEG has them, to RGB.
+
+    Raises:
+      ValueError: they have other than 8 bits.
+    """
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"it has colours in YCbCr of {8 * pixels.dtype.itemsize} bits; convert it to RGB")
+    return np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
+
+
 @functools.cache
 def srgb() -> bytes:
     """Return the profile that says sRGB."""

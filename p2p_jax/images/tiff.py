@@ -18,11 +18,12 @@ _RESOLUTION = (282, 283, 296)  # along x, along y, and its unit
 _NO_UNIT = 1
 _ORIENTATION = 274
 _REDUCED_OR_MASK = 0b101  # of the new subfile type
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5  # of the photometric interpretation
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6  # of the photometric interpretation
 _UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2  # what samples beyond the colours are; opacity, or no one knows
 _MASK, _IS_MASK = 4, 0b100  # as photometric interpretation, and in the new subfile type
 _COMPRESSION, _BANDS, _TILE, _DESCRIPTIONS, _NODATA = 259, 277, (322, 323), 42112, 42113
 _COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 50000: "zstd"}  # all lossless
+_JPEG = (6, 7, 33007, 34892)  # compressions that hold YCbCr and give RGB
 _LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
 _PROFILE = 34675
 MOST_BYTES = 2**32 - 2**25
@@ -71,7 +72,11 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         pixels = pixels.transpose(sorted(range(len(axes)), key=lambda i: _place(axes[i]))).reshape(_shape(series))
         pixels = as_numbers(pixels, page)
         mask, profile = _mask(tif), _profile(page)
+        if mask is not None and mask.shape[:2] != pixels.shape[:2]:
+            raise ValueError(f"its mask is of {mask.shape[1]}x{mask.shape[0]} pixels, and the image is not")
         valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
+        if page.photometric == _YCBCR and channels == 3 and page.compression not in _JPEG:  # which is undone as RGB
+            pixels = profiles.from_ycbcr(pixels)
         if page.photometric == _CMYK and channels == 4:
             pixels, profile = profiles.from_cmyk(pixels, profile), profile and profiles.srgb()
         stored = Stored(pixels, _palette(page), _kept_tags(page), profile, _nodata(page), valid)

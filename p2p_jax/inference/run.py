@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import image_shapes
+from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network, statistics
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
@@ -96,7 +97,7 @@ def open_run(
     Raises:
       InputError: no such run or checkpoint, or a setting that does not fit.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = expanded(workdir)
     config = read_filled_in(workdir)
     if config is None:
         raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")

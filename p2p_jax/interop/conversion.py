@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete, resolve, to_json
+from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, tfjs_files, torch_files, torch_state_dicts
@@ -63,7 +64,7 @@ def convert(
     """
     options.check()
     files, judges = _paths(inputs), _paths(discriminators)
-    workdir = Path(workdir).expanduser()
+    workdir = expanded(workdir)
     target = workdir.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"workdir={workdir} exists and is not empty; choose another")

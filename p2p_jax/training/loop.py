@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import complete, complete_experiment
+from p2p_jax.config.paths import expanded
 from p2p_jax.data import Data
 from p2p_jax.errors import TrainingDivergedError
 from p2p_jax.images.domains import of_config
@@ -56,7 +57,7 @@ def train(
             stack.enter_context(quiet())
         stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
         config = complete(config) if objective else complete_experiment(config)
-        run = start.prepare(config, Path(workdir).expanduser(), objective, data, stack)
+        run = start.prepare(config, expanded(workdir), objective, data, stack)
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
         if run.data is None:

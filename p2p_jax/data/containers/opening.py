@@ -96,6 +96,9 @@ def open_container(data: ConfigDict, split: str, domains: tuple[Domain, Domain])
       InputError: there are no such images, or one that was looked at cannot be used; names it.
     """
     limits.allow(data.max_pixels)
+    for name in ("dir_a", "dir_b", "suffix_a", "suffix_b", "val_fraction"):
+        if data[name]:
+            raise InputError(f"config.data.{name} is of folders; config.data.source={data.source} does not take it")
     kind, layout = parse(data.source) or ("", "")
     if layout not in LAYOUTS.get(kind, ()):
         raise InputError(f"config.data.source is {data.source!r}; choose {', '.join(SOURCES)}")

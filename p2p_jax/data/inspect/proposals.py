@@ -1,14 +1,17 @@
 """Which layout fits a folder that the config does not describe, found by the names of its files."""
 
 import os
+import re
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from p2p_jax.config.paths import expanded
 from p2p_jax.data import files, matching
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
@@ -17,14 +20,17 @@ from p2p_jax.images import formats
 _TRAIN = ("train", "training", "trn", "train_set")
 _VAL = ("val", "valid", "validation", "dev", "test", "testing", "eval")
 _SPLITS = (*_TRAIN, *_VAL)
+_OF_ALL, _OF_ALL_UNKNOWN = 0.25, 0.8  # share of all files in pairs whose names tell what they are, or do not
 _ENOUGH = 0.9  # share of the files of either group that have a partner in the other
 _FILES = 20_000  # that are looked at
 _SHARE = "--config.data.val_fraction=0.1"
 # Of several that fit, what is more likely the one and the other of a pair.
-_OFTEN_A = ("image", "img", "photo", "input", "rgb", "color", "left", "source", "_a")
+_OFTEN_A = (
+    "image", "img", "photo", "input", "rgb", "color", "left", "source", "_a", "noisy", "blur", "low", "sat", "hazy",
+)  # fmt: skip
 _OFTEN_B = (
     "labelid", "label", "mask", "manual", "truth", "gt", "seg", "anno", "depth", "target", "sharp", "hr", "clean", "_b",
-    "map",
+    "map", "high", "clear", "output",
 )  # fmt: skip
 
 
@@ -50,7 +56,7 @@ def propose(data: ConfigDict) -> list[str]:
     Args:
       data: reads ``dir`` and ``source``.
     """
-    root = Path(data.dir).expanduser()
+    root = expanded(data.dir)
     if not data.dir or not root.is_dir():
         return []
     try:
@@ -60,47 +66,49 @@ def propose(data: ConfigDict) -> list[str]:
     if not paths:
         return []
     if data.source == "photos":  # what is wanted is known; where they lie is not
-        return [f"the folder holds {len(paths):,} images: {' '.join(_of_one(paths))}"]
+        return [f"the folder holds {len(paths):,} images: {' '.join(_of_one(paths, data))}"]
     found = _pairs(evenly(paths, _FILES))
-    if found is not None:
-        a, b = found
-        count = f"{len(a.keys & b.keys):,} pairs"
-        return [f"the names of the files make {count}: {' '.join(_options(a, b, paths))}"]
-    return [_without_pairs(root, paths)]
+    if found is None:
+        return [_without_pairs(root, paths, data)]
+    a, b = found
+    told = f"the names of the files make {len(a.keys & b.keys):,} pairs"
+    if lonely := len(a.keys ^ b.keys):
+        told += f" ({lonely:,} more have no partner, and have to go elsewhere)"
+    return [f"{told}: {' '.join(_options(a, b, data))}"]
 
 
-def _options(a: _Group, b: _Group, paths: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _options(a: _Group, b: _Group, data: ConfigDict) -> Iterator[str]:
     one_folder = a.folders == b.folders
     if one_folder and a.folders in ((), ("{split}",)):
         yield "--config.data.source=suffixes"
     else:
         yield "--config.data.source=folders"
         for name, group in (("a", a), ("b", b)):
-            yield f"--config.data.dir_{name}='{'/'.join(group.folders) or '.'}'"
+            yield f"--config.data.dir_{name}={shlex.quote('/'.join(group.folders) or '.')}"
     for name, group in (("a", a), ("b", b)):
         if group.suffix:
-            yield f"--config.data.suffix_{name}={group.suffix}"
-    yield from _splits(paths, "{split}" in a.folders)
+            yield f"--config.data.suffix_{name}={shlex.quote(group.suffix)}"
+    of_both = {part for key in a.keys & b.keys for part in key[:1] if part.lower() in _SPLITS}
+    yield from _splits(of_both if "{split}" in a.folders and "{split}" in b.folders else set(), data)
 
 
-def _splits(paths: Sequence[tuple[str, ...]], has_splits: bool) -> Iterator[str]:
-    """Name the splits, or the share that is to be one."""
-    names = {part for parts in paths for part in parts[:-1] if part.lower() in _SPLITS}
+def _splits(names: Collection[str], data: ConfigDict) -> Iterator[str]:
+    """Name the splits of which there are images, or the share that is to be one."""
     train = next((name for wanted in _TRAIN for name in names if name.lower() == wanted), None)
     val = next((name for wanted in _VAL for name in names if name.lower() == wanted), None)
-    if not has_splits or train is None:
+    if train is None:
         yield _SHARE
         return
-    if train != "train":
+    if train != data.train_split:
         yield f"--config.data.train_split={train}"
     if val is None:
         yield _SHARE
-    elif val != "val":
+    elif val != data.val_split:
         yield f"--config.data.val_split={val}"
 
 
-def _of_one(paths: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    yield from _splits(paths, any(parts[0].lower() in _SPLITS for parts in paths if len(parts) > 1))
+def _of_one(paths: Sequence[tuple[str, ...]], data: ConfigDict) -> Iterator[str]:
+    yield from _splits({parts[0] for parts in paths if len(parts) > 1 and parts[0].lower() in _SPLITS}, data)
 
 
 def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
@@ -108,11 +116,13 @@ def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
     best, score = None, 0.0
     for one, other in combinations(_groups(paths), 2):
         shared = len(one.keys & other.keys)
-        share = shared / max(len(one.keys), len(other.keys))
-        if shared < 2 or share < _ENOUGH or not one.files.isdisjoint(other.files):
+        share = shared / max(len(one.keys), len(other.keys), 1)
+        if shared < 2 or share < _ENOUGH or not one.files.isdisjoint(other.files) or _differ_by_number(one, other):
             continue
         a, b = sorted((one, other), key=_is_often_b)
         likely = _is_often_b(b) > _is_often_b(a)
+        if 2 * shared < (_OF_ALL if likely else _OF_ALL_UNKNOWN) * len(paths):  # two scenes, say, of many
+            continue
         found = (
             shared
             * share
@@ -128,6 +138,12 @@ def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
         if found > score:
             best, score = (a, b), found
     return best
+
+
+def _differ_by_number(one: _Group, other: _Group) -> bool:
+    """Tell whether a number alone tells groups apart: frames and scenes do, and not the sides of pairs."""
+    texts = ["/".join((*group.folders, group.suffix)).lower() for group in (one, other)]
+    return re.sub(r"\d+", "0", texts[0]) == re.sub(r"\d+", "0", texts[1])
 
 
 def _is_often_b(group: _Group) -> int:
@@ -200,23 +216,24 @@ def _suffixes(names: Iterable[str]) -> list[str]:
     return ["", *common]
 
 
-def _without_pairs(root: Path, paths: Sequence[tuple[str, ...]]) -> str:
+def _without_pairs(root: Path, paths: Sequence[tuple[str, ...]], data: ConfigDict) -> str:
     """Propose what has no pairs: files with two halves, two folders, or single photographs."""
     tops = Counter(parts[0] for parts in paths if len(parts) > 1 and parts[0].lower() not in _SPLITS)
     few = [formats.read_header(root.joinpath(*parts)) for parts in evenly(paths, 20) if _can_be_read(root, parts)]
     if few and all(1.9 < header.width / header.height < 2.1 for header in few):
         return "the files are twice as wide as high, as pairs side by side: " + " ".join(
-            ["--config.data.source=side_by_side", *_of_one(paths)]
+            ["--config.data.source=side_by_side", *_of_one(paths, data)]
         )
     if len(tops) >= 2:
         (one, _), (other, _) = tops.most_common(2)
         a, b = sorted((one, other))
         return (
             f"the files of {a} and {b} have no partners by their names; without pairs, from configs/horse2zebra.py: "
-            f"--config.data.source=unpaired --config.data.dir_a={a} --config.data.dir_b={b} {_SHARE}"
+            f"--config.data.source=unpaired --config.data.dir_a={shlex.quote(a)} "
+            f"--config.data.dir_b={shlex.quote(b)} {_SHARE}"
         )
     return "no pairs are to be seen in the names of the files; single photographs: " + " ".join(
-        ["--config.data.source=photos", *_of_one(paths)]
+        ["--config.data.source=photos", *_of_one(paths, data)]
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.images import formats, labels, raw
 from p2p_jax.images.domains import NUMBERS, Domain
-from p2p_jax.images.palettes import VOID
+from p2p_jax.images.palettes import VOID, true_labels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -80,6 +80,8 @@ def as_raw(stored: formats.Stored, kind: Domain, name: Path | str) -> np.ndarray
     found = raw.prepared(stored, kind, name)
     pixels, colors = found.pixels, found.palette
     by_colour = None if colors is None or kind.palette is None else labels.by_colour(pixels, colors, kind.palette)
+    if kind.palette is not None and pixels.shape[-1] == 3:
+        by_colour = true_labels(pixels.astype(np.uint8), kind.palette)[..., None]
     if by_colour is None:
         return pixels.astype(np.int32)
     is_class = by_colour != VOID
