@@ -445,3 +445,70 @@ def test_translation_reads_as_training_does(name, tmp_path):
     found = values.read(path, domain).values
     np.testing.assert_array_equal(found, pictures.with_channels(trained, 3))
     np.testing.assert_array_equal(found, pictures.with_channels(pictures.read(path).pixels, 3))
+
+
+# -- What a second pair of eyes found
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_tiff_of_luma_and_colour_differences(compression, tmp_path):
+    image = Image.fromarray(smooth()).convert("YCbCr")
+    image.save(tmp_path / "x.tif", **({"compression": compression} if compression else {}))
+    found = formats.read(tmp_path / "x.tif").pixels.astype(int)
+    difference = np.abs(found - np.asarray(image.convert("RGB")))
+    assert difference.mean() < 8 if compression == "jpeg" else difference.max() == 0
+
+
+def damaged_png(kind):
+    buffer = io.BytesIO()
+    Image.fromarray(noise(40, 30, 3)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    if kind == "no end":
+        return whole[:-12]
+    place = whole.index(b"IDAT") + 100 if kind == "pixels" else len(whole) - 2
+    return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["no end", "pixels", "end"])
+def test_a_damaged_png_is_one_everywhere(kind, tmp_path):
+    for side in "AB":
+        save(tmp_path / f"train{side}" / "x.png", noise(40, 30, 3))
+    (tmp_path / "trainA" / "x.png").write_bytes(damaged_png(kind))
+    message = r"x\.png cannot be read as an image .(it ends too early|its chunk I.* is damaged)"
+    with pytest.raises(InputError, match=message):
+        formats.read(tmp_path / "trainA" / "x.png")
+    with pytest.raises(InputError, match=r"x\.png cannot be read as an image"):
+        make_source(pairs(tmp_path).data, "train")
+
+
+@pytest.mark.parametrize("kind", ["long text", "short chunk"])
+def test_chunks_that_change_no_pixel_keep_none_from_being_read(kind, tmp_path):
+    save(tmp_path / "x.png", smooth())
+    whole = (tmp_path / "x.png").read_bytes()
+    long_text = chunk(b"zTXt", b"workflow\0\0" + zlib.compress(os.urandom(1_500_000).hex().encode()))
+    added = long_text if kind == "long text" else chunk(b"cHRM", b"\0" * 5)
+    (tmp_path / "x.png").write_bytes(whole[:33] + added + whole[33:])
+    np.testing.assert_array_equal(formats.read(tmp_path / "x.png").pixels, smooth())
+    assert formats.read_header(tmp_path / "x.png").mode == "RGB"
+
+
+def test_a_mask_of_another_size_is_not_decoded(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "x.tif") as tif:
+        tif.write(np.zeros((8, 8), np.uint8))
+        tif.write(np.zeros((3000, 3000), bool), photometric="mask", subfiletype=4, compression="zlib")
+    with pytest.raises(InputError, match=r"its mask is of 3000x3000 pixels, and the image is not"):
+        formats.read(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_label_maps_with_opacity_and_a_palette(resident, tmp_path):
+    classes = noise(16, 16, low=0, high=2, seed=3)
+    colours = np.array([[255, 0, 0, 255], [0, 0, 255, 255]], np.uint8)
+    for i in range(4):
+        save(tmp_path / "trainA" / f"{i}.png", colours[classes])
+        save(tmp_path / "trainB" / f"{i}.png", noise(16, 16, 3, seed=i))
+    labels = {"input__kind": "labels", "input__channels": 2, "input__palette": "#ff0000,#0000ff"}
+    options = {"crop_size": 16, "load_size": 16, "flip": False, "resident": resident}
+    batch = take(load(pairs(tmp_path, **options, **labels)).train(0), 1)[0]["real_a"]
+    np.testing.assert_array_equal(batch[0].argmax(-1), classes)
+    assert set(np.unique(batch)) == {-1, 1}

@@ -361,3 +361,86 @@ def test_key_of_a_file():
     assert matching.key_of(["x.JPG"], ".jpg") == ("x",)
     assert matching.key_of(["x.png"], ".jpg") is None
     assert matching.key_of([Path("x.tar.png").name], "") == ("x.tar",)
+
+
+# -- What a second pair of eyes found
+
+
+def test_links_that_lead_round(tmp_path):
+    write(tmp_path, "trainA/x.png", "trainB/x.png")
+    (tmp_path / "trainA" / "round.png").symlink_to("round.png")
+    with pytest.raises(InputError, match=r"round\.png (is a link|cannot be read)"):
+        make_source(data_of(tmp_path, source="unpaired"), "train")
+
+
+def test_suffixes_with_a_dot_and_in_capitals(tmp_path):
+    write(tmp_path, "train/0_0.5.png", "train/0_1.0.png", "train/1_0.5.png", "train/1_1.0.png")
+    data = data_of(tmp_path, source="suffixes", suffix_a="_0.5", suffix_b="_1.0")
+    assert names(layouts.find(data, "train")) == [("0_0.5.png", "0_1.0.png"), ("1_0.5.png", "1_1.0.png")]
+    assert matching.key_of(["x_rgb.png"], "_RGB") == ("x",)
+
+
+def test_a_home_that_nobody_has_is_a_name(tmp_path):
+    write(tmp_path, "~a/x.png", "~b/x.png")
+    layout = layouts.find(data_of(tmp_path, dir_a="~a", dir_b="~b", val_split=""), "train")
+    assert names(layout) == [("x.png", "x.png")]
+    with pytest.raises(InputError, match="there is no folder ~nobody_at_all"):
+        layouts.find(data_of("~nobody_at_all/x"), "train")
+
+
+def test_tables_name_files_as_people_see_them(tmp_path):
+    write(tmp_path, unicodedata.normalize("NFD", "x/Größe.PNG"), "y/1.png")
+    (tmp_path / "train.csv").write_text("sep=;\na;b\nx/größe.png;y/1.PNG\n", encoding="utf-8")
+    layout = layouts.find(data_of(tmp_path, source="csv", val_split=""), "train")
+    assert [path.is_file() for path in (*layout.a, *layout.b)] == [True, True]
+    (tmp_path / "train.csv").write_text("a;b\nx/" + "n" * 300 + ";y/1.png\n")
+    with pytest.raises(InputError, match="line 2: there is no file"):
+        layouts.find(data_of(tmp_path, source="csv", val_split=""), "train")
+
+
+def test_capital_letters_tell_some_files_apart_and_others_not(tmp_path):
+    write(tmp_path, *(f"train{side}/{name}.png" for side in "AB" for name in ("Case", "case")))
+    write(tmp_path, "trainA/UP.png", "trainB/up.png")
+    found = set(names(layouts.find(data_of(tmp_path), "train")))
+    assert found == {("Case.png", "Case.png"), ("case.png", "case.png"), ("UP.png", "up.png")}
+
+
+def test_containers_take_no_options_of_folders(tmp_path):
+    write(tmp_path, "train/x.png")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "train" / "x.png", "train/x.png")
+    for change in ({"val_fraction": 0.5}, {"dir_a": "x"}, {"suffix_b": "_x"}):
+        with pytest.raises(InputError, match=f"config.data.{next(iter(change))} is of folders"):
+            make_source(data_of(tmp_path / "x.zip", source="zip/photos", **change), "train")
+
+
+def proposal(root):
+    return options_of(proposals.propose(data_of(root, source="csv")))
+
+
+def test_scenes_and_frames_are_not_taken_for_sides(tmp_path):
+    write(tmp_path / "a", *(f"scene{s}/{name}.png" for s in range(4) for name in ("in", "gt")))
+    found = [f"--config.data.{option}" for option in ("dir_a='*'", "dir_b='*'", "suffix_a=in", "suffix_b=gt")]
+    assert {option.replace("'", "") for option in found} <= set(proposal(tmp_path / "a"))
+    write(
+        tmp_path / "b",
+        *(f"{room}_000{i}/{n}.png" for room in ("kitchen", "bath", "hall") for i in (1, 2) for n in "xyz"),
+    )
+    assert not any("kitchen" in option for option in proposal(tmp_path / "b"))
+
+
+def test_splits_that_are_proposed_have_both_sides(tmp_path):
+    write(tmp_path, *(f"training/{side}/{i}.png" for side in ("image", "label") for i in range(9)))
+    write(tmp_path, *(f"testing/image/{i}.png" for i in range(4)))
+    found = proposal(tmp_path)
+    assert "--config.data.train_split=training" in found and "--config.data.val_fraction=0.1" in found
+    assert not any("val_split" in option for option in found)
+
+
+def test_proposals_are_written_as_shells_read_them(tmp_path):
+    write(tmp_path, *(f"bob's {side}/{i}.png" for side in ("image", "mask") for i in range(6)))
+    data = data_of(tmp_path, source="csv")
+    assert "--config.data.dir_a=bob's image" in options_of(proposals.propose(data))
+    (tmp_path / "bob's mask" / "5.png").unlink()
+    write(tmp_path, *(f"bob's {side}/{i}.png" for side in ("image", "mask") for i in range(10, 22)))
+    assert "17 pairs (1 more have no partner" in proposals.propose(data)[0]

@@ -116,7 +116,7 @@ def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
     best, score = None, 0.0
     for one, other in combinations(_groups(paths), 2):
         shared = len(one.keys & other.keys)
-        share = shared / max(len(one.keys), len(other.keys), 1)
+        share = shared / max(*(len(keys) for keys in _in_splits_of_both(one, other)), 1)
         if shared < 2 or share < _ENOUGH or not one.files.isdisjoint(other.files) or _differ_by_number(one, other):
             continue
         a, b = sorted((one, other), key=_is_often_b)
@@ -138,6 +138,13 @@ def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
         if found > score:
             best, score = (a, b), found
     return best
+
+
+def _in_splits_of_both(one: _Group, other: _Group) -> list[list[tuple[str, ...]]]:
+    """Return the keys of two groups, without those of splits that one of them lacks: of a test set without answers."""
+    splits = [{key[0] for key in group.keys if key[0].lower() in _SPLITS} for group in (one, other)]
+    lacking = splits[0] ^ splits[1] if all(splits) else set()
+    return [[key for key in group.keys if key[0] not in lacking] for group in (one, other)]
 
 
 def _differ_by_number(one: _Group, other: _Group) -> bool:
@@ -209,6 +216,7 @@ def _suffixes(names: Iterable[str]) -> list[str]:
         total += 1
         stem, ending = os.path.splitext(name)
         counts[ending] += ending.lower() in formats.EXTENSIONS
+        counts[stem] += not stem.isdecimal()  # scene1/input.png
         for i, letter in enumerate(stem):
             if i and letter in "_-" and not stem[i + 1 :].isdecimal():
                 counts[stem[i:]] += 1
@@ -224,9 +232,8 @@ def _without_pairs(root: Path, paths: Sequence[tuple[str, ...]], data: ConfigDic
         return "the files are twice as wide as high, as pairs side by side: " + " ".join(
             ["--config.data.source=side_by_side", *_of_one(paths, data)]
         )
-    if len(tops) >= 2:
-        (one, _), (other, _) = tops.most_common(2)
-        a, b = sorted((one, other))
+    if len(tops) == 2 and not _differ_by_number(*(_Group((top,), "", frozenset(), frozenset()) for top in tops)):
+        a, b = sorted(tops)
         return (
             f"the files of {a} and {b} have no partners by their names; without pairs, from configs/horse2zebra.py: "
             f"--config.data.source=unpaired --config.data.dir_a={shlex.quote(a)} "
