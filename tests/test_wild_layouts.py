@@ -420,12 +420,12 @@ def proposal(root):
 
 def test_scenes_and_frames_are_not_taken_for_sides(tmp_path):
     write(tmp_path / "a", *(f"scene{s}/{name}.png" for s in range(4) for name in ("in", "gt")))
-    found = [f"--config.data.{option}" for option in ("dir_a='*'", "dir_b='*'", "suffix_a=in", "suffix_b=gt")]
-    assert {option.replace("'", "") for option in found} <= set(proposal(tmp_path / "a"))
-    write(
-        tmp_path / "b",
-        *(f"{room}_000{i}/{n}.png" for room in ("kitchen", "bath", "hall") for i in (1, 2) for n in "xyz"),
-    )
+    found = proposal(tmp_path / "a")
+    assert {"--config.data.suffix_a=in", "--config.data.suffix_b=gt"} <= set(found)
+    data = load_with_overrides("facades", [f"--config.data.dir={tmp_path / 'a'}", *found]).data
+    assert names(layouts.find(data, "train")) == [("in.png", "gt.png")] * 3
+    rooms = [f"{room}_000{i}" for room in ("kitchen", "bath", "hall") for i in (1, 2)]
+    write(tmp_path / "b", *(f"{room}/{name}.png" for room in rooms for name in "xyz"))
     assert not any("kitchen" in option for option in proposal(tmp_path / "b"))
 
 
