@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, windows
@@ -240,3 +241,10 @@ def test_a_file_is_never_held_whole(tmp_path, layout):
     assert peak < 30e6
     with tifffile.TiffFile(tmp_path / "copy.tif") as tif:
         assert tif.pages[0].shape == (4000, 4000, 3)
+
+
+def test_what_is_not_stored_as_rgb_is_read_whole(tmp_path):
+    Image.fromarray(noise(16, 16, 3)).convert("YCbCr").save(tmp_path / "x.tif")
+    assert windows.read_header(tmp_path / "x.tif").mode == "YCbCr"
+    Image.fromarray(noise(16, 16, 3)).save(tmp_path / "x.tif")
+    assert windows.read_header(tmp_path / "x.tif").mode == ""

@@ -20,7 +20,7 @@ class Header(NamedTuple):
       dtype: of what ``read`` returns.
       palette: whether pixels are indices of a palette.
       mode: Pillow's ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", ...); "" of 16-bit PNG, of arrays, and of TIFF but for
-        "CMYK".
+        "CMYK" and "YCbCr".
       turned: whether EXIF says that the image is to be turned or mirrored, as ``read`` does.
       profile: whether colours are those of a profile other than sRGB.
       unknown: whether the file says of which pixels nothing is known, by a number or a mask.

@@ -23,7 +23,8 @@ _UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2  # what samples beyond the co
 _MASK, _IS_MASK = 4, 0b100  # as photometric interpretation, and in the new subfile type
 _COMPRESSION, _BANDS, _TILE, _DESCRIPTIONS, _NODATA = 259, 277, (322, 323), 42112, 42113
 _COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 50000: "zstd"}  # all lossless
-_JPEG = (6, 7, 33007, 34892)  # compressions that hold YCbCr and give RGB
+JPEG = (6, 7, 33007, 34892)
+"""Compressions whose tables stand in a tag of their own, and that give RGB for YCbCr."""
 _LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
 _PROFILE = 34675
 MOST_BYTES = 2**32 - 2**25
@@ -50,7 +51,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
             3 if is_cmyk else channels,
             np.dtype(np.uint8) if series.dtype.kind == "b" else series.dtype.newbyteorder("="),
             palette=_palette(page) is not None,
-            mode="CMYK" if is_cmyk else "",
+            mode="CMYK" if is_cmyk else "YCbCr" if _is_ycbcr(page, channels) else "",
             turned=_orientation(path, page) > 1,
             profile=profiles.foreign(_profile(page)) is not None,
             unknown=_nodata(page) is not None or _mask(tif) is not None,
@@ -75,7 +76,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         if mask is not None and mask.shape[:2] != pixels.shape[:2]:
             raise ValueError(f"its mask is of {mask.shape[1]}x{mask.shape[0]} pixels, and the image is not")
         valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
-        if page.photometric == _YCBCR and channels == 3 and page.compression not in _JPEG:  # which is undone as RGB
+        if _is_ycbcr(page, channels):
             pixels = profiles.from_ycbcr(pixels)
         if page.photometric == _CMYK and channels == 4:
             pixels, profile = profiles.from_cmyk(pixels, profile), profile and profiles.srgb()
@@ -83,6 +84,11 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         if _has_opacity(page, channels):
             stored = _with_opacity(page, stored)
         return stored.turned(_orientation(path, page))
+
+
+def _is_ycbcr(page: "tifffile.TiffPage", channels: int) -> bool:
+    """Tell whether a page gives luma and colour differences; of JPEG, what is decoded is RGB."""
+    return page.photometric == _YCBCR and channels == 3 and page.compression not in JPEG
 
 
 def _has_opacity(page: "tifffile.TiffPage", channels: int) -> bool:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import tifffile
 
 _TILE = (512, 512)  # of files whose tags name none
-_JPEG = (6, 7, 33007, 34892)  # compressions whose tables stand in a tag of their own
 _LONG_STRIP = 2**24  # bytes of pixels in one strip that is not decoded whole if it need not be
 
 
@@ -156,7 +155,7 @@ class _Bands:
         found = np.empty((rows, key.imagewidth, bands), key.dtype)
         for number, page in enumerate(self._pages):
             tables = {}
-            if key.compression in _JPEG:
+            if key.compression in tiff.JPEG:
                 tables = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
             for plane in range(key.samplesperpixel if self._separate else 1):
                 for across in range(self._across):
