@@ -13,9 +13,10 @@ import pytest
 from p2p_jax.commands import inspect as command
 from p2p_jax.config import find, load_with_overrides
 from p2p_jax.data import files, layouts, load, matching
-from p2p_jax.data.inspect import inspection, proposals
+from p2p_jax.data.inspect import doubts, inspection, proposals
 from p2p_jax.data.stream.sources import make_source
 from p2p_jax.errors import InputError
+from p2p_jax.images.domains import of_files
 from p2p_jax.inference.files import plan
 from support import trees
 from support.configs import small_config
@@ -412,6 +413,19 @@ def test_containers_take_no_options_of_folders(tmp_path):
     for change in ({"val_fraction": 0.5}, {"dir_a": "x"}, {"suffix_b": "_x"}):
         with pytest.raises(InputError, match=f"config.data.{next(iter(change))} is of folders"):
             make_source(data_of(tmp_path / "x.zip", source="zip/photos", **change), "train")
+
+
+@pytest.mark.parametrize("source", ["side_by_side", "photos"])
+def test_sides_in_folders_are_not_taken_for_examples_in_silence(tmp_path, source):
+    write(tmp_path, *(f"train/{side}/{i}.png" for side in ("sat", "map") for i in range(4)))
+    config = small_config(data__source=source, data__dir=str(tmp_path), data__val_split="", data__direction="AtoB")
+    told = f"{tmp_path}/train/map and {tmp_path}/train/sat hold images of the same names"
+    assert any(warning.startswith(told) for warning in inspection.inspect(config).warnings)
+    notes = inspection.quick({"train": layouts.find(config.data, "train")}, of_files(config.data), config.data)
+    assert any(note.startswith(told) for note in notes)
+    write(tmp_path / "other", "train/2023/1.png", "train/2023/2.png", "train/2024/3.png", "train/2024/4.png")
+    layout = layouts.find(data_of(tmp_path / "other", source=source), "train")
+    assert list(doubts.describe_folders(layout)) == []
 
 
 def proposal(root):

@@ -1,6 +1,6 @@
 """Whether files hold two images side by side, and whether the splits of a data set are alike."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
+from p2p_jax.data import matching
 from p2p_jax.data.layouts import Layout
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
@@ -18,6 +19,7 @@ _READ, _HEADERS = 24, 200  # files of a split that are looked at
 _PIXELS = 60_000_000  # of these, together, at most
 _NEAR = 4  # columns on either side of the middle, with which it is compared
 _TEXTURE = (0.008, 0.2)  # of an image's range: fewer between neighbours are flat and more are noise, and tell nothing
+_FEW, _SHARED = 3, 0.9  # names that two folders share at least, and their share of all
 _ALIKE = 0.5  # correlation of the two middle columns of a single image
 _SEAMLESS = (0.6, 1.7)  # times the step between other columns: the step across the middle of a single image
 
@@ -79,6 +81,27 @@ def few_of(layout: Layout, at_most: int, pixels: int) -> int:
     headers = _headers([*layout.a[:2], *layout.b[:2]])
     largest = max((header.width * header.height for header in headers), default=1)
     return max(min(at_most, pixels // largest), 3)
+
+
+def describe_folders(layout: Layout) -> Iterator[str]:
+    """Say that two folders hold images of the same names, where each file is taken for a whole example."""
+    if layout.a is not layout.b or not layout.folders:
+        return
+    names: dict[str, set[str]] = defaultdict(set)
+    for path in layout.a:
+        top, *below = path.relative_to(layout.folders[0]).parts
+        if below:
+            names[top].add(matching.alike(path.stem))
+    largest = sorted(names, key=lambda top: -len(names[top]))[:2]
+    if len(largest) < 2:
+        return
+    one, other = (names[top] for top in largest)
+    if len(one & other) >= max(_FEW, _SHARED * max(len(one), len(other))):
+        first, second = (layout.folders[0] / top for top in sorted(largest))
+        yield (
+            f"{first} and {second} hold images of the same names, as the sides of pairs do, and each image is taken "
+            "for an example of its own: is config.data.source=folders meant (dir_a, dir_b), or one of these folders?"
+        )
 
 
 def describe_validation(layout: Layout, data: ConfigDict) -> str | None:

@@ -121,6 +121,7 @@ def _of_files(
     for folder in dict.fromkeys(layout.folders):
         if lost := files.look_below(folder).lost_images:
             report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
+    report.warnings.extend(doubts.describe_folders(layout))
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
     report.errors.extend(f"{path} {fault}" for path, fault in faults)
     faulty = {path for path, _ in faults}
@@ -246,6 +247,7 @@ def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: Con
         layout = found[data.train_split]
         to_see = evenly(samples.of_layout(layout, {*layout.a, *layout.b}), doubts.few_of(layout, _QUICK, _QUICK_PIXELS))
         seen = samples.look_at(to_see, domains)  # its faults are named when they are met
+        notes.extend(doubts.describe_folders(layout))
         constant = [one.name for side in seen.sides for one in side if one.is_constant]
         if not layout.halves and layout.paired:
             pairs = evenly(list(zip(layout.a, layout.b, strict=True)), _PAIRS)
