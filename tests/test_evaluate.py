@@ -20,7 +20,7 @@ from p2p_jax.objectives.metrics import full_reference
 from p2p_jax.training.checkpoint import read_filled_in
 from support.comparers import same_pixels
 from support.configs import SGD, small_config, small_cyclegan_config
-from support.images import noise, save, to_uint8
+from support.images import noise, save, to_uint8, write_facades
 from support.networks import draw_state, linear
 from support.runs import blank_state, rows_of, write_run
 from support.runs import translate_files as translate
@@ -29,13 +29,8 @@ from support.runs import translate_files as translate
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Toy facades as side-by-side files, photograph left, of twice the size that the network sees."""
-    from p2p_jax.data.toy import facades
-
     folder = tmp_path_factory.mktemp("pairs")
-    for split, count in (("train", 8), ("val", 5), ("test", 3)):
-        for i in range(count):
-            facade = facades.render(i, split, 32)
-            save(folder / split / f"house_{i}.png", np.concatenate([facade.photo, facade.labels], axis=1))
+    write_facades(folder, {"train": 8, "val": 5, "test": 3})
     return folder
 
 

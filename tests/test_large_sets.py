@@ -11,7 +11,8 @@ from benchmarks import large_sets
 from p2p_jax.data import Source, load, load_split
 from p2p_jax.data.containers import opening
 from p2p_jax.data.containers.archive import Archive
-from p2p_jax.data.containers.contents import Joined, Names, evenly
+from p2p_jax.data.containers.contents import Joined, Names
+from p2p_jax.data.spread import evenly
 from p2p_jax.data.stream.sides import make_sides
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
@@ -101,7 +102,7 @@ def test_names_are_made_when_they_are_asked_for():
         names[MILLIONS]
     joined = Joined([3, 0, 2])
     assert [joined.find(i) for i in range(len(joined))] == [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1)]
-    assert evenly(5, 10) == [0, 1, 2, 3, 4] and evenly(MILLIONS, 3) == [0, 2_499_999, 4_999_999]
+    assert evenly(range(5), 10) == [0, 1, 2, 3, 4] and evenly(range(MILLIONS), 3) == [0, 2_499_999, 4_999_999]
 
 
 @pytest.mark.parametrize("container", ["zip", "array_record", "hugging_face"])

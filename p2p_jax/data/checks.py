@@ -87,10 +87,7 @@ def _faults_inside(path: Path, kinds: Sequence[Domain]) -> list[str]:
             raw.prepared(stored, kind, path)
     except InputError as error:
         return [_without_name(error, path)]
-    bad = np.isinf if all(kind.asks_files for kind in kinds) else lambda x: ~np.isfinite(x)
-    if stored.pixels.dtype.kind == "f" and bad(stored.pixels).any():
-        return ["holds numbers that are not finite (NaN or infinite); replace them or remove it"]
-    return []
+    return list({fault for kind in kinds if (fault := raw.numbers_fault(stored, kind))})
 
 
 def _without_name(error: InputError, path: Path) -> str:

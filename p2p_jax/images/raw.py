@@ -17,6 +17,14 @@ def fault(header: Header, domain: Domain) -> str | None:
     return domain.fault(header.dtype, header.channels_for(domain.raw_channels), header.palette)
 
 
+def numbers_fault(stored: Stored, domain: Domain) -> str | None:
+    """Return what is wrong with the numbers in a file, as the end of a sentence; NaN may be unknown values."""
+    pixels = stored.pixels
+    if pixels.dtype.kind != "f" or not (np.isinf(pixels) if domain.asks_files else ~np.isfinite(pixels)).any():
+        return None
+    return "holds numbers that are not finite (NaN or infinite); replace them or remove it"
+
+
 def prepared(stored: Stored, domain: Domain, name: Path | str) -> Stored:
     """Return what a file stores as an image of a domain: without opacity, in sRGB, with NaN where nothing is known.
 

@@ -62,6 +62,16 @@ def write_pairs(folder: Path, count: int, size=(16, 16), start: int = 0, seed: i
         save(folder / f"{i:03d}.png", np.concatenate([a, 255 - a], axis=1))
 
 
+def write_facades(folder: Path, counts: dict[str, int]) -> None:
+    """Write toy facades as side-by-side files, photograph left, of 32 pixels a side, in a folder for each split."""
+    from p2p_jax.data.toy import facades
+
+    for split, count in counts.items():
+        for i in range(count):
+            facade = facades.render(i, split, 32)
+            save(folder / split / f"house_{i}.png", np.concatenate([facade.photo, facade.labels], axis=1))
+
+
 def write_images(folder: Path, count: int) -> None:
     """Write noise of different widths."""
     for i in range(count):

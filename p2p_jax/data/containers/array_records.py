@@ -11,8 +11,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from p2p_jax.data.containers import columns
-from p2p_jax.data.containers.contents import LOOKED_AT, UNPAIRED, Contents, Joined, Names, Numbered, evenly, halves_of
+from p2p_jax.data.containers.contents import (
+    LOOKED_AT,
+    UNPAIRED,
+    Contents,
+    Joined,
+    Names,
+    Numbered,
+    first_line,
+    halves_of,
+)
 from p2p_jax.data.containers.decoding import Encoded, is_image
+from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 
@@ -112,7 +122,7 @@ class _Records:
                 grouped = re.search(r"group_size:(\d+)", reader.writer_options_string())
                 reader.close()
             except Exception as error:  # of what is damaged, it raises several
-                why = _first_line(error)
+                why = first_line(error)
                 raise InputError(f"{path} cannot be read as ArrayRecord ({why}); make or download it anew") from error
             if grouped and int(grouped[1]) > _MANY:
                 say(
@@ -132,7 +142,7 @@ class _Records:
     def identity(self) -> str:
         """Eight digits that change with names and sizes of the files, how many records they hold, and some of these."""
         checksum = zlib.crc32(self._told.encode())
-        for index in evenly(len(self), LOOKED_AT):
+        for index in evenly(range(len(self)), LOOKED_AT):
             for name, contents in sorted(self.read(index).items()):
                 checksum = zlib.crc32(contents, zlib.crc32(name.encode(), checksum))
         return f"{checksum:08x}"
@@ -149,14 +159,14 @@ class _Records:
             # A range of one: the time that a list of one takes grows with the file.
             record = self._reader(part).read(number, number + 1)[0]
         except Exception as error:
-            raise InputError(f"{self.name(index)} cannot be read ({_first_line(error)}); make the file anew") from error
+            raise InputError(f"{self.name(index)} cannot be read ({first_line(error)}); make the file anew") from error
         if is_image(record):
             return {_IMAGE: record}
         try:
             features = _example().FromString(record).features.feature
         except Exception as error:
             raise InputError(
-                f"{self.name(index)} is neither a tf.train.Example nor an image file ({_first_line(error)})"
+                f"{self.name(index)} is neither a tf.train.Example nor an image file ({first_line(error)})"
             ) from error
         return {name: one.bytes_list.value[0] for name, one in features.items() if len(one.bytes_list.value) == 1}
 
@@ -177,10 +187,6 @@ def _numbered(records: _Records, names: tuple[str, ...]) -> Numbered:
         return tuple(Encoded(f"{where} ({name})", found[name]) for name in names)
 
     return Numbered(Names(len(records), records.name), read)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _library() -> Any:

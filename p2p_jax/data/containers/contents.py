@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, overload
 
-import numpy as np
-
 from p2p_jax.data.containers.decoding import Encoded
 
 KINDS = ("zip", "array_record", "hugging_face")
@@ -83,9 +81,9 @@ class Joined:
         return part, index - (self._ends[part - 1] if part else 0)
 
 
-def evenly(count: int, at_most: int) -> list[int]:
-    """Return so many numbers below a count, evenly over all of them."""
-    return np.unique(np.linspace(0, count - 1, min(count, at_most)).astype(np.int64)).tolist()
+def first_line(error: Exception) -> str:
+    """Return what a library says of an error, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def parse(source: str) -> tuple[str, str] | None:

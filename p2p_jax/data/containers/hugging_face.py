@@ -11,8 +11,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.data.containers import columns
-from p2p_jax.data.containers.contents import LOOKED_AT, PHOTOS, UNPAIRED, Contents, Names, Numbered, evenly, halves_of
+from p2p_jax.data.containers.contents import (
+    LOOKED_AT,
+    PHOTOS,
+    UNPAIRED,
+    Contents,
+    Names,
+    Numbered,
+    first_line,
+    halves_of,
+)
 from p2p_jax.data.containers.decoding import Encoded
+from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 
@@ -101,7 +111,7 @@ class _Rows:
             try:
                 row = table[int(numbers[index])]
             except Exception as error:  # of what is damaged, its libraries raise what they like
-                raise InputError(f"{name_of(index)} cannot be read ({_first_line(error)})") from error
+                raise InputError(f"{name_of(index)} cannot be read ({first_line(error)})") from error
             found = []
             for name in names:
                 label = f"{name_of(index)} ({name})"
@@ -117,7 +127,7 @@ class _Rows:
     def identity(self, numbered: Numbered) -> str:
         """Return eight digits that change with the number of rows, the bytes of all and the images of some of them."""
         checksum = zlib.crc32(f"{len(self._table)} {self._table.data.nbytes}".encode())
-        for index in evenly(len(numbered.names), LOOKED_AT):
+        for index in evenly(range(len(numbered.names)), LOOKED_AT):
             for image in numbered.read(index):
                 contents = image.contents if isinstance(image.contents, bytes) else image.contents.tobytes()
                 checksum = zlib.crc32(contents, checksum)
@@ -185,17 +195,13 @@ def _open(library: Any, data: ConfigDict, split: str, *, required: bool = True) 
         ) from None
     except Exception as error:  # the network, the hub and a dozen formats are behind it
         kind = "folder that datasets can read" if root.exists() else "folder, and no set that can be had from the hub"
-        raise InputError(f"config.data.dir={data.dir} is no {kind} ({_first_line(error)})") from error
+        raise InputError(f"config.data.dir={data.dir} is no {kind} ({first_line(error)})") from error
 
 
 class _NoSplitError(Exception):
     def __init__(self, there: Sequence[str]):
         super().__init__()
         self.there = there
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _library() -> Any:

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from p2p_jax.data import checks
 from p2p_jax.data.containers import array_records, decoding, hugging_face, zip_files
-from p2p_jax.data.containers.contents import LAYOUTS, SOURCES, Contents, Numbered, evenly, parse
+from p2p_jax.data.containers.contents import LAYOUTS, SOURCES, Contents, Numbered, parse
 from p2p_jax.data.containers.decoding import Encoded
 from p2p_jax.data.layouts import Layout
+from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.images import limits, raw, unknown
 from p2p_jax.images.domains import NUMBERS, Domain
@@ -113,7 +114,7 @@ def _doubt_halves(numbered: Numbered, data: ConfigDict, split: str, kind: str) -
     """Refuse images that are to be halved and look like single ones, as files of this kind are."""
     from p2p_jax.data.inspect import doubts  # here, as it reads sources, and so this
 
-    chosen = evenly(len(numbered.names), _TO_DOUBT)
+    chosen = evenly(range(len(numbered.names)), _TO_DOUBT)
     files = [decoding.as_file(image) for i in chosen for image in numbered.read(i) if isinstance(image.contents, bytes)]
     if doubts.doubt_halves({split: Layout(files, files, halves="AB")}, ConfigDict({**data, "source": "side_by_side"})):
         raise InputError(
@@ -135,7 +136,7 @@ def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data:
         kinds = domains if contents.halves or len(numbered.read(0)) == 2 else domains[1:]
     chosen: Sequence[int] = range(count)
     if count > _WHOLE:
-        chosen = evenly(count, _SOME)
+        chosen = evenly(range(count), _SOME)
 
     def look(index: int) -> tuple[list[Header], list[str]]:
         try:
@@ -218,9 +219,8 @@ def _whole_faults(images: Sequence[Encoded], kinds: Sequence[Domain], halves: st
     """Return what is wrong with the numbers in the images of an example."""
     found = []
     for place, (stored, kind) in enumerate(zip(_parts(list(map(decoding.read, images)), halves), kinds, strict=True)):
-        raw.prepared(stored, kind, _at(images, place).name)  # which raises where it is no image of its kind
-        pixels = stored.pixels
-        if pixels.dtype.kind == "f" and (np.isinf(pixels) if kind.asks_files else ~np.isfinite(pixels)).any():
-            name = _at(images, place).name
-            found.append(f"{name} holds numbers that are not finite (NaN or infinite); replace them or remove it")
+        name = _at(images, place).name
+        raw.prepared(stored, kind, name)  # which raises where it is no image of its kind
+        if fault := raw.numbers_fault(stored, kind):
+            found.append(f"{name} {fault}")
     return found

@@ -13,7 +13,7 @@ from p2p_jax.data.layouts import Layout
 from p2p_jax.data.spread import evenly
 from p2p_jax.data.stream.sources import Source, Unpaired, loader
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats
+from p2p_jax.images import formats, raw
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.formats import Stored
 
@@ -114,9 +114,8 @@ def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen
             return str(error)
         named = list(zip(example.names, example.sides, images, strict=True))
         for name, side, image in named:
-            bad = np.isinf(image.pixels) if domains[side].asks_files else ~np.isfinite(image.pixels)
-            if image.pixels.dtype.kind == "f" and bad.any():
-                return f"{name} holds numbers that are not finite (NaN or infinite)"
+            if fault := raw.numbers_fault(image, domains[side]):
+                return f"{name} {fault}"
         try:
             looks = [look(image, domains[side], name) for name, side, image in named]
         except InputError as error:
