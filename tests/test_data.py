@@ -12,6 +12,7 @@ from p2p_jax.data.stream.sources import make_source
 from p2p_jax.errors import InputError
 from support.comparers import assert_equal_batches
 from support.configs import pairs_config, small_config
+from support.processes import run_python
 from support.streams import take
 
 
@@ -376,3 +377,15 @@ def test_duplicates_are_told_by_kind_and_only_few_by_name(tmp_path):
 def test_archive_name_with_a_copy_of_ones_own(folder):
     data = load(pairs_config(folder, data__source="pix2pix/facades"))
     assert data.num_train == 5
+
+
+@pytest.mark.slow
+def test_keras_is_loaded_only_by_who_asks_for_it():
+    code = """
+        import sys
+        from p2p_jax.data.stream.backend import tensorflow
+
+        tf = tensorflow()
+        print("keras" in sys.modules, tf.keras.layers.Dense(2)(tf.ones((1, 3))).shape, "keras" in sys.modules)
+    """
+    assert run_python(code) == "False (1, 2) True\n"

@@ -268,7 +268,7 @@ def test_a_discriminator_may_have_noise(make_config):
     objective = resolve(config.objective)(config)
     batch = random_batch(complete(config))
     state = objective.init(jax.random.key(0), batch)
-    update = jax.vmap(objective.update, in_axes=(None, 0, None), axis_name=DEVICE_AXIS)
+    update = jax.jit(jax.vmap(objective.update, in_axes=(None, 0, None), axis_name=DEVICE_AXIS))
     one = {name: x[None] for name, x in batch.items()}
     metrics = [update(state, one, jax.random.key(seed))[1] for seed in (1, 1, 2)]
     name = next(name for name in metrics[0] if name.startswith("disc/real"))

@@ -4,8 +4,9 @@ import atexit
 import contextlib
 import functools
 import os
+import sys
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ def tensorflow() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # nothing here gains from it, and it announces itself
     try:
-        import tensorflow as tf
+        with _without_keras():
+            import tensorflow as tf
     except ImportError as error:
         raise InputError(
             "reading data sets, or checkpoints of TensorFlow, needs TensorFlow, which is not installed: "
@@ -34,6 +36,22 @@ def tensorflow() -> ModuleType:
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     return tf
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Keep an import of TensorFlow from loading Keras, and SciPy's statistics with it: a third of its time, unused here.
+
+    TensorFlow takes it for one that is not installed. ``tf.keras`` loads it when it is first used.
+    """
+    absent = "keras" not in sys.modules
+    if absent:
+        sys.modules["keras"] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["keras"]
 
 
 def iterate(dataset: "tf.data.Dataset") -> Generator[Any, None, None]:
