@@ -2,12 +2,15 @@
 
     python -m benchmarks.endurance evaluate [--images 1000 5000] [--shards N] [--json FILE]
     python -m benchmarks.endurance train [--calls 40] [--json FILE]
+    python -m benchmarks.endurance long [--steps 20000] [--images 5000] [--frames 2000] [--json FILE]
 
 `evaluate` runs the command, in a process of its own, on pairs of 256x256 through a tiny network, and tells the most
 memory that the process held at any time, and how much comes on with an image. With ``--shards`` the same images are
 evaluated in parts, which are merged; the largest part and the merge are told. `train` calls ``p2p_jax.train`` again and
 again in one process, and tells after each call the pieces of mapped memory, of which Linux allows a process 65,530, and
-the memory that is held.
+the memory that is held. `long` runs commands for long and looks at each every half second: a training of many steps,
+a translation of many images, and one of a long video; it tells memory, open files and threads after a quarter of the
+time and at the end, and what is on disk.
 """
 
 import argparse
@@ -43,10 +46,10 @@ _TINY = {
 }
 
 
-def write_pairs(folder: Path, count: int) -> None:
-    """Write smooth pictures with a little noise, two side by side, each of them another."""
+def write_pairs(folder: Path, count: int, first: int = 0) -> None:
+    """Write smooth pictures with a little noise, two side by side, each of them another, from number `first` on."""
     folder.mkdir(parents=True)
-    for i in range(count):
+    for i in range(first, first + count):
         rng = np.random.RandomState(i)
         coarse = (Image.fromarray(rng.randint(0, 256, (8, 8, 3), np.uint8)) for _ in "ab")
         pair = [np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in coarse]
@@ -111,11 +114,16 @@ def _told(name: str, figures: dict[str, float]) -> dict[str, float]:
     return figures
 
 
-def held() -> dict[str, float]:
-    """Return what this process holds now: pieces of mapped memory, and resident memory in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    maps = Path("/proc/self/maps").read_text().count("\n")
-    return {"maps": maps, "resident MB": pages * resource.getpagesize() / 1e6}
+def held(process: int | str = "self") -> dict[str, float]:
+    """Return what a process holds now: pieces of mapped memory, resident memory in MB, open files and threads."""
+    folder = Path("/proc") / str(process)
+    pages = int((folder / "statm").read_text().split()[1])
+    return {
+        "maps": (folder / "maps").read_text().count("\n"),
+        "resident MB": pages * resource.getpagesize() / 1e6,
+        "files": len(list((folder / "fd").iterdir())),
+        "threads": len(list((folder / "task").iterdir())),
+    }
 
 
 def trainings(calls: int) -> list[dict[str, float]]:
@@ -135,16 +143,85 @@ def trainings(calls: int) -> list[dict[str, float]]:
     return found
 
 
+def long_commands(steps: int, images: int, frames: int) -> dict[str, Any]:
+    """Return what a training, a translation of images and one of a video hold after a quarter of the time, and later."""
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run = make_run(folder, [images])
+        toy = ["--config", "configs/quickstart.py", "--workdir", str(folder / "long"), f"--config.num_steps={steps}"]
+        widths = ["--config.generator.base_width=4", "--config.discriminator.base_width=4"]
+        intervals = [f"--config.{what}_every={steps // 40}" for what in ("sample", "eval", "checkpoint")]
+        train = ["-m", "p2p_jax.main", *toy, *widths, *intervals, "--config.log_every=10"]
+        found[f"{steps} steps"] = watched(train, folder / "long")
+        translate = ["-m", "p2p_jax", "translate", str(run)]
+        photographs = [*translate, str(folder / "data" / str(images)), "--output", str(folder / "translated")]
+        found[f"{images} images"] = watched(photographs, folder / "translated")
+        write_video(folder / "long.mp4", frames)
+        video = [*translate, str(folder / "long.mp4"), "--output", str(folder / "translated.mp4")]
+        found[f"{frames} frames"] = watched(video, folder / "translated.mp4")
+    for what, figures in found.items():
+        print(f"{what}: {figures}", flush=True)
+    return found
+
+
+def write_video(path: Path, frames: int) -> None:
+    """Write a video of 128x128 in which a picture moves by a pixel a frame."""
+    import av
+
+    still = np.asarray(Image.effect_noise((128, 128), 60).convert("RGB").resize((256, 256)))
+    with av.open(str(path), "w") as made:
+        video = made.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 128, 128, "yuv420p"
+        for i in range(frames):
+            picture = np.ascontiguousarray(np.roll(still, i, axis=1)[:128, :128])
+            made.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        made.mux(video.encode())
+
+
+def watched(arguments: list[str], target: Path) -> dict[str, float]:
+    """Run Python to its end; return seconds, what it held after a quarter of the time, at the end and at most."""
+    started, seen = time.monotonic(), []
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None:
+        with contextlib.suppress(OSError, ValueError):  # it may end while it is looked at
+            seen.append(held(process.pid))
+        time.sleep(0.5)
+    if process.returncode:
+        sys.exit(process.stderr.read()[-3000:] if process.stderr else "")
+    seen = [figures for figures in seen if figures["resident MB"] > 50]
+    quarter, last = seen[len(seen) // 4], seen[-2]
+    files = [path for path in (target, *target.rglob("*")) if path.is_file()]
+    return {
+        "seconds": round(time.monotonic() - started),
+        **{f"{what}, a quarter": round(value) for what, value in quarter.items()},
+        **{f"{what}, end": round(last[what]) for what in last},
+        "resident MB, most": round(max(figures["resident MB"] for figures in seen)),
+        "files on disk": len(files),
+        "MB on disk": round(sum(path.stat().st_size for path in files) / 1e6, 1),
+    }
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["evaluate", "train"])
+    parser.add_argument("what", choices=["evaluate", "train", "long"])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000], help="how many are evaluated")
     parser.add_argument("--shards", type=int, default=0, help="evaluate in so many parts as well")
     parser.add_argument("--calls", type=int, default=40, help="of train")
+    parser.add_argument("--steps", type=int, default=20_000, help="of the long training")
+    parser.add_argument("--frames", type=int, default=2_000, help="of the long video")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
-    found = evaluations(args.images, args.shards) if args.what == "evaluate" else trainings(args.calls)
+    match args.what:
+        case "evaluate":
+            found: Any = evaluations(args.images, args.shards)
+        case "train":
+            found = trainings(args.calls)
+        case "long":
+            found = long_commands(args.steps, max(args.images), args.frames)
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")
 
