@@ -40,7 +40,7 @@ def tensorflow() -> ModuleType:
 
 @contextlib.contextmanager
 def _without_keras() -> Iterator[None]:
-    """Keep an import of TensorFlow from loading Keras, and SciPy's statistics with it: a third of its time, unused here.
+    """Keep an import of TensorFlow from loading Keras, which is a third of its time and not used here.
 
     TensorFlow takes it for one that is not installed. ``tf.keras`` loads it when it is first used.
     """
