@@ -144,7 +144,7 @@ def trainings(calls: int) -> list[dict[str, float]]:
 
 
 def long_commands(steps: int, images: int, frames: int) -> dict[str, Any]:
-    """Return what a training, a translation of images and one of a video hold after a quarter of the time, and later."""
+    """Return what trainings, translations of images and of a video hold after a quarter of the time, and later."""
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
