@@ -2,14 +2,17 @@
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from p2p_jax.errors import InputError
 
+_T = TypeVar("_T")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _CODE = re.compile(r"os_error_code='(\d+)'")  # TensorStore's errors are of no type of their own
@@ -33,9 +36,25 @@ def writing(path: str | Path, needed: int | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (number := error_number(error)) is None:
+        number, name = error_number(error), getattr(error, "filename", None)
+        elsewhere = isinstance(name, str) and os.path.dirname(os.path.abspath(name)) != os.path.abspath(
+            Path(path).parent
+        )
+        if number is None or elsewhere:  # what is read in the meantime, say
             raise
         raise StorageError(sentence(number, path, needed)) from error
+
+
+def telling(make: Callable[..., contextlib.AbstractContextManager[_T]]) -> Callable[..., Any]:
+    """Make a context whose first argument is the file that it writes say so as `writing` does."""
+
+    @contextlib.contextmanager
+    @functools.wraps(make)
+    def told(path: Path, *args: Any, **settings: Any) -> Iterator[_T]:
+        with writing(path), make(path, *args, **settings) as made:
+            yield made
+
+    return told
 
 
 def error_number(error: BaseException) -> int | None:
@@ -45,6 +64,11 @@ def error_number(error: BaseException) -> int | None:
         return error.errno if error.errno in known else None
     found = _CODE.search(str(error)) if isinstance(error, ValueError | RuntimeError) else None
     return int(found[1]) if found and int(found[1]) in known else None
+
+
+def is_full_or_read_only(error: BaseException) -> bool:
+    """Tell whether an error says that a disk is full, or takes nothing from anybody."""
+    return error_number(error) in (*_FULL, errno.EROFS, errno.EIO)
 
 
 def sentence(number: int, path: str | Path, needed: int | None = None) -> str:
@@ -67,7 +91,7 @@ def sentence(number: int, path: str | Path, needed: int | None = None) -> str:
     return f"{path} cannot be written ({reason}): {mend}"
 
 
-def told(error: Exception) -> str | None:
+def sentence_of(error: BaseException) -> str | None:
     """Say in one sentence what a disk refused, if the error is of that kind."""
     number = error_number(error)
     if number is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from p2p_jax import disks
 from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError, TrainingDivergedError
 
@@ -82,13 +83,17 @@ class Parser(argparse.ArgumentParser):
         settings.search_here()
         if self._computes:
             settings.prepare_process()
-        logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
+        logging.set_verbosity(logging.FATAL)  # Orbax otherwise tells every step that it takes, and errors twice
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
                 status = work(args)
             except (InputError, TrainingDivergedError) as error:
                 sys.exit(f"error: {self.with_flags(str(error))}")
+            except (OSError, ValueError, RuntimeError) as error:
+                if (told := disks.sentence_of(error)) is None:
+                    raise
+                sys.exit(f"error: {told}")
         if status:
             sys.exit(status)
 

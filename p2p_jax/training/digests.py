@@ -17,10 +17,13 @@ from typing import Any
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import write_text
+from p2p_jax.reporting import say
 
 NAME = "digests.json"
 LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 """Files that Orbax writes into a checkpoint after all others, while it gives it its name."""
+_TEXTS = ("config.json", "facts.json", "config/metadata", "facts/metadata")  # which people edit
+_LONGEST_TEXT = 1 << 15  # bytes in which a single bit is looked for
 _CHUNK = 1 << 20
 
 
@@ -44,7 +47,8 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
       longest: of longer files, in bytes, look only at the length.
 
     Returns:
-      None if every file is as it was written; else what is not, without a full stop.
+      None if every file is as it was written, or somebody has edited its config or facts; else what is not, without a
+      full stop.
 
     Raises:
       PermissionError: a file may not be read.
@@ -65,12 +69,12 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
             return f"{name} cannot be read ({error.strerror})"
         if not stat.S_ISREG(status.st_mode):
             return f"{name} is not a file"
-        if status.st_size != size:
+        if status.st_size != size and name not in _TEXTS:
             return f"{name} has {status.st_size:,} bytes where {size:,} were written"
 
     def changed(name: str) -> str | None:
         try:
-            return None if _digest(folder / name) == files[name] else f"bits of {name} have changed"
+            return _change(folder / name, name, [files[name][1]])
         except PermissionError:
             raise
         except OSError as error:
@@ -112,39 +116,66 @@ def write_recorded(path: Path, text: str) -> None:
         told = _recorded(record)
     except (OSError, ValueError):
         told = {}
-    new = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-    told[path.name] = [new, *([_digest(path)[1]] if path.is_file() else [])]
+    told[path.name] = [_of(text.encode(errors="backslashreplace")), *([_digest(path)[1]] if path.is_file() else [])]
     write_text(record, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
     write_text(path, text)
 
 
 def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
-    """Check that a file of a run is as it was written, if that was recorded.
+    """Check that no bit of a file of a run has changed, if it was recorded what it held. Edits by hand are taken.
 
     Args:
       path: of the file.
       copies: of what it holds, the newest last. Where the last one holds the same, all is well.
 
     Raises:
-      InputError: it is not.
+      InputError: bits have changed.
     """
     record = path.with_name(NAME)
     try:
-        found = _digest(path)[1]
-        if found in _recorded(record).get(path.name, [found]):
-            return
-        which = f"{path} is not as it was written: its bits have changed, or somebody has edited it"
+        digests = _recorded(record).get(path.name)
+        why = _change(path, path.name, digests) if digests else None
     except (FileNotFoundError, NotADirectoryError):
         return  # of an earlier version; or the file itself is missing, which is told by who reads it
     except (OSError, ValueError) as error:
-        which = f"{record} cannot be read ({error}), which tells whether {path} is as it was written"
+        why = f"{record} cannot be read ({error}), which tells whether {path.name} is as it was written"
+    if why is None:
+        return
     copies = [copy for copy in copies if copy.is_file()]
     if copies:
         with contextlib.suppress(OSError, ValueError, RecursionError):
             if json.loads(path.read_text(encoding="utf-8")) == json.loads(copies[-1].read_text(encoding="utf-8")):
                 return
-    mend = f"put back what was there (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "put it back"
-    raise InputError(f"{which}: {mend}; or delete {record}, if {path.name} is as you want it")
+    mend = f"put back what it was (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "put it back"
+    raise InputError(f"{path} is damaged: {why}; {mend}, or delete {record} if it is as you want it")
+
+
+def _change(path: Path, name: str, digests: Sequence[str]) -> str | None:
+    """Say in what a file is not as it was written.
+
+    Of those that people edit a single bit that has changed is told from an edit: with it turned back, the file has one
+    of the digests again.
+    """
+    if name not in _TEXTS:
+        return None if _digest(path)[1] in digests else f"bits of {name} have changed"
+    content = path.read_bytes()
+    if _of(content) in digests:
+        return None
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"{name} cannot be read ({error})"
+    if len(content) > _LONGEST_TEXT:
+        return f"bits of {name} have changed"
+    turned = bytearray(content)
+    for place in range(len(turned)):
+        for bit in range(8):
+            turned[place] ^= 1 << bit
+            if _of(turned) in digests:
+                return f"a bit of {name} has changed, in byte {place:,}"
+            turned[place] ^= 1 << bit
+    say(f"{path} has been edited since it was written")
+    return None
 
 
 def _recorded(record: Path) -> dict[str, list[str]]:
@@ -166,8 +197,12 @@ def _write(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
     write_text(folder / NAME, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
 
 
+def _of(content: bytes | bytearray) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _of_all(files: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return _of(json.dumps(files, sort_keys=True).encode())
 
 
 def _read(path: Path) -> dict[str, tuple[int, str]]:

@@ -208,7 +208,7 @@ class Checkpoints:
             first = error  # a full disk stops what ends in good order, too, which then hides what came first
             while isinstance(first.__context__, disks.StorageError):
                 first = first.__context__
-            text = str(first) if isinstance(first, disks.StorageError) else disks.told(first)
+            text = str(first) if isinstance(first, disks.StorageError) else disks.sentence_of(first)
             if text is None:
                 raise
             last = self._last_good()

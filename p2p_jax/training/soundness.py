@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from p2p_jax import disks
 from p2p_jax.errors import InputError
-from p2p_jax.reporting import say
+from p2p_jax.reporting import caution, say
 from p2p_jax.training import digests, parallel
 
 _SMALL = 1 << 20  # bytes of a file that is always read
@@ -93,7 +92,7 @@ def others(workdir: Path, step: int, choose: Callable[[int], str] = "checkpoint=
     good = [other for other in saved_steps(workdir) if other != step and not _fault_of_another(workdir, other)]
     if not good:
         return f"{workdir} holds no other that is good"
-    return f"good are those of the steps {', '.join(map(str, good))}, such as {choose(good[-1])}"
+    return f"good: {', '.join(map(str, good))}; choose one, such as {choose(good[-1])}"
 
 
 def settle(workdir: Path) -> None:
@@ -136,10 +135,7 @@ def _settle(workdir: Path) -> None:
     for step, why in sorted(bad.items()):
         aside = _set_aside(folder_of(workdir, step))
         again = f"; the run goes on from step {newest:,}, and does the steps after it again" if step > newest else ""
-        warnings.warn(
-            f"the checkpoint {folder_of(workdir, step)} is damaged: {why}. It is kept as {aside.name}{again}",
-            stacklevel=2,
-        )
+        caution(f"the checkpoint {folder_of(workdir, step)} is damaged: {why}. It is kept as {aside.name}{again}")
 
 
 def _fault_of_another(workdir: Path, step: int) -> str | None:
