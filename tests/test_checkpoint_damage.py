@@ -187,7 +187,7 @@ def test_a_file_and_its_digest_are_written_so_that_a_kill_between_does_no_harm(r
     assert read_config(run).num_steps == 30
     place = (run / "config.json").read_bytes().index(b'"num_steps": 30') + 13
     turn_bit(run / "config.json", 8 * place)
-    with pytest.raises(InputError, match=rf"is damaged: a bit of config.json has changed, in byte {place};"):
+    with pytest.raises(InputError, match=rf"is damaged: a bit of config.json has changed, in byte {place:,};"):
         read_config(run)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2p_jax import disks
 from p2p_jax.config.paths import expanded
+from p2p_jax.disks import sentence_of
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 _BY_NAME = "by name: "
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
             except (InputError, TrainingDivergedError) as error:
                 sys.exit(f"error: {self.with_flags(str(error))}")
             except (OSError, ValueError, RuntimeError) as error:
-                if (told := disks.sentence_of(error)) is None:
+                if (told := sentence_of(error)) is None:
                     raise
                 sys.exit(f"error: {told}")
         if status:

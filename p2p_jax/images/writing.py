@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from p2p_jax import disks
+from p2p_jax.disks import StorageError, is_full_or_read_only, sentence_of, telling
 from p2p_jax.errors import InputError
 
 
@@ -18,12 +18,12 @@ def make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if disks.is_full_or_read_only(error):
-            raise disks.StorageError(disks.sentence_of(error)) from error
+        if is_full_or_read_only(error):
+            raise StorageError(sentence_of(error)) from error
         raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
 
 
-@disks.telling
+@telling
 @contextlib.contextmanager
 def unfinished(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a file to write beside `path`, which takes its place at the end, and is removed if an error comes first.

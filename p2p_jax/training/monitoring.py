@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from p2p_jax import disks
+from p2p_jax.disks import writing
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.writing import unfinished, write_text
 from p2p_jax.reporting import say
@@ -85,7 +85,7 @@ class Log:
             return
         cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
         path = self._workdir / "metrics.csv"
-        with disks.writing(path), open(path, "a") as file:
+        with writing(path), open(path, "a") as file:
             file.write(",".join(cells) + "\n")
         if self._tensorboard:
             for name, value in row.items():

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from p2p_jax import disks
+from p2p_jax.disks import StorageError, error_number, sentence, sentence_of
 from p2p_jax.errors import InputError
 from p2p_jax.training import digests
 from p2p_jax.training.soundness import require_sound, saved_steps
@@ -146,14 +146,14 @@ class Checkpoints:
         except Exception as error:
             assert self._under_way is not None
             (step, needed), self._under_way = self._under_way, None
-            number = disks.error_number(error)
+            number = error_number(error)
             if jax.process_index() == 0:  # the room that it takes may be needed to end in good order
                 for path in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(path, ignore_errors=True)
             if number is None:
                 raise
-            text = disks.sentence(number, self.directory / str(step), needed)
-            raise disks.StorageError(f"{text}; {self._last_good()}") from error
+            text = sentence(number, self.directory / str(step), needed)
+            raise StorageError(f"{text}; {self._last_good()}") from error
 
     def restore(self, step: int, shapes: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
         """Restore a state.
@@ -206,13 +206,13 @@ class Checkpoints:
             yield
         except Exception as error:
             first = error  # a full disk stops what ends in good order, too, which then hides what came first
-            while isinstance(first.__context__, disks.StorageError):
+            while isinstance(first.__context__, StorageError):
                 first = first.__context__
-            text = str(first) if isinstance(first, disks.StorageError) else disks.sentence_of(first)
+            text = str(first) if isinstance(first, StorageError) else sentence_of(first)
             if text is None:
                 raise
             last = self._last_good()
-            raise disks.StorageError(text if last in text else f"{text}; {last}") from error
+            raise StorageError(text if last in text else f"{text}; {last}") from error
 
     def _last_good(self) -> str:
         good = [step for step in saved_steps(self._workdir) if (self.directory / str(step) / digests.NAME).is_file()]

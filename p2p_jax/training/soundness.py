@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from p2p_jax import disks
+from p2p_jax.disks import StorageError, writing
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import caution, say
 from p2p_jax.training import digests, parallel
@@ -56,7 +56,7 @@ def fault(workdir: Path, step: int, *, quick: bool = False, part: str = "") -> s
             return digests.fault(folder, part, _SMALL if quick else None)
         return _fault_without_digests(folder, quick=quick)
     except PermissionError as error:
-        raise disks.StorageError(
+        raise StorageError(
             f"the checkpoint {folder} cannot be read (Permission denied: {error.filename}): let this user read it, or "
             "move it out of the folder, so that an older one is used"
         ) from error
@@ -177,7 +177,7 @@ def _set_aside(folder: Path) -> Path:
     while os.path.lexists(target):
         count += 1
         target = folder.with_name(f"damaged-{folder.name}-{count}")
-    with disks.writing(target):
+    with writing(target):
         folder.rename(target)
     return target
 
