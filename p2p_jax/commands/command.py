@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from p2p_jax.config.paths import expanded
-from p2p_jax.disks import sentence_of
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 _BY_NAME = "by name: "
@@ -78,6 +77,7 @@ class Parser(argparse.ArgumentParser):
                 stream.reconfigure(errors="backslashreplace")  # names of files may not be text
         from absl import logging
 
+        from p2p_jax.disks import sentence_of
         from p2p_jax.process import settings
 
         settings.search_here()
