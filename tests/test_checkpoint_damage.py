@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from p2p_jax import disks
+from p2p_jax import storage
 from p2p_jax.commands import translate
 from p2p_jax.config import to_json
 from p2p_jax.errors import InputError
@@ -339,7 +339,7 @@ def test_what_may_not_be_read_is_not_set_aside(run, monkeypatch):
     digest = digests._digest
     monkeypatch.setattr(digests, "_digest", refuse)
     with pytest.raises(
-        disks.StorageError, match=r"checkpoints/3 cannot be read \(Permission denied: .*manifest.ocdbt\)"
+        storage.StorageError, match=r"checkpoints/3 cannot be read \(Permission denied: .*manifest.ocdbt\)"
     ):
         settle(run)
     assert saved_steps(run) == [1, 2, 3]

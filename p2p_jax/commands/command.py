@@ -77,8 +77,8 @@ class Parser(argparse.ArgumentParser):
                 stream.reconfigure(errors="backslashreplace")  # names of files may not be text
         from absl import logging
 
-        from p2p_jax.disks import sentence_of
         from p2p_jax.process import settings
+        from p2p_jax.storage import sentence_of
 
         settings.search_here()
         if self._computes:

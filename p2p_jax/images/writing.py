@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from p2p_jax.disks import StorageError, is_full_or_read_only, sentence_of, telling
 from p2p_jax.errors import InputError
+from p2p_jax.storage import StorageError, is_full_or_read_only, sentence_of, telling
 
 
 def make_folder(path: Path) -> None:

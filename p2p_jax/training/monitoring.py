@@ -19,10 +19,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from p2p_jax.disks import writing
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.writing import unfinished, write_text
 from p2p_jax.reporting import say
+from p2p_jax.storage import writing
 
 _ROWS_OF_SPEED = 10
 
