@@ -91,16 +91,21 @@ def sentence(number: int, path: str | Path, needed: int | None = None) -> str:
     return f"{path} cannot be written ({reason}): {mend}"
 
 
-def sentence_of(error: BaseException) -> str | None:
-    """Say in one sentence what a disk refused, if the error is of that kind."""
+def sentence_of(error: BaseException, place: str | Path | None = None) -> str | None:
+    """Say in one sentence what a disk refused; None if the error is of another kind.
+
+    Args:
+      error: anything.
+      place: what was written, if the error does not tell.
+    """
     number = error_number(error)
     if number is None:
         return None
     names = [getattr(error, name, None) for name in ("filename2", "filename")]
-    path = next((os.fsdecode(name) for name in names if isinstance(name, bytes | str)), None)
+    path = next((os.fsdecode(name) for name in names if isinstance(name, bytes | str)), place)
     if path is None:
-        reason, _, mend = sentence(number, Path.cwd()).partition(" cannot be written ")[2].partition("): ")
-        return f"a file cannot be written ({reason.strip('()').partition(';')[0]}): {mend}"
+        reason, _, mend = sentence(number, Path.cwd()).partition(" cannot be written (")[2].rpartition("): ")
+        return f"a file cannot be written ({reason.partition(';')[0]}): {mend}"
     if number in (errno.EACCES, errno.EPERM) and os.path.exists(path):
         return f"{path} cannot be read or written ({os.strerror(number)}): let this user do so, or choose another"
     return sentence(number, path)

@@ -147,12 +147,12 @@ class Checkpoints:
             assert self._under_way is not None
             (step, needed), self._under_way = self._under_way, None
             number = error_number(error)
+            text = number and sentence(number, self.directory / str(step), needed)
             if jax.process_index() == 0:  # the room that it takes may be needed to end in good order
                 for path in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(path, ignore_errors=True)
-            if number is None:
+            if not text:
                 raise
-            text = sentence(number, self.directory / str(step), needed)
             raise StorageError(f"{text}; {self._last_good()}") from error
 
     def restore(self, step: int, shapes: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
@@ -182,7 +182,8 @@ class Checkpoints:
         with self._told():
             self._manager.wait_until_finished()
             if jax.process_index() == 0 and (folder := self.directory / str(self._under_way.step)).is_dir():
-                digests.complete(folder)
+                with contextlib.suppress(OSError, InputError):  # the disk is full now: it is checked without them
+                    digests.complete(folder)
         self._under_way = None
 
     def close(self) -> None:
@@ -208,7 +209,7 @@ class Checkpoints:
             first = error  # a full disk stops what ends in good order, too, which then hides what came first
             while isinstance(first.__context__, StorageError):
                 first = first.__context__
-            text = str(first) if isinstance(first, StorageError) else sentence_of(first)
+            text = str(first) if isinstance(first, StorageError) else sentence_of(first, self._workdir)
             if text is None:
                 raise
             last = self._last_good()
