@@ -19,7 +19,13 @@ _CODE = re.compile(r"os_error_code='(\d+)'")  # TensorStore's errors are of no t
 
 
 class StorageError(InputError):
-    """A file cannot be written or read, because of the disk or of its rights; the message names it and the mend."""
+    """A file cannot be written or read, because of the disk or of its rights; the message names it and the mend.
+
+    Attributes:
+      stops_all: no other file can be written there either.
+    """
+
+    stops_all = False
 
 
 @contextlib.contextmanager
@@ -42,7 +48,18 @@ def writing(path: str | Path, needed: int | None = None) -> Iterator[None]:
         )
         if number is None or elsewhere:  # what is read in the meantime, say
             raise
-        raise StorageError(sentence(number, path, needed)) from error
+        raise storage_error(number, path, needed) from error
+
+
+def _is_of_another(error: Exception, path: Path) -> bool:
+    """Tell whether an error names another file than the path, what is in it, or its unfinished one beside it."""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, str):
+        return False
+    for found in (Path(name).absolute(), *Path(name).absolute().parents):
+        if found.parent == path.absolute().parent:
+            return found.name != path.name and not found.name.startswith(f".{path.name}")
+    return not path.absolute().is_relative_to(name)  # a folder of it
 
 
 def telling(make: Callable[..., contextlib.AbstractContextManager[_T]]) -> Callable[..., Any]:
@@ -66,9 +83,19 @@ def error_number(error: BaseException) -> int | None:
     return int(found[1]) if found and int(found[1]) in known else None
 
 
-def is_full_or_read_only(error: BaseException) -> bool:
-    """Tell whether an error says that a disk is full, or takes nothing from anybody."""
-    return error_number(error) in (*_FULL, errno.EROFS, errno.EIO)
+def storage_error(number: int, path: str | Path, needed: int | None = None) -> StorageError:
+    """Return the error that says so; see `sentence`."""
+    made = StorageError(sentence(number, path, needed))
+    made.stops_all = number in (*_FULL - {errno.EFBIG}, errno.EROFS)
+    return made
+
+
+def reason(error: BaseException, path: str | Path) -> str:
+    """Return why a file cannot be written, as what stands in brackets behind that; with what is free on a full disk."""
+    number = error_number(error)
+    if number is None:
+        return str(getattr(error, "strerror", None) or error)
+    return f"{os.strerror(number)}; {free(path)}" if number in _FULL else os.strerror(number)
 
 
 def sentence(number: int, path: str | Path, needed: int | None = None) -> str:

@@ -91,7 +91,8 @@ class Parser(argparse.ArgumentParser):
             except (InputError, TrainingDivergedError) as error:
                 sys.exit(f"error: {self.with_flags(str(error))}")
             except (OSError, ValueError, RuntimeError) as error:
-                if (told := sentence_of(error)) is None:
+                places = [getattr(args, name, None) for name in ("output", "study")]
+                if (told := sentence_of(error, next(filter(None, places), None))) is None:
                     raise
                 sys.exit(f"error: {told}")
         if status:

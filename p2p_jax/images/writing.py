@@ -1,12 +1,13 @@
 """Files written in one step: a kill, or a full disk, leaves the old file or the new one, never a part."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
-from p2p_jax.storage import StorageError, is_full_or_read_only, sentence_of, telling
+from p2p_jax.storage import error_number, reason, storage_error, telling
 
 
 def make_folder(path: Path) -> None:
@@ -18,8 +19,8 @@ def make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if is_full_or_read_only(error):
-            raise StorageError(sentence_of(error)) from error
+        if (number := error_number(error)) is not None and number not in (errno.ENOTDIR, errno.EEXIST):
+            raise storage_error(number, path) from error
         raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
 
 
@@ -59,7 +60,7 @@ def in_one_step(path: Path) -> Iterator[Path]:
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: the format has no room for so many pixels
-        raise InputError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error})") from error
+        raise InputError(f"{path} cannot be written ({reason(error, path)})") from error
 
 
 def write_text(path: Path, text: str) -> None:

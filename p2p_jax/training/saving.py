@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from p2p_jax.errors import InputError
-from p2p_jax.storage import StorageError, error_number, sentence, sentence_of
+from p2p_jax.storage import StorageError, error_number, reason, sentence, sentence_of
 from p2p_jax.training import digests
 from p2p_jax.training.soundness import require_sound, saved_steps
 
@@ -63,7 +63,7 @@ class Checkpoints:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"workdir={workdir} cannot be made ({error.strerror}); choose another") from error
+            raise InputError(f"workdir={workdir} cannot be made ({reason(error, workdir)}); choose another") from error
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
