@@ -42,11 +42,8 @@ def writing(path: str | Path, needed: int | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number, name = error_number(error), getattr(error, "filename", None)
-        elsewhere = isinstance(name, str) and os.path.dirname(os.path.abspath(name)) != os.path.abspath(
-            Path(path).parent
-        )
-        if number is None or elsewhere:  # what is read in the meantime, say
+        number = error_number(error)
+        if number is None or _is_of_another(error, Path(path)):  # that is read in the meantime, say
             raise
         raise storage_error(number, path, needed) from error
 
