@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from p2p_jax import storage
+from p2p_jax import storage, train
 from p2p_jax.commands import translate
 from p2p_jax.config import to_json
 from p2p_jax.errors import InputError
@@ -28,7 +28,8 @@ from p2p_jax.training.soundness import settle
 from support.comparers import assert_equal_trees
 from support.configs import small_config
 from support.images import write_images
-from support.runs import run_command
+from support.networks import linear
+from support.runs import memory_data, rows_of, run_command
 
 CONFIG = small_config(keep_checkpoints=3)
 FACTS = {"num_train": 8, "fingerprint": "noise"}
@@ -258,6 +259,24 @@ def test_a_training_goes_on_from_the_one_before(run, damage, capsys):
     checkpoints.close()
     assert_equal_trees(restored(run, 3), state_of(3))
     assert find_step(run, CONFIG, "best") == 3
+
+
+@pytest.mark.parametrize("damage", ["a bit of data", "empty", "a file"])
+def test_a_training_with_a_damaged_checkpoint_ends_as_if_it_had_none(tmp_path, damage, capsys):
+    config = small_config(num_steps=8, checkpoint_every=2, eval_every=4, sample_every=8)
+    longer = small_config(num_steps=12, checkpoint_every=2, eval_every=4, sample_every=8)
+    objective, data = linear(config), memory_data(config)
+    whole = train(longer, tmp_path / "whole", objective, data)
+    train(config, tmp_path / "run", objective, data)
+    DAMAGE[damage](tmp_path / "run" / "checkpoints" / "8")
+    capsys.readouterr()
+    again = train(longer, tmp_path / "run", objective, data)
+    told = capsys.readouterr().out
+    assert "It is kept as damaged-8; the run goes on from step 6" in told and "found a checkpoint of step 6\n" in told
+    assert_equal_trees(jax.device_get(again), jax.device_get(whole))
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "whole")
+    assert saved_steps(tmp_path / "run") == saved_steps(tmp_path / "whole")
+    assert os.path.lexists(tmp_path / "run" / "checkpoints" / "damaged-8")
 
 
 def test_damage_of_another_than_the_newest(run, capsys):

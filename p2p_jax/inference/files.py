@@ -208,7 +208,7 @@ def translate_files(
                 result.result()
                 count += 1
             except InputError as error:
-                if isinstance(error, StorageError) and error.stops_all:
+                if isinstance(error, StorageError) and error.stops_all:  # nor is any other
                     raise
                 failures[job] = str(error)
             on_done()

@@ -148,12 +148,15 @@ class Checkpoints:
             (step, needed), self._under_way = self._under_way, None
             number = error_number(error)
             text = number and sentence(number, self.directory / str(step), needed)
-            if jax.process_index() == 0:  # the room that it takes may be needed to end in good order
-                for path in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(path, ignore_errors=True)
+            self._remove_parts(step)  # the room that they take may be needed to end in good order
             if not text:
                 raise
             raise StorageError(f"{text}; {self._last_good()}") from error
+
+    def _remove_parts(self, step: int) -> None:
+        if jax.process_index() == 0:
+            for path in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, step: int, shapes: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
         """Restore a state.
@@ -188,11 +191,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the saves under way and release the directory."""
+        save = self._under_way
         try:
             self.wait()
         except BaseException:
             with contextlib.suppress(Exception):  # the same one once more
                 self._manager.close()
+            if save:  # Orbax's other threads may have written on
+                self._remove_parts(save.step)
             raise
         self._manager.close()
 
