@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from p2p_jax.config import load as load_config
     from p2p_jax.errors import InputError, TrainingDivergedError
     from p2p_jax.inference import Translator
-    from p2p_jax.objectives import Objective, cyclegan, losses, pix2pix
+    from p2p_jax.objectives import Objective, losses
+    from p2p_jax.objectives.cyclegan import cyclegan
+    from p2p_jax.objectives.pix2pix import pix2pix
     from p2p_jax.process.settings import prepare_process
     from p2p_jax.training.loop import train
 

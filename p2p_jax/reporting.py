@@ -28,6 +28,11 @@ def say(text: str) -> None:
     _LOGGER.info("%s", text.encode("utf-8", "backslashreplace").decode())  # names of files may not be text
 
 
+def caution(text: str) -> None:
+    """Tell the user something that must not be missed, at level WARNING; the work goes on."""
+    _LOGGER.warning("%s", f"warning: {text}".encode("utf-8", "backslashreplace").decode())
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Tell nothing in the meantime."""

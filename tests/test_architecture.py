@@ -9,6 +9,7 @@ from support.processes import run_python
 PACKAGE = Path(p2p_jax.__file__).parent
 FLOORS = [
     {"errors", "reporting"},
+    {"storage"},
     {"images", "process"},
     {"config"},
     {"nets"},

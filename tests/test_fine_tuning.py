@@ -293,8 +293,14 @@ def test_a_damaged_source_is_refused(pix2pix_run, tmp_path, damage):
     for file in [state / "_METADATA"] if "structure" in damage else state.rglob("d/*"):
         file.unlink() if "missing" in damage else file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     config = small_config(init_from=str(source))
+    what = {
+        "weights cut short": r"state/.*d/\w+ has [\d,]+ bytes where",
+        "weights missing": r"state/.*d/\w+ cannot be read",
+    }
     with pytest.raises(
-        InputError, match=r"the checkpoint .*source/checkpoints/4/state is damaged \(\w+\); use another$"
+        InputError,
+        match=rf"the checkpoint .*source/checkpoints/4 is damaged: {what.get(damage, 'state/_METADATA has')}.*; "
+        r"good: 2; choose one, such as config.init_from=.*source/checkpoints/2$",
     ):
         train(config, tmp_path / "run", data=memory_data(config))
     assert not (tmp_path / "run").exists()

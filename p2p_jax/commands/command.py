@@ -78,17 +78,23 @@ class Parser(argparse.ArgumentParser):
         from absl import logging
 
         from p2p_jax.process import settings
+        from p2p_jax.storage import sentence_of
 
         settings.search_here()
         if self._computes:
             settings.prepare_process()
-        logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
+        logging.set_verbosity(logging.FATAL)  # Orbax otherwise tells every step that it takes, and errors twice
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
                 status = work(args)
             except (InputError, TrainingDivergedError) as error:
                 sys.exit(f"error: {self.with_flags(str(error))}")
+            except (OSError, ValueError, RuntimeError) as error:
+                places = [getattr(args, name, None) for name in ("output", "study")]
+                if (told := sentence_of(error, next(filter(None, places), None))) is None:
+                    raise
+                sys.exit(f"error: {told}")
         if status:
             sys.exit(status)
 

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple, overload
 import numpy as np
 
 from p2p_jax.errors import InputError
+from p2p_jax.storage import free
 
 _MARK = ".p2p_jax-"  # of folders for temporary files
 
@@ -78,7 +79,7 @@ def no_room(place: Path, error: OSError) -> InputError:
     """Return what to say where temporary files cannot be written."""
     return InputError(
         f"{place} cannot take the pictures that are kept there until all are evaluated ({error.strerror or error}); "
-        "free some room, or name an `output` on another disk"
+        f"free some room ({free(place)}), or name an `output` on another disk"
     )
 
 

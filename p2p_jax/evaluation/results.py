@@ -24,6 +24,7 @@ from p2p_jax.images.writing import write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
+from p2p_jax.storage import reason
 
 
 def tell(
@@ -68,7 +69,7 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
         _write(output, results, gallery, history)
     except OSError as error:
         raise InputError(
-            f"the results cannot be written into {output} ({error.strerror or error}); name another `output`"
+            f"the results cannot be written into {output} ({reason(error, output)}); name another `output`"
         ) from error
 
 

@@ -1,11 +1,13 @@
 """Files written in one step: a kill, or a full disk, leaves the old file or the new one, never a part."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
+from p2p_jax.storage import error_number, reason, storage_error, telling
 
 
 def make_folder(path: Path) -> None:
@@ -17,9 +19,12 @@ def make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if (number := error_number(error)) is not None and number not in (errno.ENOTDIR, errno.EEXIST):
+            raise storage_error(number, path) from error
         raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
 
 
+@telling
 @contextlib.contextmanager
 def unfinished(path: Path, mark: str = "") -> Iterator[Path]:
     """Give a file to write beside `path`, which takes its place at the end, and is removed if an error comes first.
@@ -55,7 +60,7 @@ def in_one_step(path: Path) -> Iterator[Path]:
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: the format has no room for so many pixels
-        raise InputError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error})") from error
+        raise InputError(f"{path} cannot be written ({reason(error, path)})") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from p2p_jax.inference.ordering import Job
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task
 from p2p_jax.reporting import say
+from p2p_jax.storage import StorageError
 
 _THREADS = 4  # that read and write, while the network runs
 _WILD = "*?["
@@ -207,6 +208,8 @@ def translate_files(
                 result.result()
                 count += 1
             except InputError as error:
+                if isinstance(error, StorageError) and error.stops_all:  # nor is any other
+                    raise
                 failures[job] = str(error)
             on_done()
         return count
@@ -225,6 +228,8 @@ def translate_files(
             large_files.translate(translator, *job)
             done += 1
         except InputError as error:
+            if isinstance(error, StorageError) and error.stops_all:
+                raise
             failures[job] = f"{error}; it was skipped"
         on_done()
     return Outcome(done, existing, [failures[job] for job in pending if job in failures])

@@ -18,6 +18,7 @@ from p2p_jax.config.options import image_shapes
 from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network, statistics
+from p2p_jax.training import digests
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
 
 PyTree = Any
@@ -115,6 +116,7 @@ def open_run(
 
 def _lacks_statistics(workdir: Path) -> bool:
     file = workdir / CONVERTED
+    digests.require_recorded(file)
     return file.is_file() and not json.loads(file.read_text())["running_statistics"]
 
 

@@ -22,6 +22,8 @@ from p2p_jax.interop.converted_config import Networks, Options, assumptions, mak
 from p2p_jax.interop.file_kinds import identify_folder
 from p2p_jax.interop.network import name_some
 from p2p_jax.objectives import blank_batch
+from p2p_jax.storage import StorageError, reason
+from p2p_jax.training import digests
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
 
 
@@ -194,11 +196,12 @@ def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told:
         checkpoints = Checkpoints(unfinished, config)
         checkpoints.save(step, state, None)
         checkpoints.close()
-        (unfinished / "config.json").write_text(to_json(config))
-        (unfinished / CONVERTED).write_text(json.dumps(told, indent=2) + "\n")
+        digests.write_recorded(unfinished / "config.json", to_json(config))
+        digests.write_recorded(unfinished / CONVERTED, json.dumps(told, indent=2) + "\n")
         os.replace(unfinished, target)  # an empty directory is replaced too
-    except OSError as error:
-        raise InputError(f"workdir={target} cannot be written ({error.strerror or error}); choose another") from error
+    except (OSError, StorageError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+        raise InputError(f"workdir={target} cannot be written ({reason(cause, target)}); choose another") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

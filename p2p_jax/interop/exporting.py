@@ -18,6 +18,7 @@ from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
 from p2p_jax.objectives import Objective
+from p2p_jax.storage import reason
 from p2p_jax.training.checkpoint import CONVERTED
 
 Call = Callable[[np.ndarray], np.ndarray]
@@ -114,7 +115,7 @@ def export(
         try:
             file_format.write(exportable, unfinished)
         except OSError as error:
-            raise InputError(f"output={output} cannot be written ({error.strerror or error})") from error
+            raise InputError(f"output={output} cannot be written ({reason(error, output)})") from error
         with jax.default_device(_cpu()):
             call = file_format.load(unfinished)
             sizes = _sizes(exportable, crop)
@@ -164,7 +165,7 @@ def _unfinished(output: Path) -> Iterator[Path]:
         try:
             unfinished.touch()
         except OSError as error:
-            raise InputError(f"output={output} cannot be written ({error.strerror or error})") from error
+            raise InputError(f"output={output} cannot be written ({reason(error, output)})") from error
         yield unfinished
         for made, wanted in files.items():
             if made.exists():

@@ -16,6 +16,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
 from p2p_jax.interop import pickle_bounds
 from p2p_jax.interop.file_kinds import check_file
+from p2p_jax.storage import reason
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -115,7 +116,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         torch.save(state_dict, unfinished)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be written ({error})") from error
+        raise InputError(f"{path} cannot be written ({reason(error, path)})") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)

@@ -1,129 +1,27 @@
 """Checkpoints: state and config together through Orbax, the latest ones and the best one.
 
 A run's directory holds ``config.json``, what was asked for, ``facts.json``, what was found in the images, and
-``checkpoints/STEP/{state,config,facts,metrics}``; a step directory appears under its name only when it is complete, so
-a kill during a save costs that save alone.
+``checkpoints/STEP/{state,config,facts,metrics}`` with ``digests.json``; a step directory appears under its name only
+when it is complete, so a kill during a save costs that save alone. Nothing is restored that is not as it was written.
 """
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from p2p_jax.config import filled_in, from_json, with_facts
 from p2p_jax.errors import InputError
+from p2p_jax.training import digests
+from p2p_jax.training.saving import Checkpoints as Checkpoints  # for others
+from p2p_jax.training.soundness import fault, folder_of, others, require_sound, saved_steps
 
 PyTree = Any
 CONVERTED = "converted_from.json"
 """In the directory of a run that was made of foreign weights: what it was made of."""
-
-
-class Checkpoints:
-    """The checkpoints of one run.
-
-    Args:
-      workdir: the run's directory; made if missing.
-      config: the run's config, stored with every checkpoint; reads ``keep_checkpoints``, ``best_metric``,
-        ``best_mode``.
-      facts: what was found in the images, stored with every checkpoint; see ``p2p_jax.config.filled_in``.
-    """
-
-    def __init__(self, workdir: Path, config: ConfigDict, facts: Mapping[str, Any] = MappingProxyType({})):
-        self._config, self._facts = config, dict(facts)
-
-        def quality(metrics):
-            return metrics[config.best_metric]
-
-        # Not max_to_keep: together with best_fn Orbax would delete the newest checkpoint when it is not the best.
-        policy = AnyPreservationPolicy(
-            [
-                LatestN(config.keep_checkpoints),
-                BestN(
-                    get_metric_fn=quality,
-                    reverse=config.best_mode == "min",
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        self.directory = workdir.absolute() / "checkpoints"
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"workdir={workdir} cannot be made ({error.strerror}); choose another") from error
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                best_fn=quality, best_mode=config.best_mode, preservation_policy=policy
-            ),
-        )
-        best_step = self._manager.best_step()
-        metrics = None if best_step is None else self._manager.metrics(best_step)
-        self._best = (best_step, quality(metrics)) if best_step is not None and metrics else None
-
-    def latest_step(self) -> int | None:
-        """Return the step of the newest complete checkpoint, None if there is none."""
-        return self._manager.latest_step()
-
-    def best(self) -> tuple[int, float] | None:
-        """Return step and metric of the best evaluated checkpoint, None if none was evaluated."""
-        return self._best
-
-    def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Tell whether evaluation metrics beat those of every checkpoint so far."""
-        value, best = metrics[self._config.best_metric], self._best[1] if self._best else math.nan
-        if math.isnan(value) or math.isnan(best):
-            return not math.isnan(value)
-        return value < best if self._config.best_mode == "min" else value > best
-
-    def save(self, step: int, state: PyTree, metrics: Mapping[str, float] | None) -> None:
-        """Save in the background; does nothing if the step is saved already.
-
-        Args:
-          step: number of updates done.
-          state: the state, see ``parallel.for_saving``.
-          metrics: evaluation of this very state, None if there is none.
-        """
-        if step in self._manager.all_steps():
-            return
-        if metrics is not None and self.is_best(metrics):
-            self._best = (step, metrics[self._config.best_metric])
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                config=ocp.args.JsonSave(self._config.to_dict()),
-                facts=ocp.args.JsonSave(self._facts),
-            ),
-            metrics=dict(metrics) if metrics is not None else None,
-        )
-
-    def restore(self, step: int, shapes: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
-        """Restore a state.
-
-        Args:
-          step: a saved step.
-          shapes: ``jax.ShapeDtypeStruct`` of every leaf, as ``jax.eval_shape`` gives them.
-          sharding: where the arrays are put.
-        """
-        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))["state"]
-
-    def wait(self) -> None:
-        """Wait for the saves under way."""
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Wait for the saves under way and release the directory."""
-        self.wait()
-        self._manager.close()
 
 
 def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
@@ -135,15 +33,25 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
       checkpoint: "latest", "best" (of those that were evaluated) or a step.
 
     Raises:
-      InputError: there is no such checkpoint; names those that there are.
+      InputError: there is no such checkpoint, or it is damaged; names those that there are.
     """
+    step = _find_step(workdir, config, checkpoint)
+    require_sound(workdir, step)
+    return step
+
+
+def _find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
     steps = saved_steps(workdir)
     if not steps:
         raise InputError(f"{workdir} holds no checkpoint; train first: python -m p2p_jax.main --workdir {workdir} ...")
     if checkpoint == "latest":
         return steps[-1]
     if checkpoint == "best":
-        metrics = {step: workdir / "checkpoints" / str(step) / "metrics" / "metrics" for step in steps}
+        metrics = {step: folder_of(workdir, step) / "metrics" / "metrics" for step in steps}
+        for step in steps:
+            if why := fault(workdir, step, part="metrics/"):
+                damaged = f"{folder_of(workdir, step)} is damaged ({why}), so that the best cannot be told"
+                raise InputError(f"{damaged}; {others(workdir, step)}")
         values = {step: json.loads(path.read_text()) for step, path in metrics.items() if path.exists()}
         quality = {step: found[config.best_metric] for step, found in values.items() if config.best_metric in found}
         if not quality:
@@ -152,11 +60,6 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
     if str(checkpoint).isdecimal() and int(checkpoint) in steps:
         return int(checkpoint)
     raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
-
-
-def saved_steps(workdir: Path) -> list[int]:
-    """Return the steps of all complete checkpoints in a run's directory, the newest last."""
-    return sorted(int(path.parts[-3]) for path in _saved(workdir))
 
 
 def saved_config(workdir: Path, step: int) -> dict[str, Any]:
@@ -184,6 +87,7 @@ def saved_shapes(workdir: Path, step: int) -> PyTree:
     Raises:
       InputError: the checkpoint is damaged.
     """
+    require_sound(workdir, step)
     path = workdir.absolute() / "checkpoints" / str(step) / "state"
     try:
         return dict(ocp.PyTreeCheckpointHandler().metadata(path))
@@ -200,8 +104,9 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
       shapes: the structure of the state: ``jax.ShapeDtypeStruct`` where a leaf is wanted, else ``ocp.PLACEHOLDER``.
 
     Raises:
-      InputError: what was saved has another structure or other shapes.
+      InputError: the checkpoint is damaged, or what was saved has another structure or other shapes.
     """
+    require_sound(workdir, step)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     template = jax.tree.map(
         lambda x: x if x is ocp.PLACEHOLDER else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
@@ -218,9 +123,9 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
         raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
 
 
-def _saved(workdir: Path) -> list[Path]:
-    """Return the stored config of every complete checkpoint."""
-    return sorted(p for p in (workdir / "checkpoints").glob("*/config/metadata") if p.parts[-3].isdigit())
+def _saved(workdir: Path, name: str = "config") -> list[Path]:
+    """Return the config, or what else has that name, of every checkpoint, the newest last."""
+    return [folder_of(workdir, step) / name / "metadata" for step in saved_steps(workdir)]
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
@@ -232,6 +137,7 @@ def read_config(workdir: Path) -> ConfigDict | None:
     path, saved = workdir / "config.json", _saved(workdir)
     if not saved and (workdir.is_dir() or not workdir.exists()):
         return None
+    digests.require_recorded(path, saved)
     try:
         return from_json(path.read_text())
     except FileNotFoundError:
@@ -251,7 +157,8 @@ def read_facts(workdir: Path) -> dict[str, Any]:
       InputError: the file cannot be read.
     """
     path = workdir / "facts.json"
-    copies = [config.parent.with_name("facts") / config.name for config in _saved(workdir)]
+    copies = _saved(workdir, "facts")
+    digests.require_recorded(path, copies)
     for file in (path, *reversed(copies)):
         if file.is_file():
             try:

@@ -13,6 +13,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.objectives import make_network
 from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
+from p2p_jax.training.soundness import require_sound
 
 PyTree = Any
 COLLECTIONS = ("params", "batch_stats")
@@ -119,6 +120,7 @@ def find_source(init_from: str, workdir: Path) -> Source:
     if step is not None and step not in steps:
         raise InputError(f"config.init_from={init_from}: {path} has checkpoints of the steps {steps}")
     step = steps[-1] if step is None else step
+    require_sound(path, step, lambda other: f"config.init_from={path / 'checkpoints' / str(other)}")
     return Source(init_from, path, step, saved_shapes(path, step))
 
 

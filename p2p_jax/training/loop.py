@@ -60,6 +60,7 @@ def train(
         run = start.prepare(config, expanded(workdir), objective, data, stack)
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
+        stack.enter_context(checkpoints.naming_the_last())
         if run.data is None:
             say(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
             return parallel.for_saving(state)

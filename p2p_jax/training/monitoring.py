@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.writing import unfinished, write_text
 from p2p_jax.reporting import say
+from p2p_jax.storage import writing
 
 _ROWS_OF_SPEED = 10
 
@@ -83,7 +84,8 @@ class Log:
         if not row or not self._writes:
             return
         cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
-        with open(self._workdir / "metrics.csv", "a") as file:
+        path = self._workdir / "metrics.csv"
+        with writing(path), open(path, "a") as file:
             file.write(",".join(cells) + "\n")
         if self._tensorboard:
             for name, value in row.items():

@@ -15,14 +15,14 @@ from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Data, load
 from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import Objective, blank_batch, statistics
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
-from p2p_jax.training import fine_tuning, parallel
+from p2p_jax.training import digests, fine_tuning, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
 from p2p_jax.training.resuming import refuse_other_config, refuse_other_images
+from p2p_jax.training.soundness import settle
 
 PyTree = Any
 _IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
@@ -74,6 +74,8 @@ def prepare(
     if stored is not None:
         stored = stored if objective else complete_experiment(stored)  # options that were added since then
         changed = refuse_other_config(workdir, stored, config)
+    settle(workdir)
+    if stored is not None:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))
         step = checkpoints.latest_step() or 0
     distributed.require_same(
@@ -136,8 +138,8 @@ def prepare(
         state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
     checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, asked, facts)))
     if data is not None and jax.process_index() == 0:
-        write_text(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
-        write_text(workdir / "config.json", to_json(asked))
+        digests.write_recorded(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
+        digests.write_recorded(workdir / "config.json", to_json(asked))
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
 
 

@@ -1,0 +1,229 @@
+"""Digests: what was written, so that a bit that a disk has turned since then is noticed when it is read.
+
+A checkpoint holds ``digests.json``, with the size and the SHA-256 of each of its files. It is written when these are
+complete, before the checkpoint gets its name, so that there is none without it but those of earlier versions.
+A run's own ``config.json`` and the like have theirs in ``digests.json`` beside them.
+"""
+
+import concurrent.futures
+import contextlib
+import datetime
+import hashlib
+import json
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from p2p_jax.errors import InputError
+from p2p_jax.images.writing import write_text
+from p2p_jax.reporting import say
+
+NAME = "digests.json"
+LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""Files that Orbax writes into a checkpoint after all others, while it gives it its name."""
+_TEXTS = ("config.json", "facts.json", "config/metadata", "facts/metadata")  # which people edit
+_LONGEST_TEXT = 1 << 15  # bytes in which a single bit is looked for
+_CHUNK = 1 << 20
+
+
+def write(folder: Path) -> None:
+    """Write the digests of a checkpoint that is about to get its name; those of ``LATE`` files come with `complete`."""
+    _write(folder, {name: _digest(folder / name) for name in files_in(folder) if name not in LATE})
+
+
+def complete(folder: Path) -> None:
+    """Add the digests of ``LATE`` files to those of a checkpoint that has its name."""
+    files = _read(folder / NAME)
+    _write(folder, files | {name: _digest(folder / name) for name in LATE if (folder / name).is_file()})
+
+
+def fault(folder: Path, part: str = "", longest: int | None = None) -> str | None:
+    """Say what is wrong with a checkpoint.
+
+    Args:
+      folder: of the checkpoint, with a file ``NAME``.
+      part: look only at files whose names begin so, such as "metrics/".
+      longest: of longer files, in bytes, look only at the length.
+
+    Returns:
+      None if every file is as it was written, or somebody has edited its config or facts; else what is not, without a
+      full stop.
+
+    Raises:
+      PermissionError: a file may not be read.
+    """
+    try:
+        files = _read(folder / NAME)
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:
+        return f"{NAME} cannot be read ({error})"
+    files = {name: told for name, told in files.items() if name.startswith(part)}
+    for name, (size, _) in files.items():  # what costs nothing first
+        try:
+            status = (folder / name).stat()
+        except PermissionError:
+            raise
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if not stat.S_ISREG(status.st_mode):
+            return f"{name} is not a file"
+        if status.st_size != size and name not in _TEXTS:
+            return f"{name} has {status.st_size:,} bytes where {size:,} were written"
+
+    def changed(name: str) -> str | None:
+        try:
+            return _change(folder / name, name, [files[name][1]])
+        except PermissionError:
+            raise
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+
+    read = [name for name, (size, _) in files.items() if longest is None or size <= longest]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = next(filter(None, pool.map(changed, read)), None)
+    if found is None and not part and LATE[0] not in files:
+        return _fault_of_late(folder / LATE[0])
+    return found
+
+
+def _fault_of_late(path: Path) -> str | None:
+    """Say whether Orbax would stumble over a file that has no digest, because a kill came first."""
+    if not path.exists():
+        return None
+    try:
+        written = json.loads(path.read_text(encoding="utf-8")).get("commit_timestamp_nsecs") or 0
+        datetime.datetime.fromtimestamp(written / 1e9, tz=datetime.UTC)
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return f"{path.name} cannot be read ({error})"
+    return None
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the files of a checkpoint, as seen from its folder; without `NAME` and hidden ones."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != NAME and not name.rpartition("/")[2].startswith("."))
+
+
+def write_recorded(path: Path, text: str) -> None:
+    """Write a file of a run, and its digest into the file ``NAME`` beside it.
+
+    The digest of what stood there before is kept with it, so that a kill in between leaves no file without its own.
+    """
+    record = path.with_name(NAME)
+    try:
+        told = _recorded(record)
+    except (OSError, ValueError):
+        told = {}
+    told[path.name] = [_of(text.encode(errors="backslashreplace")), *([_digest(path)[1]] if path.is_file() else [])]
+    write_text(record, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
+    write_text(path, text)
+
+
+def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
+    """Check that no bit of a file of a run has changed, if it was recorded what it held. Edits by hand are taken.
+
+    Args:
+      path: of the file.
+      copies: of what it holds, the newest last. Where the last one holds the same, all is well.
+
+    Raises:
+      InputError: bits have changed.
+    """
+    record = path.with_name(NAME)
+    try:
+        digests = _recorded(record).get(path.name)
+        why = _change(path, path.name, digests) if digests else None
+    except (FileNotFoundError, NotADirectoryError):
+        return  # of an earlier version; or the file itself is missing, which is told by who reads it
+    except (OSError, ValueError) as error:
+        why = f"{record} cannot be read ({error}), which tells whether {path.name} is as it was written"
+    if why is None:
+        return
+    copies = [copy for copy in copies if copy.is_file()]
+    if copies:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if json.loads(path.read_text(encoding="utf-8")) == json.loads(copies[-1].read_text(encoding="utf-8")):
+                return
+    mend = f"put back what it was (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "put it back"
+    raise InputError(f"{path} is damaged: {why}; {mend}, or delete {record} if it is as you want it")
+
+
+def _change(path: Path, name: str, digests: Sequence[str]) -> str | None:
+    """Say in what a file is not as it was written.
+
+    Of those that people edit a single bit that has changed is told from an edit: with it turned back, the file has one
+    of the digests again.
+    """
+    if name not in _TEXTS:
+        return None if _digest(path)[1] in digests else f"bits of {name} have changed"
+    content = path.read_bytes()
+    if _of(content) in digests:
+        return None
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"{name} cannot be read ({error})"
+    if len(content) > _LONGEST_TEXT:
+        return f"bits of {name} have changed"
+    turned = bytearray(content)
+    for place in range(len(turned)):
+        for bit in range(8):
+            turned[place] ^= 1 << bit
+            if _of(turned) in digests:
+                return f"a bit of {name} has changed, in byte {place:,}"
+            turned[place] ^= 1 << bit
+    say(f"{path} has been edited since it was written")
+    return None
+
+
+def _recorded(record: Path) -> dict[str, list[str]]:
+    """Return ``{file: digests of what it may hold}``; see ``_read`` for what is raised."""
+    return _read_json(record, lambda files: {str(name): [str(x) for x in found] for name, found in files.items()})
+
+
+def _digest(path: Path) -> tuple[int, str]:
+    found, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found.update(buffer[:count])
+            size += count
+    return size, found.hexdigest()
+
+
+def _write(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
+    told = {name: list(files[name]) for name in sorted(files)}
+    write_text(folder / NAME, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
+
+
+def _of(content: bytes | bytearray) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _of_all(files: Mapping[str, Any]) -> str:
+    return _of(json.dumps(files, sort_keys=True).encode())
+
+
+def _read(path: Path) -> dict[str, tuple[int, str]]:
+    """Return ``{file: (size, digest)}``.
+
+    Raises:
+      ValueError: the file is not as it was written.
+    """
+    files = _read_json(path, lambda told: {name: (int(size), str(found)) for name, (size, found) in told.items()})
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        raise ValueError("it names files of other folders")
+    return files
+
+
+def _read_json(path: Path, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        told = json.loads(text)
+        files, whole = convert(told["files"]), told["sha256"] == _of_all(told["files"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError("its own bits have changed")
+    return files
