@@ -84,7 +84,7 @@ def _latest(metrics: Path, name: str) -> str:
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("runs", __doc__, computes=False)
+    made = Parser("runs", __doc__, computes=False, opens_run=True)
     made.add_place("folder", required=False, type=Path, help="that holds the runs; runs by default")
     return made
 
