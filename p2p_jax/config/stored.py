@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from p2p_jax.config.completing import as_dict
 from p2p_jax.config.options import FREE_SECTIONS
 from p2p_jax.config.readers import READERS
 from p2p_jax.config.reference import is_reference
@@ -77,6 +78,7 @@ def references(config: Mapping[str, Any]) -> dict[str, list[str]]:
     Raises:
       InputError: an option that names code is no text; names it.
     """
+    config = as_dict(config)
     found = {key: names for key in LIBRARY if (names := _named(config, key))}
     for section in FREE_SECTIONS:
         for key, text in _texts(config.get(section), section):
@@ -137,6 +139,9 @@ def require_trust(config: Any, file: Path, trust: Trust = ()) -> dict[str, list[
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     refused = {key: [name for name in names if name not in allowed] for key, names in found.items()}
+    for key, names in refused.items():
+        if strange := next((name for name in names if not is_reference(name)), None):
+            raise InputError(f"{file}: config.{key} is {strange!r}; it must have the form 'package.module:name'")
     told = [f"config.{key} names {name}" for key, names in refused.items() for name in names]
     if told:
         names = dict.fromkeys(name for names in refused.values() for name in names)
@@ -181,7 +186,7 @@ def tell_places(config: Mapping[str, Any], file: Path, *sections: str) -> None:
       file: where it stands.
       *sections: of the config that are used, such as "data".
     """
-    named = {key: _value(config, key) for key in _PLACES if key.partition(".")[0] in sections}
+    named = {key: _value(as_dict(config), key) for key in _PLACES if key.partition(".")[0] in sections}
     told = [f"{place} (config.{key})" for key, place in named.items() if isinstance(place, str) and place]
     if told:
         say(f"reading what {file} names: {', '.join(told)}")

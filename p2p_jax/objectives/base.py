@@ -118,16 +118,21 @@ def make_network(section: Mapping[str, Any], name: str = "generator", **given: A
     Raises:
       InputError: it is no class of ``flax.linen.Module``, or does not take one of the keys, or a value of one.
     """
+    if "network" in section:
+        _require_network(section["network"], f"config.{name}.network")
     attributes = complete_read_section(section, name, _GIVEN).to_dict()
-    reference = attributes.pop("network")
-    network = resolve(reference)
-    kind = network
+    network = resolve(attributes.pop("network"))
+    accepted = inspect.signature(network).parameters
+    return network(**attributes, **{key: value for key, value in given.items() if key in accepted})
+
+
+def _require_network(reference: str, option: str) -> None:
+    """Refuse what is no class of networks, before anything of it is called."""
+    kind = resolve(reference, option)
     while isinstance(kind, functools.partial):  # as UNet256 is one of UNet
         kind = kind.func
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise InputError(f"config.{name}.network={reference} is no network: it must be a class of flax.linen.Module")
-    accepted = inspect.signature(network).parameters
-    return network(**attributes, **{key: value for key, value in given.items() if key in accepted})
+        raise InputError(f"{option}={reference} is no network: it must be a class of flax.linen.Module")
 
 
 def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:
