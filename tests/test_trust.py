@@ -1,13 +1,14 @@
-"""A run's directory is data: what its config names is not executed unless the caller says so, and leads nowhere else."""
+"""A run's directory is data: what its config names is executed only where the caller says so, and leads nowhere else."""
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import flax.linen as nn
-import jax
 import numpy as np
 import optax
 import optax.contrib
@@ -24,7 +25,7 @@ from p2p_jax.commands import segmenter as segmenter_command
 from p2p_jax.commands import study as study_command
 from p2p_jax.commands import train as train_command
 from p2p_jax.commands import translate as translate_command
-from p2p_jax.config import complete_experiment, completed_like, resolve, stored, to_json
+from p2p_jax.config import complete_experiment, completed_like, resolve, stored
 from p2p_jax.config.reference import is_reference
 from p2p_jax.data.stream.sources import make_source
 from p2p_jax.errors import InputError
@@ -38,7 +39,6 @@ from p2p_jax.training import own_code
 from p2p_jax.training.checkpoint import read_config, read_facts, saved_config
 from support.configs import small_config
 from support.networks import TINY, draw_state
-from support.processes import run_python
 from support.runs import blank_state, memory_data, run_command, write_run
 
 EVIL = 'from pathlib import Path\n\nPath("{mark}").touch()\n\n\ndef make(*args, **kwargs):\n    raise SystemExit(9)\n'
@@ -199,7 +199,9 @@ def test_the_optimizers_that_are_allowed_are_optimizers():
 
 def test_what_is_like_a_reference_counts():
     assert all(map(is_reference, ["a:b", "a.b_1:C", "_x:y"]))
-    assert not any(map(is_reference, ["a", "a:", ":b", "a b:c", "3:4", "a..b:c", "a:b.c", "a-b:c", "", "a:b:c", " a:b"]))
+    assert not any(
+        map(is_reference, ["a", "a:", ":b", "a b:c", "3:4", "a..b:c", "a:b.c", "a-b:c", "", "a:b:c", " a:b"])
+    )
     harmless = {"extra": {"note": "ratio 3:4, see: below", "range": "0:255", "url": "https://x"}}
     assert stored.references(harmless) == {}
     with pytest.raises(InputError, match="trust=my_lab: write what is trusted"):
@@ -451,3 +453,115 @@ def test_changed_and_damaged_code_is_said(variant, tmp_path, monkeypatch):
     Path("run/code.json").write_text('{"modules": {"../x": {}}}')
     with pytest.raises(InputError, match="run/code.json is damaged"):
         Translator.from_workdir("run", trust=TRUST)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_and_others_start_from_it(variant, tmp_path, capsys):
+    """The caller's own config names the same code; where only the stored one does, --trust does."""
+    arguments = (resume_command, "run", "--config.num_steps=2")
+    assert run_command(*arguments) == (
+        "error: run/config.json: config.objective names own_variant:make, config.generator.network names "
+        "support.networks:Tiny: code that is no part of the library, which opening the run would execute. Nothing was. "
+        "If you know it and trust it, say so: --trust own_variant:make --trust support.networks:Tiny"
+    )
+    more = small_config(**variant.to_dict() | {"num_steps": 2})
+    assert int(train(more, "run", data=memory_data(more))["step"]) == 2
+    capsys.readouterr()
+    started = small_config(**variant.to_dict() | {"init_from": "run"})
+    train(started, "started", data=memory_data(started))
+    assert "init_from run, step 2: generator: " in capsys.readouterr().out
+
+    other = small_config(generator=TINY, init_from="run", num_steps=1)
+    message = "run/checkpoints/2/config/metadata: config.objective names own_variant:make"
+    with pytest.raises(InputError, match=message):
+        train(other, "other", data=memory_data(other))
+    assert not Path("other/config.json").exists()
+    train(other, "other", data=memory_data(other), trust="own_variant:make")
+    capsys.readouterr()
+    assert run_command(resume_command, "started", *(f"--trust={name}" for name in TRUST)) == 0
+    assert "started: this run has 1 steps" in capsys.readouterr().out
+
+
+# Places.
+
+
+@pytest.mark.parametrize("split", ["/tmp/x", "../x", "a/../../x", "..", ".", "~x", "a\\b", "C:x", "x\0", "a//b", "x\n"])
+@pytest.mark.parametrize("name", ["train_split", "val_split"])
+def test_a_split_is_a_name(folder, name, split):
+    change_run({"data": {name: split}})
+    for function in (lambda: evaluate("run", data_dir="photos"), lambda: from_runs(["run"])):
+        with pytest.raises(InputError, match=f"run/config.json cannot be read .config.data.{name} is ") as caught:
+            function()
+        assert repr(split) in str(caught.value)
+    assert str(run_command(evaluate_command, "run")).startswith("error: run/config.json")
+
+
+def test_a_split_of_several_names_makes_one_folder_of_results(folder):
+    assert small_config(data__val_split="more/val").data.val_split == "more/val"
+    change_run({"data": {"val_split": "more/val"}})
+    error = run_command(evaluate_command, "run", "--data_dir", "photos")
+    assert "no toy_facades" not in str(error) and "more/val" in str(error)
+    error = run_command(evaluate_command, "run", "--split", "../../x")
+    assert "'../../x'" in error and not (folder.parent / "x").exists()
+    shutil.rmtree(folder / "run" / "evaluation", ignore_errors=True)
+    (folder / "run" / "evaluation").symlink_to(folder / "photos")
+    assert "evaluation/val_1 is a link that leads out of run" in run_command(evaluate_command, "run", "--split", "val")
+    assert [path.name for path in (folder / "photos").iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize(
+    "place", ["/data/{split}", "../{split}", "~/{split}", "x/../../{split}", "C:/x", "\\\\host\\x"]
+)
+def test_a_given_folder_is_not_left(folder, place):
+    change_run({"data": {"source": "folders", "dir_a": "{split}/A", "dir_b": place}})
+    for function in (
+        lambda: evaluate("run", data_dir="photos", split="val"),
+        lambda: from_runs(["run"], data_dir="photos"),
+    ):
+        with pytest.raises(InputError, match="run/config.json: config.data.dir_b is .* leads out of data_dir=photos"):
+            function()
+    error = run_command(segmenter_command, "--workdir", "run", "--output", "out", "--data_dir", "photos")
+    assert "leads out of --data_dir photos" in error
+
+
+def test_places_that_a_run_names_are_told(folder, capsys):
+    images = folder / "elsewhere"
+    images.mkdir()
+    change_run({"data": {"source": "side_by_side", "dir": str(images)}})
+    expected = f"reading what run/config.json names: {images} (config.data.dir)"
+    for arguments in (COMMANDS["evaluate"], COMMANDS["study"], COMMANDS["segmenter"], COMMANDS["resume"]):
+        assert f"there is no folder {images}" in run_command(*arguments)
+        assert expected in capsys.readouterr().out.splitlines()
+    run_command(*COMMANDS["evaluate"], "--data_dir", "photos")
+    assert "reading what" not in capsys.readouterr().out
+
+
+def test_a_run_with_a_checkpoint_starts_from_no_other(folder):
+    shutil.move("run/checkpoints/1", "run/checkpoints/0")
+    for file in (Path("run/config.json"), Path("run/checkpoints/0/config/metadata")):
+        change(file, {"init_from": "/no/such/run", "data": {"source": "folders", "dir": "/no/such/images"}})
+    with pytest.raises(InputError, match="there is no folder /no/such/images"):  # where the source would be known
+        train(read_config(Path("run")), "run")
+
+
+# Modules of the current folder.
+
+
+def test_commands_that_open_runs_say_so():
+    for name, verb in VERBS.items():
+        parser = __import__(verb.module, fromlist=["parser"]).parser()
+        assert parser._opens_run == verb.opens_run, name
+    opening = {name for name, verb in VERBS.items() if verb.opens_run}
+    assert opening == {"resume", "translate", "evaluate", "export", "study", "segmenter", "runs"}
+
+
+@pytest.mark.slow
+def test_modules_of_the_current_folder_are_not_found_for_a_run(folder):
+    shadowed = ("optax", "flax", "jax", "numpy", "ml_collections", "orbax", "difflib", "tensorboardX", "not_installed")
+    for name in shadowed:
+        (folder / f"{name}.py").write_text(EVIL.format(mark=folder / "MARK"))
+    arguments = ["run", "photos", "--output", "out", "--format", "npy"]
+    environment = os.environ | {"PYTHONPATH": str(Path(p2p_jax.__file__).parents[1])}
+    command = [sys.executable, "-m", "p2p_jax", "translate", *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0 and "translated 1 of 1" in result.stdout, result.stderr
