@@ -1,4 +1,4 @@
-"""A run's directory is data: what its config names is executed only where the caller says so, and leads nowhere else."""
+"""A run's directory is data: what its config names is executed only for callers who say so, and leads nowhere else."""
 
 import hashlib
 import json
