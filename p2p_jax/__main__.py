@@ -22,7 +22,9 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training"),
     "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory", True),
-    "translate": Verb("p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run", True),
+    "translate": Verb(
+        "p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run", True
+    ),
     "evaluate": Verb("p2p_jax.commands.evaluate", "score a trained run on a split of its data, with a report", True),
     "inspect": Verb("p2p_jax.commands.inspect", "look at a data set before training: faults, suggestions, a picture"),
     "convert": Verb("p2p_jax.commands.convert", "make a run of weights of the PyTorch or TensorFlow release"),
@@ -31,7 +33,9 @@ VERBS = {
     "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),
     "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
     "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),
-    "runs": Verb("p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation", True),
+    "runs": Verb(
+        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation", True
+    ),
     "config": Verb("p2p_jax.commands.config", "print all options of a config, with a star at those that differ"),
 }
 

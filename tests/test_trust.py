@@ -565,3 +565,109 @@ def test_modules_of_the_current_folder_are_not_found_for_a_run(folder):
     command = [sys.executable, "-m", "p2p_jax", "translate", *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0 and "translated 1 of 1" in result.stdout, result.stderr
+
+
+OWN = """
+import numpy as np
+import optax
+from p2p_jax.nets import PatchGAN
+from p2p_jax.data.stream.sources import from_arrays
+from p2p_jax.objectives.losses import GAN_LOSSES
+from p2p_jax.objectives.metrics import Metric
+
+slow_sgd = lambda learning_rate, pace=0.5: optax.sgd(learning_rate)
+softly = GAN_LOSSES["lsgan"]
+darkness = Metric("darkness", "Dark", "How dark.", True, lambda output, target: 1 - output.mean((1, 2, 3)))
+
+
+class Judge(PatchGAN):
+    pass
+
+
+def draw(data, split):
+    images = np.random.RandomState(0).randint(0, 256, (3, 16, 16, 3), np.uint8)
+    return from_arrays(images, 255 - images)
+
+
+def darker(image, rng, factor=2):
+    return image // factor
+"""
+
+
+@pytest.mark.slow
+def test_every_kind_of_code_of_ones_own_is_used_when_it_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own_parts.py").write_text(OWN)
+    names = [f"own_parts:{name}" for name in ("slow_sgd", "softly", "darkness", "Judge", "draw", "darker")]
+    sections = {
+        "optimizer": {"factory": names[0], "learning_rate": 0.1, "pace": 0.2},
+        "loss": {"gan": names[1]},
+        "metrics": f"l1,{names[2]}",
+        "discriminator": {"network": names[3], "receptive_field": 1, "base_width": 2},
+        "data__source": names[4],
+        "data__direction": "AtoB",
+        "task": {"input": names[5], "factor": 3},
+    }
+    config = complete_experiment(small_config(**sections))
+    write_run(Path("run"), config, draw_state(blank_state(make_objective(config), config)), step=1)
+    for name in names:
+        others = [other for other in names if other != name]
+        with pytest.raises(InputError) as caught:
+            evaluate("run", trust=others)
+        assert str(caught.value).count("names own_parts") == 1 and str(caught.value).endswith(f"say so: trust={name}")
+    found = evaluate("run", trust=names, metrics=[])
+    assert set(found["metrics"]) == {"l1", "darkness"} and found["num_images"] == 3
+    (Path("photos")).mkdir()
+    np.save("photos/a.npy", np.full((16, 16, 3), 90, np.uint8))
+    arguments = ("run", "photos", "--output", "out", "--format", "npy", *(f"--trust={name}" for name in names))
+    assert run_command(translate_command, *arguments) == 0
+    expected = Translator.from_workdir("run", trust=names)(np.full((16, 16, 3), 30, np.uint8))
+    np.testing.assert_array_equal(np.load("out/a.npy"), expected)
+    sys.modules.pop("own_parts")
+
+
+@pytest.mark.slow
+def test_every_command_takes_trust(folder):
+    """What nobody looks up is never imported either: only the word for it is asked for."""
+    places = {"source": "folders", "dir": str(folder / "none")}
+    change_run({"extra": {"judge": "evil_here:make"}, "data": places})
+    own = ("--config.data.source=folders", f"--config.data.dir={places['dir']}")
+    for what, (command, *arguments) in COMMANDS.items():
+        own_config = own if "quickstart" in arguments else ()
+        assert "--trust evil_here:make" in str(run_command(command, *arguments, *own_config))
+        result = run_command(command, *arguments, *own_config, "--trust", "evil_here:make")
+        if what in ("translate", "export", "export to PyTorch"):
+            assert result == 0 or "need PyTorch" in str(result), what
+        elif what == "train":
+            assert "holds a run with another config" in result
+        else:
+            assert "none" in result and "there is no folder" in result, what
+
+
+def test_an_objective_that_is_given_has_its_source_stored_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("given_variant.py").write_text("def update(state, batch, rng): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = small_config()
+    own_code.store(Path("plain"), config, pix2pix(config))
+    assert not Path("plain").exists()
+    objective = pix2pix(config)._replace(update=resolve("given_variant:update"))
+    own_code.store(Path("run"), config, objective)
+    record = json.loads(Path("run/code.json").read_text())
+    assert list(record["modules"]) == ["given_variant"] and record["references"] == {}
+    own_code.compare(Path("run"))
+    Path("given_variant.py").write_text("def update(state, batch, rng): return 1\n")
+    with pytest.warns(UserWarning, match="given_variant.py is not the module given_variant with which run was trained"):
+        own_code.compare(Path("run"))
+    sys.modules.pop("given_variant")
+
+
+def test_of_installed_packages_the_version_is_kept(tmp_path):
+    config = small_config(extra={"judge": "PIL.Image:open", "other": "math:sin"})
+    own_code.store(tmp_path, config)
+    record = json.loads((tmp_path / "code.json").read_text())
+    assert record["modules"]["PIL.Image"]["package"].lower() == "pillow" and not (tmp_path / "code").exists()
+    own_code.offer(tmp_path, stored.outside(config))
+    (tmp_path / "code.json").write_text(json.dumps(record).replace(record["modules"]["PIL.Image"]["version"], "1.0"))
+    with pytest.warns(UserWarning, match="trained with [Pp]illow 1.0, which has the module PIL.Image; here it is"):
+        own_code.offer(tmp_path, stored.outside(config))

@@ -62,7 +62,7 @@ LIBRARY: dict[str, frozenset[str]] = {
 """The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
 _ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
 _PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights")
-_DEEPEST = 20
+_DEEPEST, _SHOWN = 20, 8
 _BETWEEN = re.compile(r"[\s,;|]+")
 
 
@@ -132,7 +132,8 @@ def require_trust(config: Any, file: Path, trust: Trust = ()) -> dict[str, list[
     if not isinstance(config, Mapping):
         raise InputError(f"{file} holds no config: it must be an object of options, {{...}}")
     for key in (*FREE_SECTIONS, "data", "data.input", "data.output", "augment", "schedule", "inference"):
-        if not isinstance(section := _value(config, key), Mapping | None):
+        section = _value(config, key)
+        if section is not None and not isinstance(section, Mapping):
             raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options of its own")
     try:
         found = outside(config)
@@ -142,12 +143,13 @@ def require_trust(config: Any, file: Path, trust: Trust = ()) -> dict[str, list[
     for key, names in refused.items():
         if strange := next((name for name in names if not is_reference(name)), None):
             raise InputError(f"{file}: config.{key} is {strange!r}; it must have the form 'package.module:name'")
-    told = [f"config.{key} names {name}" for key, names in refused.items() for name in names]
+    told = [(key, name) for key, names in refused.items() for name in names]
     if told:
-        names = dict.fromkeys(name for names in refused.values() for name in names)
+        more = f" and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
         raise InputError(
-            f"{file}: {', '.join(told)}: code that is no part of the library, which opening the run would execute. "
-            "Nothing was. If you know it and trust it, say so: " + " ".join(f"trust={name}" for name in names)
+            f"{file}: {', '.join(f'config.{key} names {name}' for key, name in told[:_SHOWN])}{more}: code that is no "
+            "part of the library, which opening the run would execute. Nothing was. If you know it and trust it, say "
+            f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in told[:_SHOWN]))}"
         )
     _require_no_palette_files(config, file)
     return found

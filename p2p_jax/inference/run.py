@@ -19,6 +19,7 @@ from p2p_jax.config.paths import expanded
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, make_network, make_objective, statistics
+from p2p_jax.training import own_code
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
 
 PyTree = Any
@@ -112,12 +113,17 @@ def open_run(
             f"{workdir} was converted from a release that keeps no running statistics: leave norm=running out"
         )
     step = find_step(workdir, config, checkpoint)
+    if objective:
+        own_code.compare(workdir)
     return Run(workdir, config, objective or make_objective(config), step)
 
 
 def _lacks_statistics(workdir: Path) -> bool:
     file = workdir / CONVERTED
-    return file.is_file() and not json.loads(file.read_text())["running_statistics"]
+    try:
+        return file.is_file() and not json.loads(file.read_text())["running_statistics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); convert the weights again") from error
 
 
 def digest(leaves: Iterable[Any]) -> str:

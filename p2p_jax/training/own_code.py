@@ -73,11 +73,21 @@ def offer(workdir: Path, references: Mapping[str, Iterable[str]]) -> None:
     absent = {name for name, file in here.items() if file is None or _is_stored(workdir, file)}
     if absent & names:
         _import_from(workdir, {name: recorded[name] for name in absent if "source" in recorded[name]})
+    _compare_all(workdir, recorded, here)
+
+
+def compare(workdir: Path) -> None:
+    """Warn where code has changed with which a run was trained that is given its objective again."""
+    recorded = _read(workdir)
+    _compare_all(workdir, recorded, {name: modules.locate(name, without=_StoredCode) for name in recorded})
+
+
+def _compare_all(workdir: Path, recorded: Mapping[str, Any], here: Mapping[str, Path | None]) -> None:
     for name, known in recorded.items():
         file = here[name]
         if "version" in known:
             _compare_version(workdir, name, known)
-        elif "sha256" in known and name not in absent and file is not None:
+        elif "sha256" in known and file is not None and not _is_stored(workdir, file):
             _compare(workdir, name, known, file)
 
 

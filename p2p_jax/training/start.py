@@ -77,6 +77,8 @@ def prepare(
     if stored is not None:
         stored = stored if objective else completed_like(stored, config)
         changed = refuse_other_config(workdir, stored, config)
+        if objective:
+            own_code.compare(workdir)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))
         step = checkpoints.latest_step() or 0
     distributed.require_same(
