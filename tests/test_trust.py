@@ -130,8 +130,8 @@ COMMANDS = {
     "merge": (evaluate_command, "run", "--merge"),
     "export": (export_command, "run", "--format", "stablehlo", "--output", "out.stablehlo"),
     "export to PyTorch": (export_command, "run", "--format", "torch", "--output", "out.pth"),
-    "study": (study_command, "make", "--output", "out", "--runs", "run"),
-    "segmenter": (segmenter_command, "--workdir", "run", "--output", "out"),
+    "study": (study_command, "make", "--output", "study", "--runs", "run"),
+    "segmenter": (segmenter_command, "--workdir", "run", "--output", "fcn"),
     "resume": (resume_command, "run"),
     "train": (train_command, "quickstart", "--workdir", "run"),
     "start from": (train_command, "quickstart", "--workdir", "other", "--config.init_from=run"),
@@ -409,7 +409,7 @@ def test_the_source_of_ones_own_code_is_stored_and_used_elsewhere(variant, tmp_p
     with pytest.warns(UserWarning, match=r"loaded as stored with the run: own_variant from run/code/own_variant.py, v"):
         found = Translator.from_workdir("run", trust=TRUST)(image)
     np.testing.assert_array_equal(found, expected)
-    assert Path(sys.modules["variant_helper"].__file__) == Path("run/code/variant_helper.py")
+    assert Path(sys.modules["variant_helper"].__file__) == elsewhere / "run" / "code" / "variant_helper.py"
     assert not list(Path("run/code").rglob("*.pyc"))
 
     # A training goes on there with the stored source, which stays what it was.

@@ -156,8 +156,8 @@ class _StoredCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Run the source."""
         if module.__name__ in self._sources:
             file, contents = self._sources[module.__name__]
-            module.__file__ = str(file)
-            exec(compile(contents, str(file), "exec"), module.__dict__)
+            module.__file__ = str(file.absolute())
+            exec(compile(contents, module.__file__, "exec"), module.__dict__)
 
 
 def _read(workdir: Path) -> dict[str, Any]:
