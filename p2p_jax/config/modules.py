@@ -20,9 +20,9 @@ def locate(name: str, *, without: type | None = None) -> Path | None:
       name: "package.module".
       without: finders of this class are not asked.
     """
-    loaded = getattr(sys.modules.get(name), "__file__", None)
-    if loaded:
-        return Path(loaded)
+    if name in sys.modules:  # a notebook's __main__ and packages without an __init__.py have no file
+        loaded = getattr(sys.modules[name], "__file__", None)
+        return Path(loaded) if loaded else None
     top, *rest = name.split(".")
     spec = _find_spec(top, without)
     if spec is None:
