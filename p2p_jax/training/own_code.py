@@ -150,7 +150,9 @@ class _StoredCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if file is None and not is_folder:
             return None
         is_package = is_folder or (file is not None and file.name == "__init__.py")
-        return importlib.machinery.ModuleSpec(name, self, origin=file and str(file), is_package=is_package)
+        return importlib.machinery.ModuleSpec(
+            name, self, origin=None if file is None else str(file), is_package=is_package
+        )
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the source."""
