@@ -146,6 +146,9 @@ def test_no_function_executes_what_a_stored_config_names(folder, way):
         with pytest.raises(InputError) as caught:
             function()
         message = str(caught.value)
+        if what == "resume":  # which compares, and makes nothing
+            assert message.startswith("run holds a run with another config:") and all(name in message for name in names)
+            continue
         file = "run/checkpoints/1/config/metadata" if what == "start from" else "run/config.json"
         assert message.startswith(f"{file}: config.") and message.count("code that is no part") == 1, what
         assert all(f" names {name}" in message and f"trust={name}" in message for name in names), what
@@ -158,6 +161,11 @@ def test_no_command_executes_what_a_stored_config_names(folder, way, capsys):
     change_run(sections)
     for what, (command, *arguments) in COMMANDS.items():
         error = run_command(command, *arguments)
+        if what == "train":
+            assert error.startswith("error: run holds a run with another config:") and all(
+                name in error for name in names
+            )
+            continue
         file = "run/checkpoints/1/config/metadata" if what == "start from" else "run/config.json"
         assert isinstance(error, str) and error.startswith(f"error: {file}: config."), (what, error)
         assert all(f"--trust {name}" in error for name in names) and "\n" not in error
@@ -634,7 +642,8 @@ def test_every_command_takes_trust(folder):
     own = ("--config.data.source=folders", f"--config.data.dir={places['dir']}")
     for what, (command, *arguments) in COMMANDS.items():
         own_config = own if "quickstart" in arguments else ()
-        assert "--trust evil_here:make" in str(run_command(command, *arguments, *own_config))
+        if what != "train":
+            assert "--trust evil_here:make" in str(run_command(command, *arguments, *own_config))
         result = run_command(command, *arguments, *own_config, "--trust", "evil_here:make")
         if what in ("translate", "export", "export to PyTorch"):
             assert result == 0 or "need PyTorch" in str(result), what

@@ -90,7 +90,11 @@ def references(config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def all_references(config: Mapping[str, Any]) -> frozenset[str]:
     """Return all code that a config names."""
-    return frozenset(name for names in references(config).values() for name in names)
+    return _names_in(references(config))
+
+
+def _names_in(found: Mapping[str, list[str]]) -> frozenset[str]:
+    return frozenset(name for names in found.values() for name in names)
 
 
 def outside(config: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -114,13 +118,13 @@ def trusted(trust: Trust) -> frozenset[str]:
     return names
 
 
-def require_trust(config: Any, file: Path, trust: Trust = ()) -> dict[str, list[str]]:
+def require_trust(config: Any, file: Path, trust: Trust | None = ()) -> dict[str, list[str]]:
     """Refuse a stored config that names code outside the library which the caller does not trust.
 
     Args:
       config: as it was read from the file: anything that JSON holds.
       file: where it stands, for messages.
-      trust: what the caller trusts.
+      trust: what the caller trusts; None: the config is compared with another one, and nothing in it is used.
 
     Returns:
       What it names outside the library, all of it trusted, by the option.
@@ -128,7 +132,6 @@ def require_trust(config: Any, file: Path, trust: Trust = ()) -> dict[str, list[
     Raises:
       InputError: it is no config, or names such code; tells the file, the options, the names, and what allows them.
     """
-    allowed = trusted(trust)
     if not isinstance(config, Mapping):
         raise InputError(f"{file} holds no config: it must be an object of options, {{...}}")
     for key in (*FREE_SECTIONS, "data", "data.input", "data.output", "augment", "schedule", "inference"):
@@ -139,6 +142,7 @@ def require_trust(config: Any, file: Path, trust: Trust = ()) -> dict[str, list[
         found = outside(config)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+    allowed = _names_in(found) if trust is None else trusted(trust)
     refused = {key: [name for name in names if name not in allowed] for key, names in found.items()}
     for key, names in refused.items():
         if strange := next((name for name in names if not is_reference(name)), None):

@@ -227,12 +227,12 @@ def _saved(workdir: Path) -> list[Path]:
     return sorted(p for p in (workdir / "checkpoints").glob("*/config/metadata") if p.parts[-3].isdigit())
 
 
-def read_config(workdir: Path, trust: Trust = ()) -> ConfigDict | None:
+def read_config(workdir: Path, trust: Trust | None = ()) -> ConfigDict | None:
     """Return the config stored in a run's directory, as it was asked for; None if nothing was saved there yet.
 
     Args:
       workdir: the run's directory.
-      trust: code outside the library that the config may name, "module:name".
+      trust: code outside the library that the config may name, "module:name"; None: any, as it is only compared.
 
     Raises:
       InputError: the directory or the config cannot be read, there are checkpoints without a config, or the config
@@ -252,7 +252,8 @@ def read_config(workdir: Path, trust: Trust = ()) -> ConfigDict | None:
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     outside = stored.require_trust(found, path, trust)
-    own_code.offer(workdir, outside)
+    if trust is not None:
+        own_code.offer(workdir, outside)
     try:
         return complete(found)
     except InputError as error:

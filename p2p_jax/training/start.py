@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from p2p_jax.cluster import distributed
 from p2p_jax.config import completed_like, to_json, with_facts
 from p2p_jax.config.options import crop_shape
-from p2p_jax.config.stored import Trust
+from p2p_jax.config.stored import Trust, outside
 from p2p_jax.data import Data, load
 from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
@@ -58,7 +58,7 @@ def prepare(
       objective: what is trained; None: what the config names.
       data: the data set; None: what the config describes.
       stack: what is opened is closed with it.
-      trust: code outside the library that stored configs may name.
+      trust: code outside the library that the stored config of another run may name, ``config.init_from``.
 
     Raises:
       InputError: the config, the data or the directory cannot be used.
@@ -66,7 +66,7 @@ def prepare(
     parallel.check_batch_size(config.batch_size)
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
-    stored, changed = read_config(workdir, trust), {}
+    stored, changed = read_config(workdir, None), {}
     facts = {} if stored is None else read_facts(workdir)  # those of a start that saved nothing do not count
     checkpoints, step = None, 0
     if stored is not None and (workdir / CONVERTED).is_file():
@@ -79,6 +79,8 @@ def prepare(
         changed = refuse_other_config(workdir, stored, config)
         if objective:
             own_code.compare(workdir)
+        else:
+            own_code.offer(workdir, outside(config))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))
         step = checkpoints.latest_step() or 0
     distributed.require_same(
