@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_experiment
 from p2p_jax.config.options import image_shapes
-from p2p_jax.config.stored import Trust, all_references, trusted
+from p2p_jax.config.stored import Trust, outside, trusted
 from p2p_jax.data import load_split
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import set_metrics
@@ -62,7 +62,8 @@ def ablate(
         scoring lacks something; raised before training starts.
     """
     config, output = complete_experiment(config), Path(output)
-    trust = trusted(trust) | all_references(config)
+    names = trusted(trust).union(*outside(config).values())
+    trusting = {"trust": names} if names else {}
     for table in tables:
         if table not in TABLES:
             raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
@@ -75,7 +76,7 @@ def ablate(
     asked = {"split": split, **scoring}
     grid = {table: rows(table, config) for table in tables}
     runs = {row.run: row for table in grid.values() for row in table}
-    outcomes = {name: _prepare(config, row, output / name, trust) for name, row in runs.items()}
+    outcomes = {name: _prepare(config, row, output / name) for name, row in runs.items()}
     possible = [name for name, outcome in outcomes.items() if outcome["state"] != "left out"]
     if not possible:
         raise InputError("no row can run: " + next(iter(outcomes.values()))["reason"])
@@ -84,7 +85,7 @@ def ablate(
         say(f"{name} is left out: {outcomes[name]['reason']}")
     for i, name in enumerate(possible, start=1):
         say(f"\n{name}, {i} of {len(possible)} runs")
-        outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked, trust)
+        outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked, trusting)
         told = report(config, asked, grid, outcomes)
         write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
         write_text(output / "table.md", markdown(told))
@@ -105,35 +106,35 @@ def _check_whole(config: ConfigDict) -> None:
     _trace(_changed(config, {option: _value(config, option, default) for option, default in losses.items()}))
 
 
-def _prepare(config: ConfigDict, row: Row, workdir: Path, trust: Trust) -> dict[str, Any]:
+def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
     """Return the outcome before training, "left out" if the row cannot run; refuse a folder that is another run's."""
     try:
         changed = _changed(config, row.changes)
         _trace(changed)
     except InputError as error:
         return {"state": "left out", "reason": str(error)}
-    stored = read_config(workdir, trust)
+    stored = read_config(workdir, None)
     if stored is not None:
         refuse_other_config(workdir, stored, changed)
     return {"state": "to do"}
 
 
-def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trust: Trust) -> dict[str, Any]:
+def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> dict[str, Any]:
     """Bring a run to its end and score it; what was done before is not done again."""
     try:
-        state = train(config, workdir, trust=trust)
+        state = train(config, workdir, **trusting)
     except TrainingDivergedError as error:
         return {"state": "diverged", "reason": str(error)}
     step = int(state["step"])
     del state  # its memory
     if step < config.num_steps:
         return {"state": "stopped", "reason": f"stopped at step {step:,}"}
-    return {"state": "scored", "results": _scored(workdir, asked, trust)}
+    return {"state": "scored", "results": _scored(workdir, asked, trusting)}
 
 
-def _scored(workdir: Path, asked: dict[str, Any], trust: Trust) -> dict[str, Any]:
+def _scored(workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> dict[str, Any]:
     """Return the run's results but for single images, from ``results.json`` if that is what was asked for."""
-    stored, path = read_config(workdir, trust), workdir / "results.json"
+    stored, path = read_config(workdir, **trusting), workdir / "results.json"
     assert stored is not None
     identity = {"step": find_step(workdir, stored, "latest"), "config": stored.to_dict(), "asked": asked}
     if asked.get("segmenter"):  # it may have been trained anew under the same name
@@ -144,7 +145,7 @@ def _scored(workdir: Path, asked: dict[str, Any], trust: Trust) -> dict[str, Any
         if found["identity"] == identity:
             return found
     folder = workdir / "evaluation" / f"{asked['split']}_{identity['step']}"
-    results = evaluate(workdir, output=folder, trust=trust, **asked)
+    results = evaluate(workdir, output=folder, **trusting, **asked)
     found = {"identity": identity} | {key: results[key] for key in ("step", "num_images", "metrics", "set_metrics")}
     write_text(path, json.dumps(found, indent=2) + "\n")
     return found
