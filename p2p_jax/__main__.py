@@ -1,7 +1,7 @@
 """The one door of the command line: ``python -m p2p_jax VERB ...``, or ``p2p-jax VERB ...``."""
 
-import difflib
 import importlib
+import os
 import sys
 from typing import NamedTuple
 
@@ -9,25 +9,33 @@ from p2p_jax import __version__
 
 
 class Verb(NamedTuple):
-    """What a word on the command line does: the module whose ``run(argv)`` does it, and a line of help."""
+    """What a word on the command line does: the module whose ``run(argv)`` does it, and a line of help.
+
+    Those that open a run, which may be a stranger's, do not look for modules in the current folder.
+    """
 
     module: str
     help: str
+    opens_run: bool = False
 
 
 VERBS = {
     "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training"),
-    "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory"),
-    "translate": Verb("p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run"),
-    "evaluate": Verb("p2p_jax.commands.evaluate", "score a trained run on a split of its data, with a report"),
+    "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory", True),
+    "translate": Verb(
+        "p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run", True
+    ),
+    "evaluate": Verb("p2p_jax.commands.evaluate", "score a trained run on a split of its data, with a report", True),
     "inspect": Verb("p2p_jax.commands.inspect", "look at a data set before training: faults, suggestions, a picture"),
     "convert": Verb("p2p_jax.commands.convert", "make a run of weights of the PyTorch or TensorFlow release"),
-    "export": Verb("p2p_jax.commands.export", "write a trained generator as ONNX, StableHLO or for PyTorch"),
+    "export": Verb("p2p_jax.commands.export", "write a trained generator as ONNX, StableHLO or for PyTorch", True),
     "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
-    "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study"),
-    "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score"),
+    "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),
+    "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
     "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),
-    "runs": Verb("p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation"),
+    "runs": Verb(
+        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation", True
+    ),
     "config": Verb("p2p_jax.commands.config", "print all options of a config, with a star at those that differ"),
 }
 
@@ -43,6 +51,8 @@ def run(argv: list[str] | None = None) -> None:
     elif first in VERBS:
         importlib.import_module(VERBS[first].module).run(arguments[1:])
     else:
+        import difflib
+
         close = difflib.get_close_matches(first, VERBS, n=1)
         hint = f"did you mean {close[0]}? There are" if close else "choose"
         sys.exit(f"error: {first} is not a verb; {hint} {', '.join(VERBS)}")
@@ -62,5 +72,16 @@ def _help() -> str:
     )
 
 
+def _search_elsewhere() -> None:
+    """Take the current folder from the front of Python's path, where ``python -m`` has put it, if a run is opened.
+
+    Who translates in the folder of a downloaded run does not mean its ``optax.py``.
+    """
+    verb = VERBS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if verb and verb.opens_run and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    _search_elsewhere()
     run()

@@ -105,6 +105,28 @@ def config_of(command):
     return complete(load_with_overrides(args.config, args.overrides))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:not found here")
+def test_a_run_with_a_readers_own_loss_is_used_as_printed(folder, capsys):
+    (train_line,) = [line for line in TRAINING if "my_losses:hinge" in line]
+    main.run([*shlex.split(train_line), *SMALL, "--config.generator.num_downs=2"])
+    (folder / "photos" / "new").mkdir(parents=True)
+    Image.new("RGB", (32, 32), "navy").save(folder / "photos" / "new" / "plain.png")
+    (arguments,) = arguments_of("translate", "--trust")
+    without = arguments[: arguments.index("--trust")]
+    with pytest.raises(SystemExit) as ended:
+        p2p_jax.__main__.run(["translate", *without])
+    (printed,) = [block["text"] for block in BLOCKS if block["text"].startswith("error: runs/hinge")]
+    assert str(ended.value) == " ".join(printed.split())
+    Path("my_losses.py").unlink()
+    sys.modules.pop("my_losses")
+    capsys.readouterr()
+    p2p_jax.__main__.run(["translate", *arguments])
+    told = capsys.readouterr()
+    assert "loaded as stored with the run: my_losses from runs/hinge/code/my_losses.py" in told.err
+    assert "translated 1 of 1 images" in told.out
+
+
 def test_files_that_readers_write_are_known():
     assert set(FILES) == {
         "my_variant.py",

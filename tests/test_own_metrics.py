@@ -52,7 +52,8 @@ def test_of_images_in_training_and_in_the_report(folder, capsys):
     best = min(rows, key=lambda row: float(row["eval/brightness"]))
     assert f"Best brightness: {float(best['eval/brightness']):.4g} at step {best['step']}" in capsys.readouterr().out
 
-    assert run_command(command, "run", "--metrics", "my_metrics:variety", "--output", "found") == 0
+    trust = ("--trust", "my_metrics:brightness")
+    assert run_command(command, "run", *trust, "--metrics", "my_metrics:variety", "--output", "found") == 0
     results = json.loads((folder / "found" / "results.json").read_text())
     assert results["metrics"].keys() == {"ssim", "brightness"}
     assert results["metrics"]["brightness"]["mean"] == pytest.approx(float(rows[-1]["eval/brightness"]), rel=1e-4)

@@ -32,6 +32,7 @@ def parser() -> Parser:
     add("--palette", help="colours of the label maps: pix2pix_facades, cmp_facades, cityscapes or a JSON file")
     add("--label_ids", help="folder of PNGs of class numbers that take the place of the colours")
     add("--inception", help="file with Inception's weights, for fid without internet")
+    made.add_trust()
     return made
 
 
@@ -47,7 +48,7 @@ def _ablate(args: argparse.Namespace) -> int:
         scoring["metrics"] = [name.strip() for name in args.metrics.split(",")]
     tables = TABLES if args.table == "all" else [args.table]
     try:
-        told = ablate(config, args.output, tables=tables, split=args.split, **scoring)
+        told = ablate(config, args.output, tables=tables, split=args.split, trust=args.trust, **scoring)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last finished row")
     print(f"\n{(args.output / 'table.md').read_text()}\nThis table is {args.output / 'table.md'}")

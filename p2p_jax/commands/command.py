@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_jax.config.paths import expanded
+from p2p_jax.config.reference import is_reference
 from p2p_jax.errors import InputError, TrainingDivergedError
 
 _BY_NAME = "by name: "
@@ -23,17 +24,27 @@ class Parser(argparse.ArgumentParser):
       text: the help, as it is to be printed.
       takes_overrides: of a config.
       computes: the work needs JAX, for which the process is prepared.
+      opens_run: a run's directory is opened, which may be a stranger's: modules are found in the current directory only
+        where an argument names some.
       **settings: of ``argparse.ArgumentParser``.
     """
 
     def __init__(
-        self, verb: str, text: str | None, *, takes_overrides: bool = False, computes: bool = True, **settings: Any
+        self,
+        verb: str,
+        text: str | None,
+        *,
+        takes_overrides: bool = False,
+        computes: bool = True,
+        opens_run: bool = False,
+        **settings: Any,
     ):
         raw = argparse.RawDescriptionHelpFormatter
         prog = f"python -m p2p_jax {verb}"
         super().__init__(prog=prog, description=text, formatter_class=raw, allow_abbrev=False, **settings)
         self._takes_overrides = takes_overrides
         self._computes = computes
+        self._opens_run = opens_run
         self._places: dict[str, bool] = {}
 
     def add_place(self, name: str, *, required: bool = True, nargs: str = "?", **settings: Any) -> None:
@@ -44,6 +55,20 @@ class Parser(argparse.ArgumentParser):
         settings["help"] = argparse.SUPPRESS
         self.add_argument(f"--{name}", dest=_BY_NAME + name, default=argparse.SUPPRESS, **settings)
         self._places[name] = required
+
+    def add_trust(self, parser: argparse.ArgumentParser | None = None) -> None:
+        """Add the flag that names what stored configs may execute.
+
+        Args:
+          parser: of a subcommand; this one by default.
+        """
+        (parser or self).add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="MODULE:NAME",
+            help="code outside the library that a run's stored config may name and so execute; may stand again",
+        )
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Read a command line; ``overrides`` holds those of the config, in order."""
@@ -80,7 +105,8 @@ class Parser(argparse.ArgumentParser):
         from p2p_jax.process import settings
         from p2p_jax.storage import sentence_of
 
-        settings.search_here()
+        if not self._opens_run or _names_own_code(args):
+            settings.search_here()
         if self._computes:
             settings.prepare_process()
         logging.set_verbosity(logging.FATAL)  # Orbax otherwise tells every step that it takes, and errors twice
@@ -106,6 +132,14 @@ class Parser(argparse.ArgumentParser):
         known = "|".join(sorted(_names(self)))
         message = re.sub(rf"(?<![\w.\-])({known})=(?=\S)", r"--\1 ", message)
         return re.sub(rf"`({known})`", r"--\1", message)
+
+
+def _names_own_code(args: argparse.Namespace) -> bool:
+    """Tell whether an argument is a config file of one's own, or names code, "module:name"."""
+    given = vars(args)
+    texts = [text for value in given.values() for text in (value if isinstance(value, list) else [value])]
+    parts = [part.strip() for text in texts if isinstance(text, str) for part in text.split(",")]
+    return bool(given.get("config")) or any(map(is_reference, parts))
 
 
 def _names(parser: argparse.ArgumentParser) -> set[str]:

@@ -12,6 +12,7 @@ cluster's job array: each makes a part of the results, and one call puts them to
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from p2p_jax.commands.command import Parser
+from p2p_jax.errors import InputError
 
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("evaluate", __doc__)
+    made = Parser("evaluate", __doc__, opens_run=True)
     add = made.add_argument
     made.add_place("workdir", metavar="RUN", type=Path, help="directory of the trained run")
     add("--split", help="such as test; the split of validation by default")
@@ -54,6 +56,7 @@ def parser() -> Parser:
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
     add("--shard", metavar="I/N", help="evaluate every N-th image from the I-th on, and write a part of the results")
     add("--merge", action="store_true", help="put the parts together; all else as they were made")
+    made.add_trust()
     return made
 
 
@@ -66,12 +69,16 @@ def _evaluate(args: argparse.Namespace) -> None:
         options["metrics"] = [name.strip() for name in args.metrics.split(",")]
     if "dropout" in options:
         options["dropout"] = args.dropout == "on"
-    if "output" not in options and (config := read_config(args.workdir)) is not None:
+    if "output" not in options and (config := read_config(args.workdir, args.trust)) is not None:
         step = find_step(args.workdir, config, args.checkpoint)
         dropout = f"dropout_{args.dropout}" if args.dropout else None
         crops = "crops" if args.crops else None
         parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops]
-        options["output"] = args.workdir / "evaluation" / "_".join(str(part) for part in parts if part is not None)
+        name = "_".join(str(part) for part in parts if part is not None)
+        folder = args.workdir / "evaluation" / name.replace("/", "_").replace(os.sep, "_")
+        if not folder.resolve().is_relative_to(args.workdir.resolve()):
+            raise InputError(f"{folder} is a link that leads out of {args.workdir}: name a folder with --output")
+        options["output"] = folder
     with _tidy_ending():
         results = evaluate(options.pop("workdir"), whole=not options.pop("crops"), **options)
     if args.shard:

@@ -18,7 +18,7 @@ from p2p_jax.errors import InputError
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("export", __doc__)
+    made = Parser("export", __doc__, opens_run=True)
     add = made.add_argument
     made.add_place("workdir", metavar="RUN", help="directory of the trained run")
     add("--format", required=True, choices=["onnx", "stablehlo", "torch"], help="of the file")
@@ -28,6 +28,7 @@ def parser() -> Parser:
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--pixels", action="store_true", help="take and give values of the run's images, such as 0 to 255")
     add("--tolerance", type=float, default=1e-4, help="largest difference to the run, on the scale of [-1, 1] (1e-4)")
+    made.add_trust()
     return made
 
 
@@ -47,6 +48,7 @@ def _export(args: argparse.Namespace) -> None:
         args.norm,
         pixels=args.pixels,
         tolerance=args.tolerance,
+        trust=args.trust,
     )
     told, (height, width) = found.metadata, found.sizes[0]
     for note in found.notes:
@@ -68,7 +70,7 @@ def _export_torch(args: argparse.Namespace) -> None:
 
     if args.pixels or args.norm:
         raise InputError("--pixels and --norm are for onnx and stablehlo; a file of PyTorch holds weights alone")
-    for written in write_torch(open_run(args.workdir, args.checkpoint), args.output, args.direction):
+    for written in write_torch(open_run(args.workdir, args.checkpoint, trust=args.trust), args.output, args.direction):
         print(f"{written.path}: {written.options}")
         for note in written.notes:
             print(f"note: {note}")

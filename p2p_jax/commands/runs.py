@@ -55,11 +55,14 @@ def _runs(folder: Path) -> Iterator[Run]:
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
             yield _describe(path.parent, config, str(path.parent.relative_to(folder)))
-        except (ValueError, KeyError, TypeError):  # another program's file
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # another program's file
             continue
 
 
 def _describe(run: Path, config: dict[str, Any], name: str) -> Run:
+    for value, kind in ((config["objective"], str), (config["data"]["source"], str), (config["num_steps"], int)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is not of a config")
     steps = [int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()]
     metrics = run / "metrics.csv"
     newest = metrics if metrics.exists() else run / "config.json"
@@ -84,9 +87,14 @@ def _latest(metrics: Path, name: str) -> str:
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("runs", __doc__, computes=False)
+    made = Parser("runs", __doc__, computes=False, opens_run=True)
     made.add_place("folder", required=False, type=Path, help="that holds the runs; runs by default")
     return made
+
+
+def _shown(text: str) -> str:
+    """Return text of a file without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -98,7 +106,8 @@ def _list(args: argparse.Namespace) -> None:
     rows = [("run", "objective", "data", "step", "validation", "trained")]
     for run in found:
         trained = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
-        rows.append((run.name, run.objective, run.source, f"{run.step:,}/{run.num_steps:,}", run.validation, trained))
+        steps = f"{run.step:,}/{run.num_steps:,}"
+        rows.append((run.name, _shown(run.objective), _shown(run.source), steps, run.validation, trained))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

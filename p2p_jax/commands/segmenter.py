@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("segmenter", __doc__)
+    made = Parser("segmenter", __doc__, opens_run=True)
     add = made.add_argument
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=Path, help="directory of a run, whose data set is taken")
@@ -45,6 +45,7 @@ def parser() -> Parser:
     add("--stride", type=int, choices=[1, 2, 4, 8], help="of the finest scores, 8 in the paper; by default by the size")
     add("--crop_size", type=int, help="side of the crops; by default the photographs' shorter side, but at most 192")
     add("--seed", type=int, default=0, help="of initialisation and augmentation (%(default)s)")
+    made.add_trust()
     return made
 
 
@@ -118,11 +119,14 @@ def _examples(
 
 def _config(args: argparse.Namespace) -> "ConfigDict":
     from p2p_jax.config import complete, load
+    from p2p_jax.evaluation.predictions import with_data_dir
     from p2p_jax.training.checkpoint import read_filled_in
 
-    config = load(args.config) if args.config else read_filled_in(args.workdir)
+    config = load(args.config) if args.config else read_filled_in(args.workdir, args.trust)
     if config is None:
         raise InputError(f"--workdir {args.workdir} holds no run; name another, or a config file with --config")
+    if args.workdir:
+        config = with_data_dir(config, args.data_dir, args.workdir / "config.json")
     config = complete(config).to_dict()
     config["data"]["load_size"] = config["data"]["crop_size"]  # so that toy facades are drawn as they are generated
     if args.data_dir is not None:

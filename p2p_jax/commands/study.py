@@ -29,7 +29,7 @@ _PUBLISHED = {
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("study", __doc__, computes=False)
+    made = Parser("study", __doc__, computes=False, opens_run=True)
     commands = made.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
 
     make = commands.add_parser("make", allow_abbrev=False, help="build a study from runs or folders")
@@ -57,6 +57,8 @@ def parser() -> Parser:
         help="pit a fake against another example's real image, or against its own (different)",
     )  # fmt: skip
     make.add_argument("--seed", type=int, help="makes image names and sessions reproducible (drawn by the system)")
+
+    made.add_trust(make)
 
     serve = commands.add_parser("serve", allow_abbrev=False, help="run a study on the loopback address")
     serve.add_argument("--study", required=True, help="directory that make wrote")
@@ -87,7 +89,7 @@ def _make(args: argparse.Namespace) -> None:
     if bool(args.runs) == bool(args.real or args.fake) or bool(args.real) != bool(args.fake):
         raise InputError("give either --runs RUN ..., or --real FOLDER and --fake NAME=FOLDER")
     if args.runs:
-        algorithms = study.from_runs(args.runs, args.split, args.checkpoint, args.direction, args.data_dir)
+        algorithms = study.from_runs(args.runs, args.split, args.checkpoint, args.direction, args.data_dir, args.trust)
     else:
         algorithms = study.from_folders(args.real, args.fake)
     design = study.make(args.output, algorithms, protocol, args.seed)

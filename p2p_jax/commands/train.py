@@ -19,6 +19,7 @@ def parser() -> Parser:
     add = made.add_argument
     made.add_place("config", help="config file, by path or by name (facades)")
     add("--workdir", type=Path, help="directory of the run; runs/CONFIG by default")
+    made.add_trust()
     return made
 
 
@@ -51,7 +52,7 @@ def _train(args: argparse.Namespace) -> None:
     with joined(config, workdir):
         if jax.process_index() == 0:
             print("options that differ from the published recipe:", *describe(config, changed_only=True), sep="\n")
-        train(config, workdir)
+        train(config, workdir, trust=args.trust)
 
 
 def run(argv: list[str] | None = None) -> None:

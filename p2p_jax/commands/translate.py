@@ -20,7 +20,7 @@ from p2p_jax.errors import InputError
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("translate", __doc__)
+    made = Parser("translate", __doc__, opens_run=True)
     add = made.add_argument
     made.add_place("workdir", metavar="RUN", help="directory of the trained run")
     made.add_place("input", help="image, folder, quoted pattern, .npy stack or video")
@@ -40,6 +40,7 @@ def parser() -> Parser:
     add("--shard", help="I/N: the I-th of N shares of the files, for as many processes, such as a job array's")
     add("--max_pixels", type=int, help="take images of so many pixels, where a usual limit refuses large ones")
     add("--keep_alpha", action="store_true", help="give translations the transparency of their sources")
+    made.add_trust()
     add("--overwrite", action="store_true", help="replace files that exist")
     return made
 
@@ -74,6 +75,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 def _translate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from p2p_jax.config.stored import tell_places
     from p2p_jax.images import formats, limits
     from p2p_jax.inference import Translator, files, stacks, values, video
 
@@ -103,6 +105,7 @@ def _translate(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         tile=args.tile,
         overlap=args.overlap,
+        trust=args.trust,
     )
     limits.allow(args.max_pixels or translator.config.data.max_pixels, "max_pixels")
     forward = translator.direction == translator.config.data.direction
@@ -116,6 +119,7 @@ def _translate(args: argparse.Namespace) -> int:
             return 0
     print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)
     if task:
+        tell_places(translator.config, translator.run.workdir / "config.json", "task")
         print(
             f"images are photographs, of which {translator.config.task.input} makes inputs; --no_task: they are inputs"
         )

@@ -17,6 +17,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import palettes
 
 _BY_NAME = {option.name: option for option in OPTIONS}
+_FREE = [name for name in FREE_SECTIONS if name != "extra"]
 _read: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("read", default=None)
 
 
@@ -51,11 +52,41 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
     with _asking() as read:
         if completed.task:
             complete_read_section(completed.task, "task")
-        resolve(completed.objective, "config.objective")(completed)
+        make = resolve(completed.objective, "config.objective")
+        if not callable(make):
+            raise InputError(f"config.objective={completed.objective} is no function from a config to an Objective")
+        make(completed)
     merged = completed.to_dict()
     for name, sections in read.items():
         merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
     return complete(merged)
+
+
+def completed_like(stored: Mapping[str, Any], config: ConfigDict) -> ConfigDict:
+    """Return a stored config with the options that the library has had since then, to be compared with another config.
+
+    Nothing that the stored config names is looked up, made or called: where it names the reader of a section as the
+    other config does, defaults are those that this reader has in the other config.
+
+    Args:
+      stored: complete but for the free sections.
+      config: complete in all its sections.
+
+    Raises:
+      InputError: the other config cannot be made without the options that the stored one lacks.
+    """
+    old, new = complete(stored).to_dict(), config.to_dict()
+    alike = [name for name in _FREE if _reader(old, name) == _reader(new, name)]
+    older = {name: {key: value for key, value in new[name].items() if key in old[name]} for name in alike}
+    if any(older[name].keys() != new[name].keys() for name in alike):
+        defaults = complete_experiment(new | older)
+        old |= {name: defaults[name].to_dict() | old[name] for name in alike}
+    return complete(old)
+
+
+def _reader(config: Mapping[str, Any], section: str) -> Any:
+    """Return what reads a free section."""
+    return config[section].get(READERS[section]) if section in READERS else config["objective"]
 
 
 def complete_read_section(section: Mapping[str, Any], name: str, given: Collection[str] = ()) -> ConfigDict:

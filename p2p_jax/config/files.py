@@ -159,7 +159,10 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Return the config that ``to_json`` wrote; options added to the library since then take their defaults."""
+    """Return the config that ``to_json`` wrote; options added to the library since then take their defaults.
+
+    Of a stranger's text, ``stored.require_trust`` says first whether it names code.
+    """
     return complete(json.loads(text))
 
 

@@ -6,6 +6,7 @@ function), and the reader's own table says what else stands in the section. `ext
 library.
 """
 
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -43,6 +44,8 @@ def _side(name: str) -> tuple[Option, ...]:
         Option(f"data.{name}.nodata", str, "", _NODATA),
     )
 
+
+_NOT_OF_NAMES = re.compile(r"[\\:\x00-\x1f\x7f]")  # what separates on other systems, and what no name has
 
 # fmt: off
 OPTIONS = (
@@ -126,6 +129,12 @@ def check(config: ConfigDict) -> None:
       InputError: names the options.
     """
     data, augment = config.data, config.augment
+    for name in ("train_split", "val_split"):
+        if data[name] and not _is_inside(data[name]):
+            raise InputError(
+                f"config.data.{name} is {data[name]!r}; a split has the name of a folder in that of the data set, "
+                "without .., ~, \\ and : and not beginning with /"
+            )
     load, crop = load_shape(data), crop_shape(data)
     sides = {"resize_and_crop": (0, 1), "scale_width_and_crop": (1,)}.get(data.preprocess, ())
     if any(crop[i] > load[i] for i in sides):
@@ -152,6 +161,12 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.augment.photometric needs a numeric input; this one is {input_domain.kind}: set it to 0."
         )
+
+
+def _is_inside(name: str) -> bool:
+    """Tell whether a name, or several with / between them, leads to a place in a folder and nowhere else."""
+    parts = name.split("/")
+    return all(part not in ("", ".", "..") and part[0] != "~" for part in parts) and not _NOT_OF_NAMES.search(name)
 
 
 def load_shape(data: ConfigDict) -> tuple[int, int]:

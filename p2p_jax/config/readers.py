@@ -8,6 +8,7 @@ from typing import Any
 from p2p_jax.config.option import Option, type_of
 from p2p_jax.config.options import FREE_SECTIONS
 from p2p_jax.config.reference import resolve
+from p2p_jax.errors import InputError
 
 READERS = {"task": "input", "generator": "network", "discriminator": "network", "optimizer": "factory"}
 """The option of a free section that names its reader."""
@@ -38,7 +39,10 @@ def options_of(section: str, reference: str, given: Collection[str] = ()) -> dic
     """
     naming = READERS[section]
     reader = resolve(reference, f"config.{section}.{naming}")
-    found = _of_class(reader) if dataclasses.is_dataclass(reader) else _of_function(reader, section)
+    try:
+        found = _of_class(reader) if dataclasses.is_dataclass(reader) else _of_function(reader, section)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"config.{section}.{naming}={reference} is nothing that takes options ({error})") from None
     return {naming: Option(naming, str, reference)} | {k: v for k, v in found.items() if k not in given}
 
 

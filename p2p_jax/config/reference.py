@@ -27,13 +27,24 @@ def resolve(reference: str, option: str = "") -> Any:
         raise InputError(f"{option}: {error}" if option else str(error)) from None
 
 
+def is_reference(text: str) -> bool:
+    """Tell whether a text has the form "package.module:name"."""
+    module_name, separator, name = text.partition(":")
+    return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))
+
+
+def is_of_library(module_name: str) -> bool:
+    """Tell whether a module is one of ours or of optax, which is never looked for in the current directory."""
+    return module_name.partition(".")[0] in ("p2p_jax", "optax")
+
+
 def _find(reference: str) -> Any:
     """Return what a reference names."""
-    module_name, separator, name = reference.partition(":")
-    if not separator or not module_name or not name:
+    if not isinstance(reference, str) or not is_reference(reference):
         raise InputError(f"{reference!r} must have the form 'package.module:name'")
+    module_name, _, name = reference.partition(":")
     try:
-        with _searching_here():
+        with contextlib.nullcontext() if is_of_library(module_name) else _searching_here():
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete_experiment, resolve
+from p2p_jax.config import complete_experiment
 from p2p_jax.config.options import image_shapes
+from p2p_jax.config.stored import Trust, outside, trusted
 from p2p_jax.data import load_split
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import set_metrics
@@ -18,6 +19,7 @@ from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
 from p2p_jax.images.writing import write_text
+from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import find_step, read_config
 from p2p_jax.training.loop import train
@@ -28,7 +30,13 @@ _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": T
 
 
 def ablate(
-    config: ConfigDict, output: str | Path, *, tables: Sequence[str] = TABLES, split: str | None = None, **scoring: Any
+    config: ConfigDict,
+    output: str | Path,
+    *,
+    tables: Sequence[str] = TABLES,
+    split: str | None = None,
+    trust: Trust = (),
+    **scoring: Any,
 ) -> dict[str, Any]:
     """Train and score the rows of ablation tables; ``table.md`` and ``table.json`` are kept up to date meanwhile.
 
@@ -42,6 +50,7 @@ def ablate(
       output: folder of the runs and of the tables; made if missing.
       tables: some of ``TABLES``.
       split: split to score on; the config's ``data.val_split`` by default.
+      trust: code outside the library that the config of the run may name that ``config.init_from`` names.
       **scoring: `metrics`, `segmenter`, `palette`, `label_ids` and `inception` as ``evaluate`` takes them.
 
     Returns:
@@ -53,6 +62,8 @@ def ablate(
         scoring lacks something; raised before training starts.
     """
     config, output = complete_experiment(config), Path(output)
+    names = trusted(trust).union(*outside(config).values())
+    trusting = {"trust": names} if names else {}
     for table in tables:
         if table not in TABLES:
             raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
@@ -74,7 +85,7 @@ def ablate(
         say(f"{name} is left out: {outcomes[name]['reason']}")
     for i, name in enumerate(possible, start=1):
         say(f"\n{name}, {i} of {len(possible)} runs")
-        outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked)
+        outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked, trusting)
         told = report(config, asked, grid, outcomes)
         write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
         write_text(output / "table.md", markdown(told))
@@ -102,28 +113,28 @@ def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
         _trace(changed)
     except InputError as error:
         return {"state": "left out", "reason": str(error)}
-    stored = read_config(workdir)
+    stored = read_config(workdir, None)
     if stored is not None:
         refuse_other_config(workdir, stored, changed)
     return {"state": "to do"}
 
 
-def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
+def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> dict[str, Any]:
     """Bring a run to its end and score it; what was done before is not done again."""
     try:
-        state = train(config, workdir)
+        state = train(config, workdir, **trusting)
     except TrainingDivergedError as error:
         return {"state": "diverged", "reason": str(error)}
     step = int(state["step"])
     del state  # its memory
     if step < config.num_steps:
         return {"state": "stopped", "reason": f"stopped at step {step:,}"}
-    return {"state": "scored", "results": _scored(workdir, asked)}
+    return {"state": "scored", "results": _scored(workdir, asked, trusting)}
 
 
-def _scored(workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
+def _scored(workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> dict[str, Any]:
     """Return the run's results but for single images, from ``results.json`` if that is what was asked for."""
-    stored, path = read_config(workdir), workdir / "results.json"
+    stored, path = read_config(workdir, **trusting), workdir / "results.json"
     assert stored is not None
     identity = {"step": find_step(workdir, stored, "latest"), "config": stored.to_dict(), "asked": asked}
     if asked.get("segmenter"):  # it may have been trained anew under the same name
@@ -134,7 +145,7 @@ def _scored(workdir: Path, asked: dict[str, Any]) -> dict[str, Any]:
         if found["identity"] == identity:
             return found
     folder = workdir / "evaluation" / f"{asked['split']}_{identity['step']}"
-    results = evaluate(workdir, output=folder, **asked)
+    results = evaluate(workdir, output=folder, **trusting, **asked)
     found = {"identity": identity} | {key: results[key] for key in ("step", "num_images", "metrics", "set_metrics")}
     write_text(path, json.dumps(found, indent=2) + "\n")
     return found
@@ -157,4 +168,4 @@ def _trace(config: ConfigDict) -> None:
     """Make the objective and trace its networks at the config's size, which finds whatever does not fit."""
     shapes = image_shapes(config.data)
     batch = {name: jax.ShapeDtypeStruct((1, *shape), "float32") for name, shape in shapes.items()}
-    jax.eval_shape(resolve(config.objective)(config).init, jax.random.key(0), batch)
+    jax.eval_shape(make_objective(config).init, jax.random.key(0), batch)

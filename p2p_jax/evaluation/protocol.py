@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from p2p_jax.config import resolve, with_facts
+from p2p_jax.config import with_facts
+from p2p_jax.config.stored import Trust
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.splits import as_split
 from p2p_jax.errors import InputError
@@ -18,6 +19,7 @@ from p2p_jax.evaluation.scoring import score
 from p2p_jax.images.domains import of_config
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
+from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import read_facts
 
@@ -42,6 +44,7 @@ def evaluate(
     tile: int | None = None,
     shard: str | None = None,
     merge: bool = False,
+    trust: Trust = (),
 ) -> dict[str, Any]:
     """Evaluate a run over every image of a split.
 
@@ -75,6 +78,7 @@ def evaluate(
       shard: such as "2/8": evaluate every eighth image, from the second on, and write only a part of the results, into
         ``output/parts``.
       merge: put the parts in ``output/parts`` together. All else must be what the parts were made with.
+      trust: code outside the library that the run's config may name, "module:name"; see ``Translator.from_workdir``.
 
     Returns:
       What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
@@ -93,8 +97,9 @@ def evaluate(
         raise InputError(f"shard={shard} makes a part, and `merge` puts all parts together: give one of them")
     if output is None and (part or merge):
         raise InputError("`shard` and `merge` need `output`, the folder in which the parts are")
-    run = open_run(workdir, checkpoint, norm, dropout)
-    run = run._replace(config=with_data_dir(run.config, data_dir))
+    run = open_run(workdir, checkpoint, norm, dropout, trust=trust)
+    if data is None:
+        run = run._replace(config=with_data_dir(run.config, data_dir, run.workdir / "config.json"))
     split = split or ("given" if data is not None else run.config.data.val_split)
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
@@ -107,7 +112,7 @@ def evaluate(
         opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole, shard=places)
     if any(opened.nodata.values()):  # unlike the images of training, these have unknown values
         config = with_facts(run.config, opened.nodata)
-        run = run._replace(config=config, objective=resolve(config.objective)(config))
+        run = run._replace(config=config, objective=make_objective(config))
         translator = Translator(run, direction=direction, tile=tile)
     asked, judge = set_metrics.prepare(
         opened,

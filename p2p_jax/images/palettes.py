@@ -103,7 +103,7 @@ def find_palette(reference: str) -> Palette:
             f"there is no palette {reference!r}: choose {', '.join(BUILT_IN)} or name a JSON file "
             '{"class": [red, green, blue], ...}'
         ) from None
-    except (OSError, ValueError) as error:  # InputError and JSON's own error are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # InputError and JSON's own error are ValueErrors
         raise InputError(f"the palette {reference} cannot be used: {error}") from error
 
 
@@ -113,9 +113,12 @@ def self_contained(reference: str) -> str:
     Raises:
       InputError: no such palette, or the file cannot be used.
     """
-    if not reference or reference in BUILT_IN or reference.startswith(("#", "{")):
-        return reference
-    return json.dumps(find_palette(reference).to_json())
+    return reference if is_self_contained(reference) else json.dumps(find_palette(reference).to_json())
+
+
+def is_self_contained(reference: str) -> bool:
+    """Tell whether a reference needs no file."""
+    return not reference or reference in BUILT_IN or reference.startswith(("#", "{"))
 
 
 def to_hex(colors: np.ndarray) -> str:

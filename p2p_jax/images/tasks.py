@@ -31,6 +31,8 @@ def bind(function: Callable[..., np.ndarray], options: Mapping[str, Any]) -> Tas
       InputError: the function has no such option, needs one that is not given, or has a number for its default where
         something else is given; names it.
     """
+    if not callable(function):
+        raise InputError(f"config.task.input names {function!r}, which is no function of an image")
     parameters = {p.name: p for p in list(inspect.signature(function).parameters.values())[2:]}
     open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     known = {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

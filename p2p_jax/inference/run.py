@@ -13,12 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete, resolve
+from p2p_jax.config import complete
 from p2p_jax.config.options import image_shapes
 from p2p_jax.config.paths import expanded
+from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, make_network, statistics
-from p2p_jax.training import digests
+from p2p_jax.objectives import Objective, make_network, make_objective, statistics
+from p2p_jax.training import digests, own_code
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
 
 PyTree = Any
@@ -92,14 +93,15 @@ def open_run(
     norm: str | None = None,
     dropout: bool | None = None,
     objective: Objective | None = None,
+    trust: Trust = (),
 ) -> Run:
     """Open a run; see ``Translator.from_workdir`` for the arguments.
 
     Raises:
-      InputError: no such run or checkpoint, or a setting that does not fit.
+      InputError: no such run or checkpoint, a setting that does not fit, or code in its config that is not trusted.
     """
     workdir = expanded(workdir)
-    config = read_filled_in(workdir)
+    config = read_filled_in(workdir, trust)
     if config is None:
         raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")
     given = {"norm": norm, "dropout": dropout}
@@ -111,13 +113,18 @@ def open_run(
             f"{workdir} was converted from a release that keeps no running statistics: leave norm=running out"
         )
     step = find_step(workdir, config, checkpoint)
-    return Run(workdir, config, objective or resolve(config.objective)(config), step)
+    if objective:
+        own_code.compare(workdir)
+    return Run(workdir, config, objective or make_objective(config), step)
 
 
 def _lacks_statistics(workdir: Path) -> bool:
     file = workdir / CONVERTED
     digests.require_recorded(file)
-    return file.is_file() and not json.loads(file.read_text())["running_statistics"]
+    try:
+        return file.is_file() and not json.loads(file.read_text())["running_statistics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); convert the weights again") from error
 
 
 def digest(leaves: Iterable[Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.images import unknown
 from p2p_jax.images.domains import of_config
@@ -106,6 +107,7 @@ class Translator:
         tile: int | None = None,
         overlap: int | None = None,
         objective: Objective | None = None,
+        trust: Trust = (),
     ) -> "Translator":
         """Open a run.
 
@@ -121,11 +123,14 @@ class Translator:
           tile: images with a side longer than this are translated in tiles of this side, in pixels; None: never.
           overlap: pixels that neighbouring tiles share; a quarter of `tile` by default.
           objective: what was trained, if it was given to ``p2p_jax.train`` in place of ``config.objective``.
+          trust: code outside the library that the run's config may name, "module:name" or several: it is executed. Code
+            that is not here is loaded from the run's directory, where training has stored it.
 
         Raises:
-          InputError: no such run, checkpoint or direction, or a setting that does not fit.
+          InputError: no such run, checkpoint or direction, a setting that does not fit, or a config that names code
+            which is not trusted.
         """
-        run = open_run(workdir, checkpoint, norm, dropout, objective)
+        run = open_run(workdir, checkpoint, norm, dropout, objective, trust)
         return cls(run, direction=direction, batch_size=batch_size, tile=tile, overlap=overlap)
 
     @overload

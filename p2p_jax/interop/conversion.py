@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete, resolve, to_json
+from p2p_jax.config import complete, to_json
 from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
@@ -21,7 +21,7 @@ from p2p_jax.interop import tensorflow_files, tensorflow_release, tfjs_files, to
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
 from p2p_jax.interop.file_kinds import identify_folder
 from p2p_jax.interop.network import name_some
-from p2p_jax.objectives import blank_batch
+from p2p_jax.objectives import blank_batch, make_objective
 from p2p_jax.storage import StorageError, reason
 from p2p_jax.training import digests
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
@@ -184,7 +184,7 @@ def _step(networks: Networks) -> int:
 
 def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told: dict) -> None:
     """Write a run's directory, whole or not at all."""
-    state = jax.jit(resolve(config.objective)(config).init)(jax.random.key(config.seed), blank_batch(config))
+    state = jax.jit(make_objective(config).init)(jax.random.key(config.seed), blank_batch(config))
     state = jax.tree.map(np.asarray, state)
     for name, (_, network) in networks.items():
         for key in ("params", "batch_stats"):

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from jax import export
 
 import p2p_jax
-from p2p_jax.config import complete, resolve
+from p2p_jax.config import complete
 from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.inference.sizes import Sizes, find_sizes
-from p2p_jax.objectives import Objective, make_network
+from p2p_jax.objectives import Objective, make_network, make_objective
 from p2p_jax.training.checkpoint import read_config
 
 Weights = list[jax.Array]
@@ -54,7 +55,7 @@ class Exportable(NamedTuple):
 
 
 def open_in_float32(
-    workdir: str | Path, checkpoint: str | int, norm: str | None, objective: Objective | None
+    workdir: str | Path, checkpoint: str | int, norm: str | None, objective: Objective | None, trust: Trust = ()
 ) -> tuple[Run, bool]:
     """Open a run to compute in float32, whatever it was trained in, and without noise.
 
@@ -64,12 +65,10 @@ def open_in_float32(
     Raises:
       InputError: see ``Translator.from_workdir``, which explains the arguments.
     """
-    run = open_run(workdir, checkpoint, norm, False, objective)
-    stored = read_config(run.workdir)
+    run = open_run(workdir, checkpoint, norm, False, objective, trust)
+    stored = read_config(run.workdir, trust)
     if objective is None and run.config.dtype != "float32":
-        run = run._replace(
-            objective=resolve(run.config.objective)(complete(run.config.to_dict() | {"dtype": "float32"}))
-        )
+        run = run._replace(objective=make_objective(complete(run.config.to_dict() | {"dtype": "float32"})))
     draws = getattr(make_network(run.config.generator), "dropout_rate", 1.0) > 0
     return run, stored is not None and stored.inference.dropout and draws
 

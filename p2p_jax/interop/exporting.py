@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.images.writing import make_folder
 from p2p_jax.inference import Translator
@@ -78,6 +79,7 @@ def export(
     pixels: bool = False,
     tolerance: float = 1e-4,
     objective: Objective | None = None,
+    trust: Trust = (),
 ) -> Exported:
     """Write a run's translation to a file: images [B, H, W, C] float32 in [-1, 1] to such images.
 
@@ -96,6 +98,7 @@ def export(
       tolerance: largest difference to the run's own translation, on the scale of [-1, 1]. Whole numbers may be rounded
         the other way, one in a hundred, or more where they divide the range finely.
       objective: what was trained, if it was given to ``p2p_jax.train``; it computes in its own dtype.
+      trust: code outside the library that the run's config may name; see ``Translator.from_workdir``.
 
     Raises:
       InputError: no such run or format, a setting that does not fit, something missing, or the file does not agree
@@ -106,7 +109,7 @@ def export(
     file_format = FORMATS[format]
     file_format.require()
     output = _check_output(Path(output), format)
-    run, noisy = open_in_float32(workdir, checkpoint, norm, objective)
+    run, noisy = open_in_float32(workdir, checkpoint, norm, objective, trust)
     translator = Translator(run, direction=direction, batch_size=2)
     exportable = make_exportable(translator, pixels=pixels, noisy=noisy)
     crop = crop_shape(run.config.data)

@@ -1,5 +1,6 @@
 """The seam between the training loop and what is trained: an objective is four pure functions."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_read_section, resolve
 from p2p_jax.config.options import image_shapes
+from p2p_jax.errors import InputError
 
 DEVICE_AXIS = "data"
 """Name of the mapped device axis inside ``Objective.update``."""
@@ -86,6 +88,24 @@ def average_over_devices(tree: Any) -> Any:
     return tree if lax.psum(1, DEVICE_AXIS) == 1 else lax.pmean(tree, DEVICE_AXIS)
 
 
+def make_objective(config: ConfigDict) -> Objective:
+    """Make the objective that a config names.
+
+    Raises:
+      InputError: there is no such thing, or what it makes is no objective.
+    """
+    make = resolve(config.objective, "config.objective")
+    if not callable(make):
+        raise InputError(f"config.objective={config.objective} is no function from a config to an Objective")
+    objective = make(config)
+    if not isinstance(objective, Objective) or not all(map(callable, objective)):
+        raise InputError(
+            f"config.objective={config.objective} makes {type(objective).__name__}, not a p2p_jax.Objective: four "
+            "functions init, update, translate and evaluate"
+        )
+    return objective
+
+
 def make_network(section: Mapping[str, Any], name: str = "generator", **given: Any) -> nn.Module:
     """Build the network that a config section describes.
 
@@ -96,12 +116,23 @@ def make_network(section: Mapping[str, Any], name: str = "generator", **given: A
       **given: attributes that follow from the rest of the config; those that the class lacks are left out.
 
     Raises:
-      InputError: the class does not take one of the keys, or a value of one.
+      InputError: it is no class of ``flax.linen.Module``, or does not take one of the keys, or a value of one.
     """
+    if "network" in section:
+        _require_network(section["network"], f"config.{name}.network")
     attributes = complete_read_section(section, name, _GIVEN).to_dict()
     network = resolve(attributes.pop("network"))
     accepted = inspect.signature(network).parameters
     return network(**attributes, **{key: value for key, value in given.items() if key in accepted})
+
+
+def _require_network(reference: str, option: str) -> None:
+    """Refuse what is no class of networks, before anything of it is called."""
+    kind = resolve(reference, option)
+    while isinstance(kind, functools.partial):  # as UNet256 is one of UNet
+        kind = kind.func
+    if not isinstance(kind, type) or not issubclass(kind, nn.Module):
+        raise InputError(f"{option}={reference} is no network: it must be a class of flax.linen.Module")
 
 
 def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:

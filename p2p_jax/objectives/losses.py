@@ -53,7 +53,10 @@ def find(name: str) -> GanLoss:
       InputError: unknown name.
     """
     if ":" in name:
-        return resolve(name, "config.loss.gan")
+        loss = resolve(name, "config.loss.gan")
+        if not isinstance(loss, GanLoss):
+            raise InputError(f"config.loss.gan={name} is no p2p_jax.losses.GanLoss, but {type(loss).__name__}")
+        return loss
     if name not in GAN_LOSSES:
         raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")
     return GAN_LOSSES[name]

@@ -87,7 +87,13 @@ def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Ca
     factory = resolve(kwargs.pop("factory"))
     schedule = make_schedule(config)
     try:
-        return factory(**{**kwargs, "learning_rate": schedule}), schedule
+        tx = factory(**{**kwargs, "learning_rate": schedule})
     except TypeError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
         raise InputError(f"config.optimizer does not fit {config.optimizer.factory} with {given}: {error}") from error
+    if not isinstance(tx, optax.GradientTransformation):
+        raise InputError(
+            f"config.optimizer.factory={config.optimizer.factory} makes {type(tx).__name__}, not an "
+            "optax.GradientTransformation"
+        )
+    return tx, schedule

@@ -13,9 +13,10 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.config import filled_in, from_json, with_facts
+from p2p_jax.config import complete, filled_in, stored, with_facts
+from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.training import digests
+from p2p_jax.training import digests, own_code
 from p2p_jax.training.saving import Checkpoints as Checkpoints  # for others
 from p2p_jax.training.soundness import fault, folder_of, others, require_sound, saved_steps
 
@@ -62,18 +63,20 @@ def _find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
     raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
 
 
-def saved_config(workdir: Path, step: int) -> dict[str, Any]:
-    """Return the config stored with a checkpoint, filled in, as it was written: unchecked and with no option added.
+def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
+    """Return the config stored with a checkpoint, filled in, as it was written, with no option added.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or names code outside the library that is not in `trust`.
     """
-    folder = workdir / "checkpoints" / str(step)
+    config_file, facts_file = (workdir / "checkpoints" / str(step) / name / "metadata" for name in ("config", "facts"))
     try:
-        config, facts = (json.loads((folder / name / "metadata").read_text()) for name in ("config", "facts"))
-    except (OSError, ValueError) as error:
+        config, facts = json.loads(config_file.read_text()), json.loads(facts_file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        folder = workdir / "checkpoints" / str(step)
         raise InputError(f"{folder} cannot be read ({error}); use another checkpoint") from error
-    return filled_in(config, facts)
+    stored.require_trust(config, config_file, trust)
+    return filled_in(config, stored.require_plain_facts(facts, facts_file))
 
 
 def saved_shapes(workdir: Path, step: int) -> PyTree:
@@ -128,26 +131,42 @@ def _saved(workdir: Path, name: str = "config") -> list[Path]:
     return [folder_of(workdir, step) / name / "metadata" for step in saved_steps(workdir)]
 
 
-def read_config(workdir: Path) -> ConfigDict | None:
+def read_config(workdir: Path, trust: Trust | None = ()) -> ConfigDict | None:
     """Return the config stored in a run's directory, as it was asked for; None if nothing was saved there yet.
 
+    Args:
+      workdir: the run's directory.
+      trust: code outside the library that the config may name, "module:name"; None: any, as it is only compared.
+
     Raises:
-      InputError: the directory or the config cannot be read, or there are checkpoints without a config.
+      InputError: the directory or the config cannot be read, there are checkpoints without a config, or the config
+        names code that is not trusted.
     """
     path, saved = workdir / "config.json", _saved(workdir)
     if not saved and (workdir.is_dir() or not workdir.exists()):
         return None
     digests.require_recorded(path, saved)
     try:
-        return from_json(path.read_text())
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(
             f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
         ) from None
     except NotADirectoryError:
         raise InputError(f"workdir={workdir} is a file; name a directory") from None
-    except (json.JSONDecodeError, InputError) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore it or choose another `workdir`") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    outside = stored.require_trust(found, path, trust)
+    if trust is not None:
+        own_code.offer(workdir, outside)
+    try:
+        return complete(found)
+    except InputError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read ({error}); restore it or choose another `workdir`")
 
 
 def read_facts(workdir: Path) -> dict[str, Any]:
@@ -162,13 +181,23 @@ def read_facts(workdir: Path) -> dict[str, Any]:
     for file in (path, *reversed(copies)):
         if file.is_file():
             try:
-                return json.loads(file.read_text())
-            except (OSError, ValueError) as error:
+                return stored.require_plain_facts(json.loads(file.read_text()), file)
+            except (OSError, ValueError, RecursionError) as error:
                 raise InputError(f"{file} cannot be read ({error}); delete it: checkpoints hold copies") from error
     return {}
 
 
-def read_filled_in(workdir: Path) -> ConfigDict | None:
-    """Return the config stored in a run's directory with what was found in its images; see ``read_config``."""
-    config = read_config(workdir)
-    return None if config is None else with_facts(config, read_facts(workdir))
+def read_filled_in(workdir: Path, trust: Trust = ()) -> ConfigDict | None:
+    """Return the config stored in a run's directory with what was found in its images; see ``read_config``.
+
+    Raises:
+      InputError: see ``read_config``; or what was found cannot be used.
+    """
+    config = read_config(workdir, trust)
+    if config is None:
+        return None
+    facts = read_facts(workdir)
+    try:
+        return with_facts(config, facts)
+    except InputError as error:
+        raise InputError(f"what {workdir} holds of its images (facts.json) cannot be used: {error}") from error

@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from p2p_jax.config.stored import LIBRARY, Trust
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import make_network
 from p2p_jax.reporting import say
@@ -35,17 +36,9 @@ TURNED = {
     "disc_a": ("disc_b", "discriminator"),
 }
 """The same where ``config.data.direction`` of the two runs differs."""
-_SAME_FUNCTION = {
-    "init_type",
-    "init_gain",
-    "dtype",
-    "param_dtype",
-    "axis_name",
-    "remat",
-    "out_channels",
-    "parent",
-    "name",
-}
+# Attributes of networks.
+_SAME_FUNCTION = {*("init_type", "init_gain", "dtype", "param_dtype", "axis_name"), *("remat", "out_channels")}
+_SAME_FUNCTION |= {"parent", "name"}
 _SHOWN = 6  # layers named before "and N more"
 
 
@@ -57,12 +50,14 @@ class Source(NamedTuple):
       workdir: directory of its run.
       step: its step.
       shapes: the structure of its state, see ``checkpoint.saved_shapes``.
+      config: stored with it, see ``checkpoint.saved_config``.
     """
 
     name: str
     workdir: Path
     step: int
     shapes: PyTree
+    config: Mapping[str, Any]
 
 
 class _Player(NamedTuple):
@@ -87,15 +82,16 @@ class _Player(NamedTuple):
     unused: list[str]
 
 
-def find_source(init_from: str, workdir: Path) -> Source:
+def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     """Find the checkpoint that a run is to start from, and read what it holds, not the weights.
 
     Args:
       init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints.
       workdir: directory of the new run.
+      trust: code outside the library that its config may name.
 
     Raises:
-      InputError: there is no such checkpoint, or it is the new run's own.
+      InputError: there is no such checkpoint, it is the new run's own, or its config names code that is not trusted.
     """
     path, step = Path(init_from), None
     if path.is_file() or Path(f"{path}.index").is_file():
@@ -121,7 +117,7 @@ def find_source(init_from: str, workdir: Path) -> Source:
         raise InputError(f"config.init_from={init_from}: {path} has checkpoints of the steps {steps}")
     step = steps[-1] if step is None else step
     require_sound(path, step, lambda other: f"config.init_from={path / 'checkpoints' / str(other)}")
-    return Source(init_from, path, step, saved_shapes(path, step))
+    return Source(init_from, path, step, saved_shapes(path, step), saved_config(path, step, trust))
 
 
 def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
@@ -144,7 +140,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
         parameters, as some optimizers do.
     """
     theirs, ours = _layers(source.shapes), _layers(state)
-    stored = saved_config(source.workdir, source.step)
+    stored = source.config
     directions = stored.get("data", {}).get("direction", config.data.direction), config.data.direction
     origins = ORIGINS if directions[0] == directions[1] else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
@@ -187,6 +183,9 @@ def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
     """Say what the networks compute otherwise with the same weights, and the option that keeps it as it was."""
     found = []
     for section in ("generator", "discriminator"):
+        theirs = (stored.get(section) or {}).get("network")
+        if theirs != config[section].get("network") and theirs not in LIBRARY[f"{section}.network"]:
+            continue  # another network, which is not made to be compared
         try:
             old, new = make_network(stored.get(section) or {}, section), make_network(config[section], section)
         except (InputError, KeyError, ImportError, TypeError):

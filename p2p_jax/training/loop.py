@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete, complete_experiment
 from p2p_jax.config.paths import expanded
+from p2p_jax.config.stored import Trust, all_references, trusted
 from p2p_jax.data import Data
 from p2p_jax.errors import TrainingDivergedError
 from p2p_jax.images.domains import of_config
@@ -33,6 +34,7 @@ def train(
     workdir: str | Path,
     objective: Objective | None = None,
     data: Data | None = None,
+    trust: Trust = (),
 ) -> PyTree:
     """Train, or go on with the training that `workdir` holds, until ``config.num_steps``.
 
@@ -44,6 +46,8 @@ def train(
         ``checkpoints/``, ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
       objective: what is trained; by default what ``config.objective`` names.
       data: the data set, whatever ``config.data.resident`` says; by default what ``config.data`` describes.
+      trust: code outside the library, "module:name", that the stored config of another run may name from which this one
+        starts (``config.init_from``); what `config` itself names is trusted.
 
     Returns:
       The state after the last step.
@@ -57,7 +61,7 @@ def train(
             stack.enter_context(quiet())
         stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
         config = complete(config) if objective else complete_experiment(config)
-        run = start.prepare(config, expanded(workdir), objective, data, stack)
+        run = start.prepare(config, expanded(workdir), objective, data, stack, trusted(trust) | all_references(config))
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
         stack.enter_context(checkpoints.naming_the_last())

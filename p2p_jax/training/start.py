@@ -10,16 +10,17 @@ import jax
 from ml_collections import ConfigDict
 
 from p2p_jax.cluster import distributed
-from p2p_jax.config import complete_experiment, resolve, to_json, with_facts
+from p2p_jax.config import completed_like, to_json, with_facts
 from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import Trust, outside
 from p2p_jax.data import Data, load
 from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, blank_batch, statistics
+from p2p_jax.objectives import Objective, blank_batch, make_objective, statistics
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
-from p2p_jax.training import digests, fine_tuning, parallel
+from p2p_jax.training import digests, fine_tuning, own_code, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
 from p2p_jax.training.resuming import refuse_other_config, refuse_other_images
 from p2p_jax.training.soundness import settle
@@ -47,6 +48,7 @@ def prepare(
     objective: Objective | None,
     data: Data | None,
     stack: contextlib.ExitStack,
+    trust: Trust = (),
 ) -> Start:
     """Check everything that can be wrong, the cheap things first, and restore or make the state.
 
@@ -56,6 +58,7 @@ def prepare(
       objective: what is trained; None: what the config names.
       data: the data set; None: what the config describes.
       stack: what is opened is closed with it.
+      trust: code outside the library that the stored config of another run may name, ``config.init_from``.
 
     Raises:
       InputError: the config, the data or the directory cannot be used.
@@ -63,7 +66,7 @@ def prepare(
     parallel.check_batch_size(config.batch_size)
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
-    stored, changed = read_config(workdir), {}
+    stored, changed = read_config(workdir, None), {}
     facts = {} if stored is None else read_facts(workdir)  # those of a start that saved nothing do not count
     checkpoints, step = None, 0
     if stored is not None and (workdir / CONVERTED).is_file():
@@ -72,8 +75,12 @@ def prepare(
             f"--config.init_from={workdir}"
         )
     if stored is not None:
-        stored = stored if objective else complete_experiment(stored)  # options that were added since then
+        stored = stored if objective else completed_like(stored, config)
         changed = refuse_other_config(workdir, stored, config)
+        if objective:
+            own_code.compare(workdir)
+        else:
+            own_code.offer(workdir, outside(config))
     settle(workdir)
     if stored is not None:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))
@@ -81,7 +88,7 @@ def prepare(
     distributed.require_same(
         "the newest checkpoint", str(step), "wait until all hosts see `workdir` alike; start again"
     )
-    source = fine_tuning.find_source(config.init_from, workdir) if config.init_from and not step else None
+    source = fine_tuning.find_source(config.init_from, workdir, trust) if config.init_from and stored is None else None
     if step < config.num_steps:
         given = data is not None
         if data is None:
@@ -115,7 +122,7 @@ def prepare(
     if data is not None:
         _tell_learning_rate(config, workdir if stored is not None else None)
 
-    objective = objective or resolve(config.objective)(config)
+    given_objective, objective = objective, objective or make_objective(config)
     rng, batch, init = jax.random.key(config.seed), blank_batch(config), parallel.compile_init(objective.init)
     try:
         shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
@@ -130,7 +137,7 @@ def prepare(
     if config.best_metric not in names:
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
 
-    if checkpoints and step:
+    if checkpoints and checkpoints.latest_step() is not None:
         say(f"{workdir}: found a checkpoint of step {step:,}")
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
     else:
@@ -140,6 +147,7 @@ def prepare(
     if data is not None and jax.process_index() == 0:
         digests.write_recorded(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
         digests.write_recorded(workdir / "config.json", to_json(asked))
+        own_code.store(workdir, asked, given_objective or ())
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
 
 

@@ -48,7 +48,13 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
             "again, evaluate(workdir, data=...), or a source, load_split(config, split, source)"
         )
     if ":" in data.source:
-        return resolve(data.source)(data, split)
+        make = resolve(data.source, "config.data.source")
+        source = make(data, split) if callable(make) else None
+        if not isinstance(source, Source | Unpaired):
+            raise InputError(
+                f"config.data.source={data.source} is no function of a config's data and a split to a Source"
+            )
+        return source
     if data.source not in _DRAWN:
         raise InputError(
             f"config.data.source is {data.source!r}; choose {', '.join([*_DRAWN, *layouts.SOURCES, *contents.KINDS])}, "

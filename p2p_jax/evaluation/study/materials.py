@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from p2p_jax.config.stored import Trust
 from p2p_jax.data.files import list_images
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study.design import Algorithm
@@ -25,6 +26,7 @@ def from_runs(
     checkpoint: str = "latest",
     direction: str | None = None,
     data_dir: str | None = None,
+    trust: Trust = (),
 ) -> dict[str, Algorithm]:
     """Return one algorithm per run: its translations of a split, against the split's own images.
 
@@ -37,6 +39,7 @@ def from_runs(
       checkpoint: "latest", "best" or a step.
       direction: of runs that know both ways; None takes the run's own.
       data_dir: the folder of the data set, if it is no longer where the runs' configs say.
+      trust: code outside the library that the runs' configs may name; see ``Translator.from_workdir``.
 
     Raises:
       InputError: a run cannot be used, or two have one name.
@@ -47,8 +50,8 @@ def from_runs(
 
     algorithms = {}
     for name, workdir in _named(runs, "runs").items():
-        translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction)
-        config = with_data_dir(translator.config, data_dir)
+        translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction, trust=trust)
+        config = with_data_dir(translator.config, data_dir, Path(workdir) / "config.json")
         name_of_split = split or config.data.val_split
         if not name_of_split:
             raise InputError(f"{workdir} was trained without validation: name the split to show, `split`")

@@ -1,0 +1,239 @@
+"""What a config that was stored may name: a run's directory is data, and may be a stranger's.
+
+Whoever writes a config of their own may name any code in it, "module:name". A config that lies in a run's directory
+names code of the library alone, unless the caller trusts the rest by name. What is checked here has been read and no
+more: nothing is imported, made or called.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from p2p_jax.config.completing import as_dict
+from p2p_jax.config.options import FREE_SECTIONS
+from p2p_jax.config.readers import READERS
+from p2p_jax.config.reference import is_reference
+from p2p_jax.errors import InputError
+from p2p_jax.images import palettes
+from p2p_jax.reporting import say
+
+Trust = str | Collection[str]
+"""What a caller trusts: "module:name", or several of them."""
+
+
+def _of(modules: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(f"{module}:{name}" for module, names in modules.items() for name in names.split())
+
+
+_NETWORKS = _of(
+    {
+        "p2p_jax.nets": "EncoderDecoder MobileResNet PatchGAN ResNet ResNet6 ResNet9 UNet UNet128 UNet256",
+        "p2p_jax.nets.mobile_resnet": "MobileResNet",
+        "p2p_jax.nets.patchgan": "PatchGAN",
+        "p2p_jax.nets.resnet": "ResNet ResNet6 ResNet9",
+        "p2p_jax.nets.unet": "EncoderDecoder UNet UNet128 UNet256",
+    }
+)
+_OPTIMIZERS = (
+    "adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb lars lbfgs lion nadam "
+    "nadamw noisy_sgd novograd optimistic_adam optimistic_adam_v2 optimistic_gradient_descent radam rmsprop rprop sgd "
+    "sign_sgd signum sm3 yogi"
+)
+_CONTRIBUTED = "acprop ademamix adopt cocob dadapt_adamw dog dowg madgrad momo momo_adam muon prodigy sophia"
+_AVERAGING = "schedule_free_adamw schedule_free_sgd simplified_ademamix"
+LIBRARY: dict[str, frozenset[str]] = {
+    "objective": _of(
+        {
+            "p2p_jax": "cyclegan pix2pix",
+            "p2p_jax.objectives": "cyclegan pix2pix",
+            "p2p_jax.objectives.cyclegan": "cyclegan",
+            "p2p_jax.objectives.pix2pix": "pix2pix",
+        }
+    ),
+    "data.source": frozenset(),
+    "metrics": frozenset(),
+    "task.input": _of({"p2p_jax.images.tasks": "canny_edges centre_hole gaussian_noise hed_edges low_resolution"}),
+    "generator.network": _NETWORKS,
+    "discriminator.network": _NETWORKS,
+    "loss.gan": frozenset(),
+    "optimizer.factory": _of({"optax": _OPTIMIZERS, "optax.contrib": f"{_CONTRIBUTED} {_AVERAGING}"}),
+}
+"""The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
+_ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
+_PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights")
+_DEEPEST, _SHOWN = 20, 8
+_BETWEEN = re.compile(r"[\s,;|]+")
+
+
+def references(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the code that a config names, by the option; nothing is looked up.
+
+    In the free sections any text counts that has the form "module:name", wherever it stands: their readers may look up
+    what they like.
+
+    Args:
+      config: complete or not.
+
+    Raises:
+      InputError: an option that names code is no text; names it.
+    """
+    config = as_dict(config)
+    found = {key: names for key in LIBRARY if (names := _named(config, key))}
+    for section in FREE_SECTIONS:
+        for key, text in _texts(config.get(section), section):
+            names = [part for part in _BETWEEN.split(text) if is_reference(part)]
+            if names and key not in found:
+                found[key] = names
+    return found
+
+
+def all_references(config: Mapping[str, Any]) -> frozenset[str]:
+    """Return all code that a config names."""
+    return _names_in(references(config))
+
+
+def _names_in(found: Mapping[str, list[str]]) -> frozenset[str]:
+    return frozenset(name for names in found.values() for name in names)
+
+
+def outside(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what a config names that is no part of the library, by the option; see ``references``."""
+    found = {
+        key: [name for name in names if name not in LIBRARY.get(key, _ANY)] for key, names in references(config).items()
+    }
+    return {key: names for key, names in found.items() if names}
+
+
+def trusted(trust: Trust) -> frozenset[str]:
+    """Return what a caller trusts, checked.
+
+    Raises:
+      InputError: it has another form.
+    """
+    names = frozenset([trust] if isinstance(trust, str) else trust)
+    for name in sorted(names, key=str):
+        if not isinstance(name, str) or not is_reference(name):
+            raise InputError(f"trust={name}: write what is trusted as a config names it, module:name")
+    return names
+
+
+def require_trust(config: Any, file: Path, trust: Trust | None = ()) -> dict[str, list[str]]:
+    """Refuse a stored config that names code outside the library which the caller does not trust.
+
+    Args:
+      config: as it was read from the file: anything that JSON holds.
+      file: where it stands, for messages.
+      trust: what the caller trusts; None: the config is compared with another one, and nothing in it is used.
+
+    Returns:
+      What it names outside the library, all of it trusted, by the option.
+
+    Raises:
+      InputError: it is no config, or names such code; tells the file, the options, the names, and what allows them.
+    """
+    if not isinstance(config, Mapping):
+        raise InputError(f"{file} holds no config: it must be an object of options, {{...}}")
+    for key in (*FREE_SECTIONS, "data", "data.input", "data.output", "augment", "schedule", "inference"):
+        section = _value(config, key)
+        if section is not None and not isinstance(section, Mapping):
+            raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options of its own")
+    try:
+        found = outside(config)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    allowed = _names_in(found) if trust is None else trusted(trust)
+    refused = {key: [name for name in names if name not in allowed] for key, names in found.items()}
+    for key, names in refused.items():
+        if strange := next((name for name in names if not is_reference(name)), None):
+            raise InputError(f"{file}: config.{key} is {strange!r}; it must have the form 'package.module:name'")
+    told = [(key, name) for key, names in refused.items() for name in names]
+    if told:
+        more = f" and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
+        raise InputError(
+            f"{file}: {', '.join(f'config.{key} names {name}' for key, name in told[:_SHOWN])}{more}: code that is no "
+            "part of the library, which opening the run would execute. Nothing was. If you know it and trust it, say "
+            f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in told[:_SHOWN]))}"
+        )
+    _require_no_palette_files(config, file)
+    return found
+
+
+def require_plain_facts(facts: Any, file: Path) -> dict[str, Any]:
+    """Return what a run has stored of its images, if it has the form of that.
+
+    Raises:
+      InputError: it has not; names the file.
+    """
+    sections = ("input", "output", "inference", "schedule")
+    if not isinstance(facts, Mapping) or any(not isinstance(facts.get(name, {}), Mapping) for name in sections):
+        raise InputError(f"{file} holds no facts of a run: it must be an object with sections, {{...}}")
+    if facts.get("source", "given") != "given":
+        raise InputError(f"{file}: source is {facts['source']!r}; facts know no source but 'given'")
+    _require_no_palette_files({"data": facts}, file)
+    return dict(facts)
+
+
+def _require_no_palette_files(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse palettes that are files: those that are stored hold their colours."""
+    for key in ("data.input.palette", "data.output.palette"):
+        value = _value(config, key)
+        if isinstance(value, str) and not palettes.is_self_contained(value):
+            raise InputError(
+                f"{file}: config.{key} is {value!r}; a stored palette is its colours, not the name of a file"
+            )
+
+
+def tell_places(config: Mapping[str, Any], file: Path, *sections: str) -> None:
+    """Say which places are read because a stored config names them.
+
+    Args:
+      config: complete.
+      file: where it stands.
+      *sections: of the config that are used, such as "data".
+    """
+    named = {key: _value(as_dict(config), key) for key in _PLACES if key.partition(".")[0] in sections}
+    told = [f"{place} (config.{key})" for key, place in named.items() if isinstance(place, str) and place]
+    if told:
+        say(f"reading what {file} names: {', '.join(told)}")
+
+
+def stays_inside(place: str) -> bool:
+    """Tell whether a place that a config names lies in the folder from which it is looked for."""
+    path = PurePosixPath(place.replace("\\", "/"))
+    return not (path.is_absolute() or ".." in path.parts or place.startswith("~") or PureWindowsPath(place).drive)
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    found: Any = config
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _named(config: Mapping[str, Any], key: str) -> list[str]:
+    """Return the code that an option names which is made for that."""
+    value = _value(config, key)
+    if value is None or value == "":
+        return []
+    if not isinstance(value, str):
+        raise InputError(f"config.{key} is {value!r}; it must be text, 'package.module:name'")
+    names = [part.strip() for part in value.split(",")] if key == "metrics" else [value]
+    section, _, naming = key.partition(".")
+    always = key == "objective" or READERS.get(section) == naming
+    return [name for name in names if always or ":" in name]
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield all text in a section with the name of its option, in lists and nested sections too."""
+    left = [(key, value, 0)]
+    while left:
+        key, value, depth = left.pop()
+        if depth > _DEEPEST:
+            raise InputError(f"config.{key} lies deeper than {_DEEPEST} sections in each other")
+        if isinstance(value, str):
+            yield key, value
+        elif isinstance(value, Mapping):
+            left += [(f"{key}.{name}", part, depth + 1) for name, part in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [(f"{key}[{number}]", part, depth + 1) for number, part in enumerate(value)]
