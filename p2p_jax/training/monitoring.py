@@ -1,16 +1,12 @@
-"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids, stop requests."""
+"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids."""
 
 import collections
 import concurrent.futures
-import contextlib
 import csv
 import io
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.writing import unfinished, write_text
 from p2p_jax.reporting import say
+from p2p_jax.training.stopping import stop_requests as stop_requests
 
 _ROWS_OF_SPEED = 10
 
@@ -248,26 +245,3 @@ def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
             image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
             sheet.paste(Image.fromarray(image), (left, title + row * (height + gap)))
     return np.asarray(sheet)
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Turn SIGTERM and Ctrl-C into an event that the loop looks at; a second Ctrl-C interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(signum, frame):
-        del frame
-        event.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with contextlib.suppress(OSError):  # not print, which fails where it interrupts another print
-            os.write(1, f"\n{signal.Signals(signum).name}: will save a checkpoint and stop\n".encode())
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
