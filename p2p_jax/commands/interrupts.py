@@ -83,14 +83,18 @@ def _listening() -> Iterator[threading.Event]:
             _end("interrupted")
         ignored(told)
 
-    def listen():
-        while heard := os.read(reading, 1):
-            if heard[0] == signal.SIGINT:
-                if interrupted.is_set() and _owned.is_set():
-                    _end("interrupted twice: ended at once")
-                interrupted.set()
+    def handle(signum, frame):
+        interrupted.set()
+        signal.default_int_handler(signum, frame)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    def listen():
+        count = 0
+        while heard := os.read(reading, 1):
+            count += heard[0] == signal.SIGINT
+            if count > 1 and _owned.is_set():
+                _end("interrupted twice: ended at once")
+
+    before = signal.signal(signal.SIGINT, handle)
     sys.unraisablehook = unraisable
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -62,6 +62,7 @@ def train(
         if jax.process_index() > 0:  # one of several processes speaks for all
             stack.enter_context(quiet())
         stop_request = stack.enter_context(stop_requests())  # it guards every save
+        stop_request.saves = False  # before the first step there is nothing to save
         config = complete(config) if objective else complete_experiment(config)
         lock = stack.enter_context(by_the_first(lambda: locked(expanded(workdir))))
         run = start.prepare(config, expanded(workdir), objective, data, stack)
@@ -88,6 +89,7 @@ def train(
             return step % every == 0 or step == config.num_steps
 
         say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
+        stop_request.saves = True
         for update, batch in itertools.chain(first, dispatches):
             state, metrics, finite = update.run(state, batch, rng)
             step += finite.size

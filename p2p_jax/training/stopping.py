@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 _ASKING = ("SIGTERM", "SIGINT", "SIGHUP")  # the last: its terminal was closed. Windows has none
+_WILL = "will save a checkpoint and stop (Ctrl-C now: ends at once)"
 
 
 class StopRequest(threading.Event):
@@ -14,11 +15,13 @@ class StopRequest(threading.Event):
 
     Attributes:
       signum: of the first such signal; 0 before.
+      saves: whether there may be something to save; Ctrl-C interrupts at once while there is not.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.signum = 0
+        self.saves = True
 
 
 @contextlib.contextmanager
@@ -34,12 +37,13 @@ def stop_requests() -> Iterator[StopRequest]:
         return
 
     def handle(signum, frame):
-        del frame
+        if signum == signal.SIGINT and not event.saves:
+            signal.default_int_handler(signum, frame)
         event.signum = event.signum or signum
         event.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with contextlib.suppress(OSError):  # not print, which fails where it interrupts another print
-            os.write(1, f"\n{signal.Signals(signum).name}: will save a checkpoint and stop\n".encode())
+            os.write(1, f"\n{signal.Signals(signum).name}: {_WILL}\n".encode())
 
     before = {}
     try:
