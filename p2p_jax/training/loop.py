@@ -112,7 +112,7 @@ def train(
                 raise InputError(lock.lost)
             if due(config.checkpoint_every) or stopping or (results and checkpoints.is_best(results)):
                 _settle(in_flight, log, checkpoints)
-                log.flush()  # no row before a checkpoint is ever written again
+                log.settle()  # no row before a checkpoint is ever written again
                 if not parallel.all_finite(state):
                     raise _diverged(step, "a parameter", checkpoints)
                 checkpoints.save(step, parallel.for_saving(state), results)
