@@ -20,9 +20,9 @@ from p2p_jax.objectives import Objective, blank_batch, statistics
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
-from p2p_jax.training import fine_tuning, parallel
+from p2p_jax.training import computed_on, fine_tuning, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
-from p2p_jax.training.resuming import refuse_other_config, refuse_other_images
+from p2p_jax.training.resuming import as_facts, refuse_other_config, refuse_other_images, write_names
 
 PyTree = Any
 _IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
@@ -86,16 +86,12 @@ def prepare(
             data = load(config, process_index=jax.process_index(), process_count=jax.process_count())
         else:
             data = check_given(data, config, jax.process_count())
-        if config.data.num_train not in (0, data.num_train):
-            raise InputError(
-                f"config.data.num_train is {config.data.num_train}, but there are {data.num_train} training examples"
-            )
-        if config.batch_size > data.num_train:
-            raise InputError(
-                f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
-            )
-        distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
+        images = as_facts(data.identities)
+        alike = json.dumps([data.fingerprint, images])
+        distributed.require_same("the training data", alike, "every host needs the same files")
         found = {"num_train": int(data.num_train), "fingerprint": data.fingerprint, **data.facts}
+        if images or "images" in facts:
+            found["images"] = images or facts["images"]  # what is given may not know itself
         found |= {"source": "given"} if given else {}
         if config.inference.norm == "auto":  # a run keeps what it began with, on however many devices it goes on
             found["inference"] = facts.get("inference") or {"norm": statistics(config)}
@@ -103,7 +99,20 @@ def prepare(
             counted = with_facts(config, {"num_train": data.num_train})
             found["schedule"] = facts.get("schedule") or decide_unit(counted)
         if stored is not None:
-            refuse_other_images(workdir, facts, found)
+            refuse_other_images(workdir, facts, found, data.identities)
+        if config.data.num_train not in (0, data.num_train):
+            raise InputError(
+                f"there are {data.num_train} training images, and config.data.num_train={config.data.num_train} says "
+                "how many there should be: look for what is missing or new, or leave that out"
+            )
+        if config.batch_size > data.num_train:
+            raise InputError(
+                f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
+            )
+        machine = computed_on.found()
+        found["computed_on"] = machine
+        if told := computed_on.difference(facts.get("computed_on", {}), machine):
+            say(f"{workdir}: {told}")
         facts = found
         for key, (old, new) in changed.items():
             say(f"config.{key} is now {new!r} (it was {old!r})")
@@ -138,6 +147,7 @@ def prepare(
     if data is not None and jax.process_index() == 0:
         write_text(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
         write_text(workdir / "config.json", to_json(asked))
+        write_names(workdir, data.identities)
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
 
 
