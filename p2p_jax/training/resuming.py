@@ -84,9 +84,9 @@ def _other_images(
             lines.append("; ".join([f"{split}: images of other names, {now.total:,} as at the first start", *news]))
         elif not same_contents(contents, now.contents):
             lines.append(f"{split}: what is in the images has changed since the first start, under the same names")
-    if not before and identities and stored.get("num_train", facts["num_train"]) != facts["num_train"]:  # of an older version
-        told = f"{stored['num_train']:,} training images at the first start, {facts['num_train']:,} now"
-        lines.append(told)
+    old, new = stored.get("num_train"), facts["num_train"]
+    if identities and not before and old not in (None, new):  # stored by an older version
+        lines.append(f"{old:,} training images at the first start, {new:,} now")
     if not lines and before and stored.get("fingerprint") != facts["fingerprint"]:
         lines.append("names, sizes or contents of the images have changed since the first start")
     return lines
