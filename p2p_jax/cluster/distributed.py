@@ -61,7 +61,9 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
         yield
         return
     _initialize()
-    watching = _call_witness(workdir)
+    errors = _Errors()
+    watching = _call_witness(workdir, errors=errors.reading)
+    errors.through_witness()
     try:
         if jax.process_index() > 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -75,7 +77,8 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
             interrupt = error
         jax.distributed.shutdown()  # waits for the others
     except BaseException as error:
-        _end(error, watching)
+        _end(error, watching, errors)
+    errors.restore()
     watching.communicate(witness.FINISHED)
     if interrupt:
         raise interrupt
@@ -193,9 +196,37 @@ def _give_up_waiting() -> None:
     os._exit(1)
 
 
-def _call_witness(workdir: Path, stderr: int | None = None) -> subprocess.Popen:
+class _Errors:
+    """Standard error of this process, which goes through the witness in the meantime, also that of C++."""
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe() if os.name == "posix" else (None, None)
+        self._before: int | None = None
+
+    def through_witness(self) -> None:
+        """Write to the witness from now on."""
+        if self.reading is None or self._writing is None:
+            return
+        sys.stderr.flush()
+        self._before = os.dup(2)
+        os.dup2(self._writing, 2)
+        os.close(self._writing)
+        os.close(self.reading)
+
+    def restore(self) -> None:
+        """Write to where it went before."""
+        if self._before is not None:
+            sys.stderr.flush()
+            os.dup2(self._before, 2)
+            os.close(self._before)
+            self._before = None
+
+
+def _call_witness(workdir: Path, stderr: int | None = None, errors: int | None = None) -> subprocess.Popen:
+    told = [] if errors is None else [str(errors)]
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", witness.__file__, str(workdir)],
+        [sys.executable, "-I", "-S", witness.__file__, str(workdir), *told],
+        pass_fds=[] if errors is None else [errors],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
@@ -203,10 +234,14 @@ def _call_witness(workdir: Path, stderr: int | None = None) -> subprocess.Popen:
     )
 
 
-def _end(error: BaseException, watching: subprocess.Popen) -> None:
+def _end(error: BaseException, watching: subprocess.Popen, errors: _Errors) -> None:
     """Say what is wrong and end this process at once: leaving in order would wait for processes that are gone."""
     sys.stdout.flush()
     lost = any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED"))
+    if isinstance(error, InputError | TrainingDivergedError | KeyboardInterrupt):
+        lost = False
+    if not lost:  # else JAX may end it any moment, and the witness says what is to be said
+        errors.restore()
     status = 1
     if isinstance(error, InputError | TrainingDivergedError):
         sys.stderr.write(f"error: {error}\n")
@@ -215,9 +250,7 @@ def _end(error: BaseException, watching: subprocess.Popen) -> None:
         status = 128 + signal.SIGINT
         sys.stderr.write("interrupted\n")
         watching.communicate(witness.FINISHED)
-    elif lost:
-        sys.stderr.write(str(error).split("\n")[0] + "\n")
-    else:
+    elif not lost:
         traceback.print_exception(error)
     sys.stderr.flush()
     if not lost:
