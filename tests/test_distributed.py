@@ -407,8 +407,8 @@ def test_what_is_said_when_others_cannot_be_found(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-DEATH = b"""E1127 17:32:36.736134   27846 coordination_service.cc:1549] [90] Use error polling to propagate the following \
-error to all tasks: UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):
+DEATH = b"""E1127 17:32:36.736134   27846 coordination_service.cc:1549] [90] Use error polling to propagate the \
+following error to all tasks: UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):
 3
 11
 The tasks have crashed. Check the task logs for an earlier error, or scheduler events to debug further.

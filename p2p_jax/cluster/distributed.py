@@ -200,8 +200,11 @@ class _Errors:
     """Standard error of this process, which goes through the witness in the meantime, also that of C++."""
 
     def __init__(self) -> None:
-        self.reading, self._writing = os.pipe() if os.name == "posix" else (None, None)
+        self.reading: int | None = None
+        self._writing: int | None = None
         self._before: int | None = None
+        if os.name == "posix":
+            self.reading, self._writing = os.pipe()
 
     def through_witness(self) -> None:
         """Write to the witness from now on."""
