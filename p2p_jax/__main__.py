@@ -6,6 +6,7 @@ import sys
 from typing import NamedTuple
 
 from p2p_jax import __version__
+from p2p_jax.commands import interrupts
 
 
 class Verb(NamedTuple):
@@ -42,6 +43,8 @@ VERBS = {
 
 def run(argv: list[str] | None = None) -> None:
     """Run the verb that the first argument names."""
+    if argv is None:
+        interrupts.expect()
     arguments = sys.argv[1:] if argv is None else argv
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):

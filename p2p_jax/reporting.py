@@ -13,7 +13,8 @@ class _Printer(logging.Handler):
     """Print records on what is standard output at that moment, so that redirections and notebooks get them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        with contextlib.suppress(OSError):  # a terminal that was closed, a pipe that nobody reads: the work goes on
+            print(self.format(record), flush=True)
 
 
 _LOGGER = logging.getLogger("p2p_jax")

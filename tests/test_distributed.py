@@ -207,24 +207,56 @@ def endless_pair(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("who", "what"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
-def test_the_end_of_one_process_ends_the_other(who, what, tmp_path):
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("who", [0, 1])
+def test_the_end_of_one_process_ends_the_other_with_one_sentence(who, what, tmp_path):
     with endless_pair(tmp_path) as pair:
         pair[who].send_signal(what)
         _, err = pair[1 - who].communicate(timeout=60)
     assert pair[1 - who].returncode != 0
-    (step,) = re.findall(rf"run is saved at step ([\d,]+): {AGAIN}", err.splitlines()[-1])
+    (line,) = err.splitlines()  # and no stack of C++
+    assert f"stopped: process {who} is not heard of any more" in line
+    (step,) = re.findall(rf"run is saved at step ([\d,]+): {AGAIN}", line)
     assert int(step.replace(",", "")) >= 100
 
 
 @pytest.mark.slow
-def test_stopping_one_process_stops_all_in_order(tmp_path):
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_stopping_one_process_stops_all_in_order(signum, status, tmp_path):
     with endless_pair(tmp_path) as pair:
-        pair[1].send_signal(signal.SIGTERM)
-        (out, err), _ = finish(pair)
+        pair[1].send_signal(signum)
+        (out, err), (_, other) = finish(pair, status)
     (step,) = re.findall(r"stopped at step ([\d,]+); run the same command to resume", out)
     assert int(step.replace(",", "")) == checkpoint.saved_steps(tmp_path / "run")[-1]
-    assert "error" not in err
+    assert err == other == "" and not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_as_two_where_the_batch_can_be_shared(tmp_path):
+    options = SMALL | {
+        "objective": "support.networks:linear",
+        "generator": None,
+        "discriminator": None,
+        "loss": None,
+        "extra": {"noise": 0.0},
+        "optimizer": SGD,
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = ["--config", write_config(tmp_path / "config.py", options), "--workdir"]
+    for folder, steps in ((one, 4), (two, 2)):
+        with processes(1, 2, *arguments, folder, f"--config.num_steps={steps}", code=WITHOUT_TENSORFLOW) as alone:
+            finish(alone)
+    with processes(2, 1, *arguments, two, "--config.distributed", code=WITHOUT_TENSORFLOW) as pair:
+        (out, err), _ = finish(pair)
+    assert "found a checkpoint of step 2" in out and "processes 1 before, 2 now" in out and err == ""
+    assert_ended_alike(one, two)
+    odd = [*arguments, tmp_path / "odd", "--config.batch_size=3"]
+    with processes(1, 1, *odd, "--config.num_steps=2", code=WITHOUT_TENSORFLOW) as alone:
+        finish(alone)
+    with processes(2, 1, *odd, "--config.distributed", code=WITHOUT_TENSORFLOW) as pair:
+        for _, err in finish(pair, status=1):
+            (line,) = err.splitlines()
+            assert "config.batch_size=3 does not divide over 2 devices; choose a multiple of 2" in line
 
 
 CHECKS = """
@@ -373,6 +405,40 @@ def test_what_is_said_when_others_cannot_be_found(tmp_path):
         ((_, err),) = finish(started[1:], status=1)
     assert err.startswith("error: not all processes started within 1 s: start one for every index")
     assert not (tmp_path / "run").exists()
+
+
+DEATH = b"""E1127 17:32:36.736134   27846 coordination_service.cc:1549] [90] Use error polling to propagate the \
+following error to all tasks: UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):
+3
+11
+The tasks have crashed. Check the task logs for an earlier error, or scheduler events to debug further.
+F1127 17:32:36.736792   27857 client.h:80] Terminating process because the JAX distributed service \
+detected fatal errors.
+*** Check failure stack trace: ***
+    @     0x7f9780440634  absl::lts_20260107::log_internal::LogMessage::SendToLog()
+"""
+
+
+def test_the_witness_passes_on_what_is_not_of_an_end(tmp_path):
+    def passed_on(*parts, pause=False):
+        with (tmp_path / "out").open("wb") as target:
+            words = witness.Filter(target.fileno())
+            for part in parts:
+                words.take(part)
+                if pause:
+                    words.pause()
+            cause = words.end()
+        return (tmp_path / "out").read_bytes(), cause
+
+    plain = b"warning: one\npart of a line"
+    assert passed_on(plain, pause=True) == passed_on(plain) == (plain, "")
+    own = b"F1127 17:32:36.7 27 gpu_timer.cc:80] Check failed\n*** Check failure stack trace: ***\n"
+    assert passed_on(own) == (own, "")
+    gone = "process 3, 11 is not heard of any more (killed, stopped or cut off)"
+    assert passed_on(plain + b"\n", DEATH) == (plain + b"\n", gone)
+    assert passed_on(*(bytes([x]) for x in DEATH), pause=True) == (b"", gone)
+    said = DEATH.partition(b"F1127")[0]
+    assert passed_on(said) == (said, "")  # the end did not come
 
 
 def test_the_witness_speaks_only_for_those_who_cannot(tmp_path):

@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from p2p_jax.cluster import witness
+from p2p_jax.cluster.agreeing import broadcast, by_the_first, gather, named
 from p2p_jax.config import differences, from_json, to_json
 from p2p_jax.config.options import OPTIONS
-from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
 from p2p_jax.reporting import say
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -62,18 +61,27 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
         yield
         return
     _initialize()
-    watching = _call_witness(workdir)
+    errors = _Errors()
+    watching = _call_witness(workdir, errors=errors.reading)
+    errors.through_witness()
     try:
         if jax.process_index() > 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         say(f"processes: {jax.process_count()}, with {jax.device_count()} devices together")
         _require_same_config(config)
         _require_shared(workdir)
-        yield
+        interrupt = None
+        try:
+            yield
+        except TrainingInterrupt as error:  # of all processes
+            interrupt = error
         jax.distributed.shutdown()  # waits for the others
     except BaseException as error:
-        _end(error, watching)
+        _end(error, watching, errors)
+    errors.restore()
     watching.communicate(witness.FINISHED)
+    if interrupt:
+        raise interrupt
 
 
 def require_same(what: str, value: str, mend: str) -> None:
@@ -87,9 +95,9 @@ def require_same(what: str, value: str, mend: str) -> None:
     Raises:
       InputError: a process has something else than process 0; raised in all of them.
     """
-    others = _gather(value != _broadcast(value))
+    others = gather(value != broadcast(value))
     if others:
-        raise InputError(f"{what} of {_named(others)} is not that of process 0; {mend}")
+        raise InputError(f"{what} of {named(others)} is not that of process 0; {mend}")
 
 
 def _slurm_tasks() -> int:
@@ -188,9 +196,40 @@ def _give_up_waiting() -> None:
     os._exit(1)
 
 
-def _call_witness(workdir: Path, stderr: int | None = None) -> subprocess.Popen:
+class _Errors:
+    """Standard error of this process, which goes through the witness in the meantime, also that of C++."""
+
+    def __init__(self) -> None:
+        self.reading: int | None = None
+        self._writing: int | None = None
+        self._before: int | None = None
+        if os.name == "posix":
+            self.reading, self._writing = os.pipe()
+
+    def through_witness(self) -> None:
+        """Write to the witness from now on."""
+        if self.reading is None or self._writing is None:
+            return
+        sys.stderr.flush()
+        self._before = os.dup(2)
+        os.dup2(self._writing, 2)
+        os.close(self._writing)
+        os.close(self.reading)
+
+    def restore(self) -> None:
+        """Write to where it went before."""
+        if self._before is not None:
+            sys.stderr.flush()
+            os.dup2(self._before, 2)
+            os.close(self._before)
+            self._before = None
+
+
+def _call_witness(workdir: Path, stderr: int | None = None, errors: int | None = None) -> subprocess.Popen:
+    told = [] if errors is None else [str(errors)]
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", witness.__file__, str(workdir)],
+        [sys.executable, "-I", "-S", witness.__file__, str(workdir), *told],
+        pass_fds=[] if errors is None else [errors],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
@@ -198,71 +237,65 @@ def _call_witness(workdir: Path, stderr: int | None = None) -> subprocess.Popen:
     )
 
 
-def _end(error: BaseException, watching: subprocess.Popen) -> None:
+def _end(error: BaseException, watching: subprocess.Popen, errors: _Errors) -> None:
     """Say what is wrong and end this process at once: leaving in order would wait for processes that are gone."""
     sys.stdout.flush()
     lost = any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED"))
+    if isinstance(error, InputError | TrainingDivergedError | KeyboardInterrupt):
+        lost = False
+    if not lost:  # else JAX may end it any moment, and the witness says what is to be said
+        errors.restore()
+    status = 1
     if isinstance(error, InputError | TrainingDivergedError):
         sys.stderr.write(f"error: {error}\n")
         watching.communicate(witness.FINISHED)
-    elif lost:
-        sys.stderr.write(str(error).split("\n")[0] + "\n")
-    else:
+    elif isinstance(error, KeyboardInterrupt):
+        status = 128 + signal.SIGINT
+        sys.stderr.write("interrupted\n")
+        watching.communicate(witness.FINISHED)
+    elif not lost:
         traceback.print_exception(error)
     sys.stderr.flush()
     if not lost:
         time.sleep(_FAREWELL)
-    os._exit(1)
+    os._exit(status)
 
 
 def _require_same_config(config: ConfigDict) -> None:
-    first = from_json(_broadcast(to_json(config)))
+    first = from_json(broadcast(to_json(config)))
     found = {key: values for key, values in differences(first, config).items() if key not in _MAY_DIFFER}
-    others = _gather(bool(found))
+    others = gather(bool(found))
     if others:
         lines = "".join(f"\n  config.{key}: process 0 has {a!r}, this one {b!r}" for key, (a, b) in found.items())
         raise InputError(
-            f"the config of {_named(others)} is not that of process 0; start all with the same command (tasks of SLURM "
+            f"the config of {named(others)} is not that of process 0; start all with the same command (tasks of SLURM "
             f"that are to train alone: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
         )
 
 
 def _require_shared(workdir: Path) -> None:
     """Check that all processes see what the first one writes."""
-    mark = workdir / _broadcast(f".seen_by_all_{uuid.uuid4().hex}")
-    if jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-        except OSError as error:
-            raise InputError(f"{workdir} cannot be written ({error.strerror}); choose another") from error
-    _gather(False)  # it is there
+    mark = workdir / broadcast(f".seen_by_all_{uuid.uuid4().hex}")
+    with by_the_first(lambda: _marked(mark)):
+        pass  # it is there
     until = time.monotonic() + _SHARED_LIMIT
     while not mark.exists() and time.monotonic() < until:
         time.sleep(0.5)
-    blind = _gather(not mark.exists())
+    blind = gather(not mark.exists())
     if jax.process_index() == 0:
         mark.unlink()
     if blind:
         raise InputError(
-            f"{workdir} is not one directory for all: {_named(blind)} cannot see what process 0 writes; "
+            f"{workdir} is not one directory for all: {named(blind)} cannot see what process 0 writes; "
             "give an absolute path on a file system that all hosts share"
         )
 
 
-def _broadcast(text: str) -> str:
-    """Return the text of process 0, on all processes."""
-    own = np.frombuffer(text.encode(), np.uint8)
-    buffer = np.zeros(int(multihost_utils.broadcast_one_to_all(np.int32(len(own)))), np.uint8)
-    if jax.process_index() == 0:
-        buffer[:] = own
-    return multihost_utils.broadcast_one_to_all(buffer).tobytes().decode()
-
-
-def _gather(flag: bool) -> list[int]:
-    """Return on which processes `flag` is set; all get the same answer."""
-    return np.flatnonzero(multihost_utils.process_allgather(np.array(flag))).tolist()
-
-
-def _named(processes: list[int]) -> str:
-    return f"process{'es' if len(processes) > 1 else ''} {', '.join(map(str, processes))}"
+@contextlib.contextmanager
+def _marked(mark: Path) -> Iterator[None]:
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise InputError(f"{mark.parent} cannot be written ({error.strerror}); choose another") from error
+    yield

@@ -7,7 +7,6 @@ table.json are brought up to date after every row. The exit status is 1 if a row
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from p2p_jax.commands.command import Parser
@@ -50,7 +49,7 @@ def _ablate(args: argparse.Namespace) -> int:
     try:
         told = ablate(config, args.output, tables=tables, split=args.split, trust=args.trust, **scoring)
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last finished row")
+        raise KeyboardInterrupt("interrupted; the same command goes on from the last finished row") from None
     print(f"\n{(args.output / 'table.md').read_text()}\nThis table is {args.output / 'table.md'}")
     return int(any(row["state"] == "diverged" for table in told["tables"] for row in table["rows"]))
 

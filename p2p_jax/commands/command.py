@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from p2p_jax.commands.interrupts import in_one_line
 from p2p_jax.config.paths import expanded
 from p2p_jax.config.reference import is_reference
 from p2p_jax.errors import InputError, TrainingDivergedError
@@ -94,7 +95,8 @@ class Parser(argparse.ArgumentParser):
     def do(self, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None = None) -> None:
         """Read a command line and do the work; wrong input and warnings come as one line on standard error.
 
-        The process ends with status 1 after an error, with what `work` returns if that is not 0, and goes on otherwise.
+        The process ends with status 1 after an error, with 130 after Ctrl-C, with what `work` returns if that is not 0,
+        and goes on otherwise.
         """
         args = self.read(argv)
         for stream in (sys.stdout, sys.stderr):
@@ -113,7 +115,8 @@ class Parser(argparse.ArgumentParser):
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
-                status = work(args)
+                with in_one_line(InputError, TrainingDivergedError):
+                    status = work(args)
             except (InputError, TrainingDivergedError) as error:
                 sys.exit(f"error: {self.with_flags(str(error))}")
             except (OSError, ValueError, RuntimeError) as error:

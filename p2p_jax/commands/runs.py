@@ -6,7 +6,6 @@ The newest comes last. A run is a folder with config.json in it, at any depth.
 """
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
+from p2p_jax.training import metrics_file
 
 
 class Run(NamedTuple):
@@ -80,8 +80,7 @@ def _describe(run: Path, config: dict[str, Any], name: str) -> Run:
 def _latest(metrics: Path, name: str) -> str:
     if not metrics.exists():
         return ""
-    with open(metrics, newline="") as file:
-        values = [value for row in csv.DictReader(file) if (value := row.get(f"eval/{name}"))]
+    values = [row[f"eval/{name}"] for row in metrics_file.read(metrics).rows.values() if f"eval/{name}" in row]
     return f"{name} {float(values[-1]):.4g}" if values else ""
 
 

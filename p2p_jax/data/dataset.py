@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 if TYPE_CHECKING:
+    from p2p_jax.data.identity import Identity
     from p2p_jax.data.stream.sources import Source, Unpaired
 
 Batch = dict[str, np.ndarray]
@@ -29,6 +30,7 @@ class Data(NamedTuple):
         {"input": {"range": "0.0:1.0"}}; a run stores them in ``facts.json``.
       resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of
         calling `train`.
+      identities: what the images of each split are recognised by beside `fingerprint`; may be left out.
     """
 
     num_train: int
@@ -38,6 +40,7 @@ class Data(NamedTuple):
     validation: Callable[[int], Iterator[Batch]]
     facts: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     resident: Any = None
+    identities: "Mapping[str, Identity]" = MappingProxyType({})
 
 
 def load(

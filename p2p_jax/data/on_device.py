@@ -97,6 +97,7 @@ def load(
         train=lambda first_step: _batches(arrays, sides, config, first_step, process_index, process_count),
         validation=_validation(val_sides, places, config),
         facts=facts,
+        identities=opening.identities(train, val, config.data),
         resident=Resident(arrays, lambda arrays, positions: _draw(arrays, positions, sides, config)),
     )
 

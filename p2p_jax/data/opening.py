@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from p2p_jax.data.identity import Identity, names_of
 from p2p_jax.data.inspect import doubts, inspection
 from p2p_jax.data.stream.sources import Source, Unpaired, make_source
 from p2p_jax.errors import InputError
@@ -50,6 +51,17 @@ def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
     parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
     noun = " pairs" if len(parts) == 1 else " unpaired images"
     return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
+
+
+def identities(train: Source | Unpaired, val: Source | Unpaired | None, data: ConfigDict) -> dict[str, Identity]:
+    """Return what each split, or each side of unpaired ones, is recognised by beside the fingerprint."""
+    found = {}
+    for split, source in ((data.train_split, train), (data.val_split, val)):
+        parts = {" A": source.a, " B": source.b} if isinstance(source, Unpaired) else {"": source} if source else {}
+        for side, part in parts.items():
+            names = names_of(part.names) if part.layout else ()
+            found[split + side] = Identity(len(part.names), part.digest() if part.digest else "", names)
+    return found
 
 
 def fingerprint(train: Source | Unpaired, val: Source | Unpaired | None) -> str:

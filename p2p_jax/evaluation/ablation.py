@@ -22,6 +22,7 @@ from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import find_step, read_config
+from p2p_jax.training.lock import locked
 from p2p_jax.training.loop import train
 from p2p_jax.training.resuming import refuse_other_config
 
@@ -83,14 +84,21 @@ def ablate(
 
     for name in [name for name in runs if name not in possible]:
         say(f"{name} is left out: {outcomes[name]['reason']}")
-    for i, name in enumerate(possible, start=1):
-        say(f"\n{name}, {i} of {len(possible)} runs")
-        outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked, trusting)
-        told = report(config, asked, grid, outcomes)
-        write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
-        write_text(output / "table.md", markdown(told))
-        if outcomes[name]["state"] == "stopped":
-            break
+    with locked(output, "output"):
+        for i, name in enumerate(possible, start=1):
+            say(f"\n{name}, {i} of {len(possible)} runs")
+            interrupt = None
+            try:
+                outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked, trusting)
+            except KeyboardInterrupt as error:
+                interrupt, outcomes[name] = error, {"state": "stopped", "reason": str(error) or "interrupted"}
+            told = report(config, asked, grid, outcomes)
+            write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
+            write_text(output / "table.md", markdown(told))
+            if interrupt:
+                raise interrupt
+            if outcomes[name]["state"] == "stopped":
+                break
     return told
 
 

@@ -22,6 +22,9 @@ from p2p_jax.inference.run import Run, open_run
 from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import read_facts
+from p2p_jax.training.lock import locked
+
+_TURN = 600.0  # seconds in which another evaluation must have written its results
 
 
 def evaluate(
@@ -150,7 +153,8 @@ def evaluate(
             path = parts.write(folder, part, common, rows, gallery, passing, scratch.folder)
             return identity | {"shard": str(part), "part": str(path), "images": rows}
         found = tell(identity, run.config, rows, asked, passing.results() if passing else {})
-        write(folder, found, gallery, Path(workdir) / "metrics.csv")
+        with locked(folder, "output", wait=_TURN):  # the files of two evaluations do not mix
+            write(folder, found, gallery, Path(workdir) / "metrics.csv")
     return found
 
 

@@ -1,7 +1,6 @@
 """The report of an evaluation: one HTML file that holds all it shows and asks nothing of the network."""
 
 import base64
-import csv
 import hashlib
 import json
 import math
@@ -19,6 +18,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report_tables
 from p2p_jax.evaluation.gallery import MAX_IMAGES, NUM_CASES, QUALITY, Gallery, choose_rows, data_uri, finite
 from p2p_jax.images.writing import write_text
+from p2p_jax.training import metrics_file
 
 __all__ = ["MAX_IMAGES", "choose_rows", "data_uri", "read_panels", "write_report"]
 _MAX_POINTS = 1_000  # of a curve
@@ -92,18 +92,13 @@ def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
     Raises:
       InputError: the file cannot be read, or is no such table.
     """
-    try:
-        with open(history, newline="", encoding="utf-8") as file:
-            # A row that a kill cut short lacks columns.
-            table = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
-        series: dict[str, list[tuple[int, float]]] = {}
-        for row in table:
-            step = int(row.pop("step"))
-            for name, cell in row.items():
-                if cell:
-                    series.setdefault(name, []).append((step, float(cell)))
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{history} is no table of metrics as a training run writes it ({error!r})") from error
+    table = metrics_file.read(history)
+    if table.changed and not table.rows:
+        raise InputError(f"{history} is no table of metrics as a training run writes it ({table.changed})")
+    series: dict[str, list[tuple[int, float]]] = {}
+    for step, row in table.rows.items():
+        for name, cell in row.items():
+            series.setdefault(name, []).append((step, float(cell)))
     panels: dict[str, dict[str, Any]] = {}
     averaged = 1
     for name in sorted(series, key=lambda name: not name.startswith("eval/")):

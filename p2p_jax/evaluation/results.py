@@ -24,7 +24,9 @@ from p2p_jax.images.writing import write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
+from p2p_jax.reporting import say
 from p2p_jax.storage import reason
+from p2p_jax.training import metrics_file
 
 
 def tell(
@@ -80,7 +82,11 @@ def _write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: 
     writer.writeheader()
     writer.writerows(results["images"])
     write_text(output / "images.csv", table.getvalue())
-    report.write_report(output / "report.html", results, gallery, history if history.exists() else None)
+    curves = history if history.exists() else None
+    if curves and (found := metrics_file.read(curves)).changed and not found.rows:
+        say(f"note: the report has no curves of the training: {curves} cannot be read ({found.changed})")
+        curves = None
+    report.write_report(output / "report.html", results, gallery, curves)
 
 
 def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import math
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -13,16 +14,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.cluster.agreeing import by_the_first
 from p2p_jax.config import complete, complete_experiment
 from p2p_jax.config.paths import expanded
 from p2p_jax.config.stored import Trust, all_references, trusted
 from p2p_jax.data import Data
-from p2p_jax.errors import TrainingDivergedError
+from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
 from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
 from p2p_jax.reporting import quiet, say
 from p2p_jax.training import monitoring, parallel, start
 from p2p_jax.training.checkpoint import Checkpoints
+from p2p_jax.training.lock import locked
+from p2p_jax.training.stopping import stop_requests
 
 PyTree = Any
 _Dispatch = tuple[parallel.Step, PyTree]  # the compiled step, or steps, and what it works on
@@ -50,17 +54,21 @@ def train(
         starts (``config.init_from``); what `config` itself names is trusted.
 
     Returns:
-      The state after the last step.
+      The state after the last step, or after that at which SIGTERM or a closed terminal (SIGHUP) stopped it.
 
     Raises:
-      InputError: the config, the data or the directory cannot be used; mostly raised before training starts.
+      TrainingInterrupt: a KeyboardInterrupt: Ctrl-C came, and the state was saved.
+      InputError: the config, the data or the directory cannot be used, or another training holds it; mostly raised
+        before training starts.
       TrainingDivergedError: a loss or a parameter is no longer finite.
     """
     with contextlib.ExitStack() as stack:
         if jax.process_index() > 0:  # one of several processes speaks for all
             stack.enter_context(quiet())
-        stop_requested = stack.enter_context(monitoring.stop_requests())  # it guards every save
+        stop_request = stack.enter_context(stop_requests())  # it guards every save
+        stop_request.saves = False  # before the first step there is nothing to save
         config = complete(config) if objective else complete_experiment(config)
+        lock = stack.enter_context(by_the_first(lambda: locked(expanded(workdir))))
         run = start.prepare(config, expanded(workdir), objective, data, stack, trusted(trust) | all_references(config))
         config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
         run = run._replace(state=None)  # the first state is not kept
@@ -86,6 +94,7 @@ def train(
             return step % every == 0 or step == config.num_steps
 
         say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
+        stop_request.saves = True
         for update, batch in itertools.chain(first, dispatches):
             state, metrics, finite = update.run(state, batch, rng)
             step += finite.size
@@ -103,16 +112,21 @@ def train(
                 log.samples(step, evaluate(state, sample_batch, rng)[1])
             log.flush()
 
-            stopping = _agreed(stop_requested.is_set(), step, config) and step < config.num_steps
+            stopping = step < config.num_steps and _agreed(stop_request.signum, step, config)
+            if lock and lock.lost:
+                raise InputError(lock.lost)
             if due(config.checkpoint_every) or stopping or (results and checkpoints.is_best(results)):
                 _settle(in_flight, log, checkpoints)
-                log.flush()  # no row before a checkpoint is ever written again
+                log.settle()  # no row before a checkpoint is ever written again
                 if not parallel.all_finite(state):
                     raise _diverged(step, "a parameter", checkpoints)
                 checkpoints.save(step, parallel.for_saving(state), results)
             if stopping:
                 checkpoints.wait()
-                say(f"stopped at step {step:,}; run the same command to resume")
+                told = f"stopped at step {step:,}; run the same command to resume"
+                say(told)
+                if stopping == signal.SIGINT:  # who called it, in a notebook say, must not go on as if it were done
+                    raise TrainingInterrupt(told)
                 return parallel.for_saving(state)
         checkpoints.wait()
         counts = run.data.num_train, run.data.num_val
@@ -192,11 +206,11 @@ def _evaluate(
     }
 
 
-def _agreed(stop: bool, step: int, config: ConfigDict) -> bool:
-    """Tell whether to stop now; several processes agree at logged steps, so that none goes on alone."""
+def _agreed(signum: int, step: int, config: ConfigDict) -> int:
+    """Return the signal to stop at now, or 0; several processes agree at logged steps, so that none goes on alone."""
     if jax.process_count() > 1 and step % config.log_every:
-        return False
-    return parallel.any_process(stop)
+        return 0
+    return parallel.highest(signum)
 
 
 def _settle(

@@ -1,16 +1,12 @@
-"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids, stop requests."""
+"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids."""
 
 import collections
 import concurrent.futures
 import contextlib
-import csv
-import io
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,9 @@ from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.writing import unfinished, write_text
 from p2p_jax.reporting import say
 from p2p_jax.storage import writing
+from p2p_jax.training import metrics_file
+from p2p_jax.training.events import Events
+from p2p_jax.training.stopping import stop_requests as stop_requests
 
 _ROWS_OF_SPEED = 10
 
@@ -48,25 +47,13 @@ class Log:
         self._reported = collections.deque([(step, time.monotonic())], maxlen=_ROWS_OF_SPEED + 1)
         self._compiles = True
         self._row: tuple[int, dict[str, float]] = (step, {})
-        self._tensorboard = _open_tensorboard(workdir, step) if self._writes else None
+        self._events: Events | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._under_way: collections.deque[concurrent.futures.Future] = collections.deque()
         if self._writes:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
-            self._start_csv(step)
-
-    def _start_csv(self, step: int) -> None:
-        path, kept = self._workdir / "metrics.csv", []
-        if path.exists():
-            with open(path, newline="") as file:
-                # A row that a kill cut short lacks columns.
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]
-            kept = [row for row in rows if int(row["step"]) <= step]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept)
-        write_text(path, text.getvalue())
+            rows = metrics_file.begin(workdir / "metrics.csv", columns, step)
+            self._events = _open_events(workdir / "tensorboard", step, rows)
 
     def metrics(self, step: int, row: Mapping[str, float]) -> None:
         """Take metrics into the row of a step; those that it lacks stay empty.
@@ -87,9 +74,19 @@ class Log:
         path = self._workdir / "metrics.csv"
         with writing(path), open(path, "a") as file:
             file.write(",".join(cells) + "\n")
-        if self._tensorboard:
-            for name, value in row.items():
-                self._in_background(self._tensorboard.add_scalar, name, value, step)
+        if self._events:
+            self._in_background(self._events.row, step, row)
+
+    def settle(self) -> None:
+        """Bring to the disk what was told so far: a checkpoint that is saved now goes with all of its rows."""
+        self.flush()
+        self._finish()
+        if not self._writes:
+            return
+        if self._events:
+            self._events.flush()
+        with open(self._workdir / "metrics.csv", "a") as file, contextlib.suppress(OSError):  # not all drives can
+            os.fsync(file.fileno())
 
     def progress(self, step: int, row: Mapping[str, float]) -> None:
         """Print losses, speed over the last rows, and the time left; take the losses into the row of the step.
@@ -130,8 +127,8 @@ class Log:
         path = self._workdir / "samples" / f"step_{step:07d}.png"
         with unfinished(path) as partial:  # who looks on while it is written sees a whole file or none
             Image.fromarray(grid).save(partial, "PNG")
-        if self._tensorboard:
-            self._tensorboard.add_image("samples", grid, step, dataformats="HWC")
+        if self._events:
+            self._events.image("samples", step, grid)
 
     def summary(
         self,
@@ -178,17 +175,16 @@ class Log:
             self._finish()
         finally:
             self._thread.shutdown()
-            if self._tensorboard:
-                self._tensorboard.close()
+            if self._events:
+                self._events.close()
 
 
-def _open_tensorboard(workdir: Path, step: int) -> Any:
+def _open_events(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Events | None:
     try:
-        from tensorboardX import SummaryWriter
+        return Events(folder, step, rows)
     except ImportError:
         say("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
         return None
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
 
 def format_seconds(seconds: float) -> str:
@@ -250,26 +246,3 @@ def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
             image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
             sheet.paste(Image.fromarray(image), (left, title + row * (height + gap)))
     return np.asarray(sheet)
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Turn SIGTERM and Ctrl-C into an event that the loop looks at; a second Ctrl-C interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(signum, frame):
-        del frame
-        event.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with contextlib.suppress(OSError):  # not print, which fails where it interrupts another print
-            os.write(1, f"\n{signal.Signals(signum).name}: will save a checkpoint and stop\n".encode())
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

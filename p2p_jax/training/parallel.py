@@ -243,9 +243,9 @@ def all_finite(state: PyTree) -> bool:
     return bool(_all_finite([x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]))
 
 
-def any_process(flag: bool) -> bool:
-    """Tell whether `flag` is set on any process; all of them must call it at the same step."""
-    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(flag)).any())
+def highest(number: int) -> int:
+    """Return the highest of the numbers of all processes; all of them must call it at the same step."""
+    return number if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.array(number)).max())
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:

@@ -3,16 +3,25 @@
 The rule of configs is the column ``may_change`` of the table in ``p2p_jax.config.options``.
 """
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from p2p_jax.config import differences, flat
 from p2p_jax.config.options import OPTIONS
+from p2p_jax.data.identity import Identity, same_contents
 from p2p_jax.errors import InputError
+from p2p_jax.images.writing import write_text
 
+NAMES = "images.json"
+"""In the directory of a run: the names of its images, split by split."""
+_NAMES = 100_000  # of a split that are kept
+_FOUND = ("input", "output")
 _MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change)  # between two starts
 
 
@@ -36,22 +45,86 @@ def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -
     return found
 
 
-def refuse_other_images(workdir: Path, stored: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def read_names(workdir: Path) -> dict[str, list[str]]:
+    """Return the names of a run's images, split by split; nothing where they are not known."""
+    try:
+        found = json.loads((workdir / NAMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_names(workdir: Path, identities: Mapping[str, Identity]) -> None:
+    """Keep the names of a run's images, so that a later start can say which are new or missing."""
+    names = {split: list(found.names) for split, found in identities.items() if 0 < len(found.names) <= _NAMES}
+    if names and names != read_names(workdir):
+        write_text(workdir / NAMES, json.dumps(names, indent=0) + "\n")
+
+
+def as_facts(identities: Mapping[str, Identity]) -> dict[str, Any]:
+    """Return what is stored of the images of each split."""
+    return {split: {"count": found.total, "contents": found.contents} for split, found in identities.items()}
+
+
+def _other_images(
+    workdir: Path, stored: Mapping[str, Any], facts: Mapping[str, Any], identities: Mapping[str, Identity]
+) -> list[str]:
+    """Say split by split what differs, "" of a fingerprint that differs for another reason."""
+    before, lines = stored.get("images") or {}, []
+    names = read_names(workdir)
+    for split, now in identities.items():
+        if split not in before:
+            continue
+        count, contents = before[split]["count"], before[split]["contents"]
+        known = Counter(names.get(split, ())), Counter(now.names)
+        news = [f"{word}: {_some(list((a - b).elements()))}" for word, a, b in _changes(*known) if all(known) and a - b]
+        if count != now.total:
+            lines.append("; ".join([f"{split}: {count:,} images at the first start, {now.total:,} now", *news]))
+        elif news:
+            lines.append("; ".join([f"{split}: images of other names, {now.total:,} as at the first start", *news]))
+        elif not same_contents(contents, now.contents):
+            lines.append(f"{split}: what is in the images has changed since the first start, under the same names")
+    old, new = stored.get("num_train"), facts["num_train"]
+    if identities and not before and old not in (None, new):  # stored by an older version
+        lines.append(f"{old:,} training images at the first start, {new:,} now")
+    if not lines and before and stored.get("fingerprint") != facts["fingerprint"]:
+        lines.append("names, sizes or contents of the images have changed since the first start")
+    return lines
+
+
+def _changes(before: Counter[str], now: Counter[str]) -> list[tuple[str, Counter[str], Counter[str]]]:
+    return [("missing", before, now), ("new", now, before)]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def refuse_other_images(
+    workdir: Path,
+    stored: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    identities: Mapping[str, Identity] = MappingProxyType({}),
+) -> None:
     """Check that a run goes on with the images that it was trained on.
 
     Args:
       workdir: the run's directory.
       stored: what the run found in its images at its first start.
       facts: what was found now.
+      identities: what the images are recognised by now.
 
     Raises:
       InputError: they differ; says in what.
     """
-    old, new = flat(stored), flat(facts)
-    lines = [
+    lines = [f"\n  {line}" for line in _other_images(workdir, stored, facts, identities)]
+    # The same images may be given, or found in files; and other images have other ranges.
+    passed_over = {"source", "images", "computed_on"} | ({"num_train", "fingerprint", *_FOUND} if lines else set())
+    old, new = (flat({k: v for k, v in found.items() if k not in passed_over}) for found in (stored, facts))
+    lines += [
         f"\n  {key}: stored {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if key != "source" and old.get(key) != new.get(key)  # the same images may be given, or found in files
+        if old.get(key) != new.get(key)
     ]
     if lines:
         raise InputError(

@@ -20,9 +20,9 @@ from p2p_jax.objectives import Objective, blank_batch, make_objective, statistic
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
-from p2p_jax.training import digests, fine_tuning, own_code, parallel
+from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
-from p2p_jax.training.resuming import refuse_other_config, refuse_other_images
+from p2p_jax.training.resuming import as_facts, refuse_other_config, refuse_other_images, write_names
 from p2p_jax.training.soundness import settle
 
 PyTree = Any
@@ -95,16 +95,12 @@ def prepare(
             data = load(config, process_index=jax.process_index(), process_count=jax.process_count())
         else:
             data = check_given(data, config, jax.process_count())
-        if config.data.num_train not in (0, data.num_train):
-            raise InputError(
-                f"config.data.num_train is {config.data.num_train}, but there are {data.num_train} training examples"
-            )
-        if config.batch_size > data.num_train:
-            raise InputError(
-                f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
-            )
-        distributed.require_same("the training data", data.fingerprint, "every host needs the same files")
+        images = as_facts(data.identities)
+        alike = json.dumps([data.fingerprint, images])
+        distributed.require_same("the training data", alike, "every host needs the same files")
         found = {"num_train": int(data.num_train), "fingerprint": data.fingerprint, **data.facts}
+        if images or "images" in facts:
+            found["images"] = images or facts["images"]  # what is given may not know itself
         found |= {"source": "given"} if given else {}
         if config.inference.norm == "auto":  # a run keeps what it began with, on however many devices it goes on
             found["inference"] = facts.get("inference") or {"norm": statistics(config)}
@@ -112,7 +108,20 @@ def prepare(
             counted = with_facts(config, {"num_train": data.num_train})
             found["schedule"] = facts.get("schedule") or decide_unit(counted)
         if stored is not None:
-            refuse_other_images(workdir, facts, found)
+            refuse_other_images(workdir, facts, found, data.identities)
+        if config.data.num_train not in (0, data.num_train):
+            raise InputError(
+                f"there are {data.num_train} training images, and config.data.num_train={config.data.num_train} says "
+                "how many there should be: look for what is missing or new, or leave that out"
+            )
+        if config.batch_size > data.num_train:
+            raise InputError(
+                f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
+            )
+        machine = computed_on.found()
+        found["computed_on"] = machine
+        if told := computed_on.difference(facts.get("computed_on", {}), machine):
+            say(f"{workdir}: {told}")
         facts = found
         for key, (old, new) in changed.items():
             say(f"config.{key} is now {new!r} (it was {old!r})")
@@ -148,6 +157,7 @@ def prepare(
         digests.write_recorded(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
         digests.write_recorded(workdir / "config.json", to_json(asked))
         own_code.store(workdir, asked, given_objective or ())
+        write_names(workdir, data.identities)
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
 
 

@@ -49,13 +49,13 @@ def learnable_data(config) -> Data:
     return Data(8, 3, "learnable", stream, lambda size: iter([batch(10**6, 3)]))
 
 
-def stop_at(step: int, data: Data) -> Data:
-    """Return data that bring a SIGTERM while `step` is under way: the batch after it is put on the devices then."""
+def stop_at(step: int, data: Data, signum: int = signal.SIGTERM) -> Data:
+    """Return data that bring a signal while `step` is under way: the batch after it is put on the devices then."""
 
     def train_batches(first_step):
         for i, batch in enumerate(data.train(first_step), start=first_step):
             if i == step:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signum)
             yield batch
 
     return data._replace(train=train_batches)

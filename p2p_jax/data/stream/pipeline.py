@@ -61,6 +61,7 @@ def load(
             validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
         ),
         facts=facts,
+        identities=opening.identities(train, val, config.data),
     )
 
 

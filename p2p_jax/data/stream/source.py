@@ -31,6 +31,8 @@ class Source(NamedTuple):
       load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
         call it.
       identity: what the data set is recognised by on a resume, in place of `names` and `mark`; "" if it is by these.
+      digest: returns what tells apart contents of images that have the same names and sizes, see
+        ``p2p_jax.data.identity``; None where `mark` or `identity` does, or nothing.
       told: of images that are no files of their own, what they say of themselves, in the order of `read`.
     """
 
@@ -41,6 +43,7 @@ class Source(NamedTuple):
     load: Callable[[int], tuple[np.ndarray, ...]] | None = None
     identity: str = ""
     told: tuple[Told, ...] = ()
+    digest: Callable[[], str] | None = None
 
     @property
     def fingerprint(self) -> str:

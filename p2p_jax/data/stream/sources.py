@@ -4,6 +4,7 @@ Images are [H, W, C] as they are stored (``p2p_jax.images.domains`` calls what b
 side-by-side file, before ``direction`` is applied. Sources are made without TensorFlow, which ``Source.read`` needs.
 """
 
+import functools
 import io
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from p2p_jax.config import resolve
-from p2p_jax.data import checks, cycle_gan_sets, layouts
+from p2p_jax.data import checks, cycle_gan_sets, identity, layouts
 from p2p_jax.data.containers import contents
 from p2p_jax.data.containers.opening import open_container
 from p2p_jax.data.layouts import Layout
@@ -130,6 +131,7 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
         return b._replace(layout=layout)
     if layout.halves:
         return _files(layout.a, kinds, headers, layout.halves)._replace(layout=layout)
+    both = [path for pair in zip(layout.a, layout.b, strict=True) for path in pair]
     load_a, load_b, read_a, read_b = loader(a), loader(b), reader(a), reader(b)
     return Source(
         a.names,
@@ -138,6 +140,7 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
         mark=f"|{b.fingerprint}" if data.source == "csv" or data.dir_b or data.suffix_b else "",
         layout=layout,
         load=lambda index: (*load_a(index), *load_b(index)),
+        digest=lambda: identity.of_files(both),
     )
 
 
@@ -145,17 +148,30 @@ def _files(
     paths: Sequence[Path], kinds: Sequence[Domain], headers: Mapping[Path, formats.Header], halves: str = ""
 ) -> Source:
     read, load = reading.of_files(paths, kinds, headers, halves)
-    return Source([str(path) for path in paths], read, load=load)
+    return Source([str(path) for path in paths], read, load=load, digest=lambda: identity.of_files(paths))
 
 
 def _from_container(data: ConfigDict, split: str) -> Source | Unpaired:
     """Make a source of images in a container."""
-    opened, identity = open_container(data, split, domains.of_files(data))
+    opened, recognised = open_container(data, split, domains.of_files(data))
     sides = []
     for side in opened:
         read, load = contained.of_stored(side.read, side.kinds, side.numbered.names)
-        sides.append(Source(side.numbered.names, read, load=load, identity=identity, told=side.told))
+        source = Source(side.numbered.names, read, load=load, identity=recognised, told=side.told)
+        if not data.source.startswith("zip"):  # which lists a checksum of every file
+            source = source._replace(digest=functools.partial(_digest, side.numbered))
+        sides.append(source)
     return sides[0] if len(sides) == 1 else Unpaired(*sides)
+
+
+def _digest(numbered: contents.Numbered) -> str:
+    """Return what tells the contents of a container's images apart."""
+
+    def read(index: int) -> list[bytes]:
+        found = [image.contents for image in numbered.read(index)]
+        return [one if isinstance(one, bytes) else np.ascontiguousarray(one).tobytes() for one in found]
+
+    return identity.of_examples(len(numbered.names), read)
 
 
 def _cycle_gan(name: str, split: str) -> Unpaired:

@@ -1,0 +1,115 @@
+"""Ctrl-C in a command: one line and status 130, which shells expect, and no traceback.
+
+The first one lets the command tidy up, and a training save; a second one ends the process at once, also where Python
+itself does not get a word in, as during a compilation.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from p2p_jax.errors import TrainingInterrupt
+
+STATUS = 130
+"""With which an interrupted process ends: 128 and the number of SIGINT."""
+_owned = threading.Event()  # this process is a command's and nothing else's
+
+
+def expect() -> None:
+    """Let Ctrl-C end this process with a line, from now on and while nothing is under way but imports.
+
+    To be called where the process has no other purpose than a command.
+    """
+    if threading.current_thread() is threading.main_thread():
+        _owned.set()
+        _end_at_next()
+
+
+def _end_at_next() -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: _end("interrupted"))
+
+
+def _end(line: str) -> None:
+    """Write a line on standard error and end this process at once."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+    os._exit(STATUS)
+
+
+@contextlib.contextmanager
+def in_one_line(*expected: type[BaseException]) -> Iterator[None]:
+    """Do a command's work in this context.
+
+    Args:
+      *expected: errors that are raised as they are, interrupted or not.
+
+    Raises:
+      SystemExit: Ctrl-C came; with status 130, after the line.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    with _listening() as interrupted:
+        try:
+            yield
+        except BaseException as error:
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            if isinstance(error, (*expected, SystemExit)) or not (is_interrupt or interrupted.is_set()):
+                raise
+            if not isinstance(error, TrainingInterrupt):  # which was told
+                # What else comes after Ctrl-C was made of it: libraries turn it into errors of their own.
+                print((is_interrupt and str(error)) or "interrupted", file=sys.stderr)
+            if _owned.is_set():  # threads that others left behind are not waited for
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(OSError, ValueError):
+                        stream.flush()
+                os._exit(STATUS)
+            raise SystemExit(STATUS) from None
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[threading.Event]:
+    """Let Ctrl-C raise KeyboardInterrupt, and set an event; end a command's own process at the second one."""
+    interrupted = threading.Event()
+    ignored = sys.unraisablehook
+
+    def unraisable(told):
+        if _owned.is_set() and isinstance(told.exc_value, KeyboardInterrupt):  # lost, and the work would go on
+            _end("interrupted")
+        ignored(told)
+
+    def handle(signum, frame):
+        interrupted.set()
+        signal.default_int_handler(signum, frame)
+
+    def listen():
+        count = 0
+        while heard := os.read(reading, 1):
+            count += heard[0] == signal.SIGINT
+            if count > 1 and _owned.is_set():
+                _end("interrupted twice: ended at once")
+
+    before = signal.signal(signal.SIGINT, handle)
+    sys.unraisablehook = unraisable
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    others = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # C writes to it, whatever Python is at
+    thread = threading.Thread(target=listen, name="p2p_jax interrupts", daemon=True)
+    thread.start()
+    try:
+        yield interrupted
+    finally:
+        if _owned.is_set():
+            _end_at_next()
+        else:
+            signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(others)
+        sys.unraisablehook = ignored
+        os.close(writing)
+        thread.join()
+        os.close(reading)

@@ -1,0 +1,274 @@
+"""One training in a run's directory at a time: a lock that tells who holds it, and that the dead do not keep.
+
+``workdir/.lock`` names the holder. Where the file system has locks, the kernel holds one on it, and frees it however
+the process ends. Where it has none, or keeps them from other hosts (some network file systems and mounted drives), the
+holder's process is looked up, or, on another host, its beats are waited for: the file's time, set every some seconds.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from p2p_jax.errors import InputError
+from p2p_jax.reporting import say
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NAME = ".lock"
+_BEAT = 10.0  # seconds between two beats
+_PATIENCE = 45.0  # seconds in which a holder on another host must be heard of
+_LONG_AGO = 600.0  # seconds without a beat after which nothing is waited for; clocks of hosts differ by less
+_HELD: dict[str, int] = {}  # in this process: the file's token -> its descriptor
+
+
+class Lock:
+    """A lock that is held.
+
+    Attributes:
+      lost: what to say if another process has taken the directory over, because this one was not heard of; else "".
+    """
+
+    def __init__(self, path: Path, file: int, token: str):
+        self._path, self._file, self._token = path, file, token
+        self.lost = ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="p2p_jax lock", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._done.wait(_BEAT):
+            with contextlib.suppress(OSError):  # a full disk, a network that is away: the next beat may do
+                os.utime(self._path)
+                now = _read(self._path)
+                if now.get("token", self._token) != self._token:
+                    self.lost = (
+                        f"{_who(now)} writes in {self._path.parent} now, because this process was not heard of for a "
+                        "while: it ends without saving"
+                    )
+                    return
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._done.set()
+        self._thread.join(_BEAT)
+        _HELD.pop(self._token, None)
+        if fcntl is None:  # Windows removes no open file
+            os.close(self._file)
+        with contextlib.suppress(OSError):
+            if _read(self._path).get("token") == self._token:
+                self._path.unlink()
+        if fcntl is not None:  # only now, so that who waits for the lock finds that its file is gone
+            os.close(self._file)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Iterator[Lock]:
+    """Hold a run's directory, which is made if missing, against everyone else who would write the run.
+
+    Args:
+      folder: the directory, or another whose files one process alone should write.
+      argument: by which the caller got it, for messages.
+      wait: seconds in which the holder may let go of it.
+
+    Raises:
+      InputError: another process or thread holds it, named with host and time; or the directory cannot be written.
+    """
+    until = time.monotonic() + wait
+    try:
+        while True:
+            try:
+                held = _take(folder / _NAME)
+                break
+            except _HeldError as error:
+                if time.monotonic() >= until:
+                    mend = f"wait for it, stop it, or choose another `{argument}`{error.more}"
+                    raise InputError(f"{error}; {mend}") from None
+                time.sleep(0.1)
+    except NotADirectoryError:
+        raise InputError(f"{argument}={folder} is a file; name a directory") from None
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); choose another `{argument}`") from error
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+class _HeldError(Exception):
+    """Somebody holds it.
+
+    Attributes:
+      more: what else can be done.
+    """
+
+    def __init__(self, path: Path, holder: dict[str, Any]):
+        who = _who(holder) if holder else "another process"
+        super().__init__(f"{path.parent} is in use: {who} writes there")
+        is_here = not holder or holder.get("place") == _place()
+        self.more = "" if is_here else f" (if that process is gone for certain, delete {path})"
+
+
+def _take(path: Path) -> Lock:
+    token = uuid.uuid4().hex
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError from None
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            is_sure = _flock(file, path)
+            if is_sure and not os.path.samestat(os.fstat(file), os.stat(path)):
+                raise FileNotFoundError  # its holder ended and removed it meanwhile
+            _refuse_living(path, is_sure=is_sure)
+            _write(file, token)
+            if not is_sure:  # of two that came at once the later one has it
+                time.sleep(min(1.0, _BEAT))
+                _refuse_living(path, is_sure=False, own=token)
+        except FileNotFoundError:
+            os.close(file)
+            continue
+        except BaseException:
+            os.close(file)
+            raise
+        _HELD[token] = file
+        return Lock(path, file, token)
+
+
+def _flock(file: int, path: Path) -> bool:
+    """Lock a file in the kernel; return False where there are no such locks.
+
+    Raises:
+      _HeldError: it is locked.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _HeldError(path, _read(path)) from None
+    except OSError:  # no locks there
+        return False
+    return True
+
+
+def _refuse_living(path: Path, *, is_sure: bool, own: str = "") -> None:
+    """Raise _HeldError if who stands in the file may still be at work; say so if it is known that nobody is.
+
+    Args:
+      path: of the lock.
+      is_sure: the kernel has granted it, so that nobody on this host has it.
+      own: what this process wrote into it.
+    """
+    told, holder = _told(path), _read(path)
+    if not holder or (own and holder.get("token") == own):
+        return
+    if holder.get("place") == _place() and (is_sure or os.name != "nt"):  # Windows does not tell who lives
+        lives = not is_sure and (holder.get("token") in _HELD or _lives(holder))
+    else:
+        lives = _is_heard_of(path, told)
+    if lives:
+        raise _HeldError(path, holder)
+    say(f"{path.parent}: {_who(holder)} wrote here and ended without a word; this process takes over")
+
+
+def _is_heard_of(path: Path, told: tuple[str, int]) -> bool:
+    """Wait for a beat of a holder on another host."""
+    if abs(time.time() - told[1] / 1e9) > _LONG_AGO:
+        return False
+    say(f"{path.parent}: {_who(_read(path))} wrote here; looking for {_PATIENCE:.0f} s whether it still does ...")
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        time.sleep(min(1.0, _BEAT / 4))
+        if _told(path) != told:
+            return True
+    return False
+
+
+def _told(path: Path) -> tuple[str, int]:
+    """Return what tells two moments of a lock apart; opened anew, because network file systems remember what was."""
+    with open(path, "rb") as file:
+        return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a lock tells of its holder; nothing where it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(file: int, token: str) -> None:
+    holder = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "began": _began(os.getpid()),
+        "place": _place(),
+        "token": token,
+    }
+    os.lseek(file, 0, os.SEEK_SET)
+    os.ftruncate(file, 0)
+    os.write(file, (json.dumps(holder, indent=1) + "\n").encode())
+    with contextlib.suppress(OSError):  # some mounted drives have no such thing
+        os.fsync(file)
+
+
+def _who(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('process', '?')} on {holder.get('host', '?')} (since {holder.get('since', '?')})"
+
+
+def _place() -> str:
+    """Return where numbers of processes mean the same: a start of a host, and a container on it."""
+    boot, numbers = "", ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        numbers = os.readlink("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {boot} {numbers}".strip()
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Tell whether a process of this place is there and the one that is meant, not a later one of its number."""
+    number = holder.get("process")
+    if not isinstance(number, int) or number <= 0 or number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return holder.get("began") in ("", _began(number)) or not _began(number)
+
+
+def _began(number: int) -> str:
+    """Return when a process began, in the kernel's ticks; "" where that is not told."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"\) \S (?:\S+ ){18}(\d+) ", Path(f"/proc/{number}/stat").read_text()):
+            return found[1]
+    return ""
+
+
+def _forget_in_child() -> None:
+    """Close the locks of the parent: a reading worker that outlives it must not hold them."""
+    for file in _HELD.values():
+        with contextlib.suppress(OSError):
+            os.close(file)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,163 @@
+"""``metrics.csv``: a row for each logged step, as a training writes it and as other programs leave it. No JAX."""
+
+import csv
+import io
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from p2p_jax.errors import InputError
+from p2p_jax.images.writing import write_text
+from p2p_jax.reporting import say
+
+_STEP = re.compile(r"\d{1,15}")
+_POINT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
+_COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
+_FRACTION = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+
+
+class Metrics(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      columns: the names of the metrics.
+      rows: step -> metric -> number, as it is written with a decimal point; in order.
+      changed: how it differs from what a training writes, in words; "" if it does not.
+      unread: how many rows could not be read with certainty.
+    """
+
+    columns: Sequence[str]
+    rows: Mapping[int, Mapping[str, str]]
+    changed: str = ""
+    unread: int = 0
+
+
+def read(path: Path) -> Metrics:
+    """Read the metrics of a run, also where a spreadsheet has written them anew.
+
+    A last row that a kill cut short is left out. Of a file that another program changed, rows are taken of which every
+    cell can be read in one way only.
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    return _as_written(contents) or _as_changed(contents)
+
+
+def _as_written(contents: bytes) -> Metrics | None:
+    """Read what a training wrote; None if it is not exactly that."""
+    try:
+        *lines, _ = contents.decode("utf-8").split("\n")  # what follows the last end of a line was cut short
+        table = list(csv.reader(lines, strict=True))
+    except (ValueError, csv.Error):
+        return None
+    if not table or "\r" in lines[0] or not _is_header(table[0]):
+        return None
+    columns, rows, last = table[0][1:], dict[int, dict[str, str]](), -1
+    for line, cells in zip(lines[1:], table[1:], strict=False):
+        if len(cells) != len(table[0]) or line != ",".join(cells) or not _STEP.fullmatch(cells[0]):
+            return None
+        step = int(cells[0])
+        if step <= last or not all(_POINT.fullmatch(cell) for cell in cells[1:] if cell):
+            return None
+        last, rows[step] = step, {name: cell for name, cell in zip(columns, cells[1:], strict=True) if cell}
+    return Metrics(columns, rows) if len(table) == len(lines) else None
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    return bool(cells) and cells[0] == "step" and all(cells) and len(set(cells)) == len(cells)
+
+
+def _as_changed(contents: bytes) -> Metrics:
+    """Read what can be read with certainty."""
+    text = _decoded(contents)
+    if text is None or "\0" in text:
+        return Metrics([], {}, "it is not a text")
+    lines = text.lstrip("\ufeff").splitlines()
+    if lines and lines[0].strip().strip('"').lower().startswith("sep="):
+        lines = lines[1:]
+    if not any(line.strip() for line in lines):
+        return Metrics([], {}, "it is empty")
+    split = max(",;\t|", key=lines[0].count)
+    try:
+        header, *table = csv.reader(lines, delimiter=split)
+    except (ValueError, csv.Error):
+        return Metrics([], {}, "it is not a table")
+    names = [name.strip() for name in header]
+    while names and not names[-1]:
+        names.pop()
+    if "step" not in names or not all(names) or len(set(names)) != len(names):
+        return Metrics([], {}, "its first line does not name the columns")
+    table = [[cell.strip() for cell in cells] for cells in table if any(cell.strip() for cell in cells)]
+    number = _COMMA if split != "," and any(_FRACTION.fullmatch(x) for cells in table for x in cells) else _POINT
+    rows, unread = dict[int, dict[str, str]](), 0
+    for cells in table:
+        row = dict(zip(names, cells, strict=False))
+        step = row.pop("step", "")
+        fits = len(cells) >= len(names) and not any(cells[len(names) :]) and _STEP.fullmatch(step)
+        if not fits or int(step) in rows or not all(number.fullmatch(cell) for cell in row.values() if cell):
+            unread += 1
+            continue
+        rows[int(step)] = {name: cell.replace(",", ".") for name, cell in row.items() if cell}
+    columns = [name for name in names if name != "step"]
+    return Metrics(columns, dict(sorted(rows.items())), "another program has written it", unread)
+
+
+def _decoded(contents: bytes) -> str | None:
+    marked = contents.startswith((b"\xff\xfe", b"\xfe\xff"))
+    for encoding in ("utf-16",) if marked else ("utf-8", "cp1252"):
+        try:
+            return contents.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def begin(path: Path, columns: Sequence[str], step: int) -> Mapping[int, Mapping[str, str]]:
+    """Make the file ready for rows after a step, and return those that it holds.
+
+    A file that does not hold what a training wrote, or more than what is written now, is kept under another name.
+
+    Args:
+      path: the file.
+      columns: names of the metrics that are written now.
+      step: that training goes on from; later rows are about to be written again.
+    """
+    if path.exists():
+        found = read(path)
+    else:
+        found = Metrics(columns, {})
+        if step:
+            say(f"{path} is gone: it begins again after step {step:,}")
+    kept = {at: {name: row[name] for name in columns if name in row} for at, row in found.rows.items() if at <= step}
+    more = [name for name in found.columns if name not in columns and any(name in row for row in found.rows.values())]
+    if found.changed or (more and kept):
+        reason = found.changed or f"it has columns that are no longer written ({', '.join(more)})"
+        aside = _set_aside(path)
+        told = f"{len(kept):,} of its rows go on here" if kept else "none of its rows could be read"
+        told += f", {found.unread:,} could not be read with certainty" if kept and found.unread else ""
+        say(f"{path} is set aside as {aside.name}, because {reason}; {told}")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["step", *columns], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"step": at, **row} for at, row in kept.items())
+    write_text(path, text.getvalue())
+    return kept
+
+
+def _set_aside(path: Path) -> Path:
+    """Copy a file to a name that is free."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
+        number += 1
+    try:
+        shutil.copyfile(path, aside)
+    except OSError as error:
+        raise InputError(f"{aside} cannot be written ({error.strerror})") from error
+    return aside
