@@ -20,7 +20,7 @@ from p2p_jax.evaluation import report
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.set_metrics import SetMetric
 from p2p_jax.images.domains import of_config
-from p2p_jax.images.writing import write_text
+from p2p_jax.images.writing import belonging_together, write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
@@ -65,7 +65,9 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
       InputError: a file cannot be written.
     """
     try:
-        _write(output, results, gallery, history)
+        output.mkdir(parents=True, exist_ok=True)
+        with belonging_together(output):
+            _write(output, results, gallery, history)
     except OSError as error:
         raise InputError(
             f"the results cannot be written into {output} ({error.strerror or error}); name another `output`"

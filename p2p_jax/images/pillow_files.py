@@ -49,10 +49,12 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     """
     with _opened(path, file) as image:
         head = _head(file, image)
-        limits.check(path, *image.size, head.deep_channels * 2 or len(image.getbands()))
+        size = *image.size, head.deep_channels * 2 or len(image.getbands())
+        limits.check(path, *size)
         if image.format == "PNG":
             png.check(file)
-        return _read(file, image, head).turned(head.orientation)
+        with limits.turn(*size):
+            return _read(file, image, head).turned(head.orientation)
 
 
 def _read(file: IO[bytes], image: Image.Image, head: png.Head) -> Stored:

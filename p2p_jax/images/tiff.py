@@ -1,5 +1,6 @@
 """TIFF files of any depth and number of bands (tifffile, and imagecodecs for most compressions)."""
 
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +32,9 @@ MOST_BYTES = 2**32 - 2**25
 """Of a file whose offsets have 32 bits, some room left for what stands beside the pixels; more take a BigTIFF."""
 OF_MASK: dict[str, Any] = {"photometric": _MASK, "subfiletype": _IS_MASK, "compression": "zlib", "metadata": None}
 """What tifffile is told of the page that says which pixels are valid."""
+
+# What tifffile finds odd goes to who asks Python's logging for it, and else not to the screen: ours is one sentence.
+_LOG, _UNSEEN = logging.getLogger("tifffile"), logging.NullHandler()
 
 
 def read_header(path: Path, file: IO[bytes]) -> Header:
@@ -68,8 +72,11 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     with library().TiffFile(file, name=path.name) as tif:
         series = _image(path, tif)
         axes, page, (height, width, channels) = _axes(series), series.keyframe, _shape(series)
-        limits.check(path, width, height, channels * series.dtype.itemsize)
-        pixels = series.asarray(maxworkers=1).reshape([size for _, size in axes])  # in parallel are files, not strips
+        numbers = width, height, channels * series.dtype.itemsize
+        limits.check(path, *numbers)
+        with limits.turn(*numbers):
+            pixels = series.asarray(maxworkers=1)  # in parallel are files, not strips
+        pixels = pixels.reshape([size for _, size in axes])
         pixels = pixels.transpose(sorted(range(len(axes)), key=lambda i: _place(axes[i]))).reshape(_shape(series))
         pixels = as_numbers(pixels, page)
         mask, profile = _mask(tif), _profile(page)
@@ -287,4 +294,5 @@ def library() -> ModuleType:
         import tifffile
     except ImportError as error:
         raise InputError("TIFF needs tifffile: pip install 'p2p_jax[images]'") from error
+    _LOG.addHandler(_UNSEEN)  # twice is once
     return tifffile

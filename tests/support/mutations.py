@@ -15,7 +15,7 @@ _LENGTHS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0xFFFFFF, 0x7FFFFFFF, 0x80000000, 
 
 
 def whole_files() -> dict[str, bytes]:
-    """Return good files by their names, each an image of 32 x 16 pixels, most of them with 8 bits of red, green, blue."""
+    """Return good files by their names, each an image of 32 x 16 pixels, most of them RGB of 8 bits."""
     y, x = np.mgrid[: _SIZE[0], : _SIZE[1]]
     pixels = np.stack([(5 * x + 3 * y + 60 * c) % 256 for c in range(3)], -1).astype(np.uint8)
     pixels ^= np.random.default_rng(0).integers(0, 8, pixels.shape, dtype=np.uint8)
