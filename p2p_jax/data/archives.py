@@ -65,7 +65,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         The folder that holds `train/`, `val/` and, for some sets, `test/`.
 
     Raises:
-        InputError: the name is unknown, the cache directory cannot be made, or the archive cannot be had, is
+        InputError: the name is unknown, the cache directory cannot be made or is everybody's, or the archive cannot be had, is
             damaged, differs from its record or holds what is no plain file below its folder.
     """
     if name == "cityscapes":
@@ -74,6 +74,10 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         raise InputError(f"no pix2pix archive is called {name!r}; there are {', '.join(NAMES)}. {_OWN_COPY}")
     root = pathlib.Path(cache_dir or cache_folder.directory()).expanduser()
     folder, archive, record = root / name, root / f"{name}.tar.gz", root / f"{name}.json"
+    if reason := cache_folder.distrusted(root, group=False):
+        if "belongs to" not in reason:
+            raise InputError(f"{root} is not used: {reason}, or name another folder in $P2P_JAX_CACHE. {_OWN_COPY}")
+        say(f"note: {reason}, who can put other images there")
     if folder.is_dir():
         return folder
 
@@ -149,13 +153,12 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
 def _read_through(archive: pathlib.Path, name: str, *, source: str) -> None:
     """Refuse an archive that is damaged, not the set `name`, or holds what must not be unpacked."""
     splits = set()
-    with _refusing(source, name):
-        with gzip.open(archive) as stream:
-            for _, _, parts in files_of_tar(stream, archive):
-                if parts[0] == name and len(parts) > 2:
-                    splits.add(parts[1])
-            while stream.read(_CHUNK):  # gzip compares its checksum at the very end
-                pass
+    with _refusing(source, name), gzip.open(archive) as stream:
+        for _, _, parts in files_of_tar(stream, archive):
+            if parts[0] == name and len(parts) > 2:
+                splits.add(parts[1])
+        while stream.read(_CHUNK):  # gzip compares its checksum at the very end
+            pass
     if not splits >= {"train", "val"}:
         raise InputError(f"{source} is not a pix2pix archive: it lacks {name}/train/ or {name}/val/.")
 

@@ -11,7 +11,7 @@ import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MOST_MEMBERS = 2_000_000
 _LEAST_ALLOWED, _RATIO = 2**30, 20  # bytes; times that what is in an archive may be larger than it: images are packed
@@ -88,10 +88,14 @@ class Room:
         if self._members > MOST_MEMBERS:
             raise HostileError(f"it holds more than {MOST_MEMBERS:,} files")
         if size < 0 or self._bytes > self._allowed:
-            raise HostileError(f"its files are larger than {self._allowed / 1e9:,.1f} GB together: it is no set of images")
+            size_allowed = f"{self._allowed / 1e9:,.1f} GB"
+            raise HostileError(f"its files are larger than {size_allowed} together: it is no set of images")
 
 
-def files_of_tar(stream: IO[bytes], archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, tuple[str, ...]]]:
+_Member = tuple[tarfile.TarFile, tarfile.TarInfo, tuple[str, ...]]
+
+
+def files_of_tar(stream: IO[bytes], archive: Path) -> Iterator[_Member]:
     """Yield the plain files of a tar stream, each with the parts of its name; whoever wants one reads it at once.
 
     Args:
@@ -102,7 +106,8 @@ def files_of_tar(stream: IO[bytes], archive: Path) -> Iterator[tuple[tarfile.Tar
       HostileError: a member is no plain file or folder, is called what it must not be called, or is too large.
     """
     names, room = Names(), Room(archive)
-    with tarfile.open(fileobj=_InPieces(stream), mode="r:") as members:  # type: ignore[call-overload]
+    pieces: Any = _InPieces(stream)
+    with tarfile.open(fileobj=pieces, mode="r:") as members:
         for member in members:
             if member.issym() or member.islnk():
                 outside = _leads_outside(member)

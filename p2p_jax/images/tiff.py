@@ -1,8 +1,6 @@
 """TIFF files of any depth and number of bands (tifffile, and imagecodecs for most compressions)."""
 
-import logging
 from pathlib import Path
-from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +8,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import limits, orientation, profiles
 from p2p_jax.images.stored import Header, Stored, Tags
+from p2p_jax.images.tiff_pages import library, opened
 
 if TYPE_CHECKING:
     import tifffile
@@ -33,9 +32,6 @@ MOST_BYTES = 2**32 - 2**25
 OF_MASK: dict[str, Any] = {"photometric": _MASK, "subfiletype": _IS_MASK, "compression": "zlib", "metadata": None}
 """What tifffile is told of the page that says which pixels are valid."""
 
-# What tifffile finds odd goes to who asks Python's logging for it, and else not to the screen: ours is one sentence.
-_LOG, _UNSEEN = logging.getLogger("tifffile"), logging.NullHandler()
-
 
 def read_header(path: Path, file: IO[bytes]) -> Header:
     """Read what a TIFF says of itself.
@@ -44,7 +40,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
       InputError: the file holds several images or none, or tifffile is not installed. What is damaged raises whatever
         tifffile does.
     """
-    with library().TiffFile(file, name=path.name) as tif:
+    with opened(path, file) as tif:
         series = _image(path, tif)
         page, (height, width, channels) = series.keyframe, _shape(series)
         width, height = orientation.size(width, height, _orientation(path, page))
@@ -69,7 +65,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     Raises:
       InputError: as ``read_header``, or the image is too large.
     """
-    with library().TiffFile(file, name=path.name) as tif:
+    with opened(path, file) as tif:
         series = _image(path, tif)
         axes, page, (height, width, channels) = _axes(series), series.keyframe, _shape(series)
         numbers = width, height, channels * series.dtype.itemsize
@@ -286,13 +282,3 @@ def _kept_tags(page: "tifffile.TiffPage") -> Tags:
 
 def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) else value  # tifffile's enumerations are of its own classes
-
-
-def library() -> ModuleType:
-    """Return tifffile; raises InputError where it is not installed."""
-    try:
-        import tifffile
-    except ImportError as error:
-        raise InputError("TIFF needs tifffile: pip install 'p2p_jax[images]'") from error
-    _LOG.addHandler(_UNSEEN)  # twice is once
-    return tifffile
