@@ -1,8 +1,6 @@
 """What an evaluation tells: numbers of all images together, what was evaluated, and the files that hold it."""
 
-import csv
 import datetime
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import p2p_jax
-from p2p_jax.data import Split
+from p2p_jax.data import Split, spreadsheets
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report
 from p2p_jax.evaluation.gallery import Gallery
@@ -76,11 +74,7 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
 
 def _write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
     write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(results["images"][0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results["images"])
-    write_text(output / "images.csv", table.getvalue())
+    write_text(output / "images.csv", spreadsheets.table(list(results["images"][0]), results["images"]))
     report.write_report(output / "report.html", results, gallery, history if history.exists() else None)
 
 

@@ -41,8 +41,10 @@ def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
       bytes_of_a_pixel: of all channels together; more than 4 count as more pixels.
 
     Raises:
-      InputError: it has more pixels than are allowed; names the file and the option.
+      InputError: it has no pixel, or more than are allowed; names the file and the option.
     """
+    if min(width, height) < 1:
+        raise InputError(f"{path} is of {width}x{height} pixels: it holds no image; replace or remove it")
     share = max(bytes_of_a_pixel / _BYTES_OF_A_PIXEL, 1.0)
     if width * height * share <= _allowed:
         return

@@ -23,7 +23,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
         opacity, is_turned = _has_opacity(image), head.orientation > 1
         if channels := head.deep_channels:
             dtype = np.dtype(np.uint16)
-            return Header(width, height, channels, dtype, turned=is_turned, opacity=opacity, form="PNG")
+            return Header(width, height, channels, dtype, turned=is_turned, opacity=opacity, form="PNG").checked()
         mode = "P" if head.few_grays else image.mode
         channels = 3 if mode == "CMYK" else len(image.getbands())
         profile = profiles.foreign(image.info.get("icc_profile")) is not None
@@ -38,7 +38,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
             profile=profile,
             opacity=opacity,
             form=_form(image),
-        )
+        ).checked()
 
 
 def read(path: Path, file: IO[bytes]) -> Stored:

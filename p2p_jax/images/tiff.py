@@ -56,7 +56,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
             profile=profiles.foreign(_profile(page)) is not None,
             unknown=_nodata(page) is not None or _mask(tif) is not None,
             opacity=_has_opacity(page, channels),
-        )
+        ).checked()
 
 
 def read(path: Path, file: IO[bytes]) -> Stored:
