@@ -130,6 +130,8 @@ def _analyse(args: argparse.Namespace) -> None:
 
 def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, include_incomplete: bool) -> list[str]:
     """Return the lines of the table, and what there is to say about it."""
+    from p2p_jax.evaluation.study.judging import FAULTS
+
     width = max(len("algorithm"), *map(len, results))
     lines = [
         f"Fakes taken for real; bootstrap mean and standard deviation over {draws:,} draws of participants and trials",
@@ -144,8 +146,18 @@ def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, incl
     if incomplete:
         mend = "counted as far as they go" if include_incomplete else "left out (--include_incomplete counts them)"
         lines.append(f"Sessions begun and not finished: {incomplete}, {mend}.")
-    badly_timed = sum(result.badly_timed for result in results.values())
-    if badly_timed:
-        lines.append(f"Answers counted after an image was seen for too long, or again after a reload: {badly_timed}.")
+    for fault, told in FAULTS.items():
+        if count := sum(result.not_counted.get(fault, 0) for result in results.values()):
+            lines.append(f"Answers {told}, left out: {count}.")
+    forged = {kind: sum(result.forged.get(kind, 0) for result in results.values()) for kind in ("duplicate", "refused")}
+    if any(forged.values()):
+        lines.append(
+            f"Sent by something other than the study's page: {forged['duplicate']} second answers to a trial, "
+            f"{forged['refused']} answers out of turn or of nonsense; none counts."
+        )
+    too_long = sum(result.not_counted.get("too_long", 0) for result in results.values())
+    again = sum(result.badly_timed for result in results.values()) - too_long
+    if again:
+        lines.append(f"Answers counted after the images were seen again, after a reload: {again}.")
     lines.append(f"Published, on other people and images: {_PUBLISHED[protocol.question]}.")
     return lines

@@ -1,6 +1,8 @@
 """The fooling rate of each algorithm of a study, with the two-level bootstrap of the papers."""
 
+import datetime
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p_jax.errors import InputError
+from p2p_jax.evaluation.study import judging
 from p2p_jax.evaluation.study.design import Protocol, load
 from p2p_jax.evaluation.study.sessions import Session, read_sessions
-
-_LATE = 1.25  # an image that was shown this many times too long counts as badly timed
 
 
 class Result(NamedTuple):
@@ -21,11 +22,15 @@ class Result(NamedTuple):
       rate: fooled / trials, the fraction of fakes taken for real; None where nobody has finished.
       mean: of the rate over the bootstrap's draws; None as above.
       sd: its standard deviation; None as above.
-      participants: number of sessions that count.
-      trials: number of their answers, without the practice.
-      fooled: number of answers that took the fake for real.
+      participants: number of sessions that count, of which an answer does.
+      trials: number of their answers that count, without the practice.
+      fooled: number of those that took the fake for real.
       incomplete: number of sessions that were begun and not finished.
-      badly_timed: number of answers before which an image was shown for too long, or more than once.
+      badly_timed: number of answers before which an image was shown for too long, which do not count, or more than
+        once, after a reload, which do.
+      not_counted: number of answers that do not count, by the keys of ``judging.FAULTS``.
+      forged: number of requests that no page sends: "duplicate", another answer to a trial that has one, or a line of
+        the journal that no server writes, and "refused", an answer to a trial that was not reached, or of nonsense.
     """
 
     rate: float | None
@@ -36,6 +41,8 @@ class Result(NamedTuple):
     fooled: int
     incomplete: int
     badly_timed: int
+    not_counted: dict[str, int] = {}
+    forged: dict[str, int] = {}
 
 
 def analyse(
@@ -63,30 +70,36 @@ def analyse(
     for name in design.algorithms:
         mine = [session for session in sessions.values() if session.algorithm == name]
         counted = [session for session in mine if session.finished or include_incomplete]
-        results[name] = _result(counted, sum(not s.finished for s in mine), design.protocol, draws, seed)
+        forged = sum((judging.forged(session) for session in mine), Counter[str]())
+        results[name] = _result(counted, sum(not s.finished for s in mine), design.protocol, draws, seed, forged)
     return design.protocol, results, broken
 
 
-def _result(sessions: Sequence[Session], incomplete: int, protocol: Protocol, draws: int, seed: int) -> Result:
-    counts, badly_timed = [], 0
+def _result(
+    sessions: Sequence[Session], incomplete: int, protocol: Protocol, draws: int, seed: int, forged: Counter[str]
+) -> Result:
+    counts, badly_timed, not_counted = [], 0, Counter[str]()
+    now = datetime.datetime.now(datetime.UTC)
     for session in sessions:
         # The fake is taken for real by who points at the other as the fake one, or at it as the real one.
-        pairs = list(zip(session.trials, session.answers, strict=False))[protocol.practice :]
+        judged = list(judging.judge(session, protocol, now))[protocol.practice :]
+        not_counted.update(fault for _, _, fault in judged if fault)
+        pairs = [(trial, answer) for trial, answer, fault in judged if not fault]
+        badly_timed += sum(judging.seen_badly(answer) for _, answer in pairs)
         fooled = [(answer["choice"] == trial.fake) == (protocol.question == "real") for trial, answer in pairs]
-        badly_timed += sum(_is_badly_timed(answer, protocol) for _, answer in pairs)
         if pairs:
             counts.append((sum(fooled), len(fooled)))
+    badly_timed += not_counted["too_long"]
     fooled_in_all, trials = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
     mean = sd = None
     if counts:
         rates = bootstrap(*zip(*counts, strict=True), draws=draws, seed=seed)
         mean, sd = float(rates.mean()), float(rates.std())
     rate = fooled_in_all / trials if trials else None
-    return Result(rate, mean, sd, len(counts), trials, fooled_in_all, incomplete, badly_timed)
-
-
-def _is_badly_timed(answer: dict, protocol: Protocol) -> bool:
-    return answer["views"] > 1 or max(answer["shown_ms"]) > _LATE * 1000 * protocol.seconds
+    told = {name: not_counted[name] for name in judging.FAULTS if not_counted[name]}
+    return Result(
+        rate, mean, sd, len(counts), trials, fooled_in_all, incomplete, badly_timed, told, dict(sorted(forged.items()))
+    )
 
 
 def bootstrap(fooled: Sequence[int], trials: Sequence[int], *, draws: int, seed: int) -> np.ndarray:
