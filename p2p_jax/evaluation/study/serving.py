@@ -45,6 +45,7 @@ class Sessions:
         self._secrets, self._shown = kept.secrets, kept.shown
         self._views: Counter[tuple[str, int, str]] = Counter({(*of, side): 1 for of in kept.shown for side in SIDES})
         self._clocks: dict[tuple[str, int], float] = {}
+        self._new: dict[str, str] = {}  # secrets of sessions that have seen nothing yet
 
     def close(self) -> None:
         """Let other servers have the study; from now on nobody enters or answers here."""
@@ -64,7 +65,8 @@ class Sessions:
           secret: of the session, to go on with it.
 
         Returns:
-          As ``state``; of a new session also its "secret".
+          As ``state``; of a new session also its "secret", again and again until an image is asked for: a reply may
+          be lost.
 
         Raises:
           RefusedError: 400, the name cannot be used; 403, it is another's; 503, the study was closed.
@@ -79,13 +81,13 @@ class Sessions:
             self._check_open()
             key = key_of(name)
             if key not in self._sessions:
-                session, made = self._start(name)
-                return self._state(session) | {"secret": made}
+                self._start(name)
             if self._secrets.get(key) is None:  # begun by an older version: whoever comes first has it
-                made, digest = _new_secret()
+                self._new[key], digest = _new_secret()
                 journal.append(self._study, {"kind": "secret", "participant": name, "secret": digest})
                 self._secrets[key] = digest
-                return self._state(self._sessions[key]) | {"secret": made}
+            if key in self._new:
+                return self._state(self._sessions[key]) | {"secret": self._new[key]}
             if not self._is_secret(key, secret):
                 raise RefusedError(403, "This name is taken: choose another, or go on in the browser that it began in.")
             return self._state(self._sessions[key])
@@ -112,6 +114,7 @@ class Sessions:
                 raise RefusedError(404, "There is no such side.")
             if trial != len(session.answers) or session.finished:
                 raise RefusedError(409, "This is not the trial that comes next.")
+            self._begun(session)
             image_id = getattr(session.trials[trial], side)
         image = (self._study / "images" / f"{image_id}.png").read_bytes()
         with self._lock:
@@ -147,11 +150,13 @@ class Sessions:
         shown, response = request.get("shown_ms"), request.get("response_ms", "")
         with self._lock:
             self._check_open()
-            session = self._find(request.get("participant"), secret)
-            if type(trial) is not int or trial < 0 or choice not in SIDES:
-                raise self._refused(session, 400, "An answer names a trial and a side.")
-            if not isinstance(shown, list) or len(shown) != 2 or not all(map(is_duration, [*shown, response])):
-                raise self._refused(session, 400, "Durations are milliseconds.")
+            fault = _fault_of(trial, choice, shown, response)
+            try:
+                session = self._find(request.get("participant"), secret)
+            except RefusedError as refusal:
+                raise RefusedError(400, fault) if fault else refusal from None
+            if fault:
+                raise self._refused(session, 400, fault)
             if trial > len(session.answers) or trial >= len(session.trials):
                 raise self._refused(session, 409, "This trial has not been reached.")
             if trial == len(session.answers):
@@ -168,6 +173,7 @@ class Sessions:
                 }
                 journal.append(self._study, record)
                 session.answers.append(record)
+                self._begun(session)
             elif session.answers[trial].get("choice") != choice:
                 self._refused(session, 409, "another answer to the same trial")  # which is written down, and no more
             reply = self._state(session)
@@ -193,7 +199,7 @@ class Sessions:
             session.refused.append(record)
         return RefusedError(status, reason)
 
-    def _start(self, name: str) -> tuple[Session, str]:
+    def _start(self, name: str) -> None:
         number = len(self._sessions)
         algorithm = self._design.assign(Counter(s.algorithm for s in self._sessions.values()), number)
         trials = self._design.draw(algorithm, number)
@@ -201,8 +207,8 @@ class Sessions:
         record = {"kind": "session", "participant": name, "algorithm": algorithm, "time": _now(), "secret": digest}
         journal.append(self._study, record | {"trials": [trial._asdict() for trial in trials]})
         self._secrets[key_of(name)] = digest
+        self._new[key_of(name)] = made
         self._sessions[key_of(name)] = Session(name, algorithm, trials, [], [], record["time"])
-        return self._sessions[key_of(name)], made
 
     def _check_open(self) -> None:
         """Refuse to write once another server may: a connection can outlive its server."""
@@ -217,6 +223,10 @@ class Sessions:
             raise RefusedError(403, "This session is another's.")
         return session
 
+    def _begun(self, session: Session) -> None:
+        """Tell nobody the secret any more."""
+        self._new.pop(key_of(session.participant), None)
+
     def _is_secret(self, key: str, secret: Any) -> bool:
         kept = self._secrets.get(key)
         return isinstance(secret, str) and isinstance(kept, str) and hmac.compare_digest(_digest(secret), kept)
@@ -229,6 +239,15 @@ class Sessions:
             "practice": trial < self._design.protocol.practice,
             "finished": session.finished,
         }
+
+
+def _fault_of(trial: Any, choice: Any, shown: Any, response: Any) -> str:
+    """Return what is wrong with the values of an answer, "" if nothing is."""
+    if type(trial) is not int or trial < 0 or not isinstance(choice, str) or choice not in SIDES:
+        return "An answer names a trial and a side."
+    if not isinstance(shown, list) or len(shown) != 2 or not all(map(is_duration, [*shown, response])):
+        return "Durations are milliseconds."
+    return ""
 
 
 def _new_secret() -> tuple[str, str]:
