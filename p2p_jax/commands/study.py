@@ -155,9 +155,8 @@ def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, incl
             f"Sent by something other than the study's page: {forged['duplicate']} second answers to a trial, "
             f"{forged['refused']} answers out of turn or of nonsense; none counts."
         )
-    too_long = sum(result.not_counted.get("too_long", 0) for result in results.values())
-    again = sum(result.badly_timed for result in results.values()) - too_long
-    if again:
-        lines.append(f"Answers counted after the images were seen again, after a reload: {again}.")
+    badly_timed = sum(result.badly_timed for result in results.values())
+    if badly_timed:
+        lines.append(f"Answers counted after an image was seen for too long, or again after a reload: {badly_timed}.")
     lines.append(f"Published, on other people and images: {_PUBLISHED[protocol.question]}.")
     return lines

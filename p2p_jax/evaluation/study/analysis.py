@@ -5,14 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study import judging
 from p2p_jax.evaluation.study.design import Protocol, load
-from p2p_jax.evaluation.study.sessions import Session, read_sessions
+from p2p_jax.evaluation.study.sessions import Session, read
 
 
 class Result(NamedTuple):
@@ -26,8 +26,7 @@ class Result(NamedTuple):
       trials: number of their answers that count, without the practice.
       fooled: number of those that took the fake for real.
       incomplete: number of sessions that were begun and not finished.
-      badly_timed: number of answers before which an image was shown for too long, which do not count, or more than
-        once, after a reload, which do.
+      badly_timed: number of those before which an image was shown for a little too long, or more than once.
       not_counted: number of answers that do not count, by the keys of ``judging.FAULTS``.
       forged: number of requests that no page sends: "duplicate", another answer to a trial that has one, or a line of
         the journal that no server writes, and "refused", an answer to a trial that was not reached, or of nonsense.
@@ -65,31 +64,36 @@ def analyse(
     if draws < 1:
         raise InputError(f"`draws` must be at least 1, not {draws}")
     design = load(study)
-    sessions, broken = read_sessions(Path(study))
+    sessions, kept, broken = read(Path(study))
     results = {}
     for name in design.algorithms:
-        mine = [session for session in sessions.values() if session.algorithm == name]
-        counted = [session for session in mine if session.finished or include_incomplete]
-        forged = sum((judging.forged(session) for session in mine), Counter[str]())
-        results[name] = _result(counted, sum(not s.finished for s in mine), design.protocol, draws, seed, forged)
+        mine = {key: session for key, session in sessions.items() if session.algorithm == name}
+        counted = [(s, kept.started.get(key)) for key, s in mine.items() if s.finished or include_incomplete]
+        forged = sum((judging.forged(kept.refused.get(key, ())) for key in mine), Counter[str]())
+        incomplete = sum(not session.finished for session in mine.values())
+        results[name] = _result(counted, incomplete, design.protocol, draws, seed, forged)
     return design.protocol, results, broken
 
 
 def _result(
-    sessions: Sequence[Session], incomplete: int, protocol: Protocol, draws: int, seed: int, forged: Counter[str]
+    sessions: Sequence[tuple[Session, Any]],
+    incomplete: int,
+    protocol: Protocol,
+    draws: int,
+    seed: int,
+    forged: Counter[str],
 ) -> Result:
     counts, badly_timed, not_counted = [], 0, Counter[str]()
     now = datetime.datetime.now(datetime.UTC)
-    for session in sessions:
+    for session, started in sessions:
         # The fake is taken for real by who points at the other as the fake one, or at it as the real one.
-        judged = list(judging.judge(session, protocol, now))[protocol.practice :]
+        judged = list(judging.judge(session, started, protocol, now))[protocol.practice :]
         not_counted.update(fault for _, _, fault in judged if fault)
         pairs = [(trial, answer) for trial, answer, fault in judged if not fault]
-        badly_timed += sum(judging.seen_badly(answer) for _, answer in pairs)
+        badly_timed += sum(judging.seen_badly(answer, protocol) for _, answer in pairs)
         fooled = [(answer["choice"] == trial.fake) == (protocol.question == "real") for trial, answer in pairs]
         if pairs:
             counts.append((sum(fooled), len(fooled)))
-    badly_timed += not_counted["too_long"]
     fooled_in_all, trials = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
     mean = sd = None
     if counts:

@@ -2,13 +2,14 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from p2p_jax.evaluation.study.design import SIDES, Protocol, Trial
 from p2p_jax.evaluation.study.sessions import Session, is_duration
 
-LATE = 1.25  # an image that was shown this many times too long counts as badly timed
+_LATE = 1.25  # an image that was shown this many times too long counts as badly timed
+_TOO_LATE = 1.5  # and one that was shown so many times too long is not judged at a glance any more
 _EARLY = 0.9  # of its time: a page ends an exposure with the frame that comes nearest
 _FRAMES = 20.0  # milliseconds by which it may do so
 _CLOCKS = 60.0  # seconds by which two clocks, or one that is set right, may differ
@@ -24,7 +25,7 @@ FAULTS = {
 
 
 def judge(
-    session: Session, protocol: Protocol, now: datetime.datetime
+    session: Session, started: Any, protocol: Protocol, now: datetime.datetime
 ) -> Iterator[tuple[Trial, dict[str, Any], str | None]]:
     """Yield the answers of a session, practice and all, each with its trial and the key of ``FAULTS``, or None.
 
@@ -32,25 +33,27 @@ def judge(
 
     Args:
       session: as the journal has it.
+      started: when, as the journal says it.
       protocol: of the study.
       now: answers of later times cannot be.
     """
-    before = _moment(session.started)
+    before = _moment(started)
     for trial, answer in zip(session.trials, session.answers, strict=False):
         moment = _moment(answer.get("time"))
-        yield trial, answer, _fault(answer, protocol, before, moment, now)
-        before = moment or before
+        fault = _fault(answer, protocol, before, moment, now)
+        yield trial, answer, fault
+        before = before if fault == "impossible" else moment
 
 
-def seen_badly(answer: dict[str, Any]) -> bool:
-    """Tell whether the images of an answer that counts were sent more than once: a reload shows them again."""
+def seen_badly(answer: dict[str, Any], protocol: Protocol) -> bool:
+    """Tell whether the images of an answer that counts were shown for a little too long, or again after a reload."""
     views = answer.get("views")
-    return type(views) is int and views > 1
+    return (type(views) is int and views > 1) or max(answer["shown_ms"]) > _LATE * 1000 * protocol.seconds
 
 
-def forged(session: Session) -> Counter[str]:
+def forged(refused: Sequence[dict[str, Any]]) -> Counter[str]:
     """Count what came beside the answers of a session, by what is wrong with it."""
-    return Counter("refused" if record.get("kind") == "refused" else "duplicate" for record in session.refused)
+    return Counter("refused" if record.get("kind") == "refused" else "duplicate" for record in refused)
 
 
 def _fault(
@@ -85,7 +88,7 @@ def _fault(
     wanted = 1000 * protocol.seconds
     if min(shown) < _EARLY * wanted - _FRAMES:
         return "too_short"
-    return "too_long" if max(shown) > LATE * wanted + _FRAMES else None
+    return "too_long" if max(shown) > _TOO_LATE * wanted + 10 * _FRAMES else None
 
 
 def _moment(text: Any) -> datetime.datetime | None:

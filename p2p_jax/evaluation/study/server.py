@@ -225,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = MappingProxyType({})
     ) -> None:
+        if self.request_version in ("", "HTTP/0.9"):  # of what is no request: it would be told no status
+            self.request_version = "HTTP/1.0"
         self.send_response(status)
         for name, value in {**_HEADERS, **headers, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

@@ -42,8 +42,8 @@ class Sessions:
         self._lock = threading.Lock()
         self._journal_lock = journal.lock(study)
         self._sessions, kept, _ = read(study)
-        self._secrets, self._shown = kept.secrets, kept.shown
-        self._views: Counter[tuple[str, int, str]] = Counter({(*of, side): 1 for of in kept.shown for side in SIDES})
+        self._secrets, self._shown, self._refusals = kept.secrets, kept.shown, kept.refused
+        self._views: Counter[tuple[str, int, str]] = Counter()
         self._clocks: dict[tuple[str, int], float] = {}
         self._new: dict[str, str] = {}  # secrets of sessions that have seen nothing yet
 
@@ -194,9 +194,10 @@ class Sessions:
     def _refused(self, session: Session, status: int, reason: str) -> RefusedError:
         """Write down that somebody who holds the secret has sent what no page sends; returns what to raise."""
         record = {"kind": "refused", "participant": session.participant, "reason": reason, "time": _now()}
-        if len(session.refused) < _MOST_REFUSED:
+        before = self._refusals[key_of(session.participant)]
+        if len(before) < _MOST_REFUSED:
             journal.append(self._study, record)
-            session.refused.append(record)
+            before.append(record)
         return RefusedError(status, reason)
 
     def _start(self, name: str) -> None:
@@ -208,7 +209,7 @@ class Sessions:
         journal.append(self._study, record | {"trials": [trial._asdict() for trial in trials]})
         self._secrets[key_of(name)] = digest
         self._new[key_of(name)] = made
-        self._sessions[key_of(name)] = Session(name, algorithm, trials, [], [], record["time"])
+        self._sessions[key_of(name)] = Session(name, algorithm, trials, [])
 
     def _check_open(self) -> None:
         """Refuse to write once another server may: a connection can outlive its server."""

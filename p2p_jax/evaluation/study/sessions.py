@@ -1,6 +1,7 @@
 """The sessions of a study as its journal tells them, under way and finished."""
 
 import unicodedata
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +18,12 @@ class Session(NamedTuple):
       algorithm: the one that this session tests.
       trials: all of them, the practice first.
       answers: the records of the answers given so far, in the order of the trials.
-      refused: the records of what came beside them: second answers to a trial, answers to trials not reached, and
-        answers that cannot be.
-      started: when it was begun, as the journal says it.
     """
 
     participant: str
     algorithm: str
     trials: list[Trial]
     answers: list[dict[str, Any]]
-    refused: list[dict[str, Any]]
-    started: Any = None
 
     @property
     def finished(self) -> bool:
@@ -49,7 +45,7 @@ def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
     """Return the sessions, what else a server has to know of them, and the number of broken lines."""
     records, broken = journal.read(study)
     sessions: dict[str, Session] = {}
-    kept = Kept({}, {})
+    kept = Kept({}, {}, {}, defaultdict(list))
     for record in records:
         kind, key = record.get("kind"), key_of(str(record["participant"]))
         session = sessions.get(key)
@@ -60,13 +56,13 @@ def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
                 broken += 1
                 continue
             sessions[key] = made
-            kept.secrets[key] = record.get("secret")
+            kept.secrets[key], kept.started[key] = record.get("secret"), record.get("time")
         elif kind == "secret" and session:
             kept.secrets[key] = record.get("secret")
-        elif kind == "shown" and session:
+        elif kind == "shown" and session and _is_number_of(trial, session):
             kept.shown[key, trial] = record.get("time")
         elif session and (kind != "answer" or not _is_number_of(trial, session) or trial < len(session.answers)):
-            session.refused.append(record)  # a second one, or one that no server has written
+            kept.refused[key].append(record)  # a second one, or one that no server has written
         elif session and trial == len(session.answers):
             session.answers.append(record)
         else:
@@ -78,15 +74,19 @@ def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
 
 
 class Kept(NamedTuple):
-    """What a server knows of sessions beside their answers.
+    """What the journal tells of sessions beside their answers, by the participant's key.
 
     Attributes:
-      secrets: participant's key -> digest of the session's secret; None: of an older version, there is none yet.
-      shown: (participant's key, trial) -> when both images had been sent for the first time, in seconds since 1970.
+      secrets: digest of the session's secret; None: of an older version, there is none yet.
+      started: when it was begun.
+      shown: of (key, trial): when both images had been sent for the first time, in seconds since 1970.
+      refused: records of what came beside the answers: second ones to a trial, and what was refused.
     """
 
     secrets: dict[str, Any]
+    started: dict[str, Any]
     shown: dict[tuple[str, Any], Any]
+    refused: dict[str, list[dict[str, Any]]]
 
 
 def _session(record: dict[str, Any]) -> Session | None:
@@ -95,7 +95,7 @@ def _session(record: dict[str, Any]) -> Session | None:
         trials = [Trial(**trial) for trial in record["trials"]]
         if not all(isinstance(part, str) for trial in trials for part in trial):
             return None
-        return Session(str(record["participant"]), str(record["algorithm"]), trials, [], [], record.get("time"))
+        return Session(str(record["participant"]), str(record["algorithm"]), trials, [])
     except (KeyError, TypeError):
         return None
 
