@@ -14,7 +14,9 @@ RUN_BY_SPREADSHEETS = [
     "=HYPERLINK(\"http://x\",\"y\").png", "=1+1", "+1.png", "-1.png", "-1.5", "@SUM(A1).png", "\t=1.png", "\r=1.png",
     "\n=1.png", "\uff1d1+1.png", "\uff0b1.png", "\uff0d1.png", "\uff201.png", "=cmd|' /C calc'!A0", "-", "=",
 ]  # fmt: skip
-HARMLESS = ["a.png", "a=b.png", "1-2.png", "'a.png", "''", "'", "", "größe.png", " =1.png", "a;=1.png", 'a"b,c.png', "a\tb"]
+HARMLESS = [
+    "a.png", "a=b.png", "1-2.png", "'a.png", "''", "'", "", "größe.png", " =1.png", "a;=1.png", 'a"b,c.png', "a\tb",
+]  # fmt: skip
 APOSTROPHES = ["'=1", "''-1", "'@x.png"]
 
 

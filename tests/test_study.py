@@ -460,8 +460,8 @@ def raw(server, request, wait=20):
 
 def posted(body=b"{}", **headers):
     """Return the bytes of a request that enters; a header of None is left out."""
-    given = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
-    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    given = {"Host": "localhost", "Content-Type": "application/json", "Connection": "close"}
+    given |= {"Content-Length": len(body)} | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{name}: {value}" for name, value in given.items() if value is not None]
     return "\r\n".join(["POST /api/session HTTP/1.1", *lines, "", ""]).encode("latin-1") + body
 
@@ -492,7 +492,9 @@ RAW = {
     "odd type": (posted(Content_Type="\xff;;;=\x7f"), 415),
     "no host": (posted(Host=None), 403),
     "body of a GET": (b"GET /api/study HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 400),
-    "other site as the path": (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+    "other site as the path": (
+        b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404,
+    ),
     "no path": (b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
     "long path": (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
     "long header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
@@ -505,7 +507,7 @@ RAW = {
         b"Connection: close\r\n\r\n", 404,
     ),
 } | {
-    f"method {method}": (f"{method} /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode(), 405)
+    f"method {method}": (f"{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode(), 405)
     for method in ("PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "NONSENSE", "get")
 }  # fmt: skip
 

@@ -65,8 +65,8 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         The folder that holds `train/`, `val/` and, for some sets, `test/`.
 
     Raises:
-        InputError: the name is unknown, the cache directory cannot be made or is everybody's, or the archive cannot be had, is
-            damaged, differs from its record or holds what is no plain file below its folder.
+        InputError: the name is unknown, the cache directory cannot be made or everybody may write into it, or the
+            archive cannot be had, is damaged, differs from its record or holds what is no plain file below its folder.
     """
     if name == "cityscapes":
         raise InputError(_CITYSCAPES)

@@ -20,8 +20,8 @@ def use_compilation_cache() -> None:
 
     Nothing is changed where the user has named a folder (``JAX_COMPILATION_CACHE_DIR``, ``jax_compilation_cache_dir``)
     or switched caching off (``JAX_ENABLE_COMPILATION_CACHE=false``). A folder that cannot be written, or into which
-    others may write, is not used, and costs a line on standard error: who puts a program there has it run. Each kind of processor has a folder of its own. Programs unused for longest are deleted once all
-    take 2 GiB.
+    others may write, is not used, and costs a line on standard error: who puts a program there has it run. Each kind of
+    processor has a folder of its own. Programs unused for longest are deleted once all take 2 GiB.
     """
     options: Any = jax.config  # which has them only once it runs
     if not options.jax_enable_compilation_cache or _is_unsafe():

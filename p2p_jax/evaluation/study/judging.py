@@ -66,7 +66,9 @@ def _fault(
     shown, response = answer.get("shown_ms"), answer.get("response_ms")
     if not isinstance(shown, list) or len(shown) != 2 or not all(map(is_duration, [*shown, response])):
         return "impossible"
-    if not isinstance(answer.get("choice"), str) or answer["choice"] not in SIDES or moment is None or (moment - now).total_seconds() > _CLOCKS:
+    if not isinstance(answer.get("choice"), str) or answer["choice"] not in SIDES:
+        return "impossible"
+    if moment is None or (moment - now).total_seconds() > _CLOCKS:
         return "impossible"
     least = 2000 * (protocol.seconds + protocol.pause) * _EARLY - _FRAMES
     if "elapsed_ms" in answer:
