@@ -218,7 +218,7 @@ def test_an_archive_that_is_not_the_published_one_any_more_is_refused(server, tf
     found = changed(archive)
     with pytest.raises(InputError) as error:
         cycle_gan_sets.fetch("horse2zebra", "test")
-    for part in (str(archive), published, found, "is not the published archive", "Delete it and run again to download it anew"):
+    for part in (str(archive), published, found, "is not the published archive", "Delete it and run again"):
         assert part in str(error.value)
     archive.unlink()
     assert [len(side) for side in cycle_gan_sets.fetch("horse2zebra", "test")] == [2, 1]
