@@ -41,7 +41,7 @@ def test_no_cell_begins_as_a_formula_whatever_divides_cells(name, divider):
 
 def test_numbers_stay_numbers_and_nothing_stays_empty():
     rows = [{"name": "a", "x": -1.5, "y": None, "z": True}, {"name": "-2", "x": float("-inf"), "y": -0.0, "z": 3}]
-    assert spreadsheets.table(["name", "x", "y", "z"], rows) == "name,x,y,z\na,-1.5,,True\n\"'-2\",-inf,-0.0,3\n"
+    assert spreadsheets.table(["name", "x", "y", "z"], rows) == 'name,x,y,z\na,-1.5,,True\n"\'-2",-inf,-0.0,3\n'
 
 
 def test_a_pair_table_takes_escaped_names_and_names_with_an_apostrophe(tmp_path):

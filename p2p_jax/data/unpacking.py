@@ -4,6 +4,7 @@ A member's name must lead to one place below the folder, on every file system: t
 slash, those of macOS two spellings of one letter for one, and both a capital for a small one.
 """
 
+import gzip
 import os
 import re
 import tarfile
@@ -95,7 +96,7 @@ class Room:
 _Member = tuple[tarfile.TarFile, tarfile.TarInfo, tuple[str, ...]]
 
 
-def files_of_tar(stream: IO[bytes], archive: Path) -> Iterator[_Member]:
+def files_of_tar(stream: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[_Member]:
     """Yield the plain files of a tar stream, each with the parts of its name; whoever wants one reads it at once.
 
     Args:
@@ -119,7 +120,7 @@ def files_of_tar(stream: IO[bytes], archive: Path) -> Iterator[_Member]:
             room.take(member.size)
             if member.isreg():
                 yield members, member, parts
-            members.members = []  # else all that were seen are kept
+            members.members = []  # type: ignore[attr-defined]  # else all that were seen are kept
 
 
 def _leads_outside(member: tarfile.TarInfo) -> bool:
@@ -135,7 +136,7 @@ def _leads_outside(member: tarfile.TarInfo) -> bool:
 class _InPieces:
     """A stream of which no one reads much at once: tarfile takes the long name of a member whole, however long."""
 
-    def __init__(self, stream: IO[bytes]):
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile):
         self._stream = stream
         self.seek, self.tell = stream.seek, stream.tell
 

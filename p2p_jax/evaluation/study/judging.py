@@ -63,7 +63,8 @@ def _fault(
     moment: datetime.datetime | None,
     now: datetime.datetime,
 ) -> str | None:
-    shown, response = answer.get("shown_ms"), answer.get("response_ms")
+    values: list[Any] = [answer.get(name) for name in ("shown_ms", "response_ms")]
+    shown, response = values
     if not isinstance(shown, list) or len(shown) != 2 or not all(map(is_duration, [*shown, response])):
         return "impossible"
     if not isinstance(answer.get("choice"), str) or answer["choice"] not in SIDES:

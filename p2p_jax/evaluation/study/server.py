@@ -222,9 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_json(self, status: int, reply: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self._send(status, json.dumps(reply).encode(), "application/json", headers)
 
-    def _send(
-        self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         if self.request_version in ("", "HTTP/0.9"):  # of what is no request: it would be told no status
             self.request_version = "HTTP/1.0"
         self.send_response(status)

@@ -146,8 +146,8 @@ class Sessions:
           RefusedError: 400, a value cannot be; 403, the secret is another; 404, unknown participant; 409, the trial has
             not been reached; 503, the study was closed.
         """
-        trial, choice = request.get("trial"), request.get("choice")
-        shown, response = request.get("shown_ms"), request.get("response_ms", "")
+        values: list[Any] = [request.get(name) for name in ("trial", "choice", "shown_ms", "response_ms")]
+        trial, choice, shown, response = values
         with self._lock:
             self._check_open()
             fault = _fault_of(trial, choice, shown, response)
@@ -188,7 +188,7 @@ class Sessions:
         key = key_of(session.participant), trial
         if key in self._clocks:
             return round(1000 * (time.monotonic() - self._clocks[key]), 1)
-        sent = self._shown.get(key)
+        sent: Any = self._shown.get(key)
         return round(1000 * (time.time() - sent), 1) if type(sent) in (int, float) else None
 
     def _refused(self, session: Session, status: int, reason: str) -> RefusedError:

@@ -49,7 +49,7 @@ def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
     for record in records:
         kind, key = record.get("kind"), key_of(str(record["participant"]))
         session = sessions.get(key)
-        trial = record.get("trial")
+        trial: Any = record.get("trial")
         if kind == "session" and session is None:
             made = _session(record)
             if made is None:
