@@ -4,15 +4,24 @@ Each command sees the folder of all of them. Starting a training and evaluating 
 image goes through them again in a set of its own, in one process.
 """
 
+import faulthandler
+import io
 import json
 import os
 import re
+import threading
+import time
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from p2p_jax.errors import InputError
+from p2p_jax.images import formats, limits
 from support.images import write_pairs
-from support.mutations import mutants
+from support.mutations import mutants, whole_files
 from support.processes import python, run, run_python
 
 COUNT = int(os.environ.get("P2P_JAX_TEST_MUTANTS", "200"))
@@ -29,7 +38,8 @@ SMALL = [
 ]  # fmt: skip
 # Runs a command, and tells what memory it has taken; a command that takes minutes ends with the place it is at.
 COMMAND = """
-    import faulthandler, resource, sys
+    import faulthandler, sys
+    from pathlib import Path
     from p2p_jax.__main__ import run
     faulthandler.dump_traceback_later(240, exit=True)
     status = 0
@@ -40,11 +50,11 @@ COMMAND = """
         if isinstance(status, str):
             print(status, file=sys.stderr)
             status = 1
-    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+    print("PEAK", int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1000)
     sys.exit(status)
 """
 ONE_BY_ONE = """
-    import faulthandler, json, resource, shutil, sys, traceback
+    import faulthandler, json, shutil, sys, traceback
     from pathlib import Path
     from p2p_jax.errors import InputError
     from support.configs import small_config
@@ -79,7 +89,8 @@ ONE_BY_ONE = """
         except BaseException:
             found[path.name] = {"traceback": traceback.format_exc()}
         shutil.rmtree(folder)
-    print(json.dumps([found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000]))
+    peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+    print(json.dumps([found, int(peak) // 1000]))
 """
 
 
@@ -112,6 +123,109 @@ def command(*arguments):
 
 def names():
     return [name for name, _ in mutants(COUNT, SEED)]
+
+
+# What the mutations found, and what they would seldom meet.
+
+
+def npy(head, data=b"", version=1):
+    """Return a .npy file with this head."""
+    length = len(head).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + head + data
+
+
+def npz(contents):
+    """Return a .npz file of one member."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", contents)
+    return file.getvalue()
+
+
+def with_tag(data, code, value):
+    """Return a TIFF of which a tag says another number."""
+    found, start = bytearray(data), int.from_bytes(data[4:8], "little")
+    for entry in range(start + 2, start + 2 + 12 * int.from_bytes(data[start : start + 2], "little"), 12):
+        if int.from_bytes(found[entry : entry + 2], "little") == code:
+            found[entry + 2 : entry + 4] = (4).to_bytes(2, "little")
+            found[entry + 8 : entry + 12] = value.to_bytes(4, "little")
+    return bytes(found)
+
+
+def in_a_circle(data, back):
+    """Return a TIFF whose page is followed by itself, or by what is none before it and leads back there."""
+    start = int.from_bytes(data[4:8], "little")
+    end = start + 2 + 12 * int.from_bytes(data[start : start + 2], "little")
+    found = bytearray(data + b"\0" * 18)
+    other = len(data)
+    found[end : end + 4] = (start if back else other).to_bytes(4, "little")
+    found[other : other + 2] = (1).to_bytes(2, "little")
+    found[other + 14 : other + 18] = start.to_bytes(4, "little")
+    return bytes(found)
+
+
+def bomb_of_16_bits():
+    data, zeros = whole_files()["deep.png"], zlib.compress(bytes(200_000_000))
+    chunk = len(zeros).to_bytes(4) + b"IDAT" + zeros + zlib.crc32(b"IDAT" + zeros).to_bytes(4)
+    return data[:33] + chunk + data[-12:]
+
+
+SHAPE = b"{'descr':'|u1','fortran_order':False,'shape':(%s)}"
+BOMBS = {
+    "negative.npy": (lambda: npy(SHAPE % b"-16,-32,3", bytes(1536)), "of shape"),
+    "nothing.npy": (lambda: npy(SHAPE % b"0,32,3"), "of shape"),
+    "deep.npy": (lambda: npy(SHAPE % (b"(" * 4_000 + b")" * 4_000)), "cannot be read as an image"),
+    "endless.npy": (lambda: npy(SHAPE % (b"9" * 30 + b",32")), "bytes are missing"),
+    "long.npy": (lambda: npy(SHAPE % b"16,32,3", version=2)[:8] + b"\xff" * 4 + bytes(100), "its head is too long"),
+    "head.npz": (lambda: npz(npy(b"", bytes(50_000_000), 2)[:8] + b"\x7f" * 4 + bytes(50_000_000)), "head is too long"),
+    "lies.npz": (lambda: npz(npy(SHAPE % b"9000,9000,3")), "cannot be read as an image"),
+    "itself.tif": (lambda: in_a_circle(whole_files()["plain.tif"], True), "lead to each other without an end"),
+    "circle.tif": (lambda: in_a_circle(whole_files()["plain.tif"], False), "lead to each other without an end"),
+    "narrow.tif": (lambda: with_tag(whole_files()["plain.tif"], 256, 0), "cannot be read as an image"),
+    "low.tif": (lambda: with_tag(whole_files()["plain.tif"], 257, 0), "cannot be read as an image"),
+    "tile.tif": (lambda: with_tag(with_tag(whole_files()["tiled.tiff"], 322, 2**16), 323, 2**16), "cannot be read"),
+    "deep.png": (bomb_of_16_bits, "it holds more than its pixels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_would_take_all_time_or_memory_is_refused(tmp_path, name, capfd):
+    make, fault = BOMBS[name]
+    (tmp_path / name).write_bytes(make())
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    try:
+        with pytest.raises(InputError, match=f"{name} .*{fault}") as error:
+            formats.read_header(tmp_path / name)
+            formats.read(tmp_path / name)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    assert "".join(capfd.readouterr()) == ""  # tifffile would log what it finds odd
+
+
+def test_large_images_are_decoded_in_turn():
+    """As many as fit at once, one of any size alone; and the turn is given back by what fails."""
+    inside, most, odd = 0, 0, []
+    lock = threading.Lock()
+
+    def decode(megapixels):
+        nonlocal inside, most
+        try:
+            with limits.turn(1_000, 1_000 * megapixels, 3):
+                with lock:
+                    inside += megapixels
+                    most = max(most, inside if inside > megapixels else 0)
+                time.sleep(0.01)
+                with lock:
+                    inside -= megapixels
+                if megapixels == 50:
+                    raise ValueError
+        except ValueError:
+            odd.append(megapixels)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(decode, [10, 50, 90, 30, 500, 1, 60, 50] * 6))
+    assert 60 < most <= 120 and odd == [50] * 12 and limits._in_decoders == 0
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
 
 def _read(file: IO[bytes], image: Image.Image, head: png.Head) -> Stored:
     if channels := head.deep_channels:
+        png.check_length(file, image.width * channels * 2, image.height)
         file.seek(0)
         pixels = with_channel_axis(_imagecodecs().png_decode(file.read()))
         opacity = pixels[..., -1] if image.mode in _OPACITY or pixels.shape[-1] > channels else None

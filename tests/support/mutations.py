@@ -48,6 +48,11 @@ def whole_files() -> dict[str, bytes]:
         import imagecodecs
 
         found["deep.png"] = imagecodecs.png_encode(deep, 3)
+        gamma = {"whitepoint": (0.3127, 0.329, 1.0), "primaries": (0.64, 0.33, 0.3, 0.6, 0.15, 0.06), "gamma": 1.4}
+        profile = imagecodecs.cms_profile("rgb", **gamma)
+        found["profile.jpg"] = _saved(image, "JPEG", icc_profile=profile)
+        found["profile.png"] = _saved(image, "PNG", icc_profile=profile)
+        found["profile.tif"] = _tiff(pixels, photometric="rgb", iccprofile=profile)
         found["lzw.tif"] = _tiff(deep, photometric="rgb", compression="lzw")
     except ImportError:
         pass
