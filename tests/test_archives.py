@@ -1,5 +1,6 @@
 """`p2p_jax.data.archives` against a server on the loopback address and archives made here."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -13,7 +14,7 @@ import threading
 
 import pytest
 
-from p2p_jax.data import archives
+from p2p_jax.data import archives, unpacking
 from p2p_jax.errors import InputError
 from support.processes import run_python
 
@@ -117,7 +118,7 @@ def test_interrupted_unpacking_resumes_from_the_archive(server, cache, monkeypat
 
     def interrupt(source, target, *length):
         calls.extend(length)  # the server copies too, without a length
-        if len(calls) == 3:  # the download, the first image, the second
+        if len(calls) == 2:  # the second image
             raise KeyboardInterrupt
         copy(source, target, *length)
 
@@ -207,29 +208,141 @@ def test_damaged_archive_is_named_and_not_recorded(server, cache, damage):
     assert contents(fetch(server, cache)) == FILES
 
 
-def link(name, target, kind):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
+def member(name, kind=tarfile.REGTYPE, target="", size=0):
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.size = kind, target, size
+    return made
 
 
-@pytest.mark.parametrize(
-    "member",
-    [
-        tarfile.TarInfo("../escaped.jpg"),
-        tarfile.TarInfo("/escaped.jpg"),
-        tarfile.TarInfo("facades/train/../../../escaped.jpg"),
-        link("facades/train/escaped.jpg", "../../../escaped.jpg", tarfile.SYMTYPE),
-        link("facades/train/escaped.jpg", "/escaped.jpg", tarfile.SYMTYPE),
-        link("facades/train/escaped.jpg", "../escaped.jpg", tarfile.LNKTYPE),
-    ],
-)
-def test_members_that_point_outside_are_refused(server, cache, member):
-    make_archive(server.archive, extra=[member])
-    with pytest.raises(InputError, match="is refused: .*escaped.jpg' in it points outside"):
+def trusted(server, cache):
+    """Put the server's archive into the cache with the record of one that was checked when it was downloaded."""
+    cache.mkdir()
+    data = server.archive.read_bytes()
+    (cache / "facades.tar.gz").write_bytes(data)
+    (cache / "facades.json").write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}))
+
+
+def everything_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+HOSTILE = {
+    "above": ([member("../escaped.jpg")], "points outside"),
+    "absolute": ([member("/escaped.jpg")], "points outside"),
+    "up and down": ([member("facades/train/../../../escaped.jpg")], "points outside"),
+    "up inside": ([member("facades/train/../escaped.jpg")], "points outside"),
+    "backslashes": ([member("facades\\..\\..\\escaped.jpg")], "none of a name on some systems"),
+    "drive": ([member("C:/escaped.jpg")], "none of a name on some systems"),
+    "drive inside": ([member("facades/C:escaped.jpg")], "none of a name on some systems"),
+    "control": ([member("facades/train/escaped\x1b[2J.jpg")], "none of a name on some systems"),
+    "link above": ([member("facades/train/escaped.jpg", tarfile.SYMTYPE, "../../../escaped.jpg")], "points outside"),
+    "absolute link": ([member("facades/train/escaped.jpg", tarfile.SYMTYPE, "/escaped.jpg")], "points outside"),
+    "hard link": ([member("facades/train/escaped.jpg", tarfile.LNKTYPE, "../escaped.jpg")], "points outside"),
+    "link inside": ([member("facades/train/escaped.jpg", tarfile.SYMTYPE, "1.jpg")], "is a link"),
+    "through a link": (
+        [member("facades/escaped", tarfile.SYMTYPE, "/tmp"), member("facades/escaped/x.jpg")], "points outside",
+    ),
+    "device": ([member("facades/escaped", tarfile.CHRTYPE)], "is no plain file"),
+    "pipe": ([member("facades/escaped", tarfile.FIFOTYPE)], "is no plain file"),
+    "twice": ([member("facades/train/1.jpg")], "is in it twice"),
+    "other capitals": ([member("facades/TRAIN/1.JPG")], "is in it twice"),
+    "other spelling": ([member("facades/val/\u00e9.jpg"), member("facades/val/e\u0301.jpg")], "is in it twice"),
+    "folder that is a file": ([member("facades/train/1.jpg/escaped.jpg")], "is also a file"),
+    "file that is a folder": ([member("facades/train")], "is a file and also a folder"),
+    "empty folder on a file": ([member("facades/train/1.jpg", tarfile.DIRTYPE)], "is also a file"),
+    "long": ([member("facades/" + "escaped" * 40 + ".jpg")], "too long a name"),
+    "deep": ([member("facades/" + "escaped/" * 150 + "x.jpg")], "too long a name"),
+    "dot at its end": ([member("facades/train/escaped.jpg.")], "ends with a dot"),
+    "long head": ([member("facades/" + "x" * 6_000_000)], "the head of a file in it is too long"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["downloaded", "unpacked"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_must_not_be_written_is_refused(server, cache, name, when):
+    """When it comes, and when it is unpacked, though a record says that it was checked before."""
+    extra, fault = HOSTILE[name]
+    make_archive(server.archive, extra=extra)
+    if when == "unpacked":
+        trusted(server, cache)
+    with pytest.raises(InputError, match=f"facades.tar.gz is refused: .*{fault}") as error:
+        fetch(server, cache)
+    assert "\n" not in str(error.value) and "--config.data.dir" in str(error.value)
+    assert everything_below(cache) == (["facades.json", "facades.tar.gz"] if when == "unpacked" else [])
+    assert sorted(path.name for path in cache.parent.iterdir()) == ["cache", "served"]
+
+
+@pytest.mark.parametrize("when", ["downloaded", "unpacked"])
+def test_what_grows_beyond_bounds_is_refused(server, cache, when, monkeypatch):
+    """An archive of some kilobytes in which many megabytes of nothing are told, and one of very many files."""
+    monkeypatch.setattr(unpacking, "_LEAST_ALLOWED", 10**7)
+    with tarfile.open(server.archive, "w:gz") as tar:
+        tar.addfile(member("facades/train/1.jpg", size=2 * 10**7), Zeros(2 * 10**7))
+    if when == "unpacked":
+        trusted(server, cache)
+    with pytest.raises(InputError, match=r"its files are larger than 0\.0 GB together"):
+        fetch(server, cache)
+    make_archive(server.archive)
+    if when == "unpacked":
+        shutil.rmtree(cache)
+        trusted(server, cache)
+    monkeypatch.setattr(unpacking, "MOST_MEMBERS", 3)
+    with pytest.raises(InputError, match="it holds more than 3 files"):
+        fetch(server, cache)
+    assert not (cache / "facades").exists()
+
+
+class Zeros(io.RawIOBase):
+    """A file of nothing."""
+
+    def __init__(self, size):
+        self._left = size
+
+    def readinto(self, buffer):
+        count = min(self._left, len(buffer))
+        buffer[:count] = bytes(count)
+        self._left -= count
+        return count
+
+    def readable(self):
+        return True
+
+
+def test_a_server_that_sends_more_than_it_says_is_cut_off(server, cache, monkeypatch):
+    monkeypatch.setattr(archives, "_LARGEST", 100)
+    with pytest.raises(InputError, match="cannot download .*GB are free"):
+        fetch(server, cache)
+    monkeypatch.setattr(archives, "_LARGEST", 10**9)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 100))
+    with pytest.raises(InputError, match=r"cannot download .*, and 0\.0 GB are free in "):
         fetch(server, cache)
     assert left_in(cache) == []
-    assert not (cache.parent / "escaped.jpg").exists()
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"sha256": "x", "size": null}', "[" * 100_000])
+def test_a_damaged_record_is_named(server, cache, record):
+    trusted(server, cache)
+    (cache / "facades.json").write_text(record)
+    with pytest.raises(InputError, match=r"facades\.json is damaged .*: delete it and run again"):
+        fetch(server, cache)
+
+
+def test_only_the_set_itself_is_written(server, cache):
+    make_archive(server.archive, FILES | {"other/x.jpg": b"", "README": b"", "./facades/val/2.jpg": b"fifth"})
+    assert contents(fetch(server, cache)) == FILES | {"facades/val/2.jpg": b"fifth"}
+    assert left_in(cache) == ["facades", "facades.json", "facades.tar.gz"]
+
+
+def test_a_full_disk_is_no_damage(server, cache, monkeypatch):
+    def fill(source, target, *length):
+        if "tmp" in str(target.name) or target.name.endswith("1.jpg"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    trusted(server, cache)
+    monkeypatch.setattr(archives.shutil, "copyfileobj", fill)
+    with pytest.raises(InputError, match=r"cannot be unpacked \(No space left on device\)"):
+        fetch(server, cache)
+    assert left_in(cache) == ["facades.json", "facades.tar.gz"]
 
 
 def test_archive_of_another_set_is_refused(server, cache):

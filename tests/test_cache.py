@@ -1,9 +1,11 @@
 """What is kept between runs: where, how much of it, and compiled programs that are found again."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -127,3 +129,116 @@ def test_other_users_cannot_put_programs_there(no_folder, monkeypatch, tmp_path)
     use_compilation_cache()
     assert Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "compiled"
     assert (tmp_path / "compiled").stat().st_mode & 0o777 == 0o700
+
+
+# Who else may write there.
+
+
+@pytest.fixture
+def private(tmp_path):
+    """A folder of this user's alone, in which others may be let in."""
+    (tmp_path / "cache").mkdir(mode=0o755)
+    return tmp_path / "cache"
+
+
+def opened(folder, name, mode):
+    made = folder / name
+    made.mkdir()
+    made.chmod(mode)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("modes", "reason"),
+    [
+        ((0o755, 0o755), None),
+        ((0o700, 0o777), "everybody may write into .*/b: chmod o-w"),
+        ((0o1777, 0o755), None),  # as /tmp
+        ((0o755, 0o777), "everybody may write into .*/b: chmod o-w"),
+        ((0o755, 0o1777), "everybody may write into .*/b: chmod o-w"),
+        ((0o777, 0o755), "everybody may write into .*/a: chmod o-w"),
+        ((0o777, 0o700), "everybody may write into .*/a: chmod o-w"),
+    ],
+)
+def test_folders_of_others_are_told(private, modes, reason):
+    folder = opened(opened(private, "a", modes[0]), "b", modes[1])
+    found = cache_folder.distrusted(folder)
+    assert found is None if reason is None else re.match(reason, found)
+
+
+def test_a_group_of_others_is_told(private, monkeypatch):
+    folder, above = opened(private, "a", 0o775), Path(private.parent)
+    assert cache_folder.distrusted(folder) is None  # the group has the number of its only user
+    real = Path.stat
+
+    def of_a_group(path):
+        found = real(path)
+        mode = 0o755 if path == above else found.st_mode
+        return SimpleNamespace(st_uid=found.st_uid, st_gid=4711, st_mode=mode if path in (folder, above) else 0o755)
+
+    monkeypatch.setattr(Path, "stat", of_a_group)
+    assert re.match("a group may write into .*/a: chmod g-w", cache_folder.distrusted(folder))
+    assert cache_folder.distrusted(folder, group=False) is None
+
+
+def test_a_folder_of_another_user_is_told(private, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 4711)
+    owner = private.stat().st_uid
+    if owner == 0:
+        pytest.skip("what is root's is trusted")
+    assert f"belongs to another user, of the number {owner}" in cache_folder.distrusted(private)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives files away")
+@pytest.mark.parametrize("what", ["folder", "above", "file"])
+def test_programs_that_another_user_may_have_put_there_are_not_run(no_folder, private, monkeypatch, capsys, what):
+    folder = private / "compiled" / cache_folder.processor()
+    folder.mkdir(parents=True)
+    (folder / "program").write_bytes(b"theirs")
+    os.chown({"folder": folder, "above": private, "file": folder / "program"}[what], 4711, -1)
+    monkeypatch.setenv("P2P_JAX_CACHE", str(private))
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir is None
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"note: compiled programs cannot be kept in {folder} (") and printed.count("\n") == 1
+    assert "belongs to another user" in printed and (folder / "program").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_programs_are_not_run_from_where_everybody_may_write(no_folder, private, monkeypatch, capsys, mode):
+    folder = private / "compiled" / cache_folder.processor()
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    (folder / "program").write_bytes(b"theirs")
+    monkeypatch.setenv("P2P_JAX_CACHE", str(private))
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir is None
+    assert f"everybody may write into {folder}: chmod o-w" in capsys.readouterr().err
+    folder.chmod(0o755)
+    (folder / "program").unlink()
+    use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+
+
+def test_a_new_folder_is_its_users_alone(no_folder, private, monkeypatch):
+    monkeypatch.setenv("P2P_JAX_CACHE", str(private / "new"))
+    old = os.umask(0)
+    try:
+        use_compilation_cache()
+    finally:
+        os.umask(old)
+    made = private / "new" / "compiled"
+    assert {path.stat().st_mode & 0o777 for path in (made, made / cache_folder.processor())} == {0o700}
+    assert jax.config.jax_compilation_cache_dir is None or (private / "new").stat().st_mode & 0o002
+
+
+def test_a_folder_that_the_user_names_is_told_to_be_open(monkeypatch, private, capsys):
+    before = jax.config.jax_compilation_cache_dir
+    folder = opened(private, "named", 0o777)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    try:
+        use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert f"everybody may write into {folder}" in capsys.readouterr().err

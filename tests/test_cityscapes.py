@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from p2p_jax.commands import cityscapes as command
+from p2p_jax.data import unpacking
 from p2p_jax.data.cityscapes import prepare
 from p2p_jax.errors import InputError
 
@@ -211,3 +212,35 @@ def test_command(write, capsys):
     with pytest.raises(SystemExit) as stop:
         command.run(flags)
     assert stop.value.code.startswith(f"error: --photos {args['photos']} is missing")
+
+
+@pytest.mark.parametrize(
+    ("stem", "fault"),
+    [
+        ("x\\..\\..\\escaped", "none of a name on some systems"),
+        ("C:escaped", "none of a name on some systems"),
+        ("x" * 260, "too long a name"),
+        ("AACHEN_000000_000019", "in it twice, perhaps in other capitals"),
+    ],
+)
+def test_names_that_lead_elsewhere_are_refused(write, members, tmp_path, stem, fault):
+    args = write()
+    members["photos"][f"leftImg8bit/train/aachen/{stem}_leftImg8bit.png"] = png(photo(1))
+    members["gtfine"][f"gtFine/train/aachen/{stem}_gtFine_color.png"] = png(label())
+    args = write()
+    with pytest.raises(InputError, match=f"is refused: .*{fault}"):
+        prepare(**args, size=16)
+    assert not list(tmp_path.rglob("*.part*")) and not (args["output"] / "train").exists()
+
+
+def test_a_small_file_that_asks_for_gigabytes_is_refused(write, members, monkeypatch):
+    """Ten thousand pixels a side of one colour; and an archive whose files are said to be larger than it can hold."""
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, format="PNG")
+    members["photos"]["leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"] = file.getvalue()
+    with pytest.raises(InputError, match="aachen_000000_000019_leftImg8bit.png"):
+        prepare(**write(), size=16)
+    monkeypatch.setattr(unpacking, "_LEAST_ALLOWED", 100)
+    monkeypatch.setattr(unpacking, "_RATIO", 0)
+    with pytest.raises(InputError, match="its files are larger than 0.0 GB together"):
+        prepare(**write(), size=16)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax.data import cycle_gan_sets, load, make_source
+from p2p_jax.data import cycle_gan_sets, load, make_source, unpacking
 from p2p_jax.errors import InputError
 from support.configs import data_config
 
@@ -201,3 +201,42 @@ def test_names_are_those_of_tfds():
     assert sorted(cycle_gan._DATA_OPTIONS) == list(cycle_gan_sets.NAMES)
     files = {info.filename for info in cycle_gan.CycleGAN.url_infos.values()}
     assert files >= {f"{name}.zip" for name in cycle_gan_sets.NAMES}
+
+
+def changed(path):
+    """Give an archive another content of the same size, as a flipped bit would."""
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_an_archive_that_is_not_the_published_one_any_more_is_refused(server, tfds_dir):
+    cycle_gan_sets.fetch("horse2zebra", "train")
+    published = hashlib.sha256(server.archive.read_bytes()).hexdigest()
+    (archive,) = (tfds_dir / "downloads" / "cycle_gan").glob("*.zip")
+    found = changed(archive)
+    with pytest.raises(InputError) as error:
+        cycle_gan_sets.fetch("horse2zebra", "test")
+    for part in (str(archive), published, found, "is not the published archive", "Delete it and run again"):
+        assert part in str(error.value)
+    archive.unlink()
+    assert [len(side) for side in cycle_gan_sets.fetch("horse2zebra", "test")] == [2, 1]
+
+
+def test_an_archive_that_stays_as_it_was_is_not_read_through_again(server, tfds_dir, monkeypatch):
+    cycle_gan_sets.fetch("horse2zebra", "train")
+    (record,) = (tfds_dir / "downloads" / "cycle_gan").glob("*.zip.p2p_jax.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle_gan_sets.hashlib, "file_digest", None)
+        assert [len(side) for side in cycle_gan_sets.fetch("horse2zebra", "test")] == [2, 1]
+    for damaged in ("", "[]", "{}", "[" * 100_000):
+        record.write_text(damaged)
+        assert [len(side) for side in cycle_gan_sets.fetch("horse2zebra", "test")] == [2, 1]
+
+
+def test_an_archive_that_says_it_is_larger_than_it_can_be_is_refused(server, monkeypatch):
+    monkeypatch.setattr(unpacking, "_LEAST_ALLOWED", 100)
+    monkeypatch.setattr(unpacking, "_RATIO", 0)
+    with pytest.raises(InputError, match="its files are larger than"):
+        cycle_gan_sets.fetch("horse2zebra", "train")

@@ -15,6 +15,7 @@ from p2p_jax.commands import evaluate as command
 from p2p_jax.data import from_arrays
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, fid_kid
+from p2p_jax.evaluation import parts as parts_module
 from p2p_jax.evaluation.gallery import Gallery, choose_rows
 from p2p_jax.evaluation.gathering import of_whole
 from p2p_jax.evaluation.set_metrics import SetMetric
@@ -316,10 +317,34 @@ def test_a_gallery_has_what_is_chosen():
 
 
 @pytest.mark.slow
-def test_a_part_holds_no_path_that_leads_out(run, folder, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["../../../../escaped.txt", "/escaped.txt", "..\\escaped.txt", "C:escaped.txt", "x/../escaped.txt"]
+)
+def test_a_part_holds_no_path_that_leads_out(run, folder, tmp_path, name):
     path = folder / "parts" / "2_of_3.zip"
     with zipfile.ZipFile(path, "a") as file:
-        file.writestr("files/../../../../escaped.txt", "x")
+        file.writestr(f"files/{name}", "x")
     with pytest.raises(InputError, match="which is not a part's"):
         merged(run, folder)
-    assert not list(tmp_path.rglob("escaped.txt"))
+    assert not list(tmp_path.rglob("*escaped.txt"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "", "[]", "null", "[" * 100_000, '{"format": 1}', '{"format": 1, "shown": [], "shard": [1, 2]}',
+        '{"format": 1, "shown": {"x": 0}, "shard": [1, 2], "identity": {}, "rows": [], "sets": null}',
+        '{"format": 1, "shown": {}, "shard": [0, 2], "identity": {}, "rows": [], "sets": null}',
+        '{"format": 1, "shown": {}, "shard": ["1e9", 2], "identity": {}, "rows": [], "sets": null}',
+        '{"format": 1, "shown": {}, "shard": [1, 2], "identity": [], "rows": [], "sets": null}',
+        '{"format": 1, "shown": {}, "shard": [1, 2], "identity": {}, "rows": [1], "sets": null}',
+        '{"format": 1, "shown": {}, "shard": [1, 2], "identity": {}, "rows": 7, "sets": null}',
+    ],
+)  # fmt: skip
+def test_a_part_of_nonsense_is_named(tmp_path, head):
+    path = tmp_path / "parts" / "1_of_2.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("part.json", head)
+    with pytest.raises(InputError, match="1_of_2.zip is no part of an evaluation, or damaged"):
+        parts_module.merge(tmp_path, {}, 4, Gallery(4), None, tmp_path)

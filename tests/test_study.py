@@ -5,12 +5,15 @@ import json
 import os
 import random
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +29,7 @@ from p2p_jax.data.toy.facades import render
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import study
 from p2p_jax.evaluation.study import design, journal
+from p2p_jax.evaluation.study import server as server_module
 from p2p_jax.evaluation.study.analysis import bootstrap
 from p2p_jax.evaluation.study.design import Design, Trial
 from p2p_jax.evaluation.study.server import Server
@@ -36,8 +40,10 @@ from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch, to_uint8
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-SHORT = study.PRESETS["pix2pix"]._replace(practice=2, trials=4, size=16)
+SHORT = study.PRESETS["pix2pix"]._replace(practice=2, trials=4, size=16, seconds=0.05, pause=0.0)
+WAIT = 0.1  # seconds in which both images of a short study can be seen
 OTHER = {"left": "right", "right": "left"}
+_secrets = {}  # (url, participant) -> of the session, as a browser keeps it
 
 
 def examples_of_noise(seed, count=8):
@@ -85,10 +91,16 @@ def server(tmp_path, served):
 def fetch(url, path="", body=None, headers=None):
     """Return status, headers and body of a reply."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    headers = ({"Content-Type": "application/json"} if data else {}) | (headers or {})
+    query = urllib.parse.parse_qs(path.partition("?")[2]).get("participant", [""])[0]
+    name = " ".join(str(body.get("participant") if isinstance(body, dict) else query).split()).casefold()
+    known = {"X-Study-Secret": _secrets[url, name]} if (url, name) in _secrets else {}
+    headers = ({"Content-Type": "application/json"} if data else {}) | known | (headers or {})
     try:
         with OPENER.open(urllib.request.Request(url + path, data, headers), timeout=20) as reply:
-            return reply.status, dict(reply.headers), reply.read()
+            status, found, contents = reply.status, dict(reply.headers), reply.read()
+            if path == "api/session" and "secret" in (state := json.loads(contents)):
+                _secrets[url, state["participant"].casefold()] = state["secret"]
+            return status, found, contents
     except urllib.error.HTTPError as error:
         with error:
             return error.code, dict(error.headers), error.read()
@@ -100,7 +112,20 @@ def call(url, path, body=None):
     return json.loads(reply)
 
 
-def post_answer(url, participant, trial, choice, shown=(1000.0, 1000.0)):
+def carry_secrets(old, new):
+    """Let the browser meet a study again at another place."""
+    _secrets.update({(new, name): secret for (url, name), secret in [*_secrets.items()] if url == old})
+
+
+def see(url, participant, trial, wait=WAIT):
+    """Ask for both images, and wait as long as a page shows them."""
+    for side in ("left", "right"):
+        status, _, reply = fetch(url, f"image?participant={urllib.parse.quote(participant)}&trial={trial}&side={side}")
+        assert status == 200, reply
+    time.sleep(wait)
+
+
+def post_answer(url, participant, trial, choice, shown=(50.0, 50.0)):
     body = {"participant": participant, "trial": trial, "choice": choice, "shown_ms": list(shown), "response_ms": 500}
     return call(url, "api/answer", body)
 
@@ -113,6 +138,7 @@ def take_part(url, folder, participant, fooled):
     for number, trial in enumerate(trials):
         taken_for_fake = OTHER[trial.fake] if number in fooled else trial.fake
         choice = taken_for_fake if protocol.question == "fake" else OTHER[taken_for_fake]
+        see(url, participant, number)
         state = post_answer(url, participant, number, choice)
         feedback = {"fake": trial.fake, "correct": number not in fooled}
         assert state.get("feedback") == (feedback if number < protocol.practice else None)
@@ -323,10 +349,11 @@ def test_replies_do_not_depend_on_the_truth(tmp_path, served, monkeypatch):
         images = [(kind, str(i), grey) for i in range(8) for kind in ("real", "fake")]
         folder = tmp_path / f"mirrored {mirrored}"
         made = study.make(folder, {"ours": make_algorithm(images)}, SHORT, seed=0)
+        monkeypatch.setattr(secrets, "token_urlsafe", lambda count: "s" * count)
         runs.append(everything_served(served(folder).url, "anna", lambda trial: ("left", "right")[trial % 2]))
         texts = b" ".join(reply for _, headers, reply in runs[-1] if headers["Content-Type"] != "image/png")
-        secret = [*made.algorithms["ours"]["real"], *made.algorithms["ours"]["fake"], made.key, "ours", "algorithm"]
-        assert not [word for word in secret if word.encode() in texts]
+        hidden = [*made.algorithms["ours"]["real"], *made.algorithms["ours"]["fake"], made.key, "ours", "algorithm"]
+        assert not [word for word in hidden if word.encode() in texts]
     sides = [[trial.fake for trial in read_sessions(folder)[0]["anna"].trials] for folder in sorted(tmp_path.iterdir())]
     assert sides[0] == [OTHER[side] for side in sides[1]]
     assert runs[0] == runs[1]
@@ -336,10 +363,11 @@ def test_replies_do_not_depend_on_the_truth(tmp_path, served, monkeypatch):
 
 def test_what_is_sent_before_an_answer_is_the_protocol_and_the_place(server, tmp_path):
     assert call(server.url, "api/study") == {
-        "question": "fake", "practice": 2, "trials": 4, "seconds": 1.0, "pause": 0.5, "size": 16,
+        "question": "fake", "practice": 2, "trials": 4, "seconds": 0.05, "pause": 0.0, "size": 16,
     }  # fmt: skip
     state = {"participant": "Anna K", "trial": 0, "practice": True, "finished": False}
-    assert call(server.url, "api/session", {"participant": "  Anna   K "}) == state
+    begun = call(server.url, "api/session", {"participant": "  Anna   K "})
+    assert re.fullmatch(r"[\w-]{32}", begun.pop("secret")) and begun == state
     assert call(server.url, "api/state?participant=anna%20k") == state
     trial = read_sessions(tmp_path / "study")[0]["anna k"].trials[0]
     for side in ("left", "right"):
@@ -415,8 +443,107 @@ def test_bad_answers_are_refused(server, tmp_path, change, status):
     call(server.url, "api/session", {"participant": "anna"})
     body = {"participant": "anna", "trial": 0, "choice": "left", "shown_ms": [1, 1], "response_ms": 1}
     assert fetch(server.url, "api/answer", body | change)[0] == status
-    assert len(journal.read(tmp_path / "study").records) == 1
+    kinds = [record["kind"] for record in journal.read(tmp_path / "study").records]
+    assert kinds == ["session"] + ["refused"] * ("participant" not in change)
     assert call(server.url, "api/answer", body)["trial"] == 1
+
+
+def raw(server, request, wait=20):
+    """Send bytes as they are; return the status and the rest of the reply, None where the server only hangs up."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=wait) as connection:
+        connection.sendall(request)
+        found = b""
+        while chunk := connection.recv(65_536):
+            found += chunk
+    return (int(found.split()[1]) if found.startswith(b"HTTP/1.1 ") else None), found
+
+
+def posted(body=b"{}", **headers):
+    """Return the bytes of a request that enters; a header of None is left out."""
+    given = {"Host": "localhost", "Content-Type": "application/json", "Connection": "close"}
+    given |= {"Content-Length": len(body)} | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}" for name, value in given.items() if value is not None]
+    return "\r\n".join(["POST /api/session HTTP/1.1", *lines, "", ""]).encode("latin-1") + body
+
+
+DEEP = b'{"participant":' + b"[" * 1_900 + b"]" * 1_900 + b"}"
+RAW = {
+    "deep": (posted(DEEP), 400),
+    "deeper than is allowed": (posted(b"[" * 100_000), 413),
+    "deep and unfinished": (posted(b"[" * 4_000), 400),
+    "long number": (posted(b'{"participant": ' + b"9" * 4_050 + b"}"), 400),
+    "long exponent": (posted(b'{"participant": 1e' + b"9" * 4_000 + b"}"), 400),
+    "not a number": (posted(b'{"participant": NaN}'), 400),
+    "not text": (posted(b"\xff\xfe\x00"), 400),
+    "half a letter": (posted(b'{"participant": "\xe2\x82"}'), 400),
+    "other encoding": (posted('{"participant": 7}'.encode("utf-16")), 400),
+    "nothing": (posted(b""), 400),
+    "length of 4,000 digits": (posted(Content_Length="9" * 4_000), 413),
+    "length of 5,000 digits": (posted(Content_Length="9" * 5_000), 413),
+    "negative length": (posted(Content_Length="-1"), 400),
+    "length with a sign": (posted(Content_Length="+2"), 400),
+    "length in other digits": (posted(Content_Length="\xb2"), 400),
+    "length in words": (posted(Content_Length="many"), 400),
+    "no length": (posted(Content_Length=None), 411),
+    "chunked": (posted(b"2\r\n{}\r\n0\r\n\r\n", Content_Length=None, Transfer_Encoding="chunked"), 411),
+    "chunked and a length": (posted(Transfer_Encoding="chunked"), 411),
+    "two lengths": (posted().replace(b"Connection", b"Content-Length: 400\r\nConnection"), 400),
+    "no type": (posted(Content_Type=None), 415),
+    "odd type": (posted(Content_Type="\xff;;;=\x7f"), 415),
+    "no host": (posted(Host=None), 403),
+    "body of a GET": (b"GET /api/study HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 400),
+    "other site as the path": (
+        b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404,
+    ),
+    "no path": (b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "long path": (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+    "long header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+    "version of the future": (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+    "no version that is one": (b"GET / HTTP/x\r\nHost: localhost\r\n\r\n", 400),
+    "no request": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "image of a long number": (
+        b"GET /image?participant=anna&trial=" + b"9" * 4_000 + b"&side=left HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: close\r\n\r\n", 404,
+    ),
+} | {
+    f"method {method}": (f"{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode(), 405)
+    for method in ("PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "NONSENSE", "get")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_what_is_no_request_is_refused(server, tmp_path, name, capfd):
+    request, status = RAW[name]
+    before = (tmp_path / "study" / journal.NAME).read_bytes()
+    found, reply = raw(server, request)
+    assert found == status, reply
+    assert (b'{"error": ' in reply) != (name == "method HEAD") and b"Content-Security-Policy" in reply
+    assert (tmp_path / "study" / journal.NAME).read_bytes() == before
+    assert fetch(server.url, "api/study")[0] == 200
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_who_sends_slowly_or_hangs_up_holds_nobody_up(server, monkeypatch, capfd):
+    monkeypatch.setattr(server_module, "_SLOWEST", 0.5)
+    monkeypatch.setattr(server_module, "_IDLE", 1.0)
+    whole = posted(b'{"participant": "anna"}')
+    assert raw(server, whole[:-5])[0] == 408  # the rest does not come
+    assert raw(server, whole[:40])[0] is None  # in the midst of its headers
+    assert raw(server, b"")[0] is None
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        start = time.monotonic()
+        with pytest.raises(ConnectionError):  # letter by letter, each in time
+            for _ in range(100):
+                connection.sendall(b"x")
+                time.sleep(0.1)
+        assert time.monotonic() - start < 10
+    for given in (whole[:-5], whole[:40], b""):
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+            connection.sendall(given)
+    assert fetch(server.url, "api/study")[0] == 200
+    time.sleep(0.2)
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_only_this_machine_is_served(server):
@@ -440,8 +567,10 @@ def test_a_second_post_changes_nothing(server, tmp_path):
     first = post_answer(server.url, "anna", 0, "left")
     lines = (tmp_path / "study" / journal.NAME).read_bytes()
     assert post_answer(server.url, "anna", 0, "left") == first
-    assert post_answer(server.url, "anna", 0, "right") == first  # the first answer stands
     assert (tmp_path / "study" / journal.NAME).read_bytes() == lines
+    assert post_answer(server.url, "anna", 0, "right") == first  # the first answer stands
+    refused = journal.read(tmp_path / "study").records[-1]
+    assert (refused["kind"], refused["reason"]) == ("refused", "another answer to the same trial")
     assert [answer["choice"] for answer in read_sessions(tmp_path / "study")[0]["anna"].answers] == ["left"]
 
 
@@ -503,13 +632,16 @@ def start_process(folder):
 def test_a_killed_server_goes_on_where_it_was(tmp_path):
     folder = tmp_path / "study"
     make_noise_study(folder)
-    place = {"anna": 0, "ben": 0}
+    place, old = {"anna": 0, "ben": 0}, ""
     for given in (2, 1, 3):
         process, url = start_process(folder)
+        carry_secrets(old, url)
+        old = url
         try:
             for name in place:
                 assert call(url, "api/session", {"participant": name})["trial"] == place[name]
                 for _ in range(given):
+                    see(url, name, place[name])
                     place[name] = post_answer(url, name, place[name], "left")["trial"]
             with pytest.raises(InputError, match="another server is running"):
                 Server(folder, 0)
@@ -518,7 +650,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path):
             process.wait()
             process.stdout.close()
     records, broken = journal.read(folder)
-    assert broken == 0 and place == {"anna": 6, "ben": 6} and len(records) == 2 + 12
+    assert broken == 0 and place == {"anna": 6, "ben": 6} and len(records) == 2 + 12 + 12
     sessions = read_sessions(folder)[0]
     assert all(session.finished for session in sessions.values())
     _, results, _ = study.analyse(folder, draws=10)
@@ -537,8 +669,11 @@ def test_no_acknowledged_answer_is_lost_when_the_server_is_killed_at_work(tmp_pa
             except (OSError, http.client.HTTPException):
                 return
 
+    old = ""
     for seconds in (0.05, 0.2, 0.4):
         process, url = start_process(folder)
+        carry_secrets(old, url)
+        old = url
         for name in acknowledged:  # an answer may be in the file whose reply was lost
             place = call(url, "api/session", {"participant": name})["trial"]
             assert acknowledged[name] <= place <= acknowledged[name] + 1
@@ -587,8 +722,10 @@ def test_a_session_goes_on_after_a_cut_off_line(tmp_path, served):
     server.server_close()
     (folder / journal.NAME).write_bytes((folder / journal.NAME).read_bytes()[:-20])
     url = served(folder).url
+    carry_secrets(server.url, url)
     assert call(url, "api/session", {"participant": "anna"})["trial"] == 1
     for trial in range(1, 6):
+        see(url, "anna", trial)
         post_answer(url, "anna", trial, "right")
     _, results, broken = study.analyse(folder, draws=10)
     assert results["ours"].trials == 4 and results["ours"].participants == 1 and broken == 1
@@ -659,7 +796,7 @@ def test_a_connection_that_outlives_its_server_writes_nothing(tmp_path):
 @pytest.mark.parametrize("preset", ["pix2pix", "cyclegan"])
 def test_the_rate_is_the_one_that_was_clicked(tmp_path, served, preset, capsys):
     folder = tmp_path / "study"
-    protocol = study.PRESETS[preset]._replace(practice=2, trials=4, size=16)
+    protocol = study.PRESETS[preset]._replace(practice=2, trials=4, size=16, seconds=0.05, pause=0.0)
     make_noise_study(folder, protocol, names=("a", "b"))
     url = served(folder).url
     clicked, rng = {"a": [], "b": []}, random.Random(0)
@@ -691,6 +828,7 @@ def test_unfinished_sessions_count_only_where_asked(server, tmp_path):
     call(server.url, "api/session", {"participant": "ben"})
     trials = read_sessions(folder)[0]["ben"].trials
     for number in range(3):
+        see(server.url, "ben", number)
         post_answer(server.url, "ben", number, trials[number].fake)
     call(server.url, "api/session", {"participant": "cleo"})
     left_out = study.analyse(folder, draws=100)[1]["ours"]
@@ -699,13 +837,184 @@ def test_unfinished_sessions_count_only_where_asked(server, tmp_path):
     assert (counted.rate, counted.participants, counted.trials, counted.incomplete) == (0.6, 2, 5, 2)
 
 
+def judged(folder):
+    """Return what is told of the study's one algorithm."""
+    return study.analyse(folder, draws=10)[1]["ours"]
+
+
 def test_badly_timed_answers_are_told(server, tmp_path):
     call(server.url, "api/session", {"participant": "anna"})
     for trial in range(6):
         for _ in range(2 if trial in (0, 3) else 1):
-            fetch(server.url, f"image?participant=anna&trial={trial}&side=left")
-        post_answer(server.url, "anna", trial, "left", shown=(1010, 1260 if trial in (1, 4) else 1240))
-    assert study.analyse(tmp_path / "study", draws=10)[1]["ours"].badly_timed == 2  # 3 and 4; practice does not count
+            see(server.url, "anna", trial)
+        long = {1: 63, 4: 63, 5: 600}.get(trial, 62)
+        post_answer(server.url, "anna", trial, "left", shown=(51, long))
+    found = judged(tmp_path / "study")  # 3, seen twice, and 4, seen a little too long; practice does not count
+    assert (found.badly_timed, found.not_counted, found.trials) == (2, {"too_long": 1}, 3)
+
+
+# Analysis: what no page sends.
+
+
+def test_only_answers_to_images_that_were_seen_count(server, tmp_path, capsys):
+    call(server.url, "api/session", {"participant": "anna"})
+    url, shown = server.url, (50.0, 50.0)
+    trials = read_sessions(tmp_path / "study")[0]["anna"].trials
+    for trial in range(6):
+        if trial == 3:
+            fetch(url, "image?participant=anna&trial=3&side=left")  # and not the right one
+            time.sleep(WAIT)
+        elif trial != 2:
+            see(url, "anna", trial, wait=0 if trial == 4 else WAIT)
+        post_answer(url, "anna", trial, trials[trial].fake, shown)
+    found = judged(tmp_path / "study")
+    assert found.not_counted == {"not_sent": 2, "too_fast": 1}
+    assert (found.rate, found.trials, found.participants) == (0, 1, 1)
+    command.run(["analyse", "--study", str(tmp_path / "study")])
+    out = capsys.readouterr().out
+    assert "Answers to images that were not sent, left out: 2." in out
+    assert "Answers that came before both images can have been shown, left out: 1." in out
+
+
+def test_claims_of_a_page_that_cannot_be_do_not_count(server, tmp_path):
+    """Shown for too short, or for longer than the server's own clock has run."""
+    call(server.url, "api/session", {"participant": "anna"})
+    for trial, (shown, response) in enumerate([((50, 50), 1)] * 3 + [((10, 50), 1), ((50, 50), 1e8), ((50, 0), 1)]):
+        see(server.url, "anna", trial)
+        body = {"participant": "anna", "trial": trial, "choice": "left", "shown_ms": shown, "response_ms": response}
+        call(server.url, "api/answer", body)
+    found = judged(tmp_path / "study")
+    assert found.not_counted == {"impossible": 1, "too_short": 2} and found.trials == 1
+
+
+def test_answers_out_of_turn_are_told_and_do_not_count(server, tmp_path, capsys):
+    take_part(server.url, tmp_path / "study", "anna", fooled={2})
+    before = judged(tmp_path / "study")
+    body = {"participant": "anna", "choice": "left", "shown_ms": [50, 50], "response_ms": 1}
+    for change in ({"trial": 9}, {"trial": 10**4_000}, {"trial": 0, "shown_ms": [1, float("nan")]}, {"trial": -1}):
+        assert fetch(server.url, "api/answer", body | change)[0] in (400, 409)
+    for trial in range(6):
+        for choice in ("left", "right"):
+            call(server.url, "api/answer", body | {"trial": trial, "choice": choice})
+    found = judged(tmp_path / "study")
+    assert found._replace(forged={}) == before and found.forged == {"refused": 4 + 6}
+    command.run(["analyse", "--study", str(tmp_path / "study")])
+    assert "0 second answers to a trial, 10 answers out of turn or of nonsense; none counts" in capsys.readouterr().out
+
+
+def test_what_is_written_down_of_nonsense_is_bounded(server, tmp_path):
+    call(server.url, "api/session", {"participant": "anna"})
+    for _ in range(80):
+        assert fetch(server.url, "api/answer", {"participant": "anna"})[0] == 400
+    assert len(journal.read(tmp_path / "study").records) == 1 + 50
+
+
+def edited(folder, change):
+    """Change the answers in a journal by hand."""
+    records = journal.read(folder).records
+    lines = [json.dumps(change(record)) for record in records]
+    (folder / journal.NAME).write_text("".join(line + "\n" for line in lines))
+
+
+FORGED = {
+    "in the future": ({"time": "2999-01-01T00:00:00Z"}, "impossible"),
+    "before the session": ({"time": "1999-01-01T00:00:00Z"}, "impossible"),
+    "no time": ({"time": None}, "impossible"),
+    "time of no zone": ({"time": "2026-01-01T00:00:00"}, "impossible"),
+    "not a number": ({"shown_ms": [float("nan"), 50]}, "impossible"),
+    "negative": ({"response_ms": -1}, "impossible"),
+    "infinite": ({"elapsed_ms": float("inf")}, "impossible"),
+    "text": ({"shown_ms": "50"}, "impossible"),
+    "huge": ({"response_ms": 10**400}, "impossible"),
+    "choice": ({"choice": ["left"]}, "impossible"),
+    "never sent": ({"elapsed_ms": None}, "not_sent"),
+    "at once": ({"elapsed_ms": 3}, "too_fast"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_line_of_the_journal_does_not_count(server, tmp_path, name):
+    folder, (change, fault) = tmp_path / "study", FORGED[name]
+    take_part(server.url, folder, "anna", fooled={2, 4})
+    edited(folder, lambda record: record | (change if record.get("trial") == 4 and "choice" in record else {}))
+    found = judged(folder)
+    assert found.not_counted == {fault: 1} and (found.fooled, found.trials) == (1, 3)
+
+
+@pytest.mark.parametrize("trial", [4, 99, -1, "4", None, 4.0, True, [4]])
+def test_a_line_too_many_in_the_journal_does_not_count(server, tmp_path, trial):
+    folder = tmp_path / "study"
+    take_part(server.url, folder, "anna", fooled={2, 4})
+    honest = judged(folder)
+    record = next(record for record in journal.read(folder).records if record.get("trial") == 4)
+    journal.append(folder, record | {"kind": "answer", "trial": trial, "choice": "left"})
+    assert judged(folder) == honest._replace(forged={"duplicate": 1})
+
+
+def test_a_journal_of_an_older_version_is_read_and_gone_on_with(tmp_path, served):
+    """Its sessions have no secret: who enters first has it. Its answers do not say when their images were sent."""
+    folder = tmp_path / "study"
+    made = make_noise_study(folder)
+    trials = made.draw("ours", 0)
+    records = [{
+        "kind": "session", "participant": "Anna", "algorithm": "ours", "time": "2026-01-01T10:00:00Z",
+        "trials": [trial._asdict() for trial in trials],
+    }]  # fmt: skip
+    for number in range(5):
+        records.append({
+            "kind": "answer", "participant": "Anna", "trial": number, "choice": trials[number].fake,
+            "shown_ms": [50.0, 50.0 if number != 3 else 500.0], "response_ms": 1.0, "views": 1,
+            "time": f"2026-01-01T10:00:{10 + number}Z",
+        })  # fmt: skip
+    (folder / journal.NAME).write_text("".join(json.dumps(record) + "\n" for record in records))
+    url = served(folder).url
+    state = call(url, "api/session", {"participant": "anna"})
+    assert state["trial"] == 5 and len(state["secret"]) == 32
+    see(url, "anna", 5)
+    assert post_answer(url, "anna", 5, trials[5].fake)["finished"]
+    found = judged(folder)
+    assert (found.trials, found.fooled, found.not_counted, found.badly_timed) == (3, 0, {"too_long": 1}, 0)
+
+
+# Serving: a session belongs to who holds its secret.
+
+
+def test_a_session_needs_its_secret(server, tmp_path):
+    begun = call(server.url, "api/session", {"participant": "Anna"})
+    see(server.url, "anna", 0)
+    body = {"participant": "anna", "trial": 0, "choice": "left", "shown_ms": [50, 50], "response_ms": 1}
+    before = (tmp_path / "study" / journal.NAME).read_bytes()
+    for secret in ("", "x", begun["secret"][:-1], begun["secret"] + "x", "\u00e9".encode().decode("latin-1")):
+        headers = {"X-Study-Secret": secret}
+        for path, given in [
+            ("api/session", {"participant": "ANNA"}),
+            ("api/state?participant=anna", None),
+            ("image?participant=anna&trial=0&side=left", None),
+            ("api/answer", body),
+            ("api/answer", body | {"trial": 5}),
+        ]:
+            assert fetch(server.url, path, given, headers)[0] == 403
+    assert (tmp_path / "study" / journal.NAME).read_bytes() == before
+    assert begun["secret"].encode() not in before
+    assert "secret" not in call(server.url, "api/session", {"participant": "anna"})
+    assert call(server.url, "api/answer", body)["trial"] == 1
+
+
+def test_a_secret_is_told_again_until_it_is_used_and_outlives_the_server(tmp_path, served):
+    make_noise_study(tmp_path / "study")
+    server = served(tmp_path / "study")
+    told = [call(server.url, "api/session", {"participant": "anna"})["secret"] for _ in range(3)]
+    assert len({*told}) == 1
+    see(server.url, "anna", 0, wait=0)
+    assert fetch(server.url, "api/session", {"participant": "anna"}, {"X-Study-Secret": ""})[0] == 403
+    server.shutdown()
+    server.server_close()
+    again = served(tmp_path / "study")
+    carry_secrets(server.url, again.url)
+    time.sleep(WAIT)
+    post_answer(again.url, "anna", 0, "left")
+    (answer,) = read_sessions(tmp_path / "study")[0]["anna"].answers
+    assert answer["views"] == 0 and 1000 * WAIT <= answer["elapsed_ms"] < 60_000  # of images that the other has sent
 
 
 def test_a_study_without_answers(tmp_path, capsys):

@@ -132,6 +132,8 @@ def _analyse(args: argparse.Namespace) -> None:
 
 def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, include_incomplete: bool) -> list[str]:
     """Return the lines of the table, and what there is to say about it."""
+    from p2p_jax.evaluation.study.judging import FAULTS
+
     width = max(len("algorithm"), *map(len, results))
     lines = [
         f"Fakes taken for real; bootstrap mean and standard deviation over {draws:,} draws of participants and trials",
@@ -146,6 +148,15 @@ def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, incl
     if incomplete:
         mend = "counted as far as they go" if include_incomplete else "left out (--include_incomplete counts them)"
         lines.append(f"Sessions begun and not finished: {incomplete}, {mend}.")
+    for fault, told in FAULTS.items():
+        if count := sum(result.not_counted.get(fault, 0) for result in results.values()):
+            lines.append(f"Answers {told}, left out: {count}.")
+    forged = {kind: sum(result.forged.get(kind, 0) for result in results.values()) for kind in ("duplicate", "refused")}
+    if any(forged.values()):
+        lines.append(
+            f"Sent by something other than the study's page: {forged['duplicate']} second answers to a trial, "
+            f"{forged['refused']} answers out of turn or of nonsense; none counts."
+        )
     badly_timed = sum(result.badly_timed for result in results.values())
     if badly_timed:
         lines.append(f"Answers counted after an image was seen for too long, or again after a reload: {badly_timed}.")

@@ -9,22 +9,23 @@ A cache directory looks like this afterwards; only the set itself is needed from
 Neither TensorFlow nor TFDS is needed.
 """
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import json
 import os
 import pathlib
-import posixpath
 import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterator
 
+from p2p_jax.data.unpacking import HostileError, files_of_tar
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
+from p2p_jax.images.writing import unfinished_folder, write_text
 from p2p_jax.process import cache_folder
 from p2p_jax.reporting import say
 
@@ -41,6 +42,7 @@ _CITYSCAPES = (
 )
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 20  # seconds of silence
+_LARGEST = 20 * 10**9  # bytes of an archive; the largest is of 9
 
 
 def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL) -> pathlib.Path:
@@ -63,8 +65,8 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         The folder that holds `train/`, `val/` and, for some sets, `test/`.
 
     Raises:
-        InputError: the name is unknown, the cache directory cannot be made, or the archive cannot be had, is
-            damaged, differs from its record or has members that point outside.
+        InputError: the name is unknown, the cache directory cannot be made or everybody may write into it, or the
+            archive cannot be had, is damaged, differs from its record or holds what is no plain file below its folder.
     """
     if name == "cityscapes":
         raise InputError(_CITYSCAPES)
@@ -72,6 +74,10 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
         raise InputError(f"no pix2pix archive is called {name!r}; there are {', '.join(NAMES)}. {_OWN_COPY}")
     root = pathlib.Path(cache_dir or cache_folder.directory()).expanduser()
     folder, archive, record = root / name, root / f"{name}.tar.gz", root / f"{name}.json"
+    if reason := cache_folder.distrusted(root, group=False):
+        if "belongs to" not in reason:
+            raise InputError(f"{root} is not used: {reason}, or name another folder in $P2P_JAX_CACHE. {_OWN_COPY}")
+        say(f"note: {reason}, who can put other images there")
     if folder.is_dir():
         return folder
 
@@ -82,21 +88,22 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
             f"cannot keep data sets in {root} ({error}): name another folder in $P2P_JAX_CACHE."
         ) from error
     url = f"{base_url.rstrip('/')}/{archive.name}"
-    # What is unfinished lies in here and goes on success and failure alike; only a kill leaves it, as litter.
-    with tempfile.TemporaryDirectory(prefix=f"{name}.tmp-", dir=root) as scratch:
+    with unfinished_folder(folder) as scratch:  # it goes on success and failure alike; a kill leaves it, as litter
         if archive.exists():
             _verify(archive, record, source=str(archive))
         else:
-            download = pathlib.Path(scratch, archive.name)
+            download = scratch / archive.name
             _download(url, download)
             _verify(download, record, source=url)
             os.replace(download, archive)
-        _unpack(archive, pathlib.Path(scratch))
+        _unpack(archive, scratch)
+        if hasattr(os, "sync"):
+            os.sync()  # or a power cut may leave the folder's name, and not all that is in it
         try:
-            os.rename(pathlib.Path(scratch, name), folder)
-        except OSError:
+            os.rename(scratch / name, folder)
+        except OSError as error:
             if not folder.is_dir():  # else another process has finished the same set meanwhile
-                raise
+                raise InputError(f"{folder} cannot be made ({error.strerror or error})") from error
     return folder
 
 
@@ -105,8 +112,14 @@ def _download(url: str, target: pathlib.Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, target.open("wb") as file:
             length = int(response.headers.get("Content-Length", 0))
+            free = shutil.disk_usage(target.parent).free
+            if not 0 <= length <= min(_LARGEST, free):
+                raise OSError(f"it is of {length / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {target.parent}")
             say(f"downloading {url} ({length / 1e6:,.0f} MB) ...")
-            shutil.copyfileobj(response, file, _CHUNK)
+            while piece := response.read(_CHUNK):
+                if file.tell() + len(piece) > (length or _LARGEST):
+                    raise OSError(f"it is longer than {length or _LARGEST:,} bytes")
+                file.write(piece)
         found = target.stat().st_size
         if found < length:
             raise OSError(f"the connection ended after {found:,} of {length:,} bytes")
@@ -122,8 +135,12 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
         _read_through(archive, record.stem, source=source)
         write_text(record, json.dumps(found) + "\n")
         return
-    known = json.loads(record.read_text())
-    if (known["sha256"], known["size"]) != (found["sha256"], found["size"]):
+    try:
+        known = json.loads(record.read_text())
+        known = {"sha256": str(known["sha256"]), "size": int(known["size"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{record} is damaged ({error!r}): delete it and run again to have it made anew") from error
+    if known != found:
         raise InputError(
             f"{source} is not the archive that was first downloaded:\n"
             f"  recorded in {record}: SHA-256 {known['sha256']}, {known['size']} bytes\n"
@@ -134,43 +151,48 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
 
 
 def _read_through(archive: pathlib.Path, name: str, *, source: str) -> None:
-    """Refuse an archive that is damaged, not the set `name`, or points outside of itself."""
+    """Refuse an archive that is damaged, not the set `name`, or holds what must not be unpacked."""
     splits = set()
-    try:
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as members:
-                for member in members:
-                    if _escapes(member):
-                        raise InputError(f"{source} is refused: {member.name!r} in it points outside of it.")
-                    top, _, rest = posixpath.normpath(member.name).partition("/")
-                    if top == name and member.isfile():
-                        splits.add(rest.partition("/")[0])
-            while stream.read(_CHUNK):  # gzip compares its checksum at the very end
-                pass
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise InputError(
-            f"{source} is damaged or cut short ({error}). "
-            f"Delete {name}.tar.gz in the cache directory if it is there and run again. {_OWN_COPY}"
-        ) from error
+    with _refusing(source, name), gzip.open(archive) as stream:
+        for _, _, parts in files_of_tar(stream, archive):
+            if parts[0] == name and len(parts) > 2:
+                splits.add(parts[1])
+        while stream.read(_CHUNK):  # gzip compares its checksum at the very end
+            pass
     if not splits >= {"train", "val"}:
         raise InputError(f"{source} is not a pix2pix archive: it lacks {name}/train/ or {name}/val/.")
 
 
-def _escapes(member: tarfile.TarInfo) -> bool:
-    targets = [member.name]
-    if member.issym():
-        targets.append(posixpath.join(posixpath.dirname(member.name), member.linkname))
-    elif member.islnk():
-        targets.append(member.linkname)
-    return any(posixpath.isabs(t) or posixpath.normpath(t).split("/")[0] == ".." for t in targets)
+@contextlib.contextmanager
+def _refusing(source: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except HostileError as error:
+        raise InputError(f"{source} is refused: {error}. {_OWN_COPY}") from error
+    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the archive's
+            raise InputError(f"{source} cannot be unpacked ({error.strerror})") from error
+        raise InputError(
+            f"{source} is damaged or cut short ({error}). "
+            f"Delete {name}.tar.gz in the cache directory if it is there and run again. {_OWN_COPY}"
+        ) from error
 
 
 def _unpack(archive: pathlib.Path, scratch: pathlib.Path) -> None:
-    """Write the members of a verified archive under `scratch`."""
-    with tarfile.open(archive) as members:
-        for member in members:
-            if member.isfile() and (source := members.extractfile(member)):
-                target = scratch / member.name
+    """Write the files of the set under `scratch`, a new folder; each is checked again, whoever checked it before."""
+    name = archive.name.removesuffix(".tar.gz")
+    with _refusing(str(archive), name), gzip.open(archive) as stream:
+        for members, member, parts in files_of_tar(stream, archive):
+            source = members.extractfile(member)
+            if parts[0] != name or source is None:
+                continue
+            target = scratch.joinpath(*parts)
+            try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(source, file, _CHUNK)
+                file = target.open("xb")  # a new one, whatever lies there
+            except OSError as error:
+                raise InputError(f"{target} cannot be written ({error.strerror or error})") from error
+            with file:
+                shutil.copyfileobj(source, file, _CHUNK)

@@ -6,14 +6,15 @@ import os
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from PIL import Image
 
+from p2p_jax.data.unpacking import HostileError, Names, files_of_zip
 from p2p_jax.errors import InputError
+from p2p_jax.images import limits
 from p2p_jax.images.writing import unfinished
 from p2p_jax.reporting import say
 
@@ -100,12 +101,13 @@ def _open(path: str | os.PathLike[str], kind: str, argument: str) -> Iterator[So
         else:
             try:
                 archive = stack.enter_context(zipfile.ZipFile(path))
+                names, read = [member.filename for member in files_of_zip(archive, path)], archive.read
             except FileNotFoundError:
                 raise InputError(f"{argument}={path} is missing; get it from cityscapes-dataset.com.") from None
-            except (zipfile.BadZipFile, OSError) as error:
+            except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
                 raise InputError(f"{argument}={path} is no whole zip file ({error}): get it anew.") from error
-            names, read = archive.namelist(), archive.read
         members = _members(names, kind)
+        _check_stems(path, members)
         if not members:
             message = f"{argument}={path} holds no train/CITY/*_{kind}.png nor val/CITY/*_{kind}.png"
             other = LABELS if kind == PHOTOS else PHOTOS
@@ -119,6 +121,17 @@ def _members(names: Sequence[str], kind: str) -> dict[Key, str]:
     # A stem never starts with a dot: macOS adds ._* files to archives that it packs.
     pattern = re.compile(rf"(?:^|/)(train|val)/[^/]+/([^/.][^/]*)_{kind}\.png$")
     return {(found[1], found[2]): name for name in names if (found := pattern.search(name))}
+
+
+def _check_stems(path: pathlib.Path, members: dict[Key, str]) -> None:
+    """Refuse images that would be written elsewhere than in the folder of their split, or onto each other."""
+    names = Names()
+    for (split, stem), member in members.items():
+        try:
+            if len(names.add(f"{split}/{stem}.png")) != 2:
+                raise HostileError(f"{member!r} in it is called like a folder")
+        except HostileError as error:
+            raise InputError(f"{path} is refused: {error}.") from error
 
 
 def _check_partners(source: Source, other: Source) -> None:
@@ -141,10 +154,12 @@ def _is_done(target: pathlib.Path, size: int) -> bool:
 def _resized(source: Source, key: Key, size: int, resample: Image.Resampling) -> Image.Image:
     member = source.members[key]
     try:
-        with Image.open(io.BytesIO(source.read(member))) as image:
+        with Image.open(io.BytesIO(source.read(member)), formats=["PNG"]) as image:
+            limits.check(source.path / member, *image.size, len(image.getbands()))
             return image.convert("RGB").resize((size, size), resample)
-    # SyntaxError is Pillow's word for a broken PNG chunk.
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, SyntaxError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of what is damaged or locked, the libraries raise whatever its bytes lead them to
         raise InputError(f"{member} in {source.path} is damaged ({error}): download it anew.") from error
 
 

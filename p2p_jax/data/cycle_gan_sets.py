@@ -3,7 +3,10 @@
 TFDS is imported by the function that needs it, so importing this module does not import it; TensorFlow is not needed.
 """
 
+import contextlib
 import difflib
+import hashlib
+import json
 import urllib.error
 import urllib.request
 import zipfile
@@ -11,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from p2p_jax.data.unpacking import files_of_zip
 from p2p_jax.errors import InputError
+from p2p_jax.images.writing import write_text
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -36,7 +41,8 @@ _OWN_COPY = "name your own copy, a folder with trainA, trainB, testA and testB, 
 def fetch(name: str, split: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the encoded images of one split, downloading the set where that is still to do.
 
-    The archive is kept in ``$TFDS_DATA_DIR``, else in ``~/tensorflow_datasets``, in ``downloads``.
+    The archive is kept in ``$TFDS_DATA_DIR``, else in ``~/tensorflow_datasets``, in ``downloads``. It must be the
+    published one, whose SHA-256 TFDS knows, when it comes and whenever it has changed since.
 
     Args:
       name: one of ``NAMES``.
@@ -62,7 +68,11 @@ def fetch(name: str, split: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
     downloads = builder.data_dir_root / "downloads"
     by_hand = downloads / "manual" / f"{name}.zip"
     try:
-        side_a, side_b = _read(_download(tfds, builder, f"{name}.zip"), name, split)
+        archive, published = _download(tfds, builder, f"{name}.zip")
+        _verify(archive, published)
+        side_a, side_b = _read(archive, name, split)
+    except InputError:
+        raise
     except Exception as error:  # TFDS raises what its libraries raise, and bare Exceptions of its own
         raise InputError(
             f"cycle_gan/{name} cannot be had ({type(error).__name__}: {error}). "
@@ -87,8 +97,8 @@ def import_tfds() -> ModuleType:
     return tensorflow_datasets
 
 
-def _download(tfds: ModuleType, builder: "tfds.core.DatasetBuilder", file_name: str) -> Path:
-    """Return the archive, whose size and SHA-256 TFDS knows."""
+def _download(tfds: ModuleType, builder: "tfds.core.DatasetBuilder", file_name: str) -> tuple[Path, str]:
+    """Return the archive, and the SHA-256 of the published one, both of which TFDS knows."""
     downloads = builder.data_dir_root / "downloads"
     (url, info), *_ = [(url, info) for url, info in builder.url_infos.items() if info.filename == file_name]
     kept = (downloads / builder.name).glob("*.zip")  # as TFDS names them; only the size is known
@@ -101,12 +111,32 @@ def _download(tfds: ModuleType, builder: "tfds.core.DatasetBuilder", file_name: 
         dataset_name=builder.name,
         register_checksums=False,
     )
-    return Path(manager.download(url))
+    return Path(manager.download(url)), info.checksum
+
+
+def _verify(archive: Path, published: str) -> None:
+    """Refuse an archive that is not the published one any more; one that is as it was is not read through again."""
+    record, stat = archive.with_name(f"{archive.name}.p2p_jax.json"), archive.stat()
+    good = {"sha256": published, "size": stat.st_size, "modified": stat.st_mtime_ns}
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # there is none, or no whole one
+        if json.loads(record.read_text()) == good:
+            return
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != published:
+        raise InputError(
+            f"{archive} is not the published archive:\n"
+            f"  published: SHA-256 {published}\n"
+            f"  found: SHA-256 {found}\n"
+            f"Delete it and run again to download it anew; or unpack it, if you trust it, and {_OWN_COPY}"
+        )
+    with contextlib.suppress(OSError, InputError):  # others' folder, say: then it is read through each time
+        write_text(record, json.dumps(good) + "\n")
 
 
 def _read(archive: Path, name: str, split: str) -> list[dict[str, bytes]]:
     with zipfile.ZipFile(archive) as file:
-        paths = sorted(PurePosixPath(member.filename) for member in file.infolist() if not member.is_dir())
+        paths = sorted(PurePosixPath(member.filename) for member in files_of_zip(file, archive))
         return [
             {path.name: file.read(str(path)) for path in paths if path.parent == PurePosixPath(name, f"{split}{side}")}
             for side in "AB"

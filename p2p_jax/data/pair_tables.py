@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_jax.config.paths import expanded
-from p2p_jax.data import matching
+from p2p_jax.data import matching, spreadsheets
 from p2p_jax.errors import InputError
 
 _COLUMNS = ("a", "b")
@@ -71,10 +71,15 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _find(folder: Path, cell: str) -> Path:
-    """Return the file that a cell names; one with the separators of Windows where there is no other."""
+    """Return the file that a cell names; one with the separators of Windows where there is no other.
+
+    Neither does the apostrophe count by which spreadsheets are told that a cell is no formula.
+    """
     path = folder / expanded(cell)
     if not cell or os.path.isfile(path):
         return path
+    if (meant := spreadsheets.unescape(cell)) != cell:
+        return _find(folder, meant)
     for other in (path, folder / cell.replace("\\", "/")):
         alike = _names_in(other.parent).get(matching.alike(other.name))
         if alike is not None:

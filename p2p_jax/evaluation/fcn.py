@@ -20,6 +20,7 @@ from flax import serialization
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import Palette, palette_from_json
+from p2p_jax.images.writing import belonging_together, unfinished_folder
 from p2p_jax.inference.run import digest
 from p2p_jax.nets.layers import BatchNorm, Conv
 
@@ -141,14 +142,13 @@ class OwnSegmenter:
           InputError: see ``check_output``.
         """
         check_output(directory, overwrite=overwrite)
-        partial = directory.with_name(f".{directory.name}.part")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (partial / _PARAMS).write_bytes(serialization.to_bytes(jax.device_get(self.variables)))
-        (partial / _FACTS).write_text(json.dumps(self.facts, indent=2) + "\n")
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(partial, directory)
+        with unfinished_folder(directory) as made:
+            (made / _PARAMS).write_bytes(serialization.to_bytes(jax.device_get(self.variables)))
+            (made / _FACTS).write_text(json.dumps(self.facts, indent=2) + "\n")
+            with belonging_together(made.parent):
+                if directory.exists():
+                    shutil.rmtree(directory)
+                os.replace(made, directory)
 
 
 @partial(jax.jit, static_argnums=0)

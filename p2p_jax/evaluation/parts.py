@@ -7,12 +7,15 @@ what metrics of sets keep and the pictures that the report may show; ``files/`` 
 import hashlib
 import json
 import re
+import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from p2p_jax.data import Split
+from p2p_jax.data.unpacking import HostileError, Names, files_of_zip
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.passing import Passing
@@ -21,6 +24,7 @@ from p2p_jax.images.writing import in_one_step
 
 FOLDER = "parts"
 _FORMAT = 1
+_OF_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # what zipfile raises of damaged files
 _PASSED_OVER = ("created", "checkpoint", "run")  # of an identity: may differ between parts
 
 
@@ -169,9 +173,13 @@ def merge(
         if len(part.rows) != len(places):
             raise InputError(f"{part.path} has {len(part.rows)} rows in place of {len(places)}: make this part again")
         rows[index - 1 :: count] = part.rows
-        gallery.add_shown(dict(zip(places, part.rows, strict=True)), part.shown)
+        try:
+            gallery.add_shown(dict(zip(places, part.rows, strict=True)), part.shown)
+            if passing is not None:
+                passing.add(part.sets or {})
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(part.path, error) from error
         if passing is not None:
-            passing.add(part.sets or {})
             _extract(part.path, files)
     return rows
 
@@ -211,27 +219,43 @@ def _told(value: Any) -> str:
 def _read(path: Path) -> _Part:
     try:
         with zipfile.ZipFile(path) as file:
+            files_of_zip(file, path)
             found = json.loads(file.read("part.json"))
         if found["format"] != _FORMAT:
             raise ValueError(f"it has the format {found['format']}")
         shown = {int(row): pictures for row, pictures in found["shown"].items()}
-        return _Part(path, Shard(*found["shard"]), found["identity"], found["rows"], shown, found["sets"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is no part of an evaluation, or damaged ({error}): delete it or make it again"
-        ) from error
+        shard = read_shard("/".join(map(str, found["shard"])))
+        rows, identity = found["rows"], found["identity"]
+        if not isinstance(identity, dict) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("it has no rows")
+        return _Part(path, shard, identity, rows, shown, found["sets"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, *_OF_ZIP) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is no part of an evaluation, or damaged ({error}): delete it or make it again")
 
 
 def _extract(path: Path, folder: Path) -> None:
-    """Unpack the files of a part."""
+    """Unpack the files of a part, into a folder in which those of other parts may be already."""
+    names = Names()
     try:
         with zipfile.ZipFile(path) as file:
-            for name in file.namelist():
-                if name.startswith("files/"):
-                    target = folder / name.removeprefix("files/")
-                    if not target.resolve().is_relative_to(folder.resolve()):
-                        raise InputError(f"{path} holds the file {name}, which is not a part's")
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(file.read(name))
-    except (OSError, zipfile.BadZipFile) as error:
+            for member in files_of_zip(file, path):
+                if not member.filename.startswith("files/"):
+                    continue
+                try:
+                    target = folder.joinpath(*names.add(member.filename.removeprefix("files/")))
+                except HostileError as error:
+                    told = f"{member.filename}, which is not a part's ({error})"
+                    raise InputError(f"{path} holds the file {told}") from error
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as made, file.open(member) as contents:
+                    shutil.copyfileobj(contents, made)
+    except HostileError as error:
+        raise InputError(f"{path} is refused: {error}") from error
+    except InputError:
+        raise
+    except (OSError, EOFError, *_OF_ZIP) as error:
         raise InputError(f"{path} cannot be unpacked into {folder.parent} ({error})") from error

@@ -1,8 +1,6 @@
 """What an evaluation tells: numbers of all images together, what was evaluated, and the files that hold it."""
 
-import csv
 import datetime
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import p2p_jax
-from p2p_jax.data import Split
+from p2p_jax.data import Split, spreadsheets
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.set_metrics import SetMetric
 from p2p_jax.images.domains import of_config
-from p2p_jax.images.writing import write_text
+from p2p_jax.images.writing import belonging_together, write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
@@ -68,7 +66,9 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
       InputError: a file cannot be written.
     """
     try:
-        _write(output, results, gallery, history)
+        output.mkdir(parents=True, exist_ok=True)
+        with belonging_together(output):
+            _write(output, results, gallery, history)
     except OSError as error:
         raise InputError(
             f"the results cannot be written into {output} ({reason(error, output)}); name another `output`"
@@ -77,11 +77,7 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
 
 def _write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
     write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(results["images"][0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results["images"])
-    write_text(output / "images.csv", table.getvalue())
+    write_text(output / "images.csv", spreadsheets.table(list(results["images"][0]), results["images"]))
     curves = history if history.exists() else None
     if curves and (found := metrics_file.read(curves)).changed and not found.rows:
         say(f"note: the report has no curves of the training: {curves} cannot be read ({found.changed})")

@@ -11,6 +11,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import limits
 from p2p_jax.images.stored import Header, Stored, with_channel_axis
 
+_LONGEST_HEAD = 2**16  # bytes; NumPy takes no longer ones
+
 
 def read_header(path: Path, file: IO[bytes]) -> Header:
     """Read the head of the array in a .npy or .npz file."""
@@ -38,16 +40,30 @@ def _of_array(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
             raise ValueError(f"{abs(missing)} bytes {fault} at its end")
     if dtype.kind not in "bfiu":
         raise InputError(f"{path} holds an array of {dtype}; an image is of whole numbers, floats or bools")
-    if len(shape) not in (2, 3) or 0 in shape:
+    if len(shape) not in (2, 3) or min(shape) < 1:
         raise InputError(f"{path} holds an array of shape {list(shape)}; an image is [H, W] or [H, W, C]")
     return shape, np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
 
 
 def _npy_head(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
+    start: Any = _Start(file)
+    version = np.lib.format.read_magic(start)
     read_head: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_head(file)
+    shape, _, dtype = read_head(start)
     return shape, dtype
+
+
+class _Start:
+    """The first bytes of a file: a head may say that it is of gigabytes, which a few bytes of a .npz can unfold to."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self._left = file, _LONGEST_HEAD
+
+    def read(self, size: int) -> bytes:
+        if size > self._left:
+            raise ValueError("its head is too long")
+        self._left -= size
+        return self._file.read(size)
 
 
 def read(path: Path, file: IO[bytes]) -> Stored:

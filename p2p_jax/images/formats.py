@@ -275,7 +275,8 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
             raise InputError(
                 f"{path} is a link to {path.readlink()}, which is not there; replace or remove it"
             ) from error
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = " ".join(told.split())[:200]  # bytes of the file may stand in it
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
 
 

@@ -1,5 +1,8 @@
 """How large an image may be. A small file can ask for more memory than there is (a decompression bomb)."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +14,8 @@ MAX_PIXELS = 89_478_485
 _BYTES_OF_A_PIXEL = 4
 _OPTION = "config.data.max_pixels"
 _allowed, _option = MAX_PIXELS, _OPTION
+_AT_ONCE = 120_000_000  # pixels that are decoded at the same time, in all threads
+_in_decoders, _left = 0, threading.Condition()
 
 
 def allow(pixels: int, option: str = _OPTION) -> None:
@@ -36,8 +41,10 @@ def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
       bytes_of_a_pixel: of all channels together; more than 4 count as more pixels.
 
     Raises:
-      InputError: it has more pixels than are allowed; names the file and the option.
+      InputError: it has no pixel, or more than are allowed; names the file and the option.
     """
+    if min(width, height) < 1:
+        raise InputError(f"{path} is of {width}x{height} pixels: it holds no image; replace or remove it")
     share = max(bytes_of_a_pixel / _BYTES_OF_A_PIXEL, 1.0)
     if width * height * share <= _allowed:
         return
@@ -47,3 +54,27 @@ def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
         f"{_allowed * _BYTES_OF_A_PIXEL / 1e9:.3g} GB. If the image is meant to be so large, raise the limit: "
         f"{_option}={int(-(-width * height * share // 1))}"
     )
+
+
+@contextlib.contextmanager
+def turn(width: int, height: int, bytes_of_a_pixel: int) -> Iterator[None]:
+    """Wait until an image may be decoded beside those that are being decoded: threads read many, each of any size.
+
+    One is always let through, however large it is.
+
+    Args:
+      width: in pixels.
+      height: in pixels.
+      bytes_of_a_pixel: of all channels together.
+    """
+    global _in_decoders
+    share = int(width * height * max(bytes_of_a_pixel / _BYTES_OF_A_PIXEL, 1.0))
+    with _left:
+        _left.wait_for(lambda: not _in_decoders or _in_decoders + share <= _AT_ONCE)
+        _in_decoders += share
+    try:
+        yield
+    finally:
+        with _left:
+            _in_decoders -= share
+            _left.notify_all()

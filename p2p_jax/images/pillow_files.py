@@ -23,7 +23,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
         opacity, is_turned = _has_opacity(image), head.orientation > 1
         if channels := head.deep_channels:
             dtype = np.dtype(np.uint16)
-            return Header(width, height, channels, dtype, turned=is_turned, opacity=opacity, form="PNG")
+            return Header(width, height, channels, dtype, turned=is_turned, opacity=opacity, form="PNG").checked()
         mode = "P" if head.few_grays else image.mode
         channels = 3 if mode == "CMYK" else len(image.getbands())
         profile = profiles.foreign(image.info.get("icc_profile")) is not None
@@ -38,7 +38,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
             profile=profile,
             opacity=opacity,
             form=_form(image),
-        )
+        ).checked()
 
 
 def read(path: Path, file: IO[bytes]) -> Stored:
@@ -49,14 +49,17 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     """
     with _opened(path, file) as image:
         head = _head(file, image)
-        limits.check(path, *image.size, head.deep_channels * 2 or len(image.getbands()))
+        size = *image.size, head.deep_channels * 2 or len(image.getbands())
+        limits.check(path, *size)
         if image.format == "PNG":
             png.check(file)
-        return _read(file, image, head).turned(head.orientation)
+        with limits.turn(*size):
+            return _read(file, image, head).turned(head.orientation)
 
 
 def _read(file: IO[bytes], image: Image.Image, head: png.Head) -> Stored:
     if channels := head.deep_channels:
+        png.check_length(file, image.width * channels * 2, image.height)
         file.seek(0)
         pixels = with_channel_axis(_imagecodecs().png_decode(file.read()))
         opacity = pixels[..., -1] if image.mode in _OPACITY or pixels.shape[-1] > channels else None

@@ -114,3 +114,24 @@ def _from_hexadecimal(text: bytes) -> bytes:
     except ValueError:
         return b""
     return b'tiff:Orientation="%d"' % found if found else b""
+
+
+def check_length(file: IO[bytes], row: int, rows: int) -> None:
+    """Refuse a PNG that holds far more than its pixels, which a library would undo to its end all the same.
+
+    Args:
+      file: stays where it is.
+      row: bytes of a row of pixels.
+      rows: how many.
+
+    Raises:
+      ValueError: there is more than pixels that cannot be made smaller take.
+    """
+    back, length = file.tell(), 0
+    file.seek(8)
+    while len(start := file.read(8)) == 8:
+        length += int.from_bytes(start[:4]) if start[4:] == b"IDAT" else 0
+        file.seek(int.from_bytes(start[:4]) + 4, 1)
+    file.seek(back)
+    if length > 2 * (row + 1) * rows + 2**16:
+        raise ValueError("it holds more than its pixels")

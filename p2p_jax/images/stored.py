@@ -40,6 +40,12 @@ class Header(NamedTuple):
     opacity: bool = False
     form: str = ""
 
+    def checked(self) -> "Header":
+        """Return it; raises ValueError if there is not one pixel: some formats can say so, and no program means it."""
+        if min(self.width, self.height, self.channels) < 1:
+            raise ValueError(f"it is of {self.width}x{self.height} pixels")
+        return self
+
     def channels_for(self, channels: int) -> int:
         """Return how many channels there are for a side that takes so many; one of opacity does not count there."""
         is_left_out = self.opacity and self.channels in (2, 4) and self.channels != channels

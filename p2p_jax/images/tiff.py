@@ -1,7 +1,6 @@
 """TIFF files of any depth and number of bands (tifffile, and imagecodecs for most compressions)."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import limits, orientation, profiles
 from p2p_jax.images.stored import Header, Stored, Tags
+from p2p_jax.images.tiff_pages import library, opened
 
 if TYPE_CHECKING:
     import tifffile
@@ -40,7 +40,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
       InputError: the file holds several images or none, or tifffile is not installed. What is damaged raises whatever
         tifffile does.
     """
-    with library().TiffFile(file, name=path.name) as tif:
+    with opened(path, file) as tif:
         series = _image(path, tif)
         page, (height, width, channels) = series.keyframe, _shape(series)
         width, height = orientation.size(width, height, _orientation(path, page))
@@ -56,7 +56,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
             profile=profiles.foreign(_profile(page)) is not None,
             unknown=_nodata(page) is not None or _mask(tif) is not None,
             opacity=_has_opacity(page, channels),
-        )
+        ).checked()
 
 
 def read(path: Path, file: IO[bytes]) -> Stored:
@@ -65,11 +65,14 @@ def read(path: Path, file: IO[bytes]) -> Stored:
     Raises:
       InputError: as ``read_header``, or the image is too large.
     """
-    with library().TiffFile(file, name=path.name) as tif:
+    with opened(path, file) as tif:
         series = _image(path, tif)
         axes, page, (height, width, channels) = _axes(series), series.keyframe, _shape(series)
-        limits.check(path, width, height, channels * series.dtype.itemsize)
-        pixels = series.asarray(maxworkers=1).reshape([size for _, size in axes])  # in parallel are files, not strips
+        numbers = width, height, channels * series.dtype.itemsize
+        limits.check(path, *numbers)
+        with limits.turn(*numbers):
+            pixels = series.asarray(maxworkers=1)  # in parallel are files, not strips
+        pixels = pixels.reshape([size for _, size in axes])
         pixels = pixels.transpose(sorted(range(len(axes)), key=lambda i: _place(axes[i]))).reshape(_shape(series))
         pixels = as_numbers(pixels, page)
         mask, profile = _mask(tif), _profile(page)
@@ -279,12 +282,3 @@ def _kept_tags(page: "tifffile.TiffPage") -> Tags:
 
 def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) else value  # tifffile's enumerations are of its own classes
-
-
-def library() -> ModuleType:
-    """Return tifffile; raises InputError where it is not installed."""
-    try:
-        import tifffile
-    except ImportError as error:
-        raise InputError("TIFF needs tifffile: pip install 'p2p_jax[images]'") from error
-    return tifffile

@@ -71,7 +71,7 @@ def open_rows(path: Path) -> Iterator[Rows | None]:
     with contextlib.ExitStack() as opened:
         with _named(path):
             file = opened.enter_context(path.open("rb"))
-            tif = opened.enter_context(tiff.library().TiffFile(file, name=path.name))
+            tif = opened.enter_context(tiff.opened(path, file))
             parts = tiff.parts(path, tif)
             pages, (height, width, channels) = [page for page in parts.series.pages if page is not None], parts.shape
             page = parts.series.keyframe

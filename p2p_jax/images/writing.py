@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.unfinished import Unfinished
 from p2p_jax.storage import error_number, reason, storage_error, telling
 
 
@@ -26,25 +27,55 @@ def make_folder(path: Path) -> None:
 
 @telling
 @contextlib.contextmanager
-def unfinished(path: Path, mark: str = "") -> Iterator[Path]:
+def unfinished(path: Path) -> Iterator[Path]:
     """Give a file to write beside `path`, which takes its place at the end, and is removed if an error comes first.
+
+    Several processes and threads may write one file: it is always whole, and the last one stays.
 
     Args:
       path: of the whole file.
-      mark: in the name of the unfinished one. Without it a killed process leaves one such file at most, which the next
-        one replaces.
 
     Raises:
       InputError: the folder cannot be made.
     """
     make_folder(path)
-    temporary = path.with_name(f".{path.name}{mark}.part{path.suffix.lower()}")
+    made = Unfinished(path)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield made.path
+        os.replace(made.path, path)
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        made.close()
+
+
+@contextlib.contextmanager
+def unfinished_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path`, to be renamed or left; it is removed at the end where it has not been.
+
+    Raises:
+      InputError: the folder that both lie in cannot be made.
+    """
+    make_folder(path)
+    made = Unfinished(path, is_folder=True)
+    try:
+        yield made.path
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def belonging_together(folder: Path) -> Iterator[None]:
+    """Wait until no other process puts files into a folder that belong together, and keep others from it meanwhile.
+
+    Without it two processes may each leave a part of theirs. Where a folder cannot be locked, nothing is waited for.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # Windows; a file system without locks
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -65,7 +96,7 @@ def in_one_step(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, in UTF-8; the folder is made if missing. Several processes may write the same."""
-    with unfinished(path, mark=f".{os.getpid()}") as temporary:
+    with unfinished(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may not be text
 
 

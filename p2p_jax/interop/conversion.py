@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, to_json
 from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import make_folder
+from p2p_jax.images.writing import unfinished_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, tfjs_files, torch_files, torch_state_dicts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
 from p2p_jax.interop.file_kinds import identify_folder
@@ -190,20 +189,17 @@ def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told:
         for key in ("params", "batch_stats"):
             state[key][name] = network.variables.get(key, {})
     state["step"] = jnp.asarray(step, jnp.int32)
-    make_folder(target)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        checkpoints = Checkpoints(unfinished, config)
-        checkpoints.save(step, state, None)
-        checkpoints.close()
-        digests.write_recorded(unfinished / "config.json", to_json(config))
-        digests.write_recorded(unfinished / CONVERTED, json.dumps(told, indent=2) + "\n")
-        os.replace(unfinished, target)  # an empty directory is replaced too
+        with unfinished_folder(target) as unfinished:
+            checkpoints = Checkpoints(unfinished, config)
+            checkpoints.save(step, state, None)
+            checkpoints.close()
+            digests.write_recorded(unfinished / "config.json", to_json(config))
+            digests.write_recorded(unfinished / CONVERTED, json.dumps(told, indent=2) + "\n")
+            os.replace(unfinished, target)  # an empty directory is replaced too
     except (OSError, StorageError) as error:
         cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
         raise InputError(f"workdir={target} cannot be written ({reason(cause, target)}); choose another") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

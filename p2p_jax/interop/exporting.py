@@ -14,7 +14,7 @@ import numpy as np
 from p2p_jax.config.options import crop_shape
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import make_folder
+from p2p_jax.images.writing import belonging_together, unfinished_folder
 from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
@@ -113,7 +113,6 @@ def export(
     translator = Translator(run, direction=direction, batch_size=2)
     exportable = make_exportable(translator, pixels=pixels, noisy=noisy)
     crop = crop_shape(run.config.data)
-    make_folder(output)
     with _unfinished(output) as unfinished:
         try:
             file_format.write(exportable, unfinished)
@@ -162,21 +161,18 @@ def _is_metadata(path: Path) -> bool:
 @contextlib.contextmanager
 def _unfinished(output: Path) -> Iterator[Path]:
     """Give a file to write, which takes the place of `output`, with the metadata beside it, if all goes well."""
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    files = {unfinished: output, stablehlo.metadata_path(unfinished): stablehlo.metadata_path(output)}
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            unfinished.touch()
+            folder = stack.enter_context(unfinished_folder(output))
+            made = folder / output.name
+            made.touch()
         except OSError as error:
             raise InputError(f"output={output} cannot be written ({reason(error, output)})") from error
-        yield unfinished
-        for made, wanted in files.items():
-            if made.exists():
-                os.replace(made, wanted)
-    finally:
-        for made in files:
-            with contextlib.suppress(OSError):
-                made.unlink(missing_ok=True)
+        yield made
+        with belonging_together(output.parent):
+            for one, wanted in {made: output, stablehlo.metadata_path(made): stablehlo.metadata_path(output)}.items():
+                if one.exists():
+                    os.replace(one, wanted)
 
 
 def _cpu() -> jax.Device:

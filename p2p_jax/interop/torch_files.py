@@ -1,6 +1,5 @@
 """Files of PyTorch, read without running what they may contain, and written."""
 
-import contextlib
 import io
 import re
 import warnings
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import make_folder
+from p2p_jax.images.writing import in_one_step
 from p2p_jax.interop import pickle_bounds
 from p2p_jax.interop.file_kinds import check_file
-from p2p_jax.storage import reason
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -110,16 +108,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     torch = import_torch()
     state_dict = OrderedDict((name, torch.from_numpy(np.array(value))) for name, value in tensors.items())
-    make_folder(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        torch.save(state_dict, unfinished)
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be written ({reason(error, path)})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+    with in_one_step(path) as temporary:
+        torch.save(state_dict, temporary)
 
 
 def import_torch() -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import stat
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,39 @@ def directory() -> Path:
     if own := os.environ.get("P2P_JAX_CACHE"):
         return Path(own).expanduser()
     return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "p2p_jax").expanduser()
+
+
+def distrusted(folder: Path, *, group: bool = True) -> str | None:
+    """Return why others could put something else into a folder, as half a sentence; None if they cannot.
+
+    Looked at are the folder, if it is there, and all above it: each must belong to this user or to root, and be
+    writable by nobody else, but for folders such as /tmp, in which nobody can rename what is another's.
+
+    Args:
+      folder: need not be there.
+      group: whether those of the folder's group are others too. A group with the number of its only user is not.
+    """
+    if not hasattr(os, "geteuid"):  # Windows, where a home is its user's
+        return None
+    path, reason = Path(os.path.realpath(folder)), None
+    for place in (path, *path.parents):
+        try:
+            found = place.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"{place} cannot be looked at ({error.strerror})"
+        if found.st_uid not in (os.geteuid(), 0):
+            return f"{place} belongs to another user, of the number {found.st_uid}"
+        if found.st_mode & stat.S_ISVTX and place != path:
+            continue
+        if found.st_mode & stat.S_IWOTH:
+            return f"everybody may write into {place}: chmod o-w {place}"
+        if not found.st_mode & stat.S_IRWXG:
+            reason = None  # no group comes to what is below
+        elif group and found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.geteuid()):
+            reason = reason or f"a group may write into {place}: chmod g-w {place}"
+    return reason
 
 
 def processor() -> str:

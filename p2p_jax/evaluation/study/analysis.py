@@ -1,17 +1,18 @@
 """The fooling rate of each algorithm of a study, with the two-level bootstrap of the papers."""
 
+import datetime
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from p2p_jax.errors import InputError
+from p2p_jax.evaluation.study import judging
 from p2p_jax.evaluation.study.design import Protocol, load
-from p2p_jax.evaluation.study.sessions import Session, read_sessions
-
-_LATE = 1.25  # an image that was shown this many times too long counts as badly timed
+from p2p_jax.evaluation.study.sessions import Session, read
 
 
 class Result(NamedTuple):
@@ -21,11 +22,14 @@ class Result(NamedTuple):
       rate: fooled / trials, the fraction of fakes taken for real; None where nobody has finished.
       mean: of the rate over the bootstrap's draws; None as above.
       sd: its standard deviation; None as above.
-      participants: number of sessions that count.
-      trials: number of their answers, without the practice.
-      fooled: number of answers that took the fake for real.
+      participants: number of sessions that count, of which an answer does.
+      trials: number of their answers that count, without the practice.
+      fooled: number of those that took the fake for real.
       incomplete: number of sessions that were begun and not finished.
-      badly_timed: number of answers before which an image was shown for too long, or more than once.
+      badly_timed: number of those before which an image was shown for a little too long, or more than once.
+      not_counted: number of answers that do not count, by the keys of ``judging.FAULTS``.
+      forged: number of requests that no page sends: "duplicate", another answer to a trial that has one, or a line of
+        the journal that no server writes, and "refused", an answer to a trial that was not reached, or of nonsense.
     """
 
     rate: float | None
@@ -36,6 +40,8 @@ class Result(NamedTuple):
     fooled: int
     incomplete: int
     badly_timed: int
+    not_counted: dict[str, int] = {}
+    forged: dict[str, int] = {}
 
 
 def analyse(
@@ -58,22 +64,34 @@ def analyse(
     if draws < 1:
         raise InputError(f"`draws` must be at least 1, not {draws}")
     design = load(study)
-    sessions, broken = read_sessions(Path(study))
+    sessions, kept, broken = read(Path(study))
     results = {}
     for name in design.algorithms:
-        mine = [session for session in sessions.values() if session.algorithm == name]
-        counted = [session for session in mine if session.finished or include_incomplete]
-        results[name] = _result(counted, sum(not s.finished for s in mine), design.protocol, draws, seed)
+        mine = {key: session for key, session in sessions.items() if session.algorithm == name}
+        counted = [(s, kept.started.get(key)) for key, s in mine.items() if s.finished or include_incomplete]
+        forged = sum((judging.forged(kept.refused.get(key, ())) for key in mine), Counter[str]())
+        incomplete = sum(not session.finished for session in mine.values())
+        results[name] = _result(counted, incomplete, design.protocol, draws, seed, forged)
     return design.protocol, results, broken
 
 
-def _result(sessions: Sequence[Session], incomplete: int, protocol: Protocol, draws: int, seed: int) -> Result:
-    counts, badly_timed = [], 0
-    for session in sessions:
+def _result(
+    sessions: Sequence[tuple[Session, Any]],
+    incomplete: int,
+    protocol: Protocol,
+    draws: int,
+    seed: int,
+    forged: Counter[str],
+) -> Result:
+    counts, badly_timed, not_counted = [], 0, Counter[str]()
+    now = datetime.datetime.now(datetime.UTC)
+    for session, started in sessions:
         # The fake is taken for real by who points at the other as the fake one, or at it as the real one.
-        pairs = list(zip(session.trials, session.answers, strict=False))[protocol.practice :]
+        judged = list(judging.judge(session, started, protocol, now))[protocol.practice :]
+        not_counted.update(fault for _, _, fault in judged if fault)
+        pairs = [(trial, answer) for trial, answer, fault in judged if not fault]
+        badly_timed += sum(judging.seen_badly(answer, protocol) for _, answer in pairs)
         fooled = [(answer["choice"] == trial.fake) == (protocol.question == "real") for trial, answer in pairs]
-        badly_timed += sum(_is_badly_timed(answer, protocol) for _, answer in pairs)
         if pairs:
             counts.append((sum(fooled), len(fooled)))
     fooled_in_all, trials = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
@@ -82,11 +100,10 @@ def _result(sessions: Sequence[Session], incomplete: int, protocol: Protocol, dr
         rates = bootstrap(*zip(*counts, strict=True), draws=draws, seed=seed)
         mean, sd = float(rates.mean()), float(rates.std())
     rate = fooled_in_all / trials if trials else None
-    return Result(rate, mean, sd, len(counts), trials, fooled_in_all, incomplete, badly_timed)
-
-
-def _is_badly_timed(answer: dict, protocol: Protocol) -> bool:
-    return answer["views"] > 1 or max(answer["shown_ms"]) > _LATE * 1000 * protocol.seconds
+    told = {name: not_counted[name] for name in judging.FAULTS if not_counted[name]}
+    return Result(
+        rate, mean, sd, len(counts), trials, fooled_in_all, incomplete, badly_timed, told, dict(sorted(forged.items()))
+    )
 
 
 def bootstrap(fooled: Sequence[int], trials: Sequence[int], *, draws: int, seed: int) -> np.ndarray:

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study import journal
+from p2p_jax.images.writing import unfinished_folder
 
 SIDES = ("left", "right")
 _FORMAT = 1
@@ -162,10 +162,8 @@ def make(
     for name, algorithm in algorithms.items():
         _check_enough(name, algorithm, protocol)
     key = secrets.token_hex(16) if seed is None else f"seed {seed}"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
-        folder = Path(scratch) / "study"
-        (folder / "images").mkdir(parents=True)
+    with unfinished_folder(output) as folder:
+        (folder / "images").mkdir()
         writer = _Writer(folder / "images", protocol.size, key)
         kept = {}
         for name, algorithm in algorithms.items():
@@ -174,9 +172,12 @@ def make(
         record = {"format": _FORMAT, **design._asdict(), "protocol": protocol._asdict()}
         (folder / "study.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         journal.create(folder)
-        if output.exists():
-            output.rmdir()
-        os.rename(folder, output)
+        try:
+            if output.exists():
+                output.rmdir()
+            os.rename(folder, output)
+        except OSError as error:
+            raise InputError(f"output={output} cannot be made ({error.strerror or error}); choose another") from error
     return design
 
 

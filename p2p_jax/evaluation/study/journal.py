@@ -23,8 +23,14 @@ def create(study: Path) -> None:
     (study / NAME).touch()
 
 
-def append(study: Path, record: Mapping[str, Any]) -> None:
-    """Add a record; it is on the disk when this returns. One process and one thread at a time may call it."""
+def append(study: Path, record: Mapping[str, Any], *, synced: bool = True) -> None:
+    """Add a record. One process and one thread at a time may call it.
+
+    Args:
+      study: its directory.
+      record: what is added.
+      synced: it is on the disk when this returns; else a power cut may lose it, and a kill does not.
+    """
     line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
     with open(study / NAME, "ab+") as file:
         if file.tell():
@@ -33,7 +39,8 @@ def append(study: Path, record: Mapping[str, Any]) -> None:
                 line = b"\n" + line  # the line before it was cut off: it stays alone
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            os.fsync(file.fileno())
 
 
 def read(study: Path) -> Records:
@@ -50,9 +57,9 @@ def read(study: Path) -> Records:
     for line in filter(None, lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
-        if isinstance(record, dict) and "participant" in record:
+        if isinstance(record, dict) and isinstance(record.get("participant"), str):
             records.append(record)
         else:
             broken += 1

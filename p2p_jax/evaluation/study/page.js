@@ -9,13 +9,15 @@ const $ = (id) => document.getElementById(id);
 
 let study; // {question, practice, trials, seconds, pause, size}
 let session; // {participant, trial, practice, finished}
+let secret = ""; // of the session; only who has it can see its images and answer
 
 class Refused extends Error {}
 
 async function call(path, body) {
-  const options = { cache: "no-store" };
+  const options = { cache: "no-store", headers: secret ? { "X-Study-Secret": secret } : {} };
   if (body !== undefined) {
-    Object.assign(options, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    Object.assign(options, { method: "POST", body: JSON.stringify(body) });
+    options.headers["Content-Type"] = "application/json";
   }
   const response = await fetch(path, options);
   if (response.ok) return response;
@@ -211,7 +213,10 @@ async function welcome() {
       $("form").addEventListener("submit", (event) => { event.preventDefault(); resolve(); }, { once: true });
     });
     try {
-      return await post("/api/session", { participant: $("name").value });
+      secret = kept($("name").value);
+      const { secret: fresh, ...state } = await post("/api/session", { participant: $("name").value });
+      if (fresh) keep(state.participant, fresh);
+      return state;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       $("name").setCustomValidity(error.message);
@@ -221,10 +226,20 @@ async function welcome() {
   }
 }
 
+// The secret of a session is kept in this browser, so that whoever enters the same name here goes on with it.
+const nameOf = (participant) => `secret of ${participant.normalize("NFC").trim().split(/\s+/).join(" ").toLowerCase()}`;
+const kept = (participant) => localStorage.getItem(nameOf(participant)) ?? "";
+
+function keep(participant, fresh) {
+  secret = fresh;
+  localStorage.setItem(nameOf(participant), fresh);
+}
+
 // The name is kept for this tab alone, so that a reload goes on with the session.
 async function remembered() {
   const participant = sessionStorage.getItem("participant");
   if (participant === null) return null;
+  secret = kept(participant);
   try {
     return await get(`/api/state?participant=${encodeURIComponent(participant)}`);
   } catch (error) {

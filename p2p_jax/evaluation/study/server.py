@@ -1,21 +1,28 @@
 """The server of a study: standard library, this machine only."""
 
+import io
 import json
 import os
-from collections.abc import Callable
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs
 
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation.study.sessions import RefusedError, Sessions
+from p2p_jax.evaluation.study.serving import RefusedError, Sessions
 from p2p_jax.reporting import say
 
 _ADDRESS = "127.0.0.1"
 _HOSTS = {_ADDRESS, "localhost"}
 _LONGEST_REQUEST = 4_096  # bytes
+_IDLE, _SLOWEST = 60, 20  # seconds that a connection waits for a request, and that one may take to come
+_SECRET = "X-Study-Secret"  # header of all requests for a session that has begun
 _PAGES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -55,6 +62,12 @@ class Server(ThreadingHTTPServer):
             raise InputError(f"port {port} cannot be had ({error}); choose another with `port`") from error
         self.url = f"http://{_ADDRESS}:{self.server_port}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say in one line what went wrong with a connection; nothing where the other side has gone."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            say(f"error: {type(error).__name__}: {error}")
+
     def server_close(self) -> None:
         """Give back the port and the study."""
         super().server_close()
@@ -75,12 +88,48 @@ def serve(study: str | os.PathLike[str], port: int = 8000) -> None:
             say("\nStopped; the same command goes on.")
 
 
+class _InTime(socket.SocketIO):
+    """What a connection sends; once a request has begun, the rest of it must come in time, however it is cut up."""
+
+    def __init__(self, connection: socket.socket):
+        super().__init__(connection, "r")
+        connection._io_refs += 1  # type: ignore[attr-defined]  # as its makefile() counts
+        self._connection, self._ends = connection, 0.0
+
+    def next_request(self) -> None:
+        """Wait for another request."""
+        self._ends = 0.0
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what has come, or wait for it; raises TimeoutError."""
+        left = self._ends - time.monotonic() if self._ends else _IDLE
+        if left <= 0:
+            raise TimeoutError("a request takes too long to come")
+        self._connection.settimeout(left)
+        count = super().readinto(buffer)
+        self._ends = self._ends or time.monotonic() + _SLOWEST
+        self._connection.settimeout(_SLOWEST)  # for what is sent
+        return count
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "p2p_jax", ""
     wbufsize = -1  # headers and body in one packet
-    timeout = 60
+    timeout = _IDLE
+
+    def setup(self) -> None:
+        """Read through what bounds the time."""
+        super().setup()
+        self.rfile.close()
+        self._incoming = _InTime(self.connection)
+        self.rfile = io.BufferedReader(self._incoming)
+
+    def handle_one_request(self) -> None:
+        """Answer one request."""
+        self._incoming.next_request()
+        super().handle_one_request()
 
     def do_GET(self) -> None:  # noqa: N802 (the standard library calls it so)
         """Answer a request for a page, an image or the state of a session."""
@@ -90,30 +139,40 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer somebody who enters, or who answers."""
         self._guard(self._post)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what the standard library does: other methods, and what is no request."""
+        self.close_connection = True  # what follows may be the rest of it
+        status = {501: 405, 505: 400}.get(int(code), int(code))
+        reason = "This server knows GET and POST." if status == 405 else "This is no request."
+        self._send_json(status, {"error": reason}, {"Allow": "GET, POST"} if status == 405 else {})
+
     def _get(self) -> None:
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise RefusedError(400, "This request has no body.")
         path, _, rest = self.path.partition("?")
         query = {name: values[0] for name, values in parse_qs(rest).items()}
-        sessions = self.server.sessions
+        sessions, who = self.server.sessions, (query.get("participant"), self.headers.get(_SECRET))
         if path in _PAGES:
             name, kind = _PAGES[path]
             self._send(200, files(__package__).joinpath(name).read_bytes(), f"{kind}; charset=utf-8")
         elif path == "/api/study":
             self._send_json(200, sessions.describe())
         elif path == "/api/state":
-            self._send_json(200, sessions.state(query.get("participant")))
+            self._send_json(200, sessions.state(*who))
         elif path == "/image":
             trial = query.get("trial", "")
             number = int(trial) if trial.isascii() and trial.isdigit() and len(trial) < 9 else -1
-            self._send(200, sessions.image(query.get("participant"), number, query.get("side", "")), "image/png")
+            self._send(200, sessions.image(*who, number, query.get("side", "")), "image/png")
         else:
             raise RefusedError(404, "There is no such page.")
 
     def _post(self) -> None:
-        request = self._read_json()
+        request, secret = self._read_json(), self.headers.get(_SECRET)
         if self.path == "/api/session":
-            self._send_json(200, self.server.sessions.enter(request.get("participant")))
+            self._send_json(200, self.server.sessions.enter(request.get("participant"), secret))
         elif self.path == "/api/answer":
-            self._send_json(200, self.server.sessions.answer(request))
+            self._send_json(200, self.server.sessions.answer(request, secret))
         else:
             raise RefusedError(404, "There is no such page.")
 
@@ -129,38 +188,51 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(refusal.status, {"error": str(refusal)})
         except ConnectionError:
             self.close_connection = True
+        except TimeoutError:
+            self.close_connection = True
+            self._send_json(408, {"error": "This request takes too long to come."})
         except OSError as error:  # the disk is full, say
             say(f"error: {error}")
             self._send_json(503, {"error": "The server could not do this; please call the person in charge."})
 
     def _read_json(self) -> dict[str, Any]:
-        # Other sites' pages cannot send this type without asking first.
-        length = self.headers.get("Content-Length", "")
-        if self.headers.get_content_type() != "application/json" or not (length.isascii() and length.isdigit()):
-            self.close_connection = True
+        # Whatever is refused before its body has been read ends the connection: the body would be the next request.
+        end, self.close_connection = self.close_connection, True
+        if self.headers.get_content_type() != "application/json":  # other sites' pages cannot send it without asking
             raise RefusedError(415, "Requests are JSON.")
-        if int(length) > _LONGEST_REQUEST:
-            self.close_connection = True
+        lengths = self.headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in self.headers or not lengths:
+            raise RefusedError(411, "A request says how long it is.")
+        if len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
+            raise RefusedError(400, "The length of a request is one number.")
+        if len(lengths[0]) > 9 or int(lengths[0]) > _LONGEST_REQUEST:
             raise RefusedError(413, "This request is too long.")
+        contents = self.rfile.read(int(lengths[0]))
+        if len(contents) < int(lengths[0]):
+            raise ConnectionAbortedError("it was closed within a request")
+        self.close_connection = end
         try:
-            request = json.loads(self.rfile.read(int(length)))
-        except ValueError:
+            request = json.loads(contents)
+        except (ValueError, RecursionError):  # numbers of thousands of digits are among these
             request = None
         if not isinstance(request, dict):
             raise RefusedError(400, "A request is a JSON object.")
         return request
 
-    def _send_json(self, status: int, reply: dict[str, Any]) -> None:
-        self._send(status, json.dumps(reply).encode(), "application/json")
+    def _send_json(self, status: int, reply: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._send(status, json.dumps(reply).encode(), "application/json", headers)
 
-    def _send(self, status: int, body: bytes, kind: str) -> None:
+    def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        if self.request_version in ("", "HTTP/0.9"):  # of what is no request: it would be told no status
+            self.request_version = "HTTP/1.0"
         self.send_response(status)
-        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+        for name, value in {**_HEADERS, **headers, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing of every request."""
