@@ -52,7 +52,7 @@ def _inspect(args: argparse.Namespace) -> int:
             bar = tqdm(examples, desc=split, unit=" examples", disable=None, leave=False)
             return stack.enter_context(contextlib.closing(bar))
 
-        report = inspect(config, every=args.every, progress=progress)
+        report = inspect(config, every=args.every, progress=progress, output=output)
     write_text(output / "inspection.json", json.dumps(report._asdict(), indent=2) + "\n")
     for line in describe(report):
         print(line)

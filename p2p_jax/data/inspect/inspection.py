@@ -52,7 +52,13 @@ class Inspection(NamedTuple):
     facts: dict[str, Any]
 
 
-def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lambda items, what: items) -> Inspection:
+def inspect(
+    config: ConfigDict,
+    *,
+    every: bool = False,
+    progress: Progress = lambda items, what: items,
+    output: Path | None = None,
+) -> Inspection:
     """Look for everything that training would refuse in a data set, and for what people regret later.
 
     The headers of all files are read, and so many examples of a split are measured, evenly over all of them, as some
@@ -62,6 +68,7 @@ def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lam
       config: complete; reads ``data`` and ``generator``.
       every: measure every example.
       progress: ``(examples, what they are) -> examples``, which may show how far it is.
+      output: a folder for CSV files with pairs, where the names of files make some that no options describe.
     """
     data, domains = config.data, of_files(config.data)
     report = Inspection([], [], [], {key: data[key] for key in ("source", "dir", "direction")} | {"splits": {}})
@@ -83,12 +90,12 @@ def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lam
             report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
             if split == data.train_split:
                 report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
-                if facts["lonely"] > facts["count"][0]:
-                    report.suggestions.extend(proposals.propose(data))
+                if facts["lonely"] > facts["count"][0] or _are_sides(found.get(split), data):
+                    report.suggestions[:0] = proposals.propose(data, output)
         except InputError as error:
             report.errors.append(str(error))
             if split == data.train_split:
-                report.suggestions.extend(proposals.propose(data))
+                report.suggestions.extend(proposals.propose(data, output))
         if split not in (data.train_split, data.val_split):  # training does without it
             report.warnings.extend(report.errors[before:])
             del report.errors[before:]
@@ -111,6 +118,13 @@ def _splits(data: ConfigDict, from_files: bool) -> list[str]:
     except InputError:  # there is no folder, which the other splits tell
         pass
     return list(dict.fromkeys(splits))
+
+
+def _are_sides(layout: Layout | None, data: ConfigDict) -> bool:
+    """Tell whether files that are to be halved have the names of the sides of pairs."""
+    if layout is None or not layout.halves or data.source == "side_by_side/AB":
+        return False
+    return proposals.names_pairs([path.relative_to(layout.folders[0]).parts for path in layout.a])
 
 
 def _of_files(

@@ -1,60 +1,39 @@
 """Which layout fits a folder that the config does not describe, found by the names of its files."""
 
-import os
-import re
+import csv
+import io
 import shlex
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import combinations
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from p2p_jax.config.paths import expanded
-from p2p_jax.data import files, matching
+from p2p_jax.data import files, layouts
+from p2p_jax.data.inspect import groups, pairing, words
+from p2p_jax.data.inspect.groups import Group, Parts
+from p2p_jax.data.inspect.pairing import Match
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
+from p2p_jax.images.writing import write_text
+from p2p_jax.reporting import quiet
 
-_TRAIN = ("train", "training", "trn", "train_set")
-_VAL = ("val", "valid", "validation", "dev", "test", "testing", "eval")
-_SPLITS = (*_TRAIN, *_VAL)
-_OF_ALL, _OF_ALL_UNKNOWN = 0.25, 0.8  # share of all files in pairs whose names tell what they are, or do not
-_ENOUGH = 0.9  # share of the files of either group that have a partner in the other
-_FILES = 20_000  # that are looked at
-_SHARE = "--config.data.val_fraction=0.1"
-# Of several that fit, what is more likely the one and the other of a pair.
-_OFTEN_A = (
-    "image", "img", "photo", "input", "rgb", "color", "left", "source", "_a", "noisy", "blur", "low", "sat", "hazy",
-)  # fmt: skip
-_OFTEN_B = (
-    "labelid", "label", "mask", "manual", "truth", "gt", "seg", "anno", "depth", "target", "sharp", "hr", "clean", "_b",
-    "map", "high", "clear", "output",
-)  # fmt: skip
+_SHARE = {"val_fraction": "0.1"}
+_OF_FOLDERS = ("dir_a", "dir_b", "suffix_a", "suffix_b")
+_OTHERS, _TOLD = 24, 8  # other pairs that are named, and folders
+_SCENES = 4  # folders of one kind of names, from which on they are scenes rather than sides
 
 
-class _Group(NamedTuple):
-    """Files that may be one side of all pairs.
+def propose(data: ConfigDict, output: Path | None = None) -> list[str]:
+    """Return sentences with the options of the layout that fits the files of a folder, or nothing.
 
-    Attributes:
-      folders: the path from the data set's folder, with ``{split}`` and ``*`` in it.
-      suffix: with what their names end.
-      keys: of the files; see ``p2p_jax.data.matching``.
-      files: the files.
-    """
-
-    folders: tuple[str, ...]
-    suffix: str
-    keys: frozenset[tuple[str, ...]]
-    files: frozenset[tuple[str, ...]]
-
-
-def propose(data: ConfigDict) -> list[str]:
-    """Return a sentence with the options of the layout that fits the files of a folder, or nothing.
+    The first names the likeliest layout; others, in brackets, what else the files may be.
 
     Args:
       data: reads ``dir`` and ``source``.
+      output: a folder for CSV files with the pairs, where no options describe them.
     """
     root = expanded(data.dir)
     if not data.dir or not root.is_dir():
@@ -66,185 +45,217 @@ def propose(data: ConfigDict) -> list[str]:
     if not paths:
         return []
     if data.source == "photos":  # what is wanted is known; where they lie is not
-        return [f"the folder holds {len(paths):,} images: {' '.join(_of_one(paths, data))}"]
-    found = _pairs(evenly(paths, _FILES))
-    if found is None:
-        return [_without_pairs(root, paths, data)]
-    a, b = found
-    told = f"the names of the files make {len(a.keys & b.keys):,} pairs"
-    if lonely := len(a.keys ^ b.keys):
-        told += f" ({lonely:,} more have no partner, and have to go elsewhere)"
-    return [f"{told}: {' '.join(_options(a, b, data))}"]
+        return [f"the folder holds {len(paths):,} images: {_written(dict(_of_one(paths, data)))}"]
+    found, count = _matches(paths)
+    if not found or (not found[0].is_likely and len(found) > 1):
+        return [*_without_pairs(root, paths, data), *_doubtful(found)]
+    return [_told(found[0], root, data, output, is_all=count == len(paths)), *_others(found, data)]
 
 
-def _options(a: _Group, b: _Group, data: ConfigDict) -> Iterator[str]:
-    one_folder = a.folders == b.folders
-    if one_folder and a.folders in ((), ("{split}",)):
-        yield "--config.data.source=suffixes"
+def names_pairs(paths: Sequence[Parts]) -> bool:
+    """Tell whether the names of files say that most of them are the sides of pairs."""
+    found, count = _matches(paths)
+    return bool(found) and found[0].is_likely and 2 * len(found[0].keys) > 0.6 * count
+
+
+def _matches(paths: Sequence[Parts]) -> tuple[list[Match], int]:
+    """Return the groups that make pairs, the likeliest first, and how many files were looked at."""
+    looked_at = groups.look(groups.some(paths))
+    for loosely in (False, True):
+        found = pairing.find(list(groups.divide(looked_at, loosely=loosely)), len(looked_at))
+        if found and (found[0].is_likely or not loosely):
+            return (found if not loosely or found[0].is_likely else []), len(looked_at)
+    return [], len(looked_at)
+
+
+def _told(match: Match, root: Path, data: ConfigDict, output: Path | None, *, is_all: bool) -> str:
+    """Propose pairs: by options that lead to just these, or else by a CSV with them."""
+    sides = f"{_label(match.a)} and {_label(match.b)}"
+    about = "" if is_all else "about "
+    scale = 1 if is_all else len(files.look_below(root).images) / groups._FILES
+    lonely = f" ({match.lonely:,} more have no partner, and are left out)" if match.lonely else ""
+    told = f"the names of the files make {about}{round(len(match.keys) * max(scale, 1)):,} pairs"
+    options = _options(match, data)
+    if options is not None and _leads_to(match, options, root, data, is_all=is_all):
+        return f"{told} of {sides}: {_written(options)}"
+    if output is None or not is_all:
+        return f"{told}{lonely} of {sides}; no options describe them: name them in a CSV, with --config.data.source=csv"
+    return f"{told}{lonely} of {sides}; they are written to {_write(match, root, data, output)}"
+
+
+def _options(match: Match, data: ConfigDict) -> dict[str, str] | None:
+    """Return the options of ``config.data`` that describe pairs; None if there are none."""
+    a, b = match.a, match.b
+    splits = {file.split for pair in match.pairs for file in pair}
+    if a.prefix or b.prefix or a.rest or b.rest or any(x.in_name for pair in match.pairs for x in pair):
+        return None
+    options = {"source": "folders"}
+    if a.folders == b.folders and a.folders in ((), (words.SPLIT,)):
+        options["source"] = "suffixes"
     else:
-        yield "--config.data.source=folders"
-        for name, group in (("a", a), ("b", b)):
-            yield f"--config.data.dir_{name}={shlex.quote('/'.join(group.folders) or '.')}"
+        options |= {f"dir_{name}": "/".join(group.folders) or "." for name, group in (("a", a), ("b", b))}
+    train = next((split for split in sorted(splits) if words.is_train(split)), "")
     for name, group in (("a", a), ("b", b)):
         if group.suffix:
-            yield f"--config.data.suffix_{name}={shlex.quote(group.suffix)}"
-    of_both = {part for key in a.keys & b.keys for part in key[:1] if part.lower() in _SPLITS}
-    yield from _splits(of_both if "{split}" in a.folders and "{split}" in b.folders else set(), data)
+            options[f"suffix_{name}"] = group.suffix.replace(words.SPLIT, train)
+    options |= {name: "" for name in _OF_FOLDERS if data[name] and name not in options}
+    return options | dict(_splits({split: split for split in _names_of_splits(match)}, data))
 
 
-def _splits(names: Collection[str], data: ConfigDict) -> Iterator[str]:
-    """Name the splits of which there are images, or the share that is to be one."""
-    train = next((name for wanted in _TRAIN for name in names if name.lower() == wanted), None)
-    val = next((name for wanted in _VAL for name in names if name.lower() == wanted), None)
-    if train is None:
-        yield _SHARE
-        return
-    if train != data.train_split:
-        yield f"--config.data.train_split={train}"
-    if val is None:
-        yield _SHARE
-    elif val != data.val_split:
-        yield f"--config.data.val_split={val}"
+def _names_of_splits(match: Match) -> list[str]:
+    """Return the splits of which there are pairs."""
+    return sorted({a.split for a, _ in match.pairs if a.split})
 
 
-def _of_one(paths: Sequence[tuple[str, ...]], data: ConfigDict) -> Iterator[str]:
-    yield from _splits({parts[0] for parts in paths if len(parts) > 1 and parts[0].lower() in _SPLITS}, data)
+def _splits(names: Mapping[str, str], data: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Name the splits of which there are images, or the share that is to be one.
 
-
-def _pairs(paths: Sequence[tuple[str, ...]]) -> tuple[_Group, _Group] | None:
-    """Return the two groups of files of which most have a partner in the other."""
-    best, score = None, 0.0
-    for one, other in combinations(_groups(paths), 2):
-        shared = len(one.keys & other.keys)
-        share = shared / max(*(len(keys) for keys in _in_splits_of_both(one, other)), 1)
-        if shared < 2 or share < _ENOUGH or not one.files.isdisjoint(other.files) or _differ_by_number(one, other):
-            continue
-        a, b = sorted((one, other), key=_is_often_b)
-        likely = _is_often_b(b) > _is_often_b(a)
-        if 2 * shared < (_OF_ALL if likely else _OF_ALL_UNKNOWN) * len(paths):  # two scenes, say, of many
-            continue
-        found = (
-            shared
-            * share
-            * (
-                1
-                + 0.01 * likely
-                + 0.001 * (not a.suffix and not b.suffix)
-                + 0.02 * (a.folders != b.folders)
-                + 0.002 * _rank(b)
-                - 1e-5 * len(a.suffix + b.suffix)
-            )
-        )
-        if found > score:
-            best, score = (a, b), found
-    return best
-
-
-def _in_splits_of_both(one: _Group, other: _Group) -> list[list[tuple[str, ...]]]:
-    """Return the keys of two groups, without those of splits that one of them lacks: of a test set without answers."""
-    splits = [{key[0] for key in group.keys if key[0].lower() in _SPLITS} for group in (one, other)]
-    lacking = splits[0] ^ splits[1] if all(splits) else set()
-    return [[key for key in group.keys if key[0] not in lacking] for group in (one, other)]
-
-
-def _differ_by_number(one: _Group, other: _Group) -> bool:
-    """Tell whether a number alone tells groups apart: frames and scenes do, and not the sides of pairs."""
-    texts = ["/".join((*group.folders, group.suffix)).lower() for group in (one, other)]
-    return re.sub(r"\d+", "0", texts[0]) == re.sub(r"\d+", "0", texts[1])
-
-
-def _is_often_b(group: _Group) -> int:
-    text = "/".join((*group.folders, group.suffix)).lower()
-    return sum(word in text for word in _OFTEN_B) - sum(word in text for word in _OFTEN_A)
-
-
-def _rank(group: _Group) -> float:
-    """Return how likely a group is B, by the first of the words that it has: of Cityscapes' maps, that of labelIds."""
-    text = "/".join((*group.folders, group.suffix)).lower()
-    places = [i for i, word in enumerate(_OFTEN_B) if word in text]
-    return 1 - min(places) / len(_OFTEN_B) if places else 0.0
-
-
-def _groups(paths: Sequence[tuple[str, ...]]) -> Iterator[_Group]:
-    """Yield the groups into which folders and ends of names divide the files."""
-    in_folders: dict[tuple[str, ...], list[tuple[tuple[str, ...], tuple[str, ...]]]] = defaultdict(list)
-    for parts in paths:
-        for folders, rest in _divided(parts):
-            in_folders[folders].append((rest, parts))
-    for folders, members in in_folders.items():
-        for suffix in _suffixes(rest[-1] for rest, _ in members):
-            keyed = {
-                parts: (*(part for part in parts[:-1] if part.lower() in _SPLITS), *key)
-                for rest, parts in members
-                if (key := matching.key_of(rest, suffix)) is not None
-            }
-            if len(set(keyed.values())) == len(keyed):  # each file has a key of its own
-                yield _Group(folders, suffix, frozenset(keyed.values()), frozenset(keyed))
-
-
-def _divided(parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Yield the ways in which folders may tell A from B: ``(pattern of folders, the rest of the path)``.
-
-    A folder that is named as a split is ``{split}``; one folder at most tells the side; those before it are stars,
-    whose names tell partners, and those after it lie below.
+    Args:
+      names: of the splits, to what the config is to call them.
+      data: what it calls them now.
     """
-    *folders, name = ("{split}" if part.lower() in _SPLITS else part for part in parts)
-    split = tuple(part for part in folders if part == "{split}")
-    if not folders or folders == ["{split}"]:
-        yield split, (name,)
+    train, val = _train_and_val(names)
+    if train and names[train] != data.train_split:
+        yield "train_split", names[train]
+    if not train or not val:
+        yield from _SHARE.items()
         return
-    places = [i for i, part in enumerate(folders) if part != "{split}"]
-    for place in places:
-        before = tuple("*" if part != "{split}" else part for part in folders[:place])
-        after = folders[place + 1 :]
-        if "{split}" in after:  # rgb/train: the split is part of the pattern
-            last = len(after) - after[::-1].index("{split}")
-            middle = tuple("*" if part != "{split}" else part for part in after[:last])
-            pattern, below = (*before, folders[place], *middle), after[last:]
-        else:
-            pattern, below = (*before, folders[place]), after
-        stars = [part for part, mark in zip(folders, pattern, strict=False) if mark == "*"]
-        yield pattern, (*stars, *below, name)
-    yield split, (*(part for part in folders if part != "{split}"), name)  # only the names tell
+    if names[val] != data.val_split:
+        yield "val_split", names[val]
+    if data.val_fraction:
+        yield "val_fraction", "0"
 
 
-def _suffixes(names: Iterable[str]) -> list[str]:
-    """Return the ends by which the names of a folder may be told apart: "", what follows a _ or -, and endings."""
-    counts: Counter[str] = Counter()
-    total = 0
-    for name in names:
-        total += 1
-        stem, ending = os.path.splitext(name)
-        counts[ending] += ending.lower() in formats.EXTENSIONS
-        counts[stem] += not stem.isdecimal()  # scene1/input.png
-        for i, letter in enumerate(stem):
-            if i and letter in "_-" and not stem[i + 1 :].isdecimal():
-                counts[stem[i:]] += 1
-    common = [end for end, count in counts.most_common(40) if count >= max(2, 0.05 * total)]
-    return ["", *common]
+def _train_and_val(names: Collection[str]) -> tuple[str, str]:
+    """Return which of the names of splits are those for training and for validation, "" for none."""
+    known = {name.lower(): name for name in names}
+    train = next((known[name] for name in sorted(known) if words.is_train(name)), "")
+    others = [name for name in sorted(known) if known[name] != train]
+    val = next((known[name] for word in words.VAL for name in others if name.startswith(word)), "")
+    if val and not train and len(others) == 2:  # our485 beside eval15
+        train = next(known[name] for name in others if known[name] != val)
+    return train, val
 
 
-def _without_pairs(root: Path, paths: Sequence[tuple[str, ...]], data: ConfigDict) -> str:
+def _leads_to(match: Match, options: Mapping[str, str], root: Path, data: ConfigDict, *, is_all: bool) -> bool:
+    """Tell whether training would find just these pairs with some options."""
+    tried = data.copy_and_resolve_references()
+    with tried.unlocked():
+        for name, value in options.items():
+            tried[name] = float(value) if name == "val_fraction" else value
+    train, val = _train_and_val(_names_of_splits(match))
+    wanted = {(a.parts, b.parts) for a, b in match.pairs if a.split == train or (val and a.split == val)}
+    found: set[tuple[Parts, Parts]] = set()
+    try:
+        with quiet():
+            for split in filter(None, (tried.train_split, tried.val_split)):
+                layout = layouts.find(tried, split)
+                for pair in zip(layout.a, layout.b, strict=True):
+                    a, b = (path.relative_to(root).parts for path in pair)
+                    found.add((a, b))
+    except InputError:
+        return False
+    return found == wanted or (wanted <= found and not is_all)
+
+
+def _write(match: Match, root: Path, data: ConfigDict, output: Path) -> str:
+    """Write pairs in CSV files; returns where they are, and the options that read them."""
+    train, val = _train_and_val(_names_of_splits(match))
+    folder = output / "pairs"
+    names = {data.train_split: train, data.val_split or "val": val}
+    for name, split in names.items():
+        target = folder / f"{name}.csv"
+        chosen = [pair for pair in match.pairs if pair[0].split == split]
+        if not chosen or (not split and name != data.train_split):
+            target.unlink(missing_ok=True)  # of an earlier time
+            continue
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("a", "b"))
+        rows.writerows([str(root.absolute().joinpath(*side.parts)) for side in pair] for pair in chosen)
+        write_text(target, text.getvalue())
+    options = {"source": "csv", "dir": str(folder)} | ({} if val else _SHARE)
+    return f"{folder}: {_written(options)}"
+
+
+def _others(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
+    """Name the pairs that other files make, in one sentence; how their options differ is in brackets."""
+    best, told = found[0], []
+    options = _options(best, data)
+    for match in found[1:]:
+        if not match.is_likely or not {match.a.text, match.b.text} & {best.a.text, best.b.text}:
+            continue
+        own = _options(match, data)
+        differing = {} if own is None or options is None else _differing(own, options)
+        in_brackets = f" ({_written(differing)})" if differing else ""
+        told.append(f"{_label(match.a)} and {_label(match.b)}, {len(match.keys):,}{in_brackets}")
+    if told:
+        more = f"; and {len(told) - _OTHERS} more" if len(told) > _OTHERS else ""
+        yield f"other files make pairs as well, if these are meant: {'; '.join(told[:_OTHERS])}{more}"
+
+
+def _differing(options: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    return {name: options.get(name, "") for name in {**others, **options} if options.get(name) != others.get(name)}
+
+
+def _doubtful(found: Sequence[Match]) -> Iterator[str]:
+    """Say which files have the same names, where nothing tells whether they are the sides of pairs."""
+    sides = list(dict.fromkeys(_label(group) for match in found for group in (match.a, match.b)))
+    if 2 < len(sides) <= _SCENES:
+        dirs = "--config.data.source=folders, dir_a and dir_b (suffix_a and suffix_b)"
+        yield f"{_listed(sides)} hold images of the same names; if two of these are the sides of pairs: {dirs}"
+
+
+def _written(options: Mapping[str, str]) -> str:
+    return " ".join(f"--config.data.{name}={shlex.quote(value) if value else ''}" for name, value in options.items())
+
+
+def _label(group: Group) -> str:
+    return group.label if group.label.isprintable() else repr(group.label)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _of_one(paths: Sequence[Parts], data: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Name the folders of splits, of images that are no pairs."""
+    tops = dict.fromkeys(parts[0] for parts in paths if len(parts) > 1)
+    split_of = {top: found[1].lower() for top in tops if (found := words.find_split(top))}
+    counts = Counter(split_of.values())
+    plain = [top for top in tops if top not in split_of]
+    names = {split: top for top, split in split_of.items() if counts[split] == 1}
+    yield from _splits(names if not plain else {}, data)
+
+
+def _without_pairs(root: Path, paths: Sequence[Parts], data: ConfigDict) -> Iterator[str]:
     """Propose what has no pairs: files with two halves, two folders, or single photographs."""
-    tops = Counter(parts[0] for parts in paths if len(parts) > 1 and parts[0].lower() not in _SPLITS)
+    tops = Counter(parts[0] for parts in paths if len(parts) > 1 and not words.find_split(parts[0]))
     few = [formats.read_header(root.joinpath(*parts)) for parts in evenly(paths, 20) if _can_be_read(root, parts)]
     if few and all(1.9 < header.width / header.height < 2.1 for header in few):
-        return "the files are twice as wide as high, as pairs side by side: " + " ".join(
-            ["--config.data.source=side_by_side", *_of_one(paths, data)]
+        yield (
+            "the files are twice as wide as high, as pairs side by side: "
+            f"{_written({'source': 'side_by_side', **dict(_of_one(paths, data))})}"
         )
-    if len(tops) == 2 and not _differ_by_number(*(_Group((top,), "", frozenset(), frozenset()) for top in tops)):
+        return
+    if len(tops) == 2 and not pairing.differ_by_number(*tops):
         a, b = sorted(tops)
-        return (
-            f"the files of {a} and {b} have no partners by their names; without pairs, from configs/horse2zebra.py: "
-            f"--config.data.source=unpaired --config.data.dir_a={shlex.quote(a)} "
-            f"--config.data.dir_b={shlex.quote(b)} {_SHARE}"
+        options = {"source": "unpaired", "dir_a": a, "dir_b": b} | _SHARE
+        yield (
+            f"the files of {a} ({tops[a]:,}) and {b} ({tops[b]:,}) have no partners by their names; without pairs, "
+            f"from configs/horse2zebra.py: {_written(options)}"
         )
-    return "no pairs are to be seen in the names of the files; single photographs: " + " ".join(
-        ["--config.data.source=photos", *_of_one(paths, data)]
+        return
+    there = Counter("/".join(parts[:-1]) or "its top" for parts in paths)
+    shown = ", ".join(f"{name} ({count:,})" for name, count in there.most_common(_TOLD))
+    more = ", ..." if len(there) > _TOLD else ""
+    yield (
+        f"no pairs are to be seen in the names of the files (images lie in {shown}{more}); single photographs: "
+        f"{_written({'source': 'photos', **dict(_of_one(paths, data))})}"
     )
 
 
-def _can_be_read(root: Path, parts: tuple[str, ...]) -> bool:
+def _can_be_read(root: Path, parts: Parts) -> bool:
     try:
         formats.read_header(root.joinpath(*parts))
     except InputError:

@@ -1,0 +1,126 @@
+"""Which groups of files make pairs, the likeliest first."""
+
+import re
+from collections.abc import Collection, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from p2p_jax.data.inspect import words
+from p2p_jax.data.inspect.groups import File, Group, Parts
+
+_OF_ALL = 0.8  # share of all files in pairs, where no word tells which side they are
+_ENOUGH = 0.9  # share of the files of a group that have a partner in the other
+_SAMPLE = 8
+
+
+class Match(NamedTuple):
+    """Two groups whose files make pairs.
+
+    Attributes:
+      a: the group of A.
+      b: the group of B.
+      keys: of the pairs.
+      score: how likely they are meant.
+      is_likely: words tell which is A and which is B.
+    """
+
+    a: Group
+    b: Group
+    keys: frozenset[Parts]
+    score: float
+    is_likely: bool
+
+    @property
+    def pairs(self) -> list[tuple[File, File]]:
+        """The files of A and B that belong together, in order."""
+        return [(self.a.files[key], self.b.files[key]) for key in sorted(self.keys)]
+
+    @property
+    def lonely(self) -> int:
+        """How many files of either group have no partner."""
+        return len(self.a.files.keys() ^ self.b.files.keys())
+
+
+def find(groups: Sequence[Group], count: int) -> list[Match]:
+    """Return all groups that make pairs, the likeliest first; of those with the same pairs one.
+
+    Args:
+      groups: of ``groups.divide``.
+      count: of all files.
+    """
+    found = [match for pair in combinations(groups, 2) if (match := _match(*pair, count))]
+    found = _derived_behind(found)
+    found.sort(key=lambda match: -match.score)
+    seen: set[frozenset[tuple[Parts, Parts]]] = set()
+    best = []
+    for match in found:
+        same = frozenset((min(a.parts, b.parts), max(a.parts, b.parts)) for a, b in match.pairs)
+        if not any(same <= other for other in seen):
+            seen.add(same)
+            best.append(match)
+    return best
+
+
+def _match(one: Group, other: Group, count: int) -> Match | None:
+    if not _may_match(one, other):
+        return None
+    keys = frozenset(one.files.keys() & other.files.keys())
+    if len(keys) < 2 or _differ_by_number(one, other):
+        return None
+    a, b = sorted((one, other), key=lambda group: (words.role(group.text), group.text, group.folders, group.suffix))
+    lettered = words.are_a_and_b(a.text, b.text)
+    likely = lettered or words.role(b.text) > words.role(a.text)
+    if (a.prefix or b.prefix) and not lettered and words.role(b.prefix) <= words.role(a.prefix):
+        return None  # a_1 and b_1 may be anything
+    if (a.rest or b.rest) and not (likely or words.role(b.suffix)):
+        return None
+    sizes = [len(keys) for keys in _in_splits_of_both(one, other)]
+    share = len(keys) / max(*((min(sizes),) if likely else sizes), 1)
+    if share < _ENOUGH or (not likely and 2 * len(keys) < _OF_ALL * count):
+        return None
+    if any(one.files[key].parts == other.files[key].parts for key in keys):
+        return None
+    if len({file.parts for group in (one, other) for file in group.files.values()}) < len(one.files) + len(other.files):
+        return None
+    plain = not a.suffix and not b.suffix and not a.prefix and not b.prefix
+    options = 0.02 * (a.folders != b.folders) - 0.03 * (a.rest or b.rest) - 0.01 * bool(a.prefix or b.prefix)
+    names = 0.01 * likely + 0.002 * words.rank(b.text) - 0.003 * words.words_of_a(b.text) + 0.001 * plain
+    length = 1e-5 * len(a.suffix + b.suffix + a.prefix + b.prefix) + 1e-4 * (len(a.folders) + len(b.folders))
+    return Match(a, b, keys, len(keys) * share * (1 + options + names - length), likely)
+
+
+def _may_match(one: Group, other: Group) -> bool:
+    """Tell by a few of their files whether two groups may make pairs."""
+    few, many = sorted((one.files, other.files), key=len)
+    if len(few) < 2:
+        return False
+    chosen = list(few)[:: max(len(few) // _SAMPLE, 1)]
+    return sum(key in many for key in chosen) * 4 >= len(chosen)  # splits that one lacks are none of its fault
+
+
+def _in_splits_of_both(one: Group, other: Group) -> list[list[Parts]]:
+    """Return the keys of two groups, without those of splits that one of them lacks: of a test set without answers."""
+    splits = [{key[0] for key in group.files} for group in (one, other)]
+    lacking: Collection[str] = splits[0] ^ splits[1] if splits[0] & splits[1] else ()
+    return [[key for key in group.files if key[0] not in lacking] for group in (one, other)]
+
+
+def _differ_by_number(one: Group, other: Group) -> bool:
+    """Tell whether a number alone tells groups apart: frames and scenes do, and not the sides of pairs."""
+    return differ_by_number(*("/".join((*x.folders, x.prefix, x.suffix, "rest" * x.rest)) for x in (one, other)))
+
+
+def differ_by_number(one: str, other: str) -> bool:
+    """Tell whether a number alone tells two names apart."""
+    return re.sub(r"\d+", "0", one.lower()) == re.sub(r"\d+", "0", other.lower())
+
+
+def _derived_behind(found: Sequence[Match]) -> list[Match]:
+    """Put what is made of another side behind it: ``x_depth_mask`` says where ``x_depth`` is known."""
+    texts = {"/".join((*match.b.folders, match.b.prefix + match.b.suffix)) for match in found if match.is_likely}
+
+    def is_derived(match: Match) -> bool:
+        own = "/".join((*match.b.folders, match.b.prefix + match.b.suffix))
+        return any(own != text and text and own.startswith(text) and own[len(text)] in "_-." for text in texts)
+
+    return [match._replace(score=match.score * 0.97) if is_derived(match) else match for match in found]
