@@ -4,7 +4,7 @@ import os
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from p2p_jax.data import matching
@@ -14,7 +14,7 @@ from p2p_jax.images import formats
 
 _FILES = 20_000  # that are looked at
 _CUTS = 40  # beginnings and ends of names that are tried in a folder
-_SHARE = 0.01  # of the files of a folder, that have one of them at least
+_SHARE, _OF_NUMBERS = 0.01, 0.9  # of the files of a folder, that have one of them at least: numbers alone tell frames
 
 Parts = tuple[str, ...]
 """The folders below that of the data set, and the name of a file."""
@@ -60,6 +60,11 @@ class Group(NamedTuple):
         return " ".join((*self.folders, self.prefix, "" if self.rest else self.suffix)).replace(SPLIT, " ")
 
     @property
+    def kind(self) -> tuple[Parts, str, str, bool]:
+        """By what its files are chosen."""
+        return self.folders, self.prefix, self.suffix, self.rest
+
+    @property
     def label(self) -> str:
         """What it is called in messages."""
         name = "others" if self.rest else f"{self.prefix}*{self.suffix}" if self.prefix or self.suffix else ""
@@ -71,6 +76,15 @@ class Group(NamedTuple):
     def splits(self) -> set[str]:
         """The splits of its files."""
         return {file.split for file in self.files.values()}
+
+
+def common_folders(paths: Sequence[Parts]) -> Parts:
+    """Return the folders in which all files lie, down to one that names a split."""
+    first = paths[0]
+    for place, name in enumerate(first[:-1]):
+        if words.find_split(name) or any(len(parts) < place + 2 or parts[place] != name for parts in paths):
+            return first[:place]
+    return first[:-1]
 
 
 def look(paths: Sequence[Parts]) -> list[File]:
@@ -130,17 +144,22 @@ def some(paths: Sequence[Parts]) -> list[Parts]:
     return [parts for parts in paths if bucket(parts) == 0]
 
 
-def divide(files: Sequence[File], *, loosely: bool = False) -> Iterator[Group]:
+def divide(
+    files: Sequence[File], common: Parts = (), *, loosely: bool = False, only: Collection[Parts] = ()
+) -> Iterator[Group]:
     """Yield the groups into which folders, and the beginnings and ends of names, divide files.
 
     Args:
       files: of ``look``.
+      common: of ``common_folders``.
+      only: patterns of folders that are wanted; none are all.
       loosely: names are recognised whatever the folders below, and numbers whatever zeros they begin with.
     """
     in_folders: dict[Parts, list[tuple[Parts, File]]] = defaultdict(list)
     for file in files:
-        for folders, rest in _ways(file.marked):
-            in_folders[folders].append((rest, file))
+        for folders, rest in _ways(file.marked[len(common) :]):
+            if not only or common + folders in only:
+                in_folders[common + folders].append((rest, file))
     for folders, members in in_folders.items():
         kept, spelled = _common_cuts(members)
         found: dict[tuple[str, str], list[tuple[Parts, File]]] = defaultdict(list)
@@ -184,12 +203,20 @@ def _common_cuts(
     least = max(2, _SHARE * len(members))
     kept: set[tuple[str, str]] = set()
     for side in (0, 1):
-        many = [(cut, count) for cut, count in counts.most_common() if cut[side] and count >= least]
-        kept.update(cut for cut, _ in many[:_CUTS])
+        many = [
+            cut
+            for cut, count in counts.most_common()
+            if cut[side] and count >= (_OF_NUMBERS * len(members) if _is_number(cut[side]) else least)
+        ]
+        kept.update(many[:_CUTS])
     endings = {cut for cut in kept if cut[1] in formats.EXTENSIONS}
     if len(endings) == 1:  # it tells nothing
         kept -= endings
     return kept, {cut: spelled[cut].most_common(1)[0][0] for cut in kept}
+
+
+def _is_number(cut: str) -> bool:
+    return cut.strip("_-. ").isdecimal()
 
 
 def _folded(cut: tuple[str, str]) -> tuple[str, str]:

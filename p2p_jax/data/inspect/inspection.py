@@ -91,11 +91,11 @@ def inspect(
             if split == data.train_split:
                 report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
                 if facts["lonely"] > facts["count"][0] or _are_sides(found.get(split), data):
-                    report.suggestions[:0] = proposals.propose(data, output)
+                    _propose(data, output, report)
         except InputError as error:
             report.errors.append(str(error))
             if split == data.train_split:
-                report.suggestions.extend(proposals.propose(data, output))
+                _propose(data, output, report)
         if split not in (data.train_split, data.val_split):  # training does without it
             report.warnings.extend(report.errors[before:])
             del report.errors[before:]
@@ -118,6 +118,13 @@ def _splits(data: ConfigDict, from_files: bool) -> list[str]:
     except InputError:  # there is no folder, which the other splits tell
         pass
     return list(dict.fromkeys(splits))
+
+
+def _propose(data: ConfigDict, output: Path | None, report: Inspection) -> None:
+    """Suggest the layout that the names of the files have, first of all."""
+    proposed, others = proposals.look(data, output)
+    report.suggestions[:0] = proposed
+    report.warnings.extend(others)
 
 
 def _are_sides(layout: Layout | None, data: ConfigDict) -> bool:

@@ -22,6 +22,7 @@ class Match(NamedTuple):
       keys: of the pairs.
       score: how likely they are meant.
       is_likely: words tell which is A and which is B.
+      is_doubtful: nothing tells that they are sides at all, but that some files of two folders have the same names.
     """
 
     a: Group
@@ -29,6 +30,7 @@ class Match(NamedTuple):
     keys: frozenset[Parts]
     score: float
     is_likely: bool
+    is_doubtful: bool = False
 
     @property
     def pairs(self) -> list[tuple[File, File]]:
@@ -42,7 +44,7 @@ class Match(NamedTuple):
 
 
 def find(groups: Sequence[Group], count: int) -> list[Match]:
-    """Return all groups that make pairs, the likeliest first; of those with the same pairs one.
+    """Return all groups that make pairs, the likeliest first; there may be several with the same pairs.
 
     Args:
       groups: of ``groups.divide``.
@@ -50,15 +52,19 @@ def find(groups: Sequence[Group], count: int) -> list[Match]:
     """
     found = [match for pair in combinations(groups, 2) if (match := _match(*pair, count))]
     found = _derived_behind(found)
-    found.sort(key=lambda match: -match.score)
-    seen: set[frozenset[tuple[Parts, Parts]]] = set()
-    best = []
+    return sorted(found, key=lambda match: (match.is_doubtful, -match.score))
+
+
+def forms(found: Sequence[Match]) -> list[list[Match]]:
+    """Return the matches that have the same pairs together, in the order of the first of each."""
+    together: dict[frozenset[frozenset[Parts]], list[Match]] = {}
     for match in found:
-        same = frozenset((min(a.parts, b.parts), max(a.parts, b.parts)) for a, b in match.pairs)
-        if not any(same <= other for other in seen):
-            seen.add(same)
-            best.append(match)
-    return best
+        same = frozenset(frozenset((a.parts, b.parts)) for a, b in match.pairs)
+        whole = next((other for other in together if same <= other), same)
+        together.setdefault(whole, [])
+        if whole == same:
+            together[whole].append(match)
+    return list(together.values())
 
 
 def _match(one: Group, other: Group, count: int) -> Match | None:
@@ -76,17 +82,22 @@ def _match(one: Group, other: Group, count: int) -> Match | None:
         return None
     sizes = [len(keys) for keys in _in_splits_of_both(one, other)]
     share = len(keys) / max(*((min(sizes),) if likely else sizes), 1)
-    if share < _ENOUGH or (not likely and 2 * len(keys) < _OF_ALL * count):
+    if share < _ENOUGH or not _are_disjoint(one, other):
         return None
-    if any(one.files[key].parts == other.files[key].parts for key in keys):
+    plain = sum(not x.suffix and not x.prefix for x in (a, b))
+    doubtful = not likely and 2 * len(keys) < _OF_ALL * count
+    if doubtful and (plain < 2 or "*" in (*a.folders, *b.folders)):
         return None
-    if len({file.parts for group in (one, other) for file in group.files.values()}) < len(one.files) + len(other.files):
-        return None
-    plain = not a.suffix and not b.suffix and not a.prefix and not b.prefix
+    odd = words.words_of_b(a.text) > 0 and not words.words_of_a(a.text)  # two kinds of B make pairs as well
     options = 0.02 * (a.folders != b.folders) - 0.03 * (a.rest or b.rest) - 0.01 * bool(a.prefix or b.prefix)
-    names = 0.01 * likely + 0.002 * words.rank(b.text) - 0.003 * words.words_of_a(b.text) + 0.001 * plain
-    length = 1e-5 * len(a.suffix + b.suffix + a.prefix + b.prefix) + 1e-4 * (len(a.folders) + len(b.folders))
-    return Match(a, b, keys, len(keys) * share * (1 + options + names - length), likely)
+    named = 0.01 * likely + 0.05 * words.rank(b.text) - 0.01 * words.words_of_a(b.text) - 0.1 * odd
+    length = 1e-5 * len(a.suffix + b.suffix + a.prefix + b.prefix) + 1e-5 * (len(a.folders) + len(b.folders))
+    score = len(keys) * share * (1 + options + named + 0.0003 * plain - length)
+    return Match(a, b, keys, score, likely, doubtful)
+
+
+def _are_disjoint(one: Group, other: Group) -> bool:
+    return {file.parts for file in one.files.values()}.isdisjoint(file.parts for file in other.files.values())
 
 
 def _may_match(one: Group, other: Group) -> bool:

@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -22,65 +23,97 @@ from p2p_jax.reporting import quiet
 
 _SHARE = {"val_fraction": "0.1"}
 _OF_FOLDERS = ("dir_a", "dir_b", "suffix_a", "suffix_b")
-_OTHERS, _TOLD = 24, 8  # other pairs that are named, and folders
+_OTHERS, _TOLD = 20, 8  # other pairs that are named, and folders
+_FORMS = 6  # ways to describe the same pairs that are tried
+_MOST = 0.6  # share of all files in pairs, from which on they are no single images
 _SCENES = 4  # folders of one kind of names, from which on they are scenes rather than sides
 
 
 def propose(data: ConfigDict, output: Path | None = None) -> list[str]:
-    """Return sentences with the options of the layout that fits the files of a folder, or nothing.
-
-    The first names the likeliest layout; others, in brackets, what else the files may be.
+    """Return a sentence with the options of the layout that fits the files of a folder, or nothing.
 
     Args:
       data: reads ``dir`` and ``source``.
       output: a folder for CSV files with the pairs, where no options describe them.
     """
+    return look(data, output)[0]
+
+
+def look(data: ConfigDict, output: Path | None = None) -> tuple[list[str], list[str]]:
+    """Return the sentence of ``propose``, and those on what else the files may be."""
     root = expanded(data.dir)
     if not data.dir or not root.is_dir():
-        return []
+        return [], []
     try:
         paths = [path.relative_to(root).parts for path in files.look_below(root).images]
     except InputError:
-        return []
+        return [], []
     if not paths:
-        return []
+        return [], []
     if data.source == "photos":  # what is wanted is known; where they lie is not
-        return [f"the folder holds {len(paths):,} images: {_written(dict(_of_one(paths, data)))}"]
-    found, count = _matches(paths)
-    if not found or (not found[0].is_likely and len(found) > 1):
-        return [*_without_pairs(root, paths, data), *_doubtful(found)]
-    return [_told(found[0], root, data, output, is_all=count == len(paths)), *_others(found, data)]
+        return [f"the folder holds {len(paths):,} images: {_written(dict(_of_one(paths, data)))}"], []
+    found = _matches(paths)
+    doubtful = [match for match in found if match.is_doubtful]
+    if len(doubtful) == len(found):
+        return [_without_pairs(root, paths, data)], list(_on_doubtful(doubtful, data))
+    place = _Place(root, data, output)
+    best, *others = pairing.forms([match for match in found if not match.is_doubtful])
+    return [_told(best, place)], list(_others(best[0], others, place))
 
 
 def names_pairs(paths: Sequence[Parts]) -> bool:
     """Tell whether the names of files say that most of them are the sides of pairs."""
-    found, count = _matches(paths)
-    return bool(found) and found[0].is_likely and 2 * len(found[0].keys) > 0.6 * count
+    found = _matches(paths)
+    return bool(found) and found[0].is_likely and 2 * len(found[0].keys) > _MOST * len(paths)
 
 
-def _matches(paths: Sequence[Parts]) -> tuple[list[Match], int]:
-    """Return the groups that make pairs, the likeliest first, and how many files were looked at."""
-    looked_at = groups.look(groups.some(paths))
-    for loosely in (False, True):
-        found = pairing.find(list(groups.divide(looked_at, loosely=loosely)), len(looked_at))
-        if found and (found[0].is_likely or not loosely):
-            return (found if not loosely or found[0].is_likely else []), len(looked_at)
-    return [], len(looked_at)
+def _matches(paths: Sequence[Parts]) -> list[Match]:
+    """Return the groups that make pairs, the likeliest first: found in a part of very many files, and then in all."""
+    common, few = groups.common_folders(paths), groups.some(paths)
+    looked_at = groups.look(few)
+    loosely, found = False, pairing.find(list(groups.divide(looked_at, common)), len(few))
+    if not any(match.is_likely for match in found[:1]):
+        others = pairing.find(list(groups.divide(looked_at, common, loosely=True)), len(few))
+        if any(match.is_likely for match in others[:1]):
+            loosely, found = True, others
+    if len(few) == len(paths):
+        return found
+    kinds = {frozenset((match.a.kind, match.b.kind)) for match in found}
+    folders = {group.folders for match in found for group in (match.a, match.b)}
+    every = groups.divide(groups.look(paths), common, loosely=loosely, only=folders)
+    wanted = [group for group in every if any(group.kind in kind for kind in kinds)]
+    return [x for x in pairing.find(wanted, len(paths)) if frozenset((x.a.kind, x.b.kind)) in kinds] if found else []
 
 
-def _told(match: Match, root: Path, data: ConfigDict, output: Path | None, *, is_all: bool) -> str:
+class _Place(NamedTuple):
+    """Where files lie, what the config says of them, and where CSV files may be written."""
+
+    root: Path
+    data: ConfigDict
+    output: Path | None
+
+
+def _told(forms: Sequence[Match], place: _Place) -> str:
     """Propose pairs: by options that lead to just these, or else by a CSV with them."""
-    sides = f"{_label(match.a)} and {_label(match.b)}"
-    about = "" if is_all else "about "
-    scale = 1 if is_all else len(files.look_below(root).images) / groups._FILES
+    match, options = _described(forms, place)
+    count = f"{len(match.keys):,}"
     lonely = f" ({match.lonely:,} more have no partner, and are left out)" if match.lonely else ""
-    told = f"the names of the files make {about}{round(len(match.keys) * max(scale, 1)):,} pairs"
-    options = _options(match, data)
-    if options is not None and _leads_to(match, options, root, data, is_all=is_all):
-        return f"{told} of {sides}: {_written(options)}"
-    if output is None or not is_all:
-        return f"{told}{lonely} of {sides}; no options describe them: name them in a CSV, with --config.data.source=csv"
-    return f"{told}{lonely} of {sides}; they are written to {_write(match, root, data, output)}"
+    sides = f"{_label(match.a)} and {_label(match.b)}"
+    if options:
+        return f"the names of the files make {count} pairs of {sides}: {_written(options)}"
+    told = f"the names of the files make {count} pairs{lonely} of {sides}"
+    if place.output is None:
+        return f"{told}; no options describe them: name them in a CSV, with --config.data.source=csv"
+    return f"{told}; they are written to a CSV: {_written(_write(match, place, 'pairs'))}"
+
+
+def _described(forms: Sequence[Match], place: _Place) -> tuple[Match, dict[str, str]]:
+    """Return the first of some forms of the same pairs that options describe, and these; else the first alone."""
+    for match in forms[:_FORMS]:
+        options = _options(match, place.data)
+        if options is not None and _leads_to(match, options, place):
+            return match, options
+    return forms[0], {}
 
 
 def _options(match: Match, data: ConfigDict) -> dict[str, str] | None:
@@ -90,7 +123,7 @@ def _options(match: Match, data: ConfigDict) -> dict[str, str] | None:
     if a.prefix or b.prefix or a.rest or b.rest or any(x.in_name for pair in match.pairs for x in pair):
         return None
     options = {"source": "folders"}
-    if a.folders == b.folders and a.folders in ((), (words.SPLIT,)):
+    if a.folders == b.folders and (a.folders == (words.SPLIT,) or not _tells_split(a.folders)):
         options["source"] = "suffixes"
     else:
         options |= {f"dir_{name}": "/".join(group.folders) or "." for name, group in (("a", a), ("b", b))}
@@ -100,6 +133,10 @@ def _options(match: Match, data: ConfigDict) -> dict[str, str] | None:
             options[f"suffix_{name}"] = group.suffix.replace(words.SPLIT, train)
     options |= {name: "" for name in _OF_FOLDERS if data[name] and name not in options}
     return options | dict(_splits({split: split for split in _names_of_splits(match)}, data))
+
+
+def _tells_split(folders: Parts) -> bool:
+    return any(words.SPLIT in part or part == "*" for part in folders)
 
 
 def _names_of_splits(match: Match) -> list[str]:
@@ -137,9 +174,9 @@ def _train_and_val(names: Collection[str]) -> tuple[str, str]:
     return train, val
 
 
-def _leads_to(match: Match, options: Mapping[str, str], root: Path, data: ConfigDict, *, is_all: bool) -> bool:
+def _leads_to(match: Match, options: Mapping[str, str], place: _Place) -> bool:
     """Tell whether training would find just these pairs with some options."""
-    tried = data.copy_and_resolve_references()
+    tried = place.data.copy_and_resolve_references()
     with tried.unlocked():
         for name, value in options.items():
             tried[name] = float(value) if name == "val_fraction" else value
@@ -151,59 +188,69 @@ def _leads_to(match: Match, options: Mapping[str, str], root: Path, data: Config
             for split in filter(None, (tried.train_split, tried.val_split)):
                 layout = layouts.find(tried, split)
                 for pair in zip(layout.a, layout.b, strict=True):
-                    a, b = (path.relative_to(root).parts for path in pair)
+                    a, b = (path.relative_to(place.root).parts for path in pair)
                     found.add((a, b))
     except InputError:
         return False
-    return found == wanted or (wanted <= found and not is_all)
+    return found == wanted
 
 
-def _write(match: Match, root: Path, data: ConfigDict, output: Path) -> str:
-    """Write pairs in CSV files; returns where they are, and the options that read them."""
-    train, val = _train_and_val(_names_of_splits(match))
-    folder = output / "pairs"
-    names = {data.train_split: train, data.val_split or "val": val}
-    for name, split in names.items():
-        target = folder / f"{name}.csv"
+def _write(match: Match, place: _Place, name: str) -> dict[str, str]:
+    """Write pairs in CSV files in a folder of that name; returns the options that read them."""
+    data, (train, val) = place.data, _train_and_val(_names_of_splits(match))
+    assert place.output is not None
+    folder = place.output / name
+    for split, file in ((train, data.train_split), (val, data.val_split or "val")):
+        target = folder / f"{file}.csv"
         chosen = [pair for pair in match.pairs if pair[0].split == split]
-        if not chosen or (not split and name != data.train_split):
+        if not chosen or (not val and file != data.train_split):
             target.unlink(missing_ok=True)  # of an earlier time
             continue
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("a", "b"))
-        rows.writerows([str(root.absolute().joinpath(*side.parts)) for side in pair] for pair in chosen)
+        rows.writerows([str(place.root.absolute().joinpath(*side.parts)) for side in pair] for pair in chosen)
         write_text(target, text.getvalue())
-    options = {"source": "csv", "dir": str(folder)} | ({} if val else _SHARE)
-    return f"{folder}: {_written(options)}"
+    share = {"val_fraction": "0"} if val and data.val_fraction else {} if val else _SHARE
+    return {"source": "csv", "dir": str(folder)} | share
 
 
-def _others(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
-    """Name the pairs that other files make, in one sentence; how their options differ is in brackets."""
-    best, told = found[0], []
-    options = _options(best, data)
-    for match in found[1:]:
-        if not match.is_likely or not {match.a.text, match.b.text} & {best.a.text, best.b.text}:
-            continue
-        own = _options(match, data)
-        differing = {} if own is None or options is None else _differing(own, options)
-        in_brackets = f" ({_written(differing)})" if differing else ""
-        told.append(f"{_label(match.a)} and {_label(match.b)}, {len(match.keys):,}{in_brackets}")
+def _others(best: Match, others: Sequence[Sequence[Match]], place: _Place) -> Iterator[str]:
+    """Name the pairs that other files make, in one sentence with the options of each."""
+    told: list[str] = []
+    seen = _files_of(best)
+    for forms in others:
+        first = forms[0]
+        one_of_b = first.a.text != best.a.text and (
+            words.words_of_b(first.a.text) or not words.words_of_a(first.a.text)
+        )
+        files_ = _files_of(first)
+        if not first.is_likely or one_of_b or all(x <= y for x, y in zip(files_, seen, strict=True)):
+            continue  # two kinds of B, or what is a part of A with a part of B
+        seen = [x | y for x, y in zip(files_, seen, strict=True)]
+        if len(told) < _OTHERS:
+            match, options = _described(forms, place)
+            if not options and place.output is not None:
+                options = _write(match, place, f"pairs_{len(told) + 2}")
+            by = f" ({_written(options)})" if options else ""
+            told.append(f"{len(match.keys):,} of {_label(match.a)} and {_label(match.b)}{by}")
     if told:
-        more = f"; and {len(told) - _OTHERS} more" if len(told) > _OTHERS else ""
-        yield f"other files make pairs as well, if these are meant: {'; '.join(told[:_OTHERS])}{more}"
+        yield f"other files make pairs as well, if these are meant: {'; '.join(told)}"
 
 
-def _differing(options: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
-    return {name: options.get(name, "") for name in {**others, **options} if options.get(name) != others.get(name)}
+def _files_of(match: Match) -> list[set[Parts]]:
+    return [{pair[side].parts for pair in match.pairs} for side in (0, 1)]
 
 
-def _doubtful(found: Sequence[Match]) -> Iterator[str]:
-    """Say which files have the same names, where nothing tells whether they are the sides of pairs."""
+def _on_doubtful(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
+    """Say which folders hold the same names, where nothing tells whether they are the sides of pairs."""
     sides = list(dict.fromkeys(_label(group) for match in found for group in (match.a, match.b)))
-    if 2 < len(sides) <= _SCENES:
-        dirs = "--config.data.source=folders, dir_a and dir_b (suffix_a and suffix_b)"
-        yield f"{_listed(sides)} hold images of the same names; if two of these are the sides of pairs: {dirs}"
+    options = _options(found[0], data) if found else None
+    if options and len(sides) <= _SCENES:
+        yield (
+            f"{', '.join(sides)} hold images of the same names; if two of them are the sides of pairs, such as the "
+            f"first two: {_written(options)}"
+        )
 
 
 def _written(options: Mapping[str, str]) -> str:
@@ -212,10 +259,6 @@ def _written(options: Mapping[str, str]) -> str:
 
 def _label(group: Group) -> str:
     return group.label if group.label.isprintable() else repr(group.label)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def _of_one(paths: Sequence[Parts], data: ConfigDict) -> Iterator[tuple[str, str]]:
@@ -228,28 +271,26 @@ def _of_one(paths: Sequence[Parts], data: ConfigDict) -> Iterator[tuple[str, str
     yield from _splits(names if not plain else {}, data)
 
 
-def _without_pairs(root: Path, paths: Sequence[Parts], data: ConfigDict) -> Iterator[str]:
+def _without_pairs(root: Path, paths: Sequence[Parts], data: ConfigDict) -> str:
     """Propose what has no pairs: files with two halves, two folders, or single photographs."""
     tops = Counter(parts[0] for parts in paths if len(parts) > 1 and not words.find_split(parts[0]))
     few = [formats.read_header(root.joinpath(*parts)) for parts in evenly(paths, 20) if _can_be_read(root, parts)]
     if few and all(1.9 < header.width / header.height < 2.1 for header in few):
-        yield (
+        return (
             "the files are twice as wide as high, as pairs side by side: "
             f"{_written({'source': 'side_by_side', **dict(_of_one(paths, data))})}"
         )
-        return
     if len(tops) == 2 and not pairing.differ_by_number(*tops):
         a, b = sorted(tops)
         options = {"source": "unpaired", "dir_a": a, "dir_b": b} | _SHARE
-        yield (
+        return (
             f"the files of {a} ({tops[a]:,}) and {b} ({tops[b]:,}) have no partners by their names; without pairs, "
             f"from configs/horse2zebra.py: {_written(options)}"
         )
-        return
     there = Counter("/".join(parts[:-1]) or "its top" for parts in paths)
     shown = ", ".join(f"{name} ({count:,})" for name, count in there.most_common(_TOLD))
     more = ", ..." if len(there) > _TOLD else ""
-    yield (
+    return (
         f"no pairs are to be seen in the names of the files (images lie in {shown}{more}); single photographs: "
         f"{_written({'source': 'photos', **dict(_of_one(paths, data))})}"
     )

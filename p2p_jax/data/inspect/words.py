@@ -1,5 +1,6 @@
 """What the names of folders and files tell: splits, and which side of a pair images are."""
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -52,27 +53,33 @@ def is_val(split: str) -> bool:
 
 def role(text: str) -> int:
     """Return how much more the words of a text are those of B than those of A."""
-    tokens = [token.lower() for token in _TOKENS.findall(text)]
-    return sum(any(_holds(token, word) for token in tokens) for word in _OFTEN_B) - words_of_a(text)
+    return words_of_b(text) - words_of_a(text)
+
+
+def words_of_a(text: str) -> int:
+    """Return how many words of A a text has."""
+    return sum(any(_holds(token, word) for token in _tokens(text)) for word in _OFTEN_A)
+
+
+def words_of_b(text: str) -> int:
+    """Return how many words of B a text has."""
+    return sum(any(_holds(token, word) for token in _tokens(text)) for word in _OFTEN_B)
 
 
 def are_a_and_b(one: str, other: str) -> bool:
     """Tell whether two texts differ in nothing but that the one has an A where the other has a B."""
-    tokens = [{token.lower() for token in _TOKENS.findall(text)} for text in (one, other)]
-    return tokens[0] - tokens[1] == {"a"} and tokens[1] - tokens[0] == {"b"}
-
-
-def words_of_a(text: str) -> int:
-    """Return how many words of a text are those of A."""
-    tokens = [token.lower() for token in _TOKENS.findall(text)]
-    return sum(any(_holds(token, word) for token in tokens) for word in _OFTEN_A)
+    return _tokens(one) - _tokens(other) == {"a"} and _tokens(other) - _tokens(one) == {"b"}
 
 
 def rank(text: str) -> float:
     """Return how likely a text names B, by the first word that it has: of Cityscapes' maps, that of labelIds."""
-    tokens = [token.lower() for token in _TOKENS.findall(text)]
-    places = [i for i, word in enumerate(_OFTEN_B) if any(_holds(token, word) for token in tokens)]
+    places = [i for i, word in enumerate(_OFTEN_B) if any(_holds(token, word) for token in _tokens(text))]
     return 1 - min(places) / len(_OFTEN_B) if places else 0.0
+
+
+@functools.lru_cache(maxsize=1024)
+def _tokens(text: str) -> frozenset[str]:
+    return frozenset(token.lower() for token in _TOKENS.findall(text))
 
 
 def _holds(token: str, word: str) -> bool:
@@ -84,14 +91,14 @@ def _holds(token: str, word: str) -> bool:
 def cuts(stem: str) -> Iterator[tuple[str, str]]:
     """Yield the beginnings and ends by which the name of a file may tell its side, each as ``(beginning, end)``.
 
-    A cut is where a separator stands, or where letters and digits meet; numbers alone tell no side.
+    A cut is where a separator stands, or where letters and digits meet.
     """
     if not stem.isdecimal():
         yield "", stem  # scene1/input.png
     for i in range(1, len(stem)):
         before, after = stem[i - 1], stem[i]
         meet = before.isalnum() and after.isalnum() and before.isdecimal() != after.isdecimal()
-        if (after in "_-. " and not stem[i + 1 :].isdecimal()) or (meet and before.isdecimal()):
+        if after in "_-. " or (meet and before.isdecimal()):
             yield "", stem[i:]
-        if (before in "_-. " and not stem[: i - 1].isdecimal()) or (meet and after.isdecimal()):
+        if before in "_-. " or (meet and after.isdecimal()):
             yield stem[:i], ""
