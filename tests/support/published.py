@@ -16,7 +16,7 @@ def celeba_mask() -> Iterator[str]:
     """Yield CelebAMask-HQ: a mask of each part of a face, with other numbers, and not of every face."""
     for i in range(12):
         yield f"CelebA-HQ-img/{i}.jpg"
-        for place, part in enumerate(("skin", "hair", "nose", "l_brow", "r_brow", "u_lip", "hat")):
+        for part in ("skin", "hair", "nose", "l_brow", "r_brow", "u_lip", "hat"):
             if part != "hat" or i % 4 == 0:
                 yield f"CelebAMask-HQ-mask-anno/{i // 6}/{i:05d}_{part}.png"
 

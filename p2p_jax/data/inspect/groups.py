@@ -12,12 +12,17 @@ from p2p_jax.data.inspect import words
 from p2p_jax.data.inspect.words import SPLIT
 from p2p_jax.images import formats
 
-_FILES = 20_000  # that are looked at
+_FILES = 5_000  # that are looked at
+_FEW = 16  # files of a group that tell in which folders all of them lie
 _CUTS = 40  # beginnings and ends of names that are tried in a folder
 _SHARE, _OF_NUMBERS = 0.01, 0.9  # of the files of a folder, that have one of them at least: numbers alone tell frames
 
+Cut = tuple[str, str]
+"""The beginning of a name, or its end; the other is empty."""
 Parts = tuple[str, ...]
 """The folders below that of the data set, and the name of a file."""
+Kind = tuple[Parts, str, str, bool]
+"""Folders, prefix and suffix of a group, and whether it is the rest."""
 
 
 class File(NamedTuple):
@@ -46,6 +51,7 @@ class Group(NamedTuple):
       suffix: with what they end.
       files: by their keys: the split, folders, and the rest of the name, in small letters.
       rest: they are all that do not end with `suffix`, and not those that do.
+      text: what the names of all folders and files have in common.
     """
 
     folders: Parts
@@ -53,14 +59,10 @@ class Group(NamedTuple):
     suffix: str
     files: Mapping[Parts, File]
     rest: bool = False
+    text: str = ""
 
     @property
-    def text(self) -> str:
-        """What the names of folders and files have in common."""
-        return " ".join((*self.folders, self.prefix, "" if self.rest else self.suffix)).replace(SPLIT, " ")
-
-    @property
-    def kind(self) -> tuple[Parts, str, str, bool]:
+    def kind(self) -> Kind:
         """By what its files are chosen."""
         return self.folders, self.prefix, self.suffix, self.rest
 
@@ -145,98 +147,105 @@ def some(paths: Sequence[Parts]) -> list[Parts]:
 
 
 def divide(
-    files: Sequence[File], common: Parts = (), *, loosely: bool = False, only: Collection[Parts] = ()
+    files: Sequence[File], common: Parts = (), *, loosely: bool = False, only: Collection[Kind] = ()
 ) -> Iterator[Group]:
     """Yield the groups into which folders, and the beginnings and ends of names, divide files.
 
     Args:
       files: of ``look``.
       common: of ``common_folders``.
-      only: patterns of folders that are wanted; none are all.
+      only: kinds of groups that are wanted; none are all.
       loosely: names are recognised whatever the folders below, and numbers whatever zeros they begin with.
     """
-    in_folders: dict[Parts, list[tuple[Parts, File]]] = defaultdict(list)
-    for file in files:
-        for folders, rest in _ways(file.marked[len(common) :]):
-            if not only or common + folders in only:
-                in_folders[common + folders].append((rest, file))
+    in_folders: dict[Parts, list[tuple[Parts, _Cut]]] = defaultdict(list)
+    for one in map(_cut, files):
+        for folders, below in _ways(one.file.marked[len(common) :]):
+            if not only or any(common + folders == kind[0] for kind in only):
+                in_folders[common + folders].append((below, one))
     for folders, members in in_folders.items():
-        kept, spelled = _common_cuts(members)
-        found: dict[tuple[str, str], list[tuple[Parts, File]]] = defaultdict(list)
-        for rest, file in members:
-            stem, ending = os.path.splitext(rest[-1])
-            below = rest[:-1]
-            found["", ""].append((_key(file, below, stem, loosely=loosely), file))
-            for cut in {*words.cuts(stem), ("", ending)}:
-                same = _folded(cut)
-                if same not in kept:
-                    continue
-                key = stem if cut[1] == ending else stem[len(cut[0]) : len(stem) - len(cut[1])]
-                found[spelled[same]].append((_key(file, below, key, loosely=loosely), file))
+        if only:
+            kept = {(matching.alike(kind[1]), matching.alike(kind[2])): (kind[1], kind[2]) for kind in only}
+        else:
+            kept = _common_cuts([one for _, one in members])
+        found: dict[Cut, list[tuple[Parts, File]]] = defaultdict(list)
+        for below, (file, stem, cuts) in members:
+            start = (file.split.casefold(), *(() if loosely else map(matching.alike, below)))
+            found["", ""].append(((*start, _without_zeros(stem) if loosely else stem), file))
+            for folded, (_, key) in cuts.items():
+                if folded in kept:
+                    found[folded].append(((*start, _without_zeros(key) if loosely else key), file))
         whole = found["", ""]
-        for (prefix, suffix), keyed in found.items():
+        for folded, keyed in found.items():
+            prefix, suffix = kept.get(folded, folded)
             yield from _group(folders, prefix, suffix, keyed)
             if suffix and 0.2 * len(whole) <= len(keyed) <= 0.8 * len(whole):
                 inside = {file.parts for _, file in keyed}
                 yield from _group(folders, "", suffix, [x for x in whole if x[1].parts not in inside], rest=True)
 
 
+class _Cut(NamedTuple):
+    """A file, its name without ending in small letters, and by each cut how it is written, and what is left."""
+
+    file: File
+    stem: str
+    cuts: dict[Cut, tuple[Cut, str]]
+
+
+def _cut(file: File) -> _Cut:
+    stem, ending = os.path.splitext(file.marked[-1])
+    cuts = {}
+    for cut in words.cuts(stem):
+        key = stem[len(cut[0]) : len(stem) - len(cut[1])]
+        cuts[matching.alike(cut[0]), matching.alike(cut[1])] = cut, matching.alike(key)
+    folded = matching.alike(stem)
+    cuts["", ending.lower()] = ("", ending), folded
+    return _Cut(file, folded, cuts)
+
+
 def _group(
     folders: Parts, prefix: str, suffix: str, keyed: Sequence[tuple[Parts, File]], *, rest: bool = False
 ) -> Iterator[Group]:
     by_key = dict(keyed)
-    if len(by_key) == len(keyed):  # each file has a key of its own
-        yield Group(folders, prefix, suffix, by_key, rest)
+    if len(by_key) == len(keyed) and keyed:  # each file has a key of its own
+        few = [file.marked[:-1] for _, file in keyed[:: max(len(keyed) // _FEW, 1)]]
+        shared = [names[0] for names in zip(*few, strict=False) if len(set(names)) == 1]
+        names = (*folders, *shared, prefix, "" if rest else suffix)
+        yield Group(folders, prefix, suffix, by_key, rest, " ".join(dict.fromkeys(names)).replace(SPLIT, " "))
 
 
-def _common_cuts(
-    members: Sequence[tuple[Parts, File]],
-) -> tuple[set[tuple[str, str]], dict[tuple[str, str], tuple[str, str]]]:
+def _common_cuts(members: Sequence[_Cut]) -> dict[Cut, Cut]:
     """Return the beginnings and ends that many names have, in small letters, and how most of them write each."""
-    counts: Counter[tuple[str, str]] = Counter()
-    spelled: dict[tuple[str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
-    for rest, _ in members:
-        stem, ending = os.path.splitext(rest[-1])
-        for cut in {*words.cuts(stem), ("", ending)}:
-            counts[_folded(cut)] += 1
-            spelled[_folded(cut)][cut] += 1
+    counts = Counter(folded for one in members for folded in one.cuts)
     least = max(2, _SHARE * len(members))
-    kept: set[tuple[str, str]] = set()
+    kept: list[Cut] = []
     for side in (0, 1):
         many = [
             cut
             for cut, count in counts.most_common()
             if cut[side] and count >= (_OF_NUMBERS * len(members) if _is_number(cut[side]) else least)
         ]
-        kept.update(many[:_CUTS])
-    endings = {cut for cut in kept if cut[1] in formats.EXTENSIONS}
-    if len(endings) == 1:  # it tells nothing
-        kept -= endings
-    return kept, {cut: spelled[cut].most_common(1)[0][0] for cut in kept}
+        kept += many[:_CUTS]
+    endings = [cut for cut in kept if cut[1] in formats.EXTENSIONS]
+    kept = [cut for cut in kept if cut not in endings or len(endings) > 1]  # one alone tells nothing
+    spelled = {cut: Counter(one.cuts[cut][0] for one in members if cut in one.cuts) for cut in kept}
+    return {cut: written.most_common(1)[0][0] for cut, written in spelled.items()}
+
+
+def _without_zeros(name: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def _is_number(cut: str) -> bool:
     return cut.strip("_-. ").isdecimal()
 
 
-def _folded(cut: tuple[str, str]) -> tuple[str, str]:
-    return matching.alike(cut[0]), matching.alike(cut[1])
-
-
-def _key(file: File, below: Parts, name: str, *, loosely: bool) -> Parts:
-    split = file.split.casefold()
-    if loosely:
-        return split, re.sub(r"(?<!\d)0+(?=\d)", "", matching.alike(name))
-    return (split, *map(matching.alike, below), matching.alike(name))
-
-
 def _ways(marked: Parts) -> Iterator[tuple[Parts, Parts]]:
-    """Yield the ways in which folders may tell A from B: ``(pattern of folders, the rest of the path)``.
+    """Yield the ways in which folders may tell A from B: ``(pattern of folders, what else tells partners)``.
 
     One folder at most tells the side; those before it are stars, whose names tell partners, and those after it lie
     below. What stands for the split is always part of the pattern.
     """
-    *folders, name = marked
+    folders = marked[:-1]
     split = tuple(part for part in folders if part == SPLIT)
     places = [i for i, part in enumerate(folders) if part != SPLIT]
     for place in places:
@@ -246,6 +255,6 @@ def _ways(marked: Parts) -> Iterator[tuple[Parts, Parts]]:
         middle = tuple(part if SPLIT in part else "*" for part in after[:last])  # rgb/train: it is part of the pattern
         pattern, below = (*before, folders[place], *middle), after[last:]
         stars = [part for part, mark in zip(folders, pattern, strict=False) if mark == "*"]
-        yield pattern, (*stars, *below, name)
+        yield pattern, (*stars, *below)
     if not any(SPLIT in part and part != SPLIT for part in folders):
-        yield split, (*(part for part in folders if part != SPLIT), name)  # only the names tell
+        yield split, tuple(part for part in folders if part != SPLIT)  # only the names tell

@@ -1,8 +1,8 @@
 """Which groups of files make pairs, the likeliest first."""
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 from p2p_jax.data.inspect import words
@@ -50,7 +50,7 @@ def find(groups: Sequence[Group], count: int) -> list[Match]:
       groups: of ``groups.divide``.
       count: of all files.
     """
-    found = [match for pair in combinations(groups, 2) if (match := _match(*pair, count))]
+    found = [match for i, j in _that_share_keys(groups) if (match := _match(groups[i], groups[j], count))]
     found = _derived_behind(found)
     return sorted(found, key=lambda match: (match.is_doubtful, -match.score))
 
@@ -68,8 +68,6 @@ def forms(found: Sequence[Match]) -> list[list[Match]]:
 
 
 def _match(one: Group, other: Group, count: int) -> Match | None:
-    if not _may_match(one, other):
-        return None
     keys = frozenset(one.files.keys() & other.files.keys())
     if len(keys) < 2 or _differ_by_number(one, other):
         return None
@@ -100,13 +98,19 @@ def _are_disjoint(one: Group, other: Group) -> bool:
     return {file.parts for file in one.files.values()}.isdisjoint(file.parts for file in other.files.values())
 
 
-def _may_match(one: Group, other: Group) -> bool:
-    """Tell by a few of their files whether two groups may make pairs."""
-    few, many = sorted((one.files, other.files), key=len)
-    if len(few) < 2:
-        return False
-    chosen = list(few)[:: max(len(few) // _SAMPLE, 1)]
-    return sum(key in many for key in chosen) * 4 >= len(chosen)  # splits that one lacks are none of its fault
+def _that_share_keys(groups: Sequence[Group]) -> list[tuple[int, int]]:
+    """Return the numbers of groups that may make pairs, by a few files of either."""
+    holding: dict[Parts, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        for key in group.files:
+            holding[key].append(i)
+    found: set[tuple[int, int]] = set()
+    for i, group in enumerate(groups):
+        few = list(group.files)[:: max(len(group.files) // _SAMPLE, 1)]
+        shared = Counter(j for key in few for j in holding[key])
+        # Splits that one side lacks are none of its fault, so that a part is enough.
+        found.update((min(i, j), max(i, j)) for j, times in shared.items() if j != i and 4 * times >= len(few))
+    return sorted(found)
 
 
 def _in_splits_of_both(one: Group, other: Group) -> list[list[Parts]]:
