@@ -25,6 +25,7 @@ _QUICK_PIXELS = 60_000_000  # of these, together, at most
 _PIXELS = 2_000_000_000  # of the examples of a split that are measured: a minute or less
 _DRAWN = 200  # examples of a source that draws its images, or that is somebody's own
 _PAIRS = 200  # whose sizes training compares
+_FEW = 5  # files with the same fault that are named one by one
 _MUCH = 0.005  # share of values beyond the range that is worth a word
 
 
@@ -89,8 +90,10 @@ def inspect(
             in_words = [{str(form): count for form, count in counts.items()} for counts in facts["stored"]]
             report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
             if split == data.train_split:
-                report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
-                if facts["lonely"] > facts["count"][0] or _are_sides(found.get(split), data):
+                layout = found.get(split)
+                paths = layout.sides if layout and not layout.halves and data.source != "photos" else ((), ())
+                report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"], paths=paths))
+                if facts["lonely"] > facts["count"][0] or _are_sides(layout, data):
                     _propose(data, output, report)
         except InputError as error:
             report.errors.append(str(error))
@@ -138,13 +141,14 @@ def _of_files(
     layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, report: Inspection, *, every: bool
 ) -> tuple[dict[str, Any], list[Example]]:
     """Return facts on the files of a split, and examples in whose headers there is no fault."""
-    report.errors.extend(f"{path} has no partner; add the missing image or remove this one" for path in layout.lonely)
+    alone = "has no partner; add the missing image or remove this one"
+    report.errors.extend(_told_together([(path, alone) for path in layout.lonely]))
     for folder in dict.fromkeys(layout.folders):
         if lost := files.look_below(folder).lost_images:
             report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
     report.warnings.extend(doubts.describe_folders(layout))
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
-    report.errors.extend(f"{path} {fault}" for path, fault in faults)
+    report.errors.extend(_told_together(faults))
     faulty = {path for path, _ in faults}
     unlike = [pair for pair in checks.unlike_pairs(layout, headers) if faulty.isdisjoint(pair)]
     report.warnings.extend(doubts.describe_unlike(unlike, headers))
@@ -159,6 +163,18 @@ def _of_files(
         "sizes": _describe_sizes((x.width // (2 if layout.halves else 1), x.height) for x in headers.values()),
     }
     return facts, whole if every else evenly(whole, max(len(whole) * _PIXELS // max(pixels, 1), _QUICK))
+
+
+def _told_together(faults: Iterable[tuple[Path, str]]) -> Iterator[str]:
+    """Say what is wrong with files; of many that have the same fault in one sentence, with some names."""
+    by_fault: dict[str, list[Path]] = defaultdict(list)
+    for path, fault in faults:
+        by_fault[fault].append(path)
+    for fault, paths in by_fault.items():
+        if len(paths) > _FEW:
+            yield f"{len(paths):,} files, of which each {fault} ({copies.some(paths)})"
+        else:
+            yield from (f"{path} {fault}" for path in paths)
 
 
 def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[StoredAs, int]:
