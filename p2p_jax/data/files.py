@@ -185,5 +185,11 @@ def _images(examples: Sequence[str], which: str = "") -> str:
     return f"{len(examples):,} image{which} stands" if len(examples) == 1 else f"{len(examples):,} images{which} stand"
 
 
+def shown(name: object) -> str:
+    """Return a name for messages; one that would break a line, as Python writes it."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
 def _few(examples: Sequence[str]) -> str:
-    return ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")
+    return ", ".join(map(shown, examples[:3])) + (", ..." if len(examples) > 3 else "")

@@ -16,10 +16,7 @@ _NAMES = 10  # that a sentence has at most
 
 def some(names: Sequence[object]) -> str:
     """Return some of many names; those that would break a line, as Python writes them."""
-    shown = (str(name) for name in names[:_NAMES])
-    return ", ".join(name if name.isprintable() else repr(name) for name in shown) + (
-        ", ..." if len(names) > _NAMES else ""
-    )
+    return ", ".join(map(files.shown, names[:_NAMES])) + (", ..." if len(names) > _NAMES else "")
 
 
 def across_splits(found: Mapping[str, Layout], data: ConfigDict) -> tuple[list[str], list[str]]:

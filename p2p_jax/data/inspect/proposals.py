@@ -136,7 +136,7 @@ def _on_doubtful(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
 
 
 def _label(group: Group) -> str:
-    return group.label if group.label.isprintable() else repr(group.label)
+    return files.shown(group.label)
 
 
 def _without_pairs(root: Path, paths: Sequence[Parts], data: ConfigDict) -> str:
