@@ -284,11 +284,12 @@ def _other_splits(root: Path, ending: str = "") -> str:
         return (
             f"; {root} holds no {ending} file: write one with the columns a and b, or choose another config.data.source"
         )
+    share = "keep a share of the images for validation with --config.data.val_fraction=0.1"
+    if not found:
+        return f"; {root} holds no folder: make one, or take all of its images, and {share}"
     kind = f"{ending} file" if ending else "folder"
     few = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
-    mend = f"; {root} holds {few}" if found else f"; {root} holds no {kind}"
     return (
-        mend + f": rename a {kind}, name the split with --config.data.train_split or --config.data.val_split "
-        "(--config.data.val_split= trains without validation), or keep a share of the images for validation with "
-        "--config.data.val_fraction=0.1"
+        f"; {root} holds {few}: rename a {kind}, name the split with --config.data.train_split or "
+        f"--config.data.val_split (--config.data.val_split= trains without validation), or {share}"
     )

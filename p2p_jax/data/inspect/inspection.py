@@ -25,7 +25,6 @@ _QUICK_PIXELS = 60_000_000  # of these, together, at most
 _PIXELS = 2_000_000_000  # of the examples of a split that are measured: a minute or less
 _DRAWN = 200  # examples of a source that draws its images, or that is somebody's own
 _PAIRS = 200  # whose sizes training compares
-_FEW = 5  # files with the same fault that are named one by one
 _MUCH = 0.005  # share of values beyond the range that is worth a word
 
 
@@ -124,9 +123,9 @@ def _splits(data: ConfigDict, from_files: bool) -> list[str]:
 
 
 def _propose(data: ConfigDict, output: Path | None, report: Inspection) -> None:
-    """Suggest the layout that the names of the files have, first of all."""
+    """Suggest the layout that the names of the files have, and no more: with it they are other images."""
     proposed, others = proposals.look(data, output)
-    report.suggestions[:0] = proposed
+    report.suggestions[:] = proposed or report.suggestions
     report.warnings.extend(others)
 
 
@@ -142,13 +141,13 @@ def _of_files(
 ) -> tuple[dict[str, Any], list[Example]]:
     """Return facts on the files of a split, and examples in whose headers there is no fault."""
     alone = "has no partner; add the missing image or remove this one"
-    report.errors.extend(_told_together([(path, alone) for path in layout.lonely]))
+    report.errors.extend(copies.told_together([(path, alone) for path in layout.lonely]))
     for folder in dict.fromkeys(layout.folders):
         if lost := files.look_below(folder).lost_images:
             report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
     report.warnings.extend(doubts.describe_folders(layout))
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
-    report.errors.extend(_told_together(faults))
+    report.errors.extend(copies.told_together(faults))
     faulty = {path for path, _ in faults}
     unlike = [pair for pair in checks.unlike_pairs(layout, headers) if faulty.isdisjoint(pair)]
     report.warnings.extend(doubts.describe_unlike(unlike, headers))
@@ -163,18 +162,6 @@ def _of_files(
         "sizes": _describe_sizes((x.width // (2 if layout.halves else 1), x.height) for x in headers.values()),
     }
     return facts, whole if every else evenly(whole, max(len(whole) * _PIXELS // max(pixels, 1), _QUICK))
-
-
-def _told_together(faults: Iterable[tuple[Path, str]]) -> Iterator[str]:
-    """Say what is wrong with files; of many that have the same fault in one sentence, with some names."""
-    by_fault: dict[str, list[Path]] = defaultdict(list)
-    for path, fault in faults:
-        by_fault[fault].append(path)
-    for fault, paths in by_fault.items():
-        if len(paths) > _FEW:
-            yield f"{len(paths):,} files, of which each {fault} ({copies.some(paths)})"
-        else:
-            yield from (f"{path} {fault}" for path in paths)
 
 
 def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[StoredAs, int]:

@@ -88,7 +88,7 @@ def _told(forms: Sequence[Match], place: Place) -> str:
     match, options = describe(forms, place)
     count = f"{len(match.keys):,}"
     lonely = f" ({match.lonely:,} more have no partner, and are left out)" if match.lonely else ""
-    sides = f"{_label(match.a)} and {_label(match.b)}"
+    sides = f"{_label(match.a)} (A) and {_label(match.b)} (B)"
     if options:
         return f"the names of the files make {count} pairs of {sides}: {written(options)}"
     told = f"the names of the files make {count} pairs{lonely} of {sides}"
