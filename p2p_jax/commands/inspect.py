@@ -52,7 +52,7 @@ def _inspect(args: argparse.Namespace) -> int:
             bar = tqdm(examples, desc=split, unit=" examples", disable=None, leave=False)
             return stack.enter_context(contextlib.closing(bar))
 
-        report = inspect(config, every=args.every, progress=progress)
+        report = inspect(config, every=args.every, progress=progress, output=output)
     write_text(output / "inspection.json", json.dumps(report._asdict(), indent=2) + "\n")
     for line in describe(report):
         print(line)
@@ -80,9 +80,14 @@ def describe(report: "Inspection") -> Iterator[str]:
         sentences = getattr(report, kind)
         yield f"{len(sentences)} {kind if len(sentences) != 1 else kind[:-1]}"
         shown = list(_few_of_each(sentences))
-        yield from (f"  {sentence}" for sentence in shown[:_SENTENCES])
+        yield from (f"  {_in_a_line(sentence)}" for sentence in shown[:_SENTENCES])
         if len(shown) < len(sentences) or len(shown) > _SENTENCES:
             yield f"  ... and {len(sentences) - min(len(shown), _SENTENCES):,} more in inspection.json"
+
+
+def _in_a_line(sentence: str) -> str:
+    """Write what breaks lines, which names of files may hold, as Python does."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
 
 
 def _few_of_each(sentences: Sequence[str]) -> Iterator[str]:

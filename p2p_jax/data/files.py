@@ -41,6 +41,11 @@ class Listing(NamedTuple):
         told += [f"{self.hidden} hidden (names that begin with a dot)"] if self.hidden else []
         return ", ".join(told)
 
+    def tell(self, where: object) -> None:
+        """Say how many images there are and what is left out, if anything is."""
+        if self.left_out:
+            say(f"{where}: {len(self.images)} images; not images, left out: {self.left_out}")
+
     @property
     def lost_images(self) -> str:
         """What of it are images of formats that are not read, in words; "" if there is none."""
@@ -105,8 +110,7 @@ def list_images(folder: Path) -> list[Path]:
     if not found.images:
         holds = f"it holds {found.left_out}" if found.left_out else "it is empty"
         raise InputError(f"no image in {folder} ({', '.join(formats.EXTENSIONS)} are read): {holds}")
-    if found.left_out:
-        say(f"{folder}: {len(found.images)} images; not images, left out: {found.left_out}")
+    found.tell(folder)
     return found.images
 
 
@@ -181,5 +185,11 @@ def _images(examples: Sequence[str], which: str = "") -> str:
     return f"{len(examples):,} image{which} stands" if len(examples) == 1 else f"{len(examples):,} images{which} stand"
 
 
+def shown(name: object) -> str:
+    """Return a name for messages; one that would break a line, as Python writes it."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
 def _few(examples: Sequence[str]) -> str:
-    return ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")
+    return ", ".join(map(shown, examples[:3])) + (", ..." if len(examples) > 3 else "")

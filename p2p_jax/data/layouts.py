@@ -1,17 +1,19 @@
 """Which files of a folder are the images of A and B, and which belong together. Nothing is read but names and CSVs."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from p2p_jax.config.paths import expanded
-from p2p_jax.data import archives, matching, pair_tables
-from p2p_jax.data.files import list_images
+from p2p_jax.data import archives, held_out, matching, pair_tables
+from p2p_jax.data.files import list_images, shown
 from p2p_jax.data.matching import Named
 from p2p_jax.errors import InputError
+from p2p_jax.reporting import quiet
 
 SOURCES = ("side_by_side", "side_by_side/AB", "side_by_side/BA", "folders", "suffixes", "csv", "photos", "unpaired")
 
@@ -68,7 +70,10 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
             f"config.data.val_fraction={data.val_fraction:g} takes images of {data.train_split} for validation, but "
             f"{data.dir} has images of {data.val_split} as well: set config.data.val_fraction=0, or another val_split"
         )
-    found = _find(data, data.train_split, lenient=lenient, whole_folder=True)
+    with quiet() if split == data.val_split else contextlib.nullcontext():  # training has told what is left out
+        found = _find(data, data.train_split, lenient=lenient, whole_folder=True)
+    if lenient and not (found.a and found.b):
+        return found
     return _part(found, data, is_held_out=split == data.val_split) if data.val_split else found
 
 
@@ -83,7 +88,9 @@ def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = F
         return Layout(*pair_tables.read(table), folders=(table.parent,))
     if kind in ("folders", "unpaired", "cycle_gan"):
         places = _two_places(data, root, split, whole_folder=whole_folder)
-        sides = [_named(place, suffix) for place, suffix in zip(places, (data.suffix_a, data.suffix_b), strict=True)]
+        listed = functools.cache(list_images)  # both sides may lie in one folder
+        suffixes = data.suffix_a, data.suffix_b
+        sides = [_named(place, suffix, listed) for place, suffix in zip(places, suffixes, strict=True)]
         folders = [folder for place in places for _, folder in place]
         if kind != "folders":
             a, b = ([named.path for named in side] for side in sides)
@@ -119,25 +126,10 @@ def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
 
 def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
     """Return the part of a layout that is for validation, or the rest: which is which, names alone decide."""
-
-    def kept(files: Sequence[Path]) -> list[int]:
-        count = max(round(len(files) * data.val_fraction), 1)
-        if count >= len(files):
-            raise InputError(
-                f"config.data.val_fraction={data.val_fraction:g} of {len(files)} images leaves none to train on"
-            )
-        order = sorted(range(len(files)), key=lambda i: hashlib.sha256(_ascii(files[i].stem)).digest())
-        held_out = set(order[:count])
-        return [i for i in range(len(files)) if (i in held_out) == is_held_out]
-
+    kept = functools.partial(held_out.chosen, fraction=data.val_fraction, is_held_out=is_held_out)
     places = [kept(layout.a)] * 2 if layout.paired else [kept(layout.a), kept(layout.b)]
     a, b = ([files[i] for i in chosen] for files, chosen in zip(layout.sides, places, strict=True))
     return layout._replace(a=a, b=a if layout.a is layout.b else b)
-
-
-def _ascii(name: str) -> bytes:
-    (key,) = matching.key_of([name], "") or ("",)
-    return key.encode("utf-8", "surrogateescape")
 
 
 def has_split(data: ConfigDict, split: str) -> bool:
@@ -157,7 +149,7 @@ def _match(a: Sequence[Named], b: Sequence[Named], words: tuple[str, str], *, le
     """Pair the files that have one name."""
     found_a, found_b, lonely = matching.pair(a, b)
     if lonely and not lenient:
-        examples = ", ".join(map(str, lonely[:3])) + (" ..." if len(lonely) > 3 else "")
+        examples = ", ".join(map(shown, lonely[:3])) + (" ..." if len(lonely) > 3 else "")
         raise InputError(
             f"{len(lonely)} of {len(a)} + {len(b)} images have no partner {words[0]}: {examples}; "
             f"add the missing ones or remove these{words[1]}"
@@ -170,6 +162,13 @@ def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
     suffixes = data.suffix_a or "_A", data.suffix_b or "_B"
     paths = list_images(folder)
     a, b = (list(_ending(paths, folder, suffix)) for suffix in suffixes)
+    if (data.suffix_a or data.suffix_b) and not (a and b):
+        lacking, there = (suffixes[0], len(b)) if not a else (suffixes[1], len(a))
+        other = suffixes[1] if not a else suffixes[0]
+        raise InputError(
+            f"no name in {folder} ends in {lacking} (config.data.suffix_{'a' if not a else 'b'}); "
+            f"{there:,} of {len(paths):,} end in {other}"
+        )
     known = {named.path for named in (*a, *b)}
     others = [path for path in paths if path not in known]
     if others and not lenient and not (data.suffix_a or data.suffix_b):
@@ -184,11 +183,13 @@ def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
     return layout._replace(lonely=layout.lonely if data.suffix_a or data.suffix_b else [*layout.lonely, *others])
 
 
-def _named(place: Sequence[tuple[tuple[str, ...], Path]], suffix: str) -> list[Named]:
+def _named(
+    place: Sequence[tuple[tuple[str, ...], Path]], suffix: str, listed: Callable[[Path], list[Path]]
+) -> list[Named]:
     """Return the images of folders whose names end with a suffix, each recognised by the rest."""
     found = []
     for matched, folder in place:
-        for path, key in _ending(list_images(folder), folder, suffix):
+        for path, key in _ending(listed(folder), folder, suffix):
             found.append(Named(path, (*matched, *key)))
     if not found:
         raise InputError(f"no image in {place[0][1]} has a name that ends in {suffix}")
@@ -279,11 +280,16 @@ def _other_splits(root: Path, ending: str = "") -> str:
     """Name what might be the split: the folders of a data set, or its files of an ending."""
     entries = sorted(root.iterdir()) if root.is_dir() else []
     found = [p.name for p in entries if (p.suffix == ending if ending else p.is_dir())]
+    if ending and not found:
+        return (
+            f"; {root} holds no {ending} file: write one with the columns a and b, or choose another config.data.source"
+        )
+    share = "keep a share of the images for validation with --config.data.val_fraction=0.1"
+    if not found:
+        return f"; {root} holds no folder: make one, or take all of its images, and {share}"
     kind = f"{ending} file" if ending else "folder"
     few = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
-    mend = f"; {root} holds {few}" if found else f"; {root} holds no {kind}"
     return (
-        mend + f": rename a {kind}, name the split with --config.data.train_split or --config.data.val_split "
-        "(--config.data.val_split= trains without validation), or keep a share of the images for validation with "
-        "--config.data.val_fraction=0.1"
+        f"; {root} holds {few}: rename a {kind}, name the split with --config.data.train_split or "
+        f"--config.data.val_split (--config.data.val_split= trains without validation), or {share}"
     )

@@ -31,8 +31,8 @@ def key_of(parts: Sequence[str], suffix: str) -> tuple[str, ...] | None:
       suffix: with the ending of an image, what the name ends with; else what it ends with before its own ending; "" for
         every name. Capital letters do not count.
     """
-    *folders, name = (_composed(part) for part in parts)
-    suffix = _composed(suffix)
+    *folders, name = (composed(part) for part in parts)
+    suffix = composed(suffix)
     has_ending = os.path.splitext(f"x{suffix}")[1].lower() in formats.EXTENSIONS
     whole = name if has_ending else os.path.splitext(name)[0]
     if not whole.lower().endswith(suffix.lower()):
@@ -43,10 +43,10 @@ def key_of(parts: Sequence[str], suffix: str) -> tuple[str, ...] | None:
 
 def alike(name: str) -> str:
     """Return what a name is but for capital letters, and for the parts in which letters are written."""
-    return _composed(name).casefold()
+    return composed(name).casefold()
 
 
-def _composed(text: str) -> str:
+def composed(text: str) -> str:
     """Return a name as Linux and Windows write it: a Mac writes an ö as two characters."""
     return unicodedata.normalize("NFC", text)
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import limits, orientation, png, profiles
+from p2p_jax.images import jpeg, limits, orientation, png, profiles
 from p2p_jax.images.stored import Header, Stored, with_channel_axis
 
 _STARTS = {b"BM": "BMP", b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
@@ -46,6 +46,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
 
     Raises:
       InputError: it is a moving picture, or too large.
+      ValueError: it is damaged, or rows are missing.
     """
     with _opened(path, file) as image:
         head = _head(file, image)
@@ -54,7 +55,17 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         if image.format == "PNG":
             png.check(file)
         with limits.turn(*size):
-            return _read(file, image, head).turned(head.orientation)
+            stored = _read(file, image, head)
+            _check_rows(file, image, head, stored.pixels)
+            return stored.turned(head.orientation)
+
+
+def _check_rows(file: IO[bytes], image: Image.Image, head: png.Head, pixels: np.ndarray) -> None:
+    """Refuse an image at whose end rows are missing, in whose place Pillow gives zeros or gray."""
+    if image.format == "PNG" and not head.deep_channels and (head.interlaced or not pixels[-1].any()):
+        png.check_rows(file, *image.size)
+    elif _form(image) == "JPEG" and (image.mode == "CMYK" or "progressive" in image.info or jpeg.may_lack_rows(pixels)):
+        jpeg.check(file, image)
 
 
 def _read(file: IO[bytes], image: Image.Image, head: png.Head) -> Stored:
@@ -106,7 +117,9 @@ def _opened(path: Path, file: IO[bytes]) -> Image.Image:
     except (ValueError, SyntaxError):
         if kind != "PNG":
             raise
-        image = open_as(png.without_extras(file), path.name)
+        plain, profile = png.without_extras(file)
+        image = open_as(plain, path.name)
+        image.info |= {"icc_profile": profile} if profile else {}
     _check_single(path, image)
     return image
 

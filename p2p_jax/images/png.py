@@ -10,8 +10,13 @@ from p2p_jax.images import orientation
 _MOST_TEXT = 2**20  # bytes of a text that are looked at
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _OF_16_BITS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type: channels
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _GRAY = 0
-_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND")
+_AT_ONCE = 2**20  # bytes that are unpacked
+# Of Adam7, each pass: its first column and row, and how many on the next ones are.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND")
+_MOST_PROFILE = 2**25  # bytes of a profile of colours, which Pillow takes up to 2**20
 
 
 class Head(NamedTuple):
@@ -21,11 +26,13 @@ class Head(NamedTuple):
       depth: bits of a sample.
       colour_type: 0 gray, 2 RGB, 3 indices of a palette, 4 gray and opacity, 6 RGB and opacity.
       orientation: of EXIF, 1 to 8; see ``p2p_jax.images.orientation``.
+      interlaced: whether its rows come in seven passes.
     """
 
     depth: int
     colour_type: int
     orientation: int = 1
+    interlaced: bool = False
 
     @property
     def deep_channels(self) -> int:
@@ -47,8 +54,8 @@ def read_head(file: IO[bytes]) -> Head:
         length, kind = int.from_bytes(start[:4]), start[4:]
         end = file.tell() + length + 4
         if kind == b"IHDR":
-            contents = file.read(10)
-            head = Head(contents[8], contents[9])
+            contents = file.read(13)
+            head = Head(contents[8], contents[9], interlaced=bool(contents[12]))
         elif kind == b"eXIf":
             found = orientation.of_exif(file.read(length))
         elif kind in _TEXTS:
@@ -78,14 +85,47 @@ def check(file: IO[bytes]) -> None:
     raise ValueError("it ends too early")
 
 
-def without_extras(file: IO[bytes]) -> IO[bytes]:
-    """Return a PNG without the chunks that change no pixel, of which Pillow refuses long and short ones."""
+def check_rows(file: IO[bytes], width: int, height: int) -> None:
+    """Refuse a PNG whose packed pixels are fewer than its size says: cut, and closed again.
+
+    Raises:
+      ValueError: it is so.
+    """
+    head = read_head(file)
+    wanted = sum(
+        -(-(height - top) // down) * (1 + -(-columns * _CHANNELS[head.colour_type] * head.depth // 8))
+        for left, top, across, down in (_PASSES if head.interlaced else ((0, 0, 1, 1),))
+        if (columns := -(-(width - left) // across)) > 0 and height > top
+    )
+    packed = zlib.decompressobj()
+    file.seek(8)
+    while wanted > 0 and len(start := file.read(8)) == 8:
+        contents, _ = file.read(int.from_bytes(start[:4])), file.read(4)
+        while start[4:] == b"IDAT" and contents and wanted > 0:
+            wanted -= len(packed.decompress(contents, _AT_ONCE))
+            contents = packed.unconsumed_tail
+    if wanted > 0:
+        raise ValueError("rows at its end are missing: it was cut, and closed again")
+
+
+def without_extras(file: IO[bytes]) -> tuple[IO[bytes], bytes | None]:
+    """Return a PNG without the chunks of which Pillow refuses long and short ones, and its profile of colours."""
     file.seek(0)
-    kept = [file.read(8)]
+    kept, profile = [file.read(8)], None
     while len(start := file.read(8)) == 8:
         rest = file.read(int.from_bytes(start[:4]) + 4)
         kept += [start, rest] if start[4:] in _OF_PIXELS else []
-    return io.BytesIO(b"".join(kept))
+        if start[4:] == b"iCCP":
+            profile = _unpacked(rest[:-4].partition(b"\0")[2][1:], _MOST_PROFILE) or None
+    return io.BytesIO(b"".join(kept)), profile
+
+
+def _unpacked(contents: bytes, most: int) -> bytes:
+    """Return what was packed with zlib, or its beginning; b"" of what is damaged."""
+    try:
+        return zlib.decompressobj().decompress(contents, most)
+    except zlib.error:
+        return b""
 
 
 def _telling(kind: bytes, contents: bytes) -> bytes:
@@ -99,10 +139,7 @@ def _telling(kind: bytes, contents: bytes) -> bytes:
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
     elif compressed:
         rest = rest[1:]
-    try:
-        text = zlib.decompressobj().decompress(rest, _MOST_TEXT) if compressed else rest
-    except zlib.error:
-        return b""
+    text = _unpacked(rest, _MOST_TEXT) if compressed else rest
     return _from_hexadecimal(text) if is_exif else text
 
 

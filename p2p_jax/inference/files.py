@@ -76,8 +76,7 @@ def _images(found: Listing, source: str) -> list[Path]:
     if not found.images:
         holds = f": it holds {found.left_out}" if found.left_out else ""
         raise InputError(f"input={source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
-    if found.left_out:
-        say(f"{source}: {len(found.images)} images; not images, left out: {found.left_out}")
+    found.tell(source)
     return found.images
 
 

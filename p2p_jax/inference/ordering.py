@@ -1,11 +1,12 @@
 """In which order files are translated, and how far ahead they are read."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from p2p_jax.data import ahead as data_ahead
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, windows
 from p2p_jax.inference import large, values
@@ -83,12 +84,8 @@ def ahead(
     pool: ThreadPoolExecutor, function: Callable[[Job], Any], entries: Sequence[Entry], most: int
 ) -> Iterator[tuple[Job, Future]]:
     """Run a function over jobs in a pool, ahead of what is taken: by `most` jobs, or fewer if they are large."""
-    running: deque[tuple[Entry, Future]] = deque()
-    for entry in entries:
-        while running and (len(running) > most or sum(e.pixels for e, _ in running) + entry.pixels > PIXELS):
-            taken, result = running.popleft()
-            yield taken.job, result
-        running.append((entry, pool.submit(function, entry.job)))
-    while running:
-        taken, result = running.popleft()
-        yield taken.job, result
+    running = data_ahead.ahead(
+        pool, lambda entry: function(entry.job), entries, most, lambda entry: entry.pixels, PIXELS
+    )
+    for entry, result in running:
+        yield entry.job, result

@@ -44,7 +44,8 @@ def save(path: Path, pixels: np.ndarray, **options) -> np.ndarray:
 
 def load(path: Path) -> np.ndarray:
     """Read an image as Pillow does."""
-    return np.asarray(Image.open(path))
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def random_batch(config, seed: int = 0, size: int | None = None) -> dict[str, np.ndarray]:

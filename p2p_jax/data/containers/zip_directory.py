@@ -21,7 +21,7 @@ COLUMNS = ("flags", "method", "crc", "packed", "size", "offset")
 _AT_ONCE = 2**16  # entries
 _FULL32 = 0xFFFFFFFF
 _UTF8 = 0x800
-_DOS = 0
+_OF_WINDOWS = (0, 10, 11, 14)  # FAT, NTFS, another NTFS, VFAT
 
 
 def parse(directory: bytes) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -138,4 +138,5 @@ def _decoded(name: bytes, flags: int, system: int) -> str:
         text = name.decode()
     except UnicodeDecodeError:
         text = name.decode("utf-8", "replace") if flags & _UTF8 else name.decode("cp437")
-    return text.replace("\\", "/") if system == _DOS else text
+    of_windows = system in _OF_WINDOWS or "/" not in text  # not every program says on what it runs
+    return text.replace("\\", "/") if of_windows else text

@@ -4,13 +4,14 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
-from operator import ne
+from operator import eq, ne
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from p2p_jax.data import matching
 from p2p_jax.data.containers.archive import Archive
 from p2p_jax.data.containers.contents import PHOTOS, UNPAIRED, Contents, Names, Numbered, halves_of
 from p2p_jax.data.containers.decoding import Encoded
@@ -215,8 +216,8 @@ def _match(a: _Folder, b: _Folder) -> list[_Folder]:
 def _by_suffix(folder: _Folder) -> list[_Folder]:
     """Pair ``x_A.png`` with ``x_B.png``."""
     stems = folder.stems()
-    a, b = ([i for i, stem in enumerate(stems) if stem.endswith(end)] for end in ("_A", "_B"))
-    if others := [i for i, stem in enumerate(stems) if not stem.endswith(("_A", "_B"))]:
+    a, b = ([i for i, stem in enumerate(stems) if stem.endswith((end, end.lower()))] for end in ("_A", "_B"))
+    if others := [i for i, stem in enumerate(stems) if not stem.endswith(("_A", "_B", "_a", "_b"))]:
         more = f" (and {len(others) - 1:,} more)" * (len(others) > 1)
         name = folder.archive.label(int(folder.numbers[others[0]]))
         raise InputError(f"{name}: the name ends in neither _A nor _B{more}; rename or remove it")
@@ -226,25 +227,40 @@ def _by_suffix(folder: _Folder) -> list[_Folder]:
 
 
 def _pair(a: _Folder, stems_a: list[str], b: _Folder, stems_b: list[str], words: tuple[str, str]) -> list[_Folder]:
-    """Return both folders in the order of the stems, which must agree."""
-    sides = []
-    for folder, stems in ((a, stems_a), (b, stems_b)):
-        order = sorted(range(len(stems)), key=stems.__getitem__)
-        in_order = list(map(stems.__getitem__, order))
-        for first, second, same in zip(order, order[1:], map(ne, in_order, in_order[1:]), strict=False):
-            if not same:
-                names = [folder.archive.label(int(folder.numbers[i])) for i in (first, second)]
-                raise InputError(f"{names[0]} and {names[1]} have the same stem; remove or rename one of them")
-        sides.append((folder._replace(numbers=folder.numbers[order]), in_order))
-    (a, stems_a), (b, stems_b) = sides
-    if stems_a != stems_b:
+    """Return both folders in the order of the stems, which must agree but for what ``matching.pair`` overlooks."""
+    (first, of_a), (second, of_b) = _in_order(a, stems_a), _in_order(b, stems_b)
+    if of_a != of_b:
+        stems_a, stems_b = _as_partners(stems_a, stems_b)
+        (first, of_a), (second, of_b) = _in_order(a, stems_a), _in_order(b, stems_b)
+    if of_a != of_b:
         lonely = _lonely(a, stems_a, stems_b, a.archive.label) + _lonely(b, stems_b, stems_a, b.archive.label)
         some = ", ".join(lonely[:3]) + (" ..." if len(lonely) > 3 else "")
         raise InputError(
             f"{len(lonely):,} of {len(stems_a):,} + {len(stems_b):,} images have no partner {words[0]}: {some}; add "
             f"the missing ones or remove these{words[1]}"
         )
-    return [a, b]
+    return [first, second]
+
+
+def _in_order(folder: _Folder, stems: list[str]) -> tuple[_Folder, list[str]]:
+    """Return a folder in the order of the stems, of which no two are the same, and these."""
+    order = sorted(range(len(stems)), key=stems.__getitem__)
+    in_order = list(map(stems.__getitem__, order))
+    for first, second, same in zip(order, order[1:], map(eq, in_order, in_order[1:]), strict=False):
+        if same:
+            names = [folder.archive.label(int(folder.numbers[i])) for i in (first, second)]
+            raise InputError(f"{names[0]} and {names[1]} have the same stem; remove or rename one of them")
+    return folder._replace(numbers=folder.numbers[order]), in_order
+
+
+def _as_partners(stems_a: list[str], stems_b: list[str]) -> tuple[list[str], list[str]]:
+    """Return stems in which partners have one name, that of A, whatever capital letters and parts of letters."""
+    stems_a, stems_b = ([matching.composed(stem) for stem in stems] for stems in (stems_a, stems_b))
+    both = frozenset(stems_a) & frozenset(stems_b)
+    left = [Counter(matching.alike(stem) for stem in stems if stem not in both) for stems in (stems_a, stems_b)]
+    alone = {name for name, count in left[0].items() if count == left[1][name] == 1}
+    of_a = {name: stem for stem in stems_a if stem not in both and (name := matching.alike(stem)) in alone}
+    return stems_a, [stem if stem in both else of_a.get(matching.alike(stem), stem) for stem in stems_b]
 
 
 def _lonely(folder: _Folder, stems: list[str], others: list[str], label: Callable[[int], str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Examples of a data set that stand in it twice, in one split or in two."""
+"""What is said of many files at once, and of examples that stand in a data set twice, in one split or in two."""
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -12,11 +13,26 @@ from p2p_jax.data.layouts import Layout
 
 _LEAK = 0.05  # share of the images for validation that stand in training too, from which on scores say little
 _NAMES = 10  # that a sentence has at most
+_FEW = 5  # files with the same fault that are named one by one
 
 
 def some(names: Sequence[object]) -> str:
-    """Return some of many names."""
-    return ", ".join(map(str, names[:_NAMES])) + (", ..." if len(names) > _NAMES else "")
+    """Return some of many names; those that would break a line, as Python writes them."""
+    return ", ".join(map(files.shown, names[:_NAMES])) + (", ..." if len(names) > _NAMES else "")
+
+
+def told_together(faults: Iterable[tuple[Path, str]]) -> Iterator[str]:
+    """Say what is wrong with files; of many that have the same fault in one sentence, with some names."""
+    by_fault: dict[str, list[Path]] = defaultdict(list)
+    for path, fault in faults:
+        by_fault[fault].append(path)
+    for fault, paths in by_fault.items():
+        if len(paths) > _FEW:
+            folder = Path(os.path.commonpath(paths))
+            names = some([path.relative_to(folder) for path in paths])
+            yield f"{len(paths):,} files in {folder}, of which each {fault} ({names})"
+        else:
+            yield from (f"{path} {fault}" for path in paths)
 
 
 def across_splits(found: Mapping[str, Layout], data: ConfigDict) -> tuple[list[str], list[str]]:

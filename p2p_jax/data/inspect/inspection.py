@@ -52,7 +52,13 @@ class Inspection(NamedTuple):
     facts: dict[str, Any]
 
 
-def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lambda items, what: items) -> Inspection:
+def inspect(
+    config: ConfigDict,
+    *,
+    every: bool = False,
+    progress: Progress = lambda items, what: items,
+    output: Path | None = None,
+) -> Inspection:
     """Look for everything that training would refuse in a data set, and for what people regret later.
 
     The headers of all files are read, and so many examples of a split are measured, evenly over all of them, as some
@@ -62,6 +68,7 @@ def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lam
       config: complete; reads ``data`` and ``generator``.
       every: measure every example.
       progress: ``(examples, what they are) -> examples``, which may show how far it is.
+      output: a folder for CSV files with pairs, where the names of files make some that no options describe.
     """
     data, domains = config.data, of_files(config.data)
     report = Inspection([], [], [], {key: data[key] for key in ("source", "dir", "direction")} | {"splits": {}})
@@ -82,13 +89,15 @@ def inspect(config: ConfigDict, *, every: bool = False, progress: Progress = lam
             in_words = [{str(form): count for form, count in counts.items()} for counts in facts["stored"]]
             report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
             if split == data.train_split:
-                report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"]))
-                if facts["lonely"] > facts["count"][0]:
-                    report.suggestions.extend(proposals.propose(data))
+                layout = found.get(split)
+                paths = layout.sides if layout and not layout.halves and data.source != "photos" else ((), ())
+                report.suggestions.extend(suggest(config, facts["stored"], seen, paired=facts["paired"], paths=paths))
+                if facts["lonely"] > facts["count"][0] or _are_sides(layout, data):
+                    _propose(data, output, report)
         except InputError as error:
             report.errors.append(str(error))
             if split == data.train_split:
-                report.suggestions.extend(proposals.propose(data))
+                _propose(data, output, report)
         if split not in (data.train_split, data.val_split):  # training does without it
             report.warnings.extend(report.errors[before:])
             del report.errors[before:]
@@ -113,17 +122,32 @@ def _splits(data: ConfigDict, from_files: bool) -> list[str]:
     return list(dict.fromkeys(splits))
 
 
+def _propose(data: ConfigDict, output: Path | None, report: Inspection) -> None:
+    """Suggest the layout that the names of the files have, and no more: with it they are other images."""
+    proposed, others = proposals.look(data, output)
+    report.suggestions[:] = proposed or report.suggestions
+    report.warnings.extend(others)
+
+
+def _are_sides(layout: Layout | None, data: ConfigDict) -> bool:
+    """Tell whether files that are to be halved have the names of the sides of pairs."""
+    if layout is None or not layout.halves or data.source == "side_by_side/AB":
+        return False
+    return proposals.names_pairs([path.relative_to(layout.folders[0]).parts for path in layout.a])
+
+
 def _of_files(
     layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, report: Inspection, *, every: bool
 ) -> tuple[dict[str, Any], list[Example]]:
     """Return facts on the files of a split, and examples in whose headers there is no fault."""
-    report.errors.extend(f"{path} has no partner; add the missing image or remove this one" for path in layout.lonely)
+    alone = "has no partner; add the missing image or remove this one"
+    report.errors.extend(copies.told_together([(path, alone) for path in layout.lonely]))
     for folder in dict.fromkeys(layout.folders):
         if lost := files.look_below(folder).lost_images:
             report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
     report.warnings.extend(doubts.describe_folders(layout))
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
-    report.errors.extend(f"{path} {fault}" for path, fault in faults)
+    report.errors.extend(copies.told_together(faults))
     faulty = {path for path, _ in faults}
     unlike = [pair for pair in checks.unlike_pairs(layout, headers) if faulty.isdisjoint(pair)]
     report.warnings.extend(doubts.describe_unlike(unlike, headers))

@@ -1,13 +1,13 @@
 """The images of a data set one by one as they are stored, to be looked at rather than trained on."""
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
+from p2p_jax.data.ahead import ahead
 from p2p_jax.data.inspect.measures import Look, look
 from p2p_jax.data.layouts import Layout
 from p2p_jax.data.spread import evenly
@@ -17,7 +17,6 @@ from p2p_jax.images import formats, raw
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.formats import Stored
 
-_Found = TypeVar("_Found")
 _AHEAD = 6  # examples that are read before they are asked for
 
 
@@ -123,7 +122,8 @@ def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen
         return looks, len(images) == 2 and np.array_equal(images[0].pixels, images[1].pixels)
 
     with ThreadPoolExecutor() as pool:
-        for example, found in _in_order(pool, see, examples):
+        for example, result in ahead(pool, see, examples, _AHEAD):
+            found = result.result()
             if isinstance(found, str):
                 seen.faults.append(found)
                 continue
@@ -133,17 +133,3 @@ def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen
             if same:
                 seen.identical.append(example.name)
     return seen
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Example], _Found], examples: Iterable[Example]
-) -> Iterator[tuple[Example, _Found]]:
-    """Run a function over examples in a pool, a few ahead of what is taken."""
-    running: deque[tuple[Example, Future[_Found]]] = deque()
-    for example in examples:
-        running.append((example, pool.submit(function, example)))
-        if len(running) > _AHEAD:
-            first, result = running.popleft()
-            yield first, result.result()
-    for first, result in running:
-        yield first, result.result()

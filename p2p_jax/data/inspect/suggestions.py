@@ -1,11 +1,14 @@
 """What a config might better say, given the images of its training split."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
+from p2p_jax.data.inspect import label_maps
 from p2p_jax.data.inspect.measures import Look, StoredAs, flatness, has_many_grays
 from p2p_jax.data.inspect.samples import Seen
 from p2p_jax.images.domains import NUMBERS, Domain, of_files
@@ -15,7 +18,14 @@ _MOST_CLASSES = 64
 _FULL = (255, 1023, 4095, 16383, 65535)  # the largest numbers of 8, 10, 12, 14 and 16 bits
 
 
-def suggest(config: ConfigDict, stored: Sequence[Mapping[StoredAs, int]], seen: Seen, *, paired: bool) -> list[str]:
+def suggest(
+    config: ConfigDict,
+    stored: Sequence[Mapping[StoredAs, int]],
+    seen: Seen,
+    *,
+    paired: bool,
+    paths: Sequence[Sequence[Path]] = ((), ()),
+) -> list[str]:
     """Return sentences, each with the option that it is about.
 
     Args:
@@ -23,15 +33,22 @@ def suggest(config: ConfigDict, stored: Sequence[Mapping[StoredAs, int]], seen: 
       stored: of A and of B, as the files have them: how images are stored, and how many are.
       seen: the images of the training split that were looked at.
       paired: whether they are in pairs.
+      paths: of A and of B, of which some are read where they may be labels; none are.
     """
     data = config.data
     sections = ("input", "output") if data.direction == "AtoB" else ("output", "input")
     found: list[str] = []
-    for name, section, side, domain, counts in zip("AB", sections, seen.sides, of_files(data), stored, strict=True):
-        found.extend(_kind(name, section, counts, domain))
+    sides = zip("AB", sections, seen.sides, of_files(data), stored, paths, strict=True)
+    for name, section, side, domain, counts, files in sides:
+        classes = list(_classes(name, section, side, counts, domain)) if side else []
+        if not classes and domain.kind == "uint8" and (labels := label_maps.find(files, counts)):
+            options = " ".join(f"--config.data.{section}.{key}={shlex.quote(x)}" for key, x in labels.options.items())
+            classes = [f"the {labels.what} of {name} are {labels.told}: {options}"]
+        if not classes:
+            found.extend(_kind(name, section, counts, domain))
         if side:
             found.extend(_range(name, section, side, domain))
-            found.extend(_classes(name, section, side, counts, domain))
+        found.extend(classes)
     found.extend(_size(config, seen))
     if paired and all(seen.sides) and not any("output.kind=labels" in sentence for sentence in found):
         found.extend(_direction(data, seen))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from p2p_jax.data.stream.backend import tensorflow
-from p2p_jax.images import formats, labels, raw
+from p2p_jax.images import formats, jpeg, labels, raw
 from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.images.palettes import VOID, true_labels
 
@@ -65,9 +65,22 @@ def of_files(
         channels = [None if kind.kind == "labels" else kind.raw_channels for kind in kinds]
         return tuple(tf.ensure_shape(x, [None, None, count]) for x, count in zip(images, channels, strict=True))
 
+    whole: set[int] = set()
+
+    def require_whole(index):
+        if int(index) not in whole:
+            load(paths[int(index)])  # of a file that was cut, it says so
+            whole.add(int(index))
+        return np.int32(0)
+
     def with_tensorflow(index):
         tf = tensorflow()
-        image = decode(tf.io.read_file(names()[index]))
+        contents = tf.io.read_file(names()[index])
+        image = decode(contents)
+        doubtful = tf.io.is_jpeg(contents) & _may_lack_rows(tf, image)
+        zero = tf.cond(doubtful, lambda: tf.numpy_function(require_whole, [index], tf.int32), lambda: tf.constant(0))
+        with tf.control_dependencies([tf.convert_to_tensor(zero)]):
+            image = tf.identity(image)
         return cut(image, tf.shape(image)[1])
 
     return with_tensorflow if alike else with_library, lambda index: load(paths[index])
@@ -104,6 +117,15 @@ def _is_alike(header: formats.Header, kind: Domain) -> bool:
     indices = kind.kind == "labels" and header.mode in ("1", "P")
     modes = header.mode in ("1", "L", "P", "RGB") and header.dtype == np.uint8
     return header.form in _ALIKE and modes and kind.raw_dtype == np.uint8 and not indices
+
+
+def _may_lack_rows(tf: ModuleType, image: "tf.Tensor") -> "tf.Tensor":
+    """Tell of a decoded image what ``jpeg.may_lack_rows`` tells."""
+    shape = tf.shape(image)
+    height, width = (tf.minimum((shape[i] - 1) % 8 + 1, jpeg.CORNER) for i in (0, 1))
+    weights = tf.constant(jpeg.LUMA)[: shape[2]]
+    luma = tf.reduce_sum(tf.cast(image[-height:, -width:], tf.int32) * weights, axis=-1)
+    return tf.reduce_max(luma) - tf.reduce_min(luma) <= jpeg.FLAT * tf.reduce_sum(weights)
 
 
 def decode(contents: "tf.Tensor", channels: int = 0) -> "tf.Tensor":

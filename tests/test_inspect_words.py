@@ -1,0 +1,150 @@
+"""What an inspection says of layouts, of many files at once, and of labels however they are stored."""
+
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from p2p_jax.commands import inspect as command
+from p2p_jax.config import load_with_overrides
+from p2p_jax.data.inspect import inspection
+from support.images import noise, save
+from support.runs import run_command
+
+
+def options_of(sentence):
+    return [word for word in shlex.split(sentence) if word.startswith("--config.")]
+
+
+def report_of(root, *options):
+    arguments = [f"--config.data.dir={root}", *(f"--config.data.{option}" for option in options)]
+    return inspection.inspect(load_with_overrides("facades", arguments))
+
+
+def test_a_wrong_suffix_is_the_reason(tmp_path):
+    for i in range(12):
+        for side in ("rgb", "depth"):
+            save(tmp_path / f"{i}_{side}.png", noise(20, 24, 3, seed=i))
+    report = report_of(tmp_path, "source=suffixes", "suffix_a=_rbg", "suffix_b=_depth", "val_fraction=0.1")
+    assert report.errors == [
+        f"no name in {tmp_path} ends in _rbg (config.data.suffix_a); 12 of 24 end in _depth",
+    ]
+    assert "--config.data.suffix_a=_rgb" in report.suggestions[0]
+    for i in range(12):
+        (tmp_path / f"{i}_depth.png").rename(tmp_path / f"x{i}_depth.png")
+    report = report_of(tmp_path, "source=suffixes", "suffix_a=_rgb", "suffix_b=_depth", "val_fraction=0.1")
+    assert report.errors[0].startswith(
+        f"24 files in {tmp_path}, of which each has no partner; add the missing image or remove"
+    )
+
+
+def test_a_missing_csv_is_not_to_be_renamed(tmp_path):
+    save(tmp_path / "x.png", noise(8, 8, 3))
+    (error, *_) = report_of(tmp_path, "source=csv").errors
+    assert error == (
+        f"there is no file {tmp_path}/train.csv; {tmp_path} holds no .csv file: write one with the columns a and b, or "
+        "choose another config.data.source"
+    )
+    (tmp_path / "pairs.csv").write_text("a,b\n")
+    assert "holds pairs.csv: rename a .csv file" in report_of(tmp_path, "source=csv").errors[0]
+
+
+def test_what_is_left_out_is_told_once(tmp_path, capsys):
+    for i in range(12):
+        for side in ("rgb", "depth"):
+            save(tmp_path / "set" / f"{i}_{side}.png", noise(32, 32, 3, seed=i))
+    (tmp_path / "set" / "notes.txt").touch()
+    for source in ("suffixes", "folders"):
+        dirs = [f"dir_{side}=." for side in "ab"] if source == "folders" else []
+        report_of(tmp_path / "set", f"source={source}", *dirs, "suffix_a=_rgb", "suffix_b=_depth", "val_fraction=0.1")
+        assert capsys.readouterr().out.count("left out: 1 .txt") == 1
+
+
+def test_the_same_fault_of_many_files_is_one_note(tmp_path, capsys):
+    for i in range(24):
+        save(tmp_path / "trainB" / f"{i:02d}.png", noise(20, 24, 3, seed=i))
+        pixels = noise(20, 24, dtype=np.uint16, high=9000) if i % 2 else noise(20, 24, 3)
+        save(tmp_path / "trainA" / f"{i:02d}.png", pixels)
+    (error, *rest) = report_of(tmp_path, "source=folders", "val_split=", "direction=AtoB").errors
+    assert error.startswith(
+        f"12 files in {tmp_path}/trainA, of which each has 16 bits (uint16), but this side is declared uint8: "
+    )
+    assert error.count(".png") == 10 and error.endswith(", ...)") and not rest
+
+
+def test_names_that_break_lines_break_none(tmp_path, capsys):
+    for i in range(6):
+        for side in "AB":
+            save(tmp_path / f"train{side}" / f"x\n{i}.png", noise(32, 32, 3, seed=i + 100 * (side == "B")))
+    (tmp_path / "trainA" / "x\n0.png").write_bytes(b"")
+    save(tmp_path / "trainA" / "lonely\n.png", noise(8, 8, 3))
+    arguments = ["--config=facades", f"--config.data.dir={tmp_path}", f"--output={tmp_path / 'out'}"]
+    run_command(command, *arguments, "--config.data.source=folders", "--config.data.val_split=")
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.endswith("errors"))
+    count = int(lines[start].split()[0])
+    assert all(line.startswith("  /") for line in lines[start + 1 : start + 1 + count])
+    assert r"x\n0.png cannot be read" in out and r"lonely\n.png has no partner" in out
+
+
+LABELS = {
+    "numbers of 16 bits": (lambda i: blocks(i, 6).astype(np.uint16), "kind=labels", "channels=6"),
+    "a mask of 16 bits": (
+        lambda i: blocks(i, 2).astype(np.uint16) * 65535,
+        "kind=labels",
+        "channels=2",
+        "numbers=0,65535",
+    ),
+    "instances": (lambda i: blocks(i, 6).astype(np.uint16) * 1001, "kind=labels", "channels=6", "numbers=instances"),
+    "black and white": (
+        lambda i: np.repeat(blocks(i, 2)[..., None] * np.uint8(255), 3, axis=2),
+        "kind=labels",
+        "channels=2",
+        "palette=#000000,#ffffff",
+    ),
+    "a palette with opacity": (lambda i: transparent(blocks(i, 5)), "kind=labels", "channels=5"),
+}
+
+
+def blocks(seed, classes):
+    return np.kron(noise(8, 8, low=0, high=classes, seed=seed), np.ones((4, 4), np.uint8)).astype(np.uint8)
+
+
+def transparent(indices):
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette(noise(15, seed=3).tolist())
+    image.info["transparency"] = 0
+    return image
+
+
+def write_targets(root, draw):
+    for i in range(6):
+        save(root / "trainA" / f"{i}.png", noise(32, 32, 3, seed=i))
+        drawn_ = draw(i)
+        image = drawn_ if isinstance(drawn_, Image.Image) else Image.fromarray(drawn_)
+        (root / "trainB").mkdir(exist_ok=True)
+        image.save(root / "trainB" / f"{i}.png")
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_are_recognised_however_they_are_stored(kind, tmp_path):
+    draw, *wanted = LABELS[kind]
+    write_targets(tmp_path, draw)
+    options = ["source=folders", "val_split=", "direction=AtoB", "load_size=32", "crop_size=32"]
+    (sentence,) = report_of(tmp_path, *options).suggestions
+    found = options_of(sentence)
+    assert found == [f"--config.data.output.{option}" for option in wanted]
+    report = report_of(tmp_path, *options, *(option.removeprefix("--config.data.") for option in found))
+    assert (report.errors, report.suggestions) == ([], [])
+    assert not any("no class" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_depths_are_no_labels(dtype, tmp_path):
+    high = 250 if dtype == np.uint8 else 9000
+    y, x = np.mgrid[:32, :32]
+    write_targets(tmp_path, lambda i: ((x + y * (1 + i / 9)) / 80 * high).astype(dtype))
+    suggestions = report_of(tmp_path, "source=folders", "val_split=", "direction=AtoB").suggestions
+    assert not any("labels" in sentence for sentence in suggestions)
