@@ -13,6 +13,7 @@ from p2p_jax import storage, train
 from p2p_jax.commands import translate
 from p2p_jax.config import to_json
 from p2p_jax.errors import InputError
+from p2p_jax.images.unfinished import Unfinished
 from p2p_jax.training import digests, soundness
 from p2p_jax.training.checkpoint import (
     Checkpoints,
@@ -333,17 +334,18 @@ def test_what_killed_saves_left_is_removed(run):
     for name in litter:
         (run / "checkpoints" / name / "state").mkdir(parents=True)
     (run / "samples").mkdir()
-    parts = [
-        ".config.json.123.part.json",
-        "samples/.step_0000004.png.part.png",
-        "checkpoints/3/.digests.json.7.part.json",
-    ]
-    kept = ["samples/step_0000002.png", ".mine", "notes.part.txt"]
-    for name in parts + kept:
-        (run / name).write_text("x")
+    parts = [Unfinished(run / name) for name in ("config.json", "samples/4.png", "checkpoints/3/digests.json")]
+    for part in parts:
+        os.utime(part.path, (0, 0))
+    for part in parts[:2]:
+        os.close(part._lock)  # as a kill does
+    kept = [run / name for name in ("samples/step_0000002.png", ".mine", "notes.part.txt")]
+    for path in kept:
+        path.write_text("x")
     settle(run)
-    assert not [path for path in run.rglob("*") if "tmp" in path.name or ".part.json" in path.name]
-    assert [(run / name).exists() for name in parts + kept] == [False] * 3 + [True] * 3
+    assert not list(run.rglob("*tmp*"))
+    assert [path.exists() for path in (*[part.path for part in parts], *kept)] == [False] * 2 + [True] * 4
+    parts[2].close()
     assert saved_steps(run) == [1, 2, 3]
 
 

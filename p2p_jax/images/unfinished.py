@@ -38,7 +38,9 @@ class Unfinished:
     """
 
     def __init__(self, path: Path, *, is_folder: bool = False):
-        remove_abandoned(path.parent)
+        if path.parent not in _looked_at:
+            _looked_at.add(path.parent)
+            remove_abandoned(path.parent)
         name, ending = os.fsencode(path.name)[:_LONGEST].decode(errors="ignore"), path.suffix.lower()
         ending = ending if len(os.fsencode(ending)) < 32 and not is_folder else ""
         self.path = path.with_name(f".{name}.{_HERE}{secrets.token_hex(8)}.part{ending}")
@@ -60,10 +62,7 @@ class Unfinished:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes of this computer have left unfinished in a folder; each process looks once."""
-    if folder in _looked_at:
-        return
-    _looked_at.add(folder)
+    """Remove what killed processes of this computer have left unfinished in a folder."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             is_ours = _OURS.fullmatch(entry.name) and not entry.is_symlink()

@@ -1,9 +1,7 @@
 """Checkpoints that a disk has damaged: noticed before they are used, and set aside before a training goes on."""
 
-import contextlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +11,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from p2p_jax.errors import InputError
+from p2p_jax.images.unfinished import remove_abandoned
 from p2p_jax.reporting import caution, say
 from p2p_jax.storage import StorageError, writing
 from p2p_jax.training import digests, parallel
 
 _SMALL = 1 << 20  # bytes of a file that is always read
-_PART = re.compile(r"\..*\.part(\.\w+)?")  # what p2p_jax.images.writing calls what it has not finished
 _SOUND: dict[Path, tuple] = {}  # the checkpoints that this process found sound, with their files' sizes and times
 
 
@@ -110,7 +108,7 @@ def settle(workdir: Path) -> None:
             _settle(workdir)
         except InputError as error:
             refused = error
-    if parallel.any_process(refused is not None):
+    if parallel.highest(refused is not None):
         raise refused or InputError(f"process 0 cannot go on with {workdir}")
 
 
@@ -188,11 +186,8 @@ def _remove_unfinished(workdir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in workdir.glob(".seen_by_all_*"):
         path.unlink(missing_ok=True)
-    for pattern in (".*.part*", "samples/.*.part*", "checkpoints/*/.*.part*"):
-        for path in workdir.glob(pattern):
-            if _PART.fullmatch(path.name):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    for folder in (workdir, workdir / "samples", *(workdir / "checkpoints").glob("*")):
+        remove_abandoned(folder)
 
 
 def _signature(folder: Path) -> tuple:
