@@ -24,6 +24,14 @@ from support.runs import memory_data, rows_of, stop_at
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def hears_ctrl_c():
+    """Also where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def tiny(**options):
     linear = {"objective": "support.networks:linear", "generator": None, "discriminator": None, "loss": None}
     return small_config(**{**linear, "checkpoint_every": 100, "eval_every": 100, "sample_every": 100, **options})
@@ -219,6 +227,18 @@ def wait_for_rows(process, workdir):
     while not (workdir / "metrics.csv").exists() or len(rows_of(workdir)) < 3:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_training_of_a_shells_background_is_heard_too(endless, tmp_path):
+    """There SIGINT is ignored from the beginning; what is sent to the training alone is meant."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = start(endless, environment(1))
+    with process:
+        wait_for_rows(process, tmp_path / "run")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err, len(saved_steps(tmp_path / "run"))) == (130, "", 1)
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
         yield
         return
     _initialize()
-    errors = _Errors()
+    errors = witness.Errors()
     watching = _call_witness(workdir, errors=errors.reading)
     errors.through_witness()
     try:
@@ -196,35 +196,6 @@ def _give_up_waiting() -> None:
     os._exit(1)
 
 
-class _Errors:
-    """Standard error of this process, which goes through the witness in the meantime, also that of C++."""
-
-    def __init__(self) -> None:
-        self.reading: int | None = None
-        self._writing: int | None = None
-        self._before: int | None = None
-        if os.name == "posix":
-            self.reading, self._writing = os.pipe()
-
-    def through_witness(self) -> None:
-        """Write to the witness from now on."""
-        if self.reading is None or self._writing is None:
-            return
-        sys.stderr.flush()
-        self._before = os.dup(2)
-        os.dup2(self._writing, 2)
-        os.close(self._writing)
-        os.close(self.reading)
-
-    def restore(self) -> None:
-        """Write to where it went before."""
-        if self._before is not None:
-            sys.stderr.flush()
-            os.dup2(self._before, 2)
-            os.close(self._before)
-            self._before = None
-
-
 def _call_witness(workdir: Path, stderr: int | None = None, errors: int | None = None) -> subprocess.Popen:
     told = [] if errors is None else [str(errors)]
     return subprocess.Popen(
@@ -237,7 +208,7 @@ def _call_witness(workdir: Path, stderr: int | None = None, errors: int | None =
     )
 
 
-def _end(error: BaseException, watching: subprocess.Popen, errors: _Errors) -> None:
+def _end(error: BaseException, watching: subprocess.Popen, errors: witness.Errors) -> None:
     """Say what is wrong and end this process at once: leaving in order would wait for processes that are gone."""
     sys.stdout.flush()
     lost = any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED"))

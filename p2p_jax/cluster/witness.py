@@ -41,6 +41,35 @@ def sentence(workdir: str | Path, cause: str = "") -> str:
     )
 
 
+class Errors:
+    """Standard error of this process, which goes through the witness in the meantime, also that of C++."""
+
+    def __init__(self) -> None:
+        self.reading: int | None = None
+        self._writing: int | None = None
+        self._before: int | None = None
+        if os.name == "posix":
+            self.reading, self._writing = os.pipe()
+
+    def through_witness(self) -> None:
+        """Write to the witness from now on."""
+        if self.reading is None or self._writing is None:
+            return
+        sys.stderr.flush()
+        self._before = os.dup(2)
+        os.dup2(self._writing, 2)
+        os.close(self._writing)
+        os.close(self.reading)
+
+    def restore(self) -> None:
+        """Write to where it went before."""
+        if self._before is not None:
+            sys.stderr.flush()
+            os.dup2(self._before, 2)
+            os.close(self._before)
+            self._before = None
+
+
 class Filter:
     """Pass on what is written, but for what JAX says in C++ when it ends a process because of another one."""
 

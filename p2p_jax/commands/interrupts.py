@@ -50,11 +50,9 @@ def in_one_line(*expected: type[BaseException]) -> Iterator[None]:
     Raises:
       SystemExit: Ctrl-C came; with status 130, after the line.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield
-        return
-    with _listening() as interrupted:
+    hears = threading.current_thread() is threading.main_thread()
+    hears = hears and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # of a shell's background, say
+    with _listening() if hears else contextlib.nullcontext(threading.Event()) as interrupted:
         try:
             yield
         except BaseException as error:

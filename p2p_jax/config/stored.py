@@ -118,13 +118,16 @@ def trusted(trust: Trust) -> frozenset[str]:
     return names
 
 
-def require_trust(config: Any, file: Path, trust: Trust | None = ()) -> dict[str, list[str]]:
+def require_trust(
+    config: Any, file: Path, trust: Trust | None = (), used: Collection[str] | None = None
+) -> dict[str, list[str]]:
     """Refuse a stored config that names code outside the library which the caller does not trust.
 
     Args:
       config: as it was read from the file: anything that JSON holds.
       file: where it stands, for messages.
       trust: what the caller trusts; None: the config is compared with another one, and nothing in it is used.
+      used: the sections that are used; what others name is said and left alone. None: all.
 
     Returns:
       What it names outside the library, all of it trusted, by the option.
@@ -142,18 +145,22 @@ def require_trust(config: Any, file: Path, trust: Trust | None = ()) -> dict[str
         found = outside(config)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+    if unused := {} if used is None else {key: x for key, x in found.items() if key.split(".")[0] not in used}:
+        told = ", ".join(f"config.{key} names {name}" for key, names in unused.items() for name in names[:_SHOWN])
+        say(f"note: {file}: {told}, which is not needed here; it was not executed")
+        found = {key: names for key, names in found.items() if key not in unused}
     allowed = _names_in(found) if trust is None else trusted(trust)
     refused = {key: [name for name in names if name not in allowed] for key, names in found.items()}
     for key, names in refused.items():
         if strange := next((name for name in names if not is_reference(name)), None):
             raise InputError(f"{file}: config.{key} is {strange!r}; it must have the form 'package.module:name'")
-    told = [(key, name) for key, names in refused.items() for name in names]
-    if told:
-        more = f" and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
+    wrong = [(key, name) for key, names in refused.items() for name in names]
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
         raise InputError(
-            f"{file}: {', '.join(f'config.{key} names {name}' for key, name in told[:_SHOWN])}{more}: code that is no "
+            f"{file}: {', '.join(f'config.{key} names {name}' for key, name in wrong[:_SHOWN])}{more}: code that is no "
             "part of the library, which opening the run would execute. Nothing was. If you know it and trust it, say "
-            f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in told[:_SHOWN]))}"
+            f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
         )
     _require_no_palette_files(config, file)
     return found

@@ -67,7 +67,7 @@ def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
     """Return the config stored with a checkpoint, filled in, as it was written, with no option added.
 
     Raises:
-      InputError: it cannot be read, or names code outside the library that is not in `trust`.
+      InputError: it cannot be read, or names networks outside the library that are not in `trust`.
     """
     config_file, facts_file = (workdir / "checkpoints" / str(step) / name / "metadata" for name in ("config", "facts"))
     try:
@@ -75,7 +75,7 @@ def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         folder = workdir / "checkpoints" / str(step)
         raise InputError(f"{folder} cannot be read ({error}); use another checkpoint") from error
-    stored.require_trust(config, config_file, trust)
+    stored.require_trust(config, config_file, trust, used=("generator", "discriminator"))
     return filled_in(config, stored.require_plain_facts(facts, facts_file))
 
 
