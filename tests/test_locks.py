@@ -222,7 +222,8 @@ def test_a_run_under_training_is_read_and_not_written(tmp_path, monkeypatch):
         monkeypatch.setattr(protocol, "_TURN", 0.2)
         with locked(tmp_path / "results"), pytest.raises(InputError, match="results is in use: .* another `output`"):
             evaluate(tmp_path / "run", output=tmp_path / "results", data=memory_data(config))
-        command = [sys.executable, "-m", "p2p_jax", "resume", str(tmp_path / "run"), "--config.num_steps=4"]
+        trust = ["--trust", config.objective]
+        command = [sys.executable, "-m", "p2p_jax", "resume", str(tmp_path / "run"), "--config.num_steps=4", *trust]
         ended = subprocess.run(
             command, env=environment(), capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path
         )

@@ -84,7 +84,7 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
     Raises:
       InputError: another process or thread holds it, named with host and time; or the directory cannot be written.
     """
-    until = time.monotonic() + wait
+    until, is_new = time.monotonic() + wait, not folder.exists()
     try:
         while True:
             try:
@@ -103,6 +103,9 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
         yield held
     finally:
         held.release()
+        if is_new:  # a start that was refused leaves nothing
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 class _HeldError(Exception):

@@ -133,7 +133,7 @@ def _import_from(workdir: Path, recorded: Mapping[str, Mapping[str, Any]]) -> No
         return
     if sources:
         sys.meta_path.append(_StoredCode(folder, sources))
-        told = ", ".join(f"{name} from {file}" for name, (file, _) in sources.items())
+        told = ", ".join(f"{name} from {file}" for name, (file, _) in sorted(sources.items()))
         warnings.warn(f"not found here, and loaded as stored with the run: {told}", stacklevel=4)
 
 
