@@ -72,7 +72,7 @@ def offer(workdir: Path, references: Mapping[str, Iterable[str]]) -> None:
     here = {name: modules.locate(name, without=_StoredCode) for name in recorded}
     absent = {name for name, file in here.items() if file is None or _is_stored(workdir, file)}
     if absent & names:
-        _import_from(workdir, {name: recorded[name] for name in absent if "source" in recorded[name]})
+        _import_from(workdir, {name: recorded[name] for name in sorted(absent) if "source" in recorded[name]})
     _compare_all(workdir, recorded, here)
 
 
