@@ -75,8 +75,10 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
     seen = _signature(folder)
     if seen and _SOUND.get(folder.absolute()) == seen:
         return
-    has_digests = os.path.lexists(folder / digests.NAME)
-    why = fault(workdir, step, quick=not has_digests)  # without them the restoring tells whether it is whole
+    if (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME):
+        why, has_digests = None, False  # what is read of it tells whether it is whole
+    else:
+        why, has_digests = fault(workdir, step), True
     if why is None:
         if not has_digests:
             say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
