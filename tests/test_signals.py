@@ -203,7 +203,7 @@ ENDLESS = """
     from support.runs import memory_data
 
     run = loop.train
-    loop.train = lambda config, workdir: run(config, workdir, data=memory_data(config))
+    loop.train = lambda config, workdir, **settings: run(config, workdir, data=memory_data(config), **settings)
     from p2p_jax.commands import interrupts
     interrupts.expect()
     train.run()

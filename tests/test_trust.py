@@ -146,7 +146,8 @@ def test_no_function_executes_what_a_stored_config_names(folder, way, capsys):
     for what, function in FUNCTIONS.items():
         if what == "start from" and not {"generator", "discriminator"} & sections.keys():
             function()  # which makes networks alone to compare them, and says what else is named
-            told = capsys.readouterr().out
+            edited, told = capsys.readouterr().out.splitlines()
+            assert edited == "run/checkpoints/1/config/metadata has been edited since it was written"
             assert told.startswith("note: run/checkpoints/1/config/metadata: config.") and "not executed" in told
             assert all(name in told for name in names)
             continue

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 from p2p_jax.errors import TrainingInterrupt
 
@@ -70,6 +71,15 @@ def in_one_line(*expected: type[BaseException]) -> Iterator[None]:
             raise SystemExit(STATUS) from None
 
 
+def _imports(frame: FrameType | None) -> bool:
+    """Tell whether a module is being imported: one of C++ would make many lines of an exception, and an abort."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextlib.contextmanager
 def _listening() -> Iterator[threading.Event]:
     """Let Ctrl-C raise KeyboardInterrupt, and set an event; end a command's own process at the second one."""
@@ -83,6 +93,8 @@ def _listening() -> Iterator[threading.Event]:
 
     def handle(signum, frame):
         interrupted.set()
+        if _owned.is_set() and _imports(frame):
+            _end("interrupted")
         signal.default_int_handler(signum, frame)
 
     def listen():
