@@ -40,7 +40,7 @@ STEPS = (1, 2, 3)
 def state_of(step):
     rng = np.random.default_rng(step)
     kernel, scale = rng.normal(size=(40, 30)).astype(np.float32), rng.normal(size=7).astype(np.float32)
-    return {"step": np.int32(step), "params": {"generator": {"kernel": kernel, "scale": scale}}}
+    return {"step": np.asarray(step, np.int32), "params": {"generator": {"kernel": kernel, "scale": scale}}}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_what_is_whole_is_used(run):
     assert everything(run, 3)[1:3] == (CONFIG.to_dict(), FACTS)
     names = set(digests.files_in(run / "checkpoints" / "3"))
     assert set(json.loads((run / "checkpoints" / "3" / digests.NAME).read_text())["files"]) == names
-    assert {"config/metadata", "metrics/metrics", "state/manifest.ocdbt", *digests.LATE} <= names
+    assert {"config/metadata", "metrics/metrics", "state/manifest.ocdbt", "_CHECKPOINT_METADATA"} <= names
 
 
 def test_every_bit_of_a_checkpoint_counts(run):
@@ -114,7 +114,7 @@ def test_every_bit_of_a_checkpoint_counts(run):
         with pytest.raises(InputError, match=r"checkpoints/3 is damaged"):
             restored(run, 3)
         file.write_bytes(before)
-    assert len(files) > 15
+    assert len(files) > 10
     everything(run, 3)
 
 
@@ -143,7 +143,7 @@ def test_bits_that_change_before_the_digests_are_complete(run):
     folder = run / "checkpoints" / "3"
     digests.write(folder)
     told = json.loads((folder / digests.NAME).read_text())["files"]
-    assert not set(digests.LATE) & set(told) and len(told) > 12
+    assert not set(digests.LATE) & set(told) and len(told) > 8
     expected, noticed, harmless = everything(run, 3), 0, 0
     files = [path for path in files_of(folder) if path.name != digests.NAME]
     for file, place in spread_over(files, 60, seed=25):

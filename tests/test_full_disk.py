@@ -66,7 +66,7 @@ def remount(place, *options):
 
 
 def state_of(step, count=50):
-    return {"step": np.int32(step), "params": np.random.default_rng(step).normal(size=count)}
+    return {"step": np.asarray(step, np.int32), "params": np.random.default_rng(step).normal(size=count)}
 
 
 def restored(run, step, count):
