@@ -157,10 +157,8 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
         from pathlib import Path
         from p2p_jax.training.lock import locked
         with locked(Path(sys.argv[1])):
-            child = os.fork()
-            if not child:
-                time.sleep(300)
-            print(child, flush=True)
+            if not os.fork():
+                print(os.getpid(), flush=True)
             time.sleep(300)
     """
     holder = start(python(code, tmp_path), environment())
