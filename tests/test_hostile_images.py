@@ -164,6 +164,12 @@ def in_a_circle(data, back):
     return bytes(found)
 
 
+def of_another_size(data, height, width):
+    """Return a JPEG whose head says another size."""
+    start = re.search(rb"\xff[\xc0\xc2]..\x08", data, re.DOTALL).end()
+    return data[:start] + height.to_bytes(2) + width.to_bytes(2) + data[start + 4 :]
+
+
 def bomb_of_16_bits():
     data, zeros = whole_files()["deep.png"], zlib.compress(bytes(200_000_000))
     chunk = len(zeros).to_bytes(4) + b"IDAT" + zeros + zlib.crc32(b"IDAT" + zeros).to_bytes(4)
@@ -184,6 +190,8 @@ BOMBS = {
     "narrow.tif": (lambda: with_tag(whole_files()["plain.tif"], 256, 0), "cannot be read as an image"),
     "low.tif": (lambda: with_tag(whole_files()["plain.tif"], 257, 0), "cannot be read as an image"),
     "tile.tif": (lambda: with_tag(with_tag(whole_files()["tiled.tiff"], 322, 2**16), 323, 2**16), "cannot be read"),
+    "wide.jpg": (lambda: of_another_size(whole_files()["gray.jpeg"], 255, 65_312), "cannot hold 65312x255"),
+    "wide.jpeg": (lambda: of_another_size(whole_files()["progressive.jpg"], 9_000, 9_000), "cannot hold 9000x9000"),
     "deep.png": (bomb_of_16_bits, "it holds more than its pixels"),
 }  # fmt: skip
 

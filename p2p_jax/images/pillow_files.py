@@ -1,5 +1,6 @@
 """Image files that Pillow reads and writes, and PNGs of 16 bits, which imagecodecs does."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -121,6 +122,8 @@ def _opened(path: Path, file: IO[bytes]) -> Image.Image:
         image = open_as(plain, path.name)
         image.info |= {"icc_profile": profile} if profile else {}
     _check_single(path, image)
+    if image.format in ("JPEG", "MPO"):
+        _check_length(file, image)
     return image
 
 
@@ -173,6 +176,18 @@ def _check_single(path: Path, image: Image.Image) -> None:
         raise InputError(f"{path} is a moving picture of {count} frames; save each as a file of its own")
     if image.format == "BMP" and (missing := _bytes_missing(path)) > 0:
         raise ValueError(f"{missing} bytes are missing at its end")
+
+
+def _check_length(file: IO[bytes], image: Image.Image) -> None:
+    """Refuse a JPEG of fewer bits than it has blocks of 8x8 pixels: the others would be gray, and take as much memory.
+
+    Each takes one bit at least; its decoder does not mind.
+    """
+    back = file.tell()
+    length = file.seek(0, os.SEEK_END)
+    file.seek(back)
+    if length * 8 < image.width * image.height // 64:
+        raise ValueError(f"its {length} bytes cannot hold {image.width}x{image.height} pixels")
 
 
 def _bytes_missing(path: Path) -> int:

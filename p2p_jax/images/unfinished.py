@@ -16,7 +16,7 @@ import time
 import zlib
 from pathlib import Path
 
-_LONGEST = 160  # bytes of a name that are kept: file systems take 255 in all
+_LONGEST = 160  # bytes of a file's name that are kept: file systems take 255 in all
 _YOUNG = 2  # seconds in which a new one may have no lock yet
 _HERE = f"{zlib.crc32(platform.node().encode(errors='replace')):08x}"
 _OURS = re.compile(rf"\..+\.{_HERE}[0-9a-f]{{16}}\.part(\.[^.]+)?", re.DOTALL)
@@ -41,8 +41,10 @@ class Unfinished:
         if path.parent not in _looked_at:
             _looked_at.add(path.parent)
             remove_abandoned(path.parent)
-        name, ending = os.fsencode(path.name)[:_LONGEST].decode(errors="ignore"), path.suffix.lower()
-        ending = ending if len(os.fsencode(ending)) < 32 and not is_folder else ""
+        name, ending = path.name, "" if is_folder else path.suffix.lower()
+        if not is_folder:
+            name = os.fsencode(name)[:_LONGEST].decode(errors="ignore")
+            ending = ending if len(os.fsencode(ending)) < 32 else ""
         self.path = path.with_name(f".{name}.{_HERE}{secrets.token_hex(8)}.part{ending}")
         if is_folder:
             os.mkdir(self.path)
