@@ -8,7 +8,7 @@ import pytest
 from p2p_jax.commands import inspect as command
 from p2p_jax.config import load_with_overrides
 from p2p_jax.data import layouts
-from p2p_jax.data.inspect import groups, inspection, proposals, words
+from p2p_jax.data.inspect import groups, inspection, options, proposals, words
 from support import published
 from support.images import noise, save
 from support.runs import run_command
@@ -26,8 +26,8 @@ def options_of(sentence):
     return [word.strip("();") for word in shlex.split(sentence) if word.strip("(").startswith("--config.")]
 
 
-def data_of(root, options=(), base="facades"):
-    return load_with_overrides(base, [f"--config.data.dir={root}", "--config.data.source=csv", *options]).data
+def data_of(root, more=()):
+    return load_with_overrides("facades", [f"--config.data.dir={root}", "--config.data.source=csv", *more]).data
 
 
 def pairs_of(data, root):
@@ -112,6 +112,16 @@ def test_every_other_choice_is_offered_and_its_options_lead_there(kind, tmp_path
     assert all(any(wanted in side for side in sides) for wanted in OTHERS[kind])
 
 
+def test_options_that_lead_to_other_pairs_are_not_taken(tmp_path):
+    root = drawn("cvppp", tmp_path / "set")
+    match = proposals._matches([tuple(path.split("/")) for path in published.cvppp()])[0]
+    place = options.Place(root, data_of(root), None)
+    own = options.options_of(match, place.data)
+    assert own is not None and options._leads_to(match, own, place)
+    assert not options._leads_to(match, {**own, "suffix_b": "_centers"}, place)
+    assert not options._leads_to(match, {**own, "suffix_b": "_nothing"}, place)
+
+
 def test_large_images_alone(tmp_path):
     root = drawn("div2k", tmp_path / "set")
     data = data_of(root, options_of(proposals.propose(data_of(root))[0]))
@@ -185,11 +195,11 @@ def test_sides_by_names_are_not_halved_in_silence(tmp_path):
         for i in range(6):
             for side in ("rgb", "depth"):
                 save(tmp_path / split / f"{i}_{side}.png", noise(20, 40, 3, seed=i))
-    options = [f"--config.data.dir={tmp_path}", "--config.data.source=side_by_side"]
-    report = inspection.inspect(load_with_overrides("facades", options))
+    chosen = [f"--config.data.dir={tmp_path}", "--config.data.source=side_by_side"]
+    report = inspection.inspect(load_with_overrides("facades", chosen))
     assert "--config.data.source=suffixes --config.data.suffix_a=_rgb" in report.suggestions[0]
-    options[1] += "/AB"  # somebody has looked
-    assert not inspection.inspect(load_with_overrides("facades", options)).suggestions
+    chosen[1] += "/AB"  # somebody has looked
+    assert not inspection.inspect(load_with_overrides("facades", chosen)).suggestions
 
 
 def test_the_command_writes_what_it_proposes(tmp_path, capsys):
