@@ -270,7 +270,7 @@ def test_what_is_no_run_is_refused_before_data_are_read(pix2pix_run, tmp_path):
         "model-200": r"python -m p2p_jax convert --input .*model-200 --workdir RUN",
         "nowhere": r"there is no directory .*nowhere",
         "empty": r"empty holds no checkpoint of a run; .*python -m p2p_jax convert",
-        "run": r"there is no directory",
+        "run": r"is the `workdir` itself",
         pix2pix_run / "checkpoints" / "3": r"has checkpoints of the steps \[2, 4\]",
     }.items():
         config = small_config(init_from=str(tmp_path / name), data__source="side_by_side", data__dir="/no/such/data")

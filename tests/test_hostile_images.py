@@ -24,7 +24,7 @@ from support.images import write_pairs
 from support.mutations import mutants, whole_files
 from support.processes import python, run, run_python
 
-COUNT = int(os.environ.get("P2P_JAX_TEST_MUTANTS", "200"))
+COUNT = int(os.environ.get("P2P_JAX_TEST_MUTANTS", "60"))
 SEED = int(os.environ.get("P2P_JAX_TEST_SEED", "22"))
 SECONDS, MEGABYTES = 30, 1_500  # that one image may take; that a process may
 SMALL = [

@@ -180,7 +180,8 @@ def test_memory_is_that_of_a_row_of_tiles(tmp_path):
         "import sys\n"
         "from pathlib import Path\n"
         "from p2p_jax.commands import translate\n"
-        f"translate.run([{str(run)!r}, sys.argv[1], '--output', 'out.tif', '--tile', '512', '--overwrite'])\n"
+        f"translate.run([{str(run)!r}, sys.argv[1], '--output', 'out.tif', '--tile', '512', '--overwrite', "
+        "'--trust', 'support.networks:Pointwise'])\n"
         "print('peak', Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     peaks = {}
