@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from p2p_jax import storage, train
+from p2p_jax import train
 from p2p_jax.commands import translate
 from p2p_jax.config import to_json
 from p2p_jax.errors import InputError
-from p2p_jax.images.unfinished import Unfinished
+from p2p_jax.storage.refusals import StorageError
+from p2p_jax.storage.unfinished import Unfinished
 from p2p_jax.training import digests, soundness
 from p2p_jax.training.checkpoint import (
     Checkpoints,
@@ -359,9 +360,7 @@ def test_what_may_not_be_read_is_not_set_aside(run, monkeypatch):
 
     digest = digests._digest
     monkeypatch.setattr(digests, "_digest", refuse)
-    with pytest.raises(
-        storage.StorageError, match=r"checkpoints/3 cannot be read \(Permission denied: .*manifest.ocdbt\)"
-    ):
+    with pytest.raises(StorageError, match=r"checkpoints/3 cannot be read \(Permission denied: .*manifest.ocdbt\)"):
         settle(run)
     assert saved_steps(run) == [1, 2, 3]
 

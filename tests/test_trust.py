@@ -63,8 +63,8 @@ WAYS = {
     ),
     "a module that one of ours imports": ({"generator": {"network": "p2p_jax.nets.unet:nn"}}, ["p2p_jax.nets.unet:nn"]),
     "a function of ours that writes": (
-        {"task": {"input": "p2p_jax.images.writing:write_text"}},
-        ["p2p_jax.images.writing:write_text"],
+        {"task": {"input": "p2p_jax.storage.writing:write_text"}},
+        ["p2p_jax.storage.writing:write_text"],
     ),
     "a function of ours that resolves": (
         {"objective": "p2p_jax.config:resolve"},

@@ -42,7 +42,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from p2p_jax.data.inspect.inspection import inspect
     from p2p_jax.data.inspect.sheet import draw
     from p2p_jax.images import pictures
-    from p2p_jax.images.writing import write_text
+    from p2p_jax.storage.writing import write_text
 
     config = complete(load_with_overrides(args.config, args.overrides))
     output = args.output or Path("runs") / "inspect" / find(args.config).stem

@@ -15,8 +15,8 @@ from PIL import Image
 from p2p_jax.data.unpacking import HostileError, Names, files_of_zip
 from p2p_jax.errors import InputError
 from p2p_jax.images import limits
-from p2p_jax.images.writing import unfinished
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import unfinished
 
 OFFICIAL = {"train": 2975, "val": 500}
 PHOTOS, LABELS = "leftImg8bit", "gtFine_color"

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple, overload
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.storage import free
+from p2p_jax.storage.refusals import free
 
 _MARK = ".p2p_jax-"  # of folders for temporary files
 

@@ -18,12 +18,12 @@ from p2p_jax.evaluation import report
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.set_metrics import SetMetric
 from p2p_jax.images.domains import of_config
-from p2p_jax.images.writing import belonging_together, write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
 from p2p_jax.reporting import say
-from p2p_jax.storage import reason
+from p2p_jax.storage.refusals import reason
+from p2p_jax.storage.writing import belonging_together, write_text
 from p2p_jax.training import metrics_file
 
 

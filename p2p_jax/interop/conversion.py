@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, to_json
 from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import unfinished_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, tfjs_files, torch_files, torch_state_dicts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
 from p2p_jax.interop.file_kinds import identify_folder
 from p2p_jax.interop.network import name_some
 from p2p_jax.objectives import blank_batch, make_objective
-from p2p_jax.storage import StorageError, reason
+from p2p_jax.storage.refusals import StorageError, reason
+from p2p_jax.storage.writing import unfinished_folder
 from p2p_jax.training import digests
 from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import in_one_step
 from p2p_jax.interop import pickle_bounds
 from p2p_jax.interop.file_kinds import check_file
+from p2p_jax.storage.writing import in_one_step
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

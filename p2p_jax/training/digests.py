@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import write_text
 
 NAME = "digests.json"
 LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")

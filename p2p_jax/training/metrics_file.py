@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import write_text
 
 _STEP = re.compile(r"\d{1,15}")
 _POINT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import modules, stored
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import in_one_step, write_text
+from p2p_jax.storage.writing import in_one_step, write_text
 
 RECORD, FOLDER = "code.json", "code"
 _MOST_BYTES = 1 << 20  # of a source that is stored; of larger ones the hash alone

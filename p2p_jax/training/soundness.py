@@ -11,9 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.unfinished import remove_abandoned
 from p2p_jax.reporting import caution, say
-from p2p_jax.storage import StorageError, writing
+from p2p_jax.storage.refusals import StorageError, writing
+from p2p_jax.storage.unfinished import remove_abandoned
 from p2p_jax.training import digests, parallel
 
 _SMALL = 1 << 20  # bytes of a file that is always read

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.unfinished import Unfinished
-from p2p_jax.storage import error_number, reason, storage_error, telling
+from p2p_jax.storage.refusals import error_number, reason, storage_error, telling
+from p2p_jax.storage.unfinished import Unfinished
 
 
 def make_folder(path: Path) -> None:
