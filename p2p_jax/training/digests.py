@@ -24,7 +24,6 @@ LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 """Files that Orbax writes into a checkpoint after all others, while it gives it its name."""
 _TEXTS = ("config.json", "facts.json", "config/metadata", "facts/metadata")  # which people edit
 _LONGEST_TEXT = 1 << 15  # bytes in which a single bit is looked for
-_CHUNK = 1 << 20
 
 
 def write(folder: Path) -> None:
@@ -184,12 +183,9 @@ def _recorded(record: Path) -> dict[str, list[str]]:
 
 
 def _digest(path: Path) -> tuple[int, str]:
-    found, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            found.update(buffer[:count])
-            size += count
-    return size, found.hexdigest()
+    with path.open("rb", buffering=0) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), found
 
 
 def _write(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
