@@ -13,7 +13,7 @@ import pytest
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, protocol
-from p2p_jax.storage import lock
+from p2p_jax.storage import kernel_locks, lock
 from p2p_jax.storage.lock import locked
 from p2p_jax.training.checkpoint import saved_steps
 from p2p_jax.training.loop import train
@@ -37,7 +37,7 @@ def no_kernel_locks(monkeypatch):
     def refuse(file, operation):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(kernel_locks.fcntl, "flock", refuse)
     monkeypatch.setattr(lock, "_BEAT", 0.2)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
+from p2p_jax.storage import kernel_locks
 from p2p_jax.storage.refusals import error_number, reason, storage_error, telling
 from p2p_jax.storage.unfinished import Unfinished
 
@@ -69,12 +70,10 @@ def belonging_together(folder: Path) -> Iterator[None]:
     Without it two processes may each leave a part of theirs. Where a folder cannot be locked, nothing is waited for.
     """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):  # Windows; a file system without locks
-            import fcntl
-
+        with contextlib.suppress(OSError):  # Windows opens no folder
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            kernel_locks.wait_for(descriptor)
         yield
 
 
