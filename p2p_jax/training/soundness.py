@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from p2p_jax.cluster.agreeing import only_the_first
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import caution, say
 from p2p_jax.storage.refusals import StorageError, writing
 from p2p_jax.storage.unfinished import remove_abandoned
-from p2p_jax.training import digests, parallel
+from p2p_jax.training import digests
 
 _SMALL = 1 << 20  # bytes of a file that is always read
 _SOUND: dict[Path, tuple] = {}  # the checkpoints that this process found sound, with their files' sizes and times
@@ -104,14 +105,7 @@ def settle(workdir: Path) -> None:
     Raises:
       InputError: no checkpoint is good; they stay where they are then.
     """
-    refused = None
-    if jax.process_index() == 0:
-        try:
-            _settle(workdir)
-        except InputError as error:
-            refused = error
-    if parallel.highest(refused is not None):
-        raise refused or InputError(f"process 0 cannot go on with {workdir}")
+    only_the_first(lambda: _settle(workdir))
 
 
 def _settle(workdir: Path) -> None:
