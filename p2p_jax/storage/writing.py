@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
@@ -97,6 +97,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, in UTF-8; the folder is made if missing. Several processes may write the same."""
     with unfinished(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may not be text
+
+
+def first_free(paths: Iterable[Path]) -> Path:
+    """Return the first of some paths at which nothing lies, not even a link that leads nowhere."""
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -116,7 +116,7 @@ def write_recorded(path: Path, text: str) -> None:
     except (OSError, ValueError):
         told = {}
     told[path.name] = [_of(text.encode(errors="backslashreplace")), *([_digest(path)[1]] if path.is_file() else [])]
-    write_text(record, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
+    _write_json(record, told)
     write_text(path, text)
 
 
@@ -189,8 +189,11 @@ def _digest(path: Path) -> tuple[int, str]:
 
 
 def _write(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
-    told = {name: list(files[name]) for name in sorted(files)}
-    write_text(folder / NAME, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
+    _write_json(folder / NAME, {name: list(files[name]) for name in sorted(files)})
+
+
+def _write_json(path: Path, files: Mapping[str, Sequence[Any]]) -> None:
+    write_text(path, json.dumps({"files": files, "sha256": _of_all(files)}, indent=1) + "\n")
 
 
 def _of(content: bytes | bytearray) -> str:

@@ -1,5 +1,6 @@
 """Checkpoints that a disk has damaged: noticed before they are used, and set aside before a training goes on."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.reporting import caution, say
 from p2p_jax.storage.refusals import StorageError, writing
 from p2p_jax.storage.unfinished import remove_abandoned
+from p2p_jax.storage.writing import first_free
 from p2p_jax.training import digests
 
 _SMALL = 1 << 20  # bytes of a file that is always read
@@ -167,10 +169,8 @@ def _unreadable(state: Path) -> str | None:
 
 
 def _set_aside(folder: Path) -> Path:
-    target, count = folder.with_name(f"damaged-{folder.name}"), 1
-    while os.path.lexists(target):
-        count += 1
-        target = folder.with_name(f"damaged-{folder.name}-{count}")
+    numbers = itertools.chain([""], (f"-{i}" for i in itertools.count(2)))
+    target = first_free(folder.with_name(f"damaged-{folder.name}{number}") for number in numbers)
     with writing(target):
         folder.rename(target)
     return target
