@@ -285,7 +285,7 @@ def test_damage_of_another_than_the_newest(run, capsys):
     (run / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
     assert find_step(run, CONFIG, "latest") == 3
     with pytest.raises(
-        InputError, match=r"checkpoints/2 is damaged \(metrics.*\), so that the best cannot be told; good: 1, 3"
+        InputError, match=r"checkpoints/2 is damaged \(metrics.*\), so which is the best is not known; good: 1, 3"
     ):
         find_step(run, CONFIG, "best")
     (run / "checkpoints" / "damaged-2").mkdir()  # of an earlier time

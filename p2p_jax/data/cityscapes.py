@@ -105,7 +105,7 @@ def _open(path: str | os.PathLike[str], kind: str, argument: str) -> Iterator[So
             except FileNotFoundError:
                 raise InputError(f"{argument}={path} is missing; get it from cityscapes-dataset.com.") from None
             except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-                raise InputError(f"{argument}={path} is no whole zip file ({error}): get it anew.") from error
+                raise InputError(f"{argument}={path} is not a whole zip file ({error}): get it anew.") from error
         members = _members(names, kind)
         _check_stems(path, members)
         if not members:

@@ -234,7 +234,7 @@ def _read(path: Path) -> _Part:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is no part of an evaluation, or damaged ({error}): delete it or make it again")
+    return InputError(f"{path} is not a part of an evaluation, or damaged ({error}): delete it or make it again")
 
 
 def _extract(path: Path, folder: Path) -> None:

@@ -94,7 +94,7 @@ def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
     """
     table = metrics_file.read(history)
     if table.changed and not table.rows:
-        raise InputError(f"{history} is no table of metrics as a training run writes it ({table.changed})")
+        raise InputError(f"{history} is not a table of metrics as a training run writes it ({table.changed})")
     series: dict[str, list[tuple[int, float]]] = {}
     for step, row in table.rows.items():
         for name, cell in row.items():

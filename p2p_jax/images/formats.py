@@ -293,6 +293,6 @@ def _check_format(path: Path, start: bytes, wanted: Format) -> None:
     if found is None and (other := not_images.recognise(start)):
         raise InputError(f"{path} {other}")
     if found is None:
-        raise ValueError(f"it is no {wanted.name} file" if start else "it is empty")
+        raise ValueError(f"it is not a {wanted.name} file" if start else "it is empty")
     mend = f"rename it to {found.endings[-1]}" if found.name != "ZIP" else f"convert it to {wanted.name}"
-    raise InputError(f"{path} is a {found.name} file whatever its name says; {mend}")
+    raise InputError(f"{path} is a {found.name} file, though its name says otherwise; {mend}")

@@ -163,7 +163,7 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
         found[player] = path, network
     has_skips = any(network.section["network"].endswith(":UNet") for _, network in found.values())
     if options.concat != torch_state_dicts.SKIP_UP and not has_skips:
-        raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is none")
+        raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is not one")
     if options.discriminator_padding != 1 and not judges:
         raise InputError(f"discriminator_padding={options.discriminator_padding}: no discriminator was given")
     return found

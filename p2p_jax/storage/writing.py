@@ -23,7 +23,7 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         if (number := error_number(error)) is not None and number not in (errno.ENOTDIR, errno.EEXIST):
             raise storage_error(number, path) from error
-        raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder and cannot be made one") from error
 
 
 @telling

@@ -172,7 +172,7 @@ def _read(workdir: Path) -> dict[str, Any]:
         for name, known in found.items():
             texts = [known[key] for key in ("sha256", "source", "package", "version") if known.get(key) is not None]
             if not all(part.isidentifier() for part in name.split(".")) or not all(isinstance(x, str) for x in texts):
-                raise ValueError(f"{name!r} is no module")
+                raise ValueError(f"{name!r} is not a module")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it, and have the run's own modules here") from error
     return found
