@@ -17,7 +17,6 @@ from p2p_jax.storage.refusals import StorageError
 from p2p_jax.storage.unfinished import Unfinished
 from p2p_jax.training import digests, soundness
 from p2p_jax.training.checkpoint import (
-    Checkpoints,
     find_step,
     read_config,
     read_facts,
@@ -26,6 +25,7 @@ from p2p_jax.training.checkpoint import (
     saved_shapes,
     saved_steps,
 )
+from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
 from support.comparers import assert_equal_trees
 from support.configs import small_config

@@ -19,7 +19,8 @@ from p2p_jax.objectives import pix2pix
 from p2p_jax.storage.refusals import StorageError, error_number, free, reason, sentence, sentence_of, size, writing
 from p2p_jax.storage.writing import in_one_step, write_text
 from p2p_jax.training import digests
-from p2p_jax.training.checkpoint import Checkpoints, find_step, restore_part, saved_steps
+from p2p_jax.training.checkpoint import find_step, restore_part, saved_steps
+from p2p_jax.training.saving import Checkpoints
 from support.comparers import assert_equal_trees
 from support.configs import SMALL, small_config
 from support.images import write_images

@@ -23,7 +23,8 @@ from p2p_jax.objectives import blank_batch, make_objective
 from p2p_jax.storage.refusals import StorageError, reason
 from p2p_jax.storage.writing import unfinished_folder
 from p2p_jax.training import digests
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
+from p2p_jax.training.checkpoint import CONVERTED
+from p2p_jax.training.saving import Checkpoints
 
 
 class Converted(NamedTuple):

@@ -17,7 +17,6 @@ from p2p_jax.config import complete, filled_in, stored, with_facts
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.training import digests, own_code
-from p2p_jax.training.saving import Checkpoints as Checkpoints  # for others
 from p2p_jax.training.soundness import fault, folder_of, others, require_sound, saved_steps
 
 PyTree = Any

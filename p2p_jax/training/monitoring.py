@@ -21,7 +21,6 @@ from p2p_jax.storage.refusals import writing
 from p2p_jax.storage.writing import unfinished, write_text
 from p2p_jax.training import metrics_file
 from p2p_jax.training.events import Events
-from p2p_jax.training.stopping import stop_requests as stop_requests
 
 _ROWS_OF_SPEED = 10
 

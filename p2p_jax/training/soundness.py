@@ -78,16 +78,12 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
     seen = _signature(folder)
     if seen and _SOUND.get(folder.absolute()) == seen:
         return
-    if (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME):
-        why, has_digests = None, False  # what is read of it tells whether it is whole
-    else:
-        why, has_digests = fault(workdir, step), True
-    if why is None:
-        if not has_digests:
-            say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
-        _SOUND[folder.absolute()] = seen
-        return
-    raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
+    is_of_before = (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME)
+    if is_of_before:  # whether it is whole shows when it is read
+        say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
+    elif why := fault(workdir, step):
+        raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
+    _SOUND[folder.absolute()] = seen
 
 
 def others(workdir: Path, step: int, choose: Callable[[int], str] = "checkpoint={}".format) -> str:

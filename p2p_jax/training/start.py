@@ -21,8 +21,9 @@ from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
 from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
+from p2p_jax.training.checkpoint import CONVERTED, read_config, read_facts
 from p2p_jax.training.resuming import as_facts, refuse_other_config, refuse_other_images, write_names
+from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
 
 PyTree = Any
