@@ -8,6 +8,7 @@ A run's own ``config.json`` and the like have theirs in ``digests.json`` beside 
 import concurrent.futures
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import stat
@@ -59,32 +60,45 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
     except (OSError, ValueError) as error:
         return f"{NAME} cannot be read ({error})"
     files = {name: told for name, told in files.items() if name.startswith(part)}
-    for name, (size, _) in files.items():  # what costs nothing first
-        try:
-            status = (folder / name).stat()
-        except PermissionError:
-            raise
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-        if not stat.S_ISREG(status.st_mode):
-            return f"{name} is not a file"
-        if status.st_size != size and name not in _TEXTS:
-            return f"{name} has {status.st_size:,} bytes where {size:,} were written"
-
-    def changed(name: str) -> str | None:
-        try:
-            return _change(folder / name, name, [files[name][1]])
-        except PermissionError:
-            raise
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-
+    lengths = (_fault_of_length(folder, name, size) for name, (size, _) in files.items())
+    if found := next(filter(None, lengths), None):  # what costs nothing first
+        return found
     read = [name for name, (size, _) in files.items() if longest is None or size <= longest]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = next(filter(None, pool.map(changed, read)), None)
+        found = next(filter(None, pool.map(lambda name: _fault_of_bits(folder, name, files[name][1]), read)), None)
     if found is None and not part and LATE[0] not in files:
         return _fault_of_late(folder / LATE[0])
     return found
+
+
+def _telling_unreadable(check: Callable[[Path, str, Any], str | None]) -> Callable[[Path, str, Any], str | None]:
+    """Let a check of a file say that it cannot be read; one that may not be read is no fault of the file."""
+
+    @functools.wraps(check)
+    def checked(folder: Path, name: str, wanted: Any) -> str | None:
+        try:
+            return check(folder, name, wanted)
+        except PermissionError:
+            raise
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+
+    return checked
+
+
+@_telling_unreadable
+def _fault_of_length(folder: Path, name: str, size: int) -> str | None:
+    status = (folder / name).stat()
+    if not stat.S_ISREG(status.st_mode):
+        return f"{name} is not a file"
+    if status.st_size != size and name not in _TEXTS:
+        return f"{name} has {status.st_size:,} bytes where {size:,} were written"
+    return None
+
+
+@_telling_unreadable
+def _fault_of_bits(folder: Path, name: str, digest: str) -> str | None:
+    return _change(folder / name, name, [digest])
 
 
 def _fault_of_late(path: Path) -> str | None:
