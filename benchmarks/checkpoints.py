@@ -22,7 +22,8 @@ import p2p_jax
 from p2p_jax import published
 from p2p_jax.config.options import image_shapes
 from p2p_jax.training import digests
-from p2p_jax.training.checkpoint import Checkpoints, restore_part
+from p2p_jax.training.checkpoint import restore_part
+from p2p_jax.training.saving import Checkpoints
 
 
 def _state(config):

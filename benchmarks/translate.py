@@ -40,8 +40,8 @@ def write_run(config, workdir: Path) -> None:
 
     from p2p_jax.config import resolve, to_json
     from p2p_jax.config.options import image_shapes
-    from p2p_jax.images.writing import write_text
-    from p2p_jax.training.checkpoint import Checkpoints
+    from p2p_jax.storage.writing import write_text
+    from p2p_jax.training.saving import Checkpoints
 
     batch = {name: np.zeros((1, *shape), np.float32) for name, shape in image_shapes(config.data).items()}
     state = jax.jit(resolve(config.objective)(config).init)(jax.random.key(0), batch)

@@ -24,6 +24,11 @@ if not _LOGGER.handlers:
     _LOGGER.propagate = False
 
 
+def printable(text: str) -> str:
+    """Write what breaks lines, and what a terminal would obey, as Python does; names of files may hold such letters."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def say(text: str) -> None:
     """Tell the user something, at level INFO."""
     _LOGGER.info("%s", text.encode("utf-8", "backslashreplace").decode())  # names of files may not be text

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from p2p_jax import storage, train
+from p2p_jax import train
 from p2p_jax.commands import translate
 from p2p_jax.config import to_json
 from p2p_jax.errors import InputError
-from p2p_jax.images.unfinished import Unfinished
+from p2p_jax.storage.refusals import StorageError
+from p2p_jax.storage.unfinished import Unfinished
 from p2p_jax.training import digests, soundness
 from p2p_jax.training.checkpoint import (
-    Checkpoints,
     find_step,
     read_config,
     read_facts,
@@ -25,6 +25,7 @@ from p2p_jax.training.checkpoint import (
     saved_shapes,
     saved_steps,
 )
+from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
 from support.comparers import assert_equal_trees
 from support.configs import small_config
@@ -284,7 +285,7 @@ def test_damage_of_another_than_the_newest(run, capsys):
     (run / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
     assert find_step(run, CONFIG, "latest") == 3
     with pytest.raises(
-        InputError, match=r"checkpoints/2 is damaged \(metrics.*\), so that the best cannot be told; good: 1, 3"
+        InputError, match=r"checkpoints/2 is damaged \(metrics.*\), so which is the best is not known; good: 1, 3"
     ):
         find_step(run, CONFIG, "best")
     (run / "checkpoints" / "damaged-2").mkdir()  # of an earlier time
@@ -359,9 +360,7 @@ def test_what_may_not_be_read_is_not_set_aside(run, monkeypatch):
 
     digest = digests._digest
     monkeypatch.setattr(digests, "_digest", refuse)
-    with pytest.raises(
-        storage.StorageError, match=r"checkpoints/3 cannot be read \(Permission denied: .*manifest.ocdbt\)"
-    ):
+    with pytest.raises(StorageError, match=r"checkpoints/3 cannot be read \(Permission denied: .*manifest.ocdbt\)"):
         settle(run)
     assert saved_steps(run) == [1, 2, 3]
 

@@ -161,7 +161,7 @@ def test_truncated_archive(write):
     args = write()
     data = args["photos"].read_bytes()
     args["photos"].write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="photos=.*photos.zip is no whole zip file"):
+    with pytest.raises(InputError, match="photos=.*photos.zip is not a whole zip file"):
         prepare(**args)
 
 
@@ -217,8 +217,8 @@ def test_command(write, capsys):
 @pytest.mark.parametrize(
     ("stem", "fault"),
     [
-        ("x\\..\\..\\escaped", "none of a name on some systems"),
-        ("C:escaped", "none of a name on some systems"),
+        ("x\\..\\..\\escaped", "that names may not have on some systems"),
+        ("C:escaped", "that names may not have on some systems"),
         ("x" * 260, "too long a name"),
         ("AACHEN_000000_000019", "in it twice, perhaps in other capitals"),
     ],

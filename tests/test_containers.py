@@ -699,7 +699,7 @@ def test_sets_of_hugging_face_that_are_refused(tmp_path, monkeypatch):
     config = data_config(source="hugging_face", dir=str(where))
     with pytest.raises(InputError, match=r"has no split val; it holds train, validation: name the split"):
         load(config)
-    with pytest.raises(InputError, match=r"dir=nobody/nothing is no folder, and no set that can be had from the hub"):
+    with pytest.raises(InputError, match=r"nothing is not a folder, and no set that can be had from the hub"):
         load(data_config(source="hugging_face", dir="nobody/nothing"))
     with pytest.raises(
         InputError, match=r"the column n holds Value\('int64'\); images are Image, bytes of image files"

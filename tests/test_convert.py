@@ -256,9 +256,9 @@ FAULTS = {
     ),
     "sparse": (
         lambda d: torch.save({"model.model.0.weight": torch.eye(4).to_sparse()}, d / "G.pth"),
-        "model.model.0.weight is no array of real numbers",
+        "model.model.0.weight is not an array of real numbers",
     ),
-    "numbers for names": (lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"), "1 is no array of real numbers"),
+    "numbers for names": (lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"), "1 is not an array of real numbers"),
     "missing": (lambda d: None, "G.pth is not a file"),
     "too shallow": (
         lambda d: torch.save({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, d / "G.pth"),

@@ -189,7 +189,7 @@ def test_a_number_of_batches_that_is_none(tmp_path):
     for value in (torch.tensor(float("inf")), torch.tensor(-1), torch.tensor(2**40), torch.tensor([1, 2])):
         tensors = release.UNet(3, 3, 5, 4).state_dict() | {"model.model.1.model.2.num_batches_tracked": value}
         torch.save(tensors, tmp_path / "G.pth")
-        assert "num_batches_tracked is no number of batches" in refusal(tmp_path / "G.pth", "--workdir", tmp_path / "r")
+        assert "_tracked is not a number of batches" in refusal(tmp_path / "G.pth", "--workdir", tmp_path / "r")
 
 
 WIDTHS = [3, 2, 4, 2, 2, 2, 4, 4, 4, 8, 8, 8, 2, 3]

@@ -199,7 +199,7 @@ def test_files_longer_than_any_network(tmp_path):
     with (tmp_path / "x.pict").open("wb") as file:
         file.write(b"\0\0\0\x20")
         file.truncate(2**36)
-    with pytest.raises(InputError, match="has more than 1,073,741,824 bytes: it is no .pict file"):
+    with pytest.raises(InputError, match="has more than 1,073,741,824 bytes: it is not a .pict file"):
         read_pict(tmp_path / "x.pict")
     with (tmp_path / "x.caffemodel").open("wb") as file:
         file.truncate(2**36)
@@ -219,7 +219,7 @@ def test_files_longer_than_any_network(tmp_path):
 def test_caffemodels_with_endless_numbers(tmp_path, content):
     """A number that goes on through the file took time with the square of its length."""
     (tmp_path / "x.caffemodel").write_bytes(content)
-    with pytest.raises(InputError, match="it is no Protocol Buffers message"):
+    with pytest.raises(InputError, match="it is not a Protocol Buffers message"):
         hed.read_caffemodel(str(tmp_path / "x.caffemodel"))
 
 

@@ -185,14 +185,14 @@ def quantized(**coding):
 
 SHARD = "group1-shard1of1.bin"
 WRONG = {
-    "up": (change_paths("../secret.bin"), "names the shard '../secret.bin', which is no file beside it; not read"),
-    "up within": (change_paths("a/../../secret.bin"), "which is no file beside it"),
-    "absolute": (change_paths("/etc/passwd"), "names the shard '/etc/passwd', which is no file beside it"),
-    "of Windows": (change_paths("..\\secret.bin"), "which is no file beside it"),
-    "a drive": (change_paths("C:secret.bin"), "which is no file beside it"),
-    "an address": (change_paths("https://example.org/x.bin"), "which is no file beside it"),
-    "no text": (change_paths(3), "names the shard '3', which is no file beside it"),
-    "nothing": (change_paths(""), "which is no file beside it"),
+    "up": (change_paths("../secret.bin"), "names the shard '../secret.bin', which is not a file beside it; not read"),
+    "up within": (change_paths("a/../../secret.bin"), "which is not a file beside it"),
+    "absolute": (change_paths("/etc/passwd"), "names the shard '/etc/passwd', which is not a file beside it"),
+    "of Windows": (change_paths("..\\secret.bin"), "which is not a file beside it"),
+    "a drive": (change_paths("C:secret.bin"), "which is not a file beside it"),
+    "an address": (change_paths("https://example.org/x.bin"), "which is not a file beside it"),
+    "no text": (change_paths(3), "names the shard '3', which is not a file beside it"),
+    "nothing": (change_paths(""), "which is not a file beside it"),
     "twice": (change_paths(SHARD, SHARD), f"names the shard {SHARD} twice"),
     "missing": (
         change_paths("group1-shard2of2.bin"),

@@ -216,7 +216,7 @@ FAULTS = {
     ),
     "other format": (
         lambda d: Image.new("RGB", (32, 16)).save(d / "train" / "x.png", format="TIFF"),
-        r"x\.png is a TIFF file whatever its name says",
+        r"x\.png is a TIFF file, though its name says otherwise",
     ),
     "folders only": (
         lambda d: [p.unlink() for p in (d / "train").iterdir()] + [(d / "train" / "more").mkdir()],

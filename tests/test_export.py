@@ -297,7 +297,7 @@ def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
         ({"workdir": "nothing"}, "nothing holds no trained run"),
         ({"checkpoint": "3"}, "no checkpoint 3"),
         ({"direction": "AtoB"}, "trained for BtoA alone"),
-        ({"output": "file/f"}, "cannot be written: .*file is no folder"),
+        ({"output": "file/f"}, "cannot be written: .*file is not a folder"),
     ],
 )
 def test_refused(small_run, tmp_path, options, message, monkeypatch):

@@ -18,7 +18,7 @@ from p2p_jax.evaluation.fcn import FCN, OwnSegmenter, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
 from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
-from p2p_jax.training.checkpoint import Checkpoints
+from p2p_jax.training.saving import Checkpoints
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config
 from support.images import noise

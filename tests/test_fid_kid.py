@@ -154,7 +154,7 @@ def test_folders_are_checked_before_the_network(torch_fidelity, folders, tmp_pat
     with pytest.raises(InputError, match=r"24x24 pixels and .*large.* 30x30"):
         fid_kid(folders[0], large)
     (large / "broken.png").write_bytes(b"text")
-    with pytest.raises(InputError, match=r"broken.png is no readable PNG"):
+    with pytest.raises(InputError, match=r"broken.png is not a readable PNG"):
         fid_kid(folders[0], large)
 
 

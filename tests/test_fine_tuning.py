@@ -12,8 +12,9 @@ import p2p_jax
 from p2p_jax import train
 from p2p_jax.config import complete
 from p2p_jax.errors import InputError
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, saved_shapes
+from p2p_jax.training.checkpoint import CONVERTED, read_config, saved_shapes
 from p2p_jax.training.fine_tuning import find_source, take_weights
+from p2p_jax.training.saving import Checkpoints
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch

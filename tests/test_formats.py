@@ -337,7 +337,7 @@ def test_damaged_files(name, tmp_path):
             formats.read(path)
         assert str(caught.value).startswith(f"{path} cannot be read as an image (")
     path.write_bytes(b"no image, but text\n")
-    with pytest.raises(InputError, match="cannot be read as an image .it is no .* file"):
+    with pytest.raises(InputError, match="cannot be read as an image .it is not a .* file"):
         formats.read_header(path)
 
 
@@ -373,7 +373,7 @@ def test_names_that_are_wrong(tmp_path):
     ]:  # fmt: skip
         (tmp_path / name).write_bytes(encoded[kind])
         for function in (formats.read, formats.read_header):
-            with pytest.raises(InputError, match=rf"{name} is a {kind} file whatever its name says; {mend}"):
+            with pytest.raises(InputError, match=rf"{name} is a {kind} file, though its name says otherwise; {mend}"):
                 function(tmp_path / name)
     for kind in ("BMP", "JPEG", "PNG", "WebP"):  # these are mixed up everywhere, to no one's harm
         (tmp_path / "x.png").write_bytes(encoded[kind])

@@ -15,11 +15,12 @@ from p2p_jax.commands import resume
 from p2p_jax.commands import train as train_command
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import in_one_step, write_text
 from p2p_jax.objectives import pix2pix
-from p2p_jax.storage import StorageError, error_number, free, reason, sentence, sentence_of, size, writing
+from p2p_jax.storage.refusals import StorageError, error_number, free, reason, sentence, sentence_of, size, writing
+from p2p_jax.storage.writing import in_one_step, write_text
 from p2p_jax.training import digests
-from p2p_jax.training.checkpoint import Checkpoints, find_step, restore_part, saved_steps
+from p2p_jax.training.checkpoint import find_step, restore_part, saved_steps
+from p2p_jax.training.saving import Checkpoints
 from support.comparers import assert_equal_trees
 from support.configs import SMALL, small_config
 from support.images import write_images

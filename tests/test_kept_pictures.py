@@ -2,7 +2,6 @@
 
 import errno
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate
 from p2p_jax.evaluation.kept_pictures import Pictures, Scratch
 from p2p_jax.evaluation.set_metrics import SetMetric
+from p2p_jax.storage import unfinished
 from support.images import noise
 from support.processes import environment
 
@@ -70,14 +70,17 @@ def test_nothing_stays_when_something_fails(tmp_path):
         keep(scratch, [noise(4, 4, 3)])
         assert str(scratch.folder.parent) == tempfile.gettempdir()
     assert not scratch.folder.exists()
-    abandoned = tmp_path / f".p2p_jax-{platform.node()}-999999999-0123"
-    running = tmp_path / f".p2p_jax-{platform.node()}-{os.getpid()}-0123"
-    elsewhere = tmp_path / ".p2p_jax-another.machine-999999999-0123"
-    for folder in (abandoned, running, elsewhere):
-        folder.mkdir()
+    running = unfinished.Unfinished(tmp_path / "p2p_jax", is_folder=True)
+    abandoned = running.path.with_name(f".p2p_jax.{unfinished._HERE}{0:016}.part")
+    elsewhere = running.path.with_name(f".p2p_jax.another_{0:016}.part")
+    for folder in (abandoned, running.path, elsewhere):
+        folder.mkdir(exist_ok=True)
         (folder / "file").write_text("x")
-    with Scratch(tmp_path):
-        assert sorted(tmp_path.iterdir()) == sorted([running, elsewhere])
+        os.utime(folder, (0, 0))
+    unfinished._looked_at.clear()  # as in another process
+    with Scratch(tmp_path) as scratch:
+        assert sorted(tmp_path.iterdir()) == sorted([running.path, elsewhere, scratch.folder])
+    running.close()
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):

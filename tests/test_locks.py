@@ -13,9 +13,9 @@ import pytest
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, protocol
-from p2p_jax.training import lock
+from p2p_jax.storage import kernel_locks, lock
+from p2p_jax.storage.lock import locked
 from p2p_jax.training.checkpoint import saved_steps
-from p2p_jax.training.lock import locked
 from p2p_jax.training.loop import train
 from support.configs import small_config
 from support.processes import environment, finish, processes, python, start
@@ -25,7 +25,7 @@ ELSEWHERE = {"process": 77, "host": "elsewhere", "since": "2026-01-02 03:04:05 +
 HOLD = """
     import sys, time
     from pathlib import Path
-    from p2p_jax.training.lock import locked
+    from p2p_jax.storage.lock import locked
     with locked(Path(sys.argv[1])):
         print("held", flush=True)
         time.sleep(300)
@@ -37,7 +37,7 @@ def no_kernel_locks(monkeypatch):
     def refuse(file, operation):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(kernel_locks.fcntl, "flock", refuse)
     monkeypatch.setattr(lock, "_BEAT", 0.2)
 
 
@@ -155,7 +155,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
     code = """
         import os, sys, time
         from pathlib import Path
-        from p2p_jax.training.lock import locked
+        from p2p_jax.storage.lock import locked
         with locked(Path(sys.argv[1])):
             if not os.fork():
                 print(os.getpid(), flush=True)
@@ -240,7 +240,7 @@ SEVERAL = """
     from support.configs import small_config
     from p2p_jax.cluster import distributed
     from p2p_jax.cluster.agreeing import by_the_first
-    from p2p_jax.training.lock import locked
+    from p2p_jax.storage.lock import locked
     with distributed.joined(small_config(distributed=True), Path(sys.argv[1])):
         with by_the_first(lambda: locked(Path(sys.argv[1]))) as held:
             print("held" if held else "let in")

@@ -12,7 +12,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import lab
 from p2p_jax.images.domains import Domain
 from p2p_jax.training import monitoring
-from p2p_jax.training.monitoring import Log, format_seconds, make_grid, pictures, stop_requests
+from p2p_jax.training.monitoring import Log, format_seconds, make_grid, pictures
+from p2p_jax.training.stopping import stop_requests
 from support.configs import small_config
 from support.images import to_uint8
 

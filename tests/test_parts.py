@@ -215,7 +215,7 @@ def test_missing_and_double_parts_are_named(run, folder, tmp_path):
     (parts / "1_of_2.zip").unlink()
     assert len(merged(run, folder)["images"]) == 13
     (parts / "3_of_3.zip").write_bytes((parts / "3_of_3.zip").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"3_of_3.zip is no part of an evaluation, or damaged"):
+    with pytest.raises(InputError, match=r"3_of_3.zip is not a part of an evaluation, or damaged"):
         merged(run, folder)
     with pytest.raises(InputError, match="there are no parts in"):
         merged(run, tmp_path / "elsewhere")
@@ -346,5 +346,5 @@ def test_a_part_of_nonsense_is_named(tmp_path, head):
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("part.json", head)
-    with pytest.raises(InputError, match="1_of_2.zip is no part of an evaluation, or damaged"):
+    with pytest.raises(InputError, match="1_of_2.zip is not a part of an evaluation, or damaged"):
         parts_module.merge(tmp_path, {}, 4, Gallery(4), None, tmp_path)

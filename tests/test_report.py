@@ -260,7 +260,7 @@ def test_domains_share_a_chart_and_long_curves_are_averaged(tmp_path):
 def test_a_file_that_is_no_history_is_named(tmp_path):
     for text in ("a,b\n1,2\n", "step,train/x\n1,high\n"):
         (tmp_path / "metrics.csv").write_text(text)
-        with pytest.raises(InputError, match="metrics.csv is no table of metrics"):
+        with pytest.raises(InputError, match="metrics.csv is not a table of metrics"):
             read_panels(tmp_path / "metrics.csv")
     with pytest.raises(InputError, match="missing.csv"):
         read_panels(tmp_path / "missing.csv")

@@ -256,7 +256,7 @@ def test_find_segmenter(monkeypatch, tmp_path):
     module.segmenter, module.number = Recorder(), 3
     monkeypatch.setitem(sys.modules, "my_lab", module)
     assert segmentation.find_segmenter("my_lab:segmenter") is module.segmenter
-    with pytest.raises(InputError, match="'my_lab:number' is no segmenter"):
+    with pytest.raises(InputError, match="'my_lab:number' is not a segmenter"):
         segmentation.find_segmenter("my_lab:number")
     with pytest.raises(InputError, match="there is no segmenter nowhere"):
         segmentation.find_segmenter("nowhere")

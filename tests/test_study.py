@@ -35,7 +35,7 @@ from p2p_jax.evaluation.study.design import Design, Trial
 from p2p_jax.evaluation.study.server import Server
 from p2p_jax.evaluation.study.sessions import read_sessions
 from p2p_jax.inference import Translator
-from p2p_jax.training.checkpoint import Checkpoints
+from p2p_jax.training.saving import Checkpoints
 from support.configs import small_config, small_cyclegan_config
 from support.images import random_batch, to_uint8
 

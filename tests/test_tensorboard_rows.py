@@ -248,7 +248,7 @@ def test_others_that_read_metrics_bear_a_spreadsheet_too(tmp_path):
 
 
 def test_rows_are_on_the_disk_before_a_checkpoint_counts(tmp_path, monkeypatch):
-    from p2p_jax.training.checkpoint import Checkpoints
+    from p2p_jax.training.saving import Checkpoints
 
     config = small_config(
         objective="support.networks:linear", generator=None, discriminator=None, loss=None, checkpoint_every=1

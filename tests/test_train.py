@@ -155,13 +155,13 @@ def test_stop_on_the_last_step_is_a_finished_run(tmp_path):
 
 
 def test_a_second_sigterm_does_not_cost_the_save(tmp_path, monkeypatch):
-    save_under_way = p2p_jax.training.checkpoint.Checkpoints.wait
+    save_under_way = p2p_jax.training.saving.Checkpoints.wait
 
     def wait(self):
         os.kill(os.getpid(), signal.SIGTERM)
         save_under_way(self)
 
-    monkeypatch.setattr(p2p_jax.training.checkpoint.Checkpoints, "wait", wait)
+    monkeypatch.setattr(p2p_jax.training.saving.Checkpoints, "wait", wait)
     config = linear_config(checkpoint_every=100, eval_every=100)
     state = train(config, tmp_path, data=stop_at(3, memory_data(config)))
     assert int(state["step"]) == 3
@@ -209,7 +209,7 @@ def test_kill_during_a_save_costs_that_save_alone(uninterrupted, pairs, tmp_path
         from pathlib import Path
         from test_train import file_config
         import p2p_jax
-        from p2p_jax.training.checkpoint import Checkpoints
+        from p2p_jax.training.saving import Checkpoints
 
         save = Checkpoints.save
         def save_and_die(self, step, state, metrics):
@@ -536,7 +536,7 @@ def test_the_devices_do_not_wait_for_the_host(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "compile_update", compiled)
     monkeypatch.setattr(loop, "_InFlight", in_flight)
     monkeypatch.setattr(monitoring.Log, "progress", progress)
-    monkeypatch.setattr(p2p_jax.training.checkpoint.Checkpoints, "save", save)
+    monkeypatch.setattr(p2p_jax.training.saving.Checkpoints, "save", save)
     config = linear_config(num_steps=6, eval_every=100, sample_every=100, checkpoint_every=5)
     train(config, tmp_path, data=memory_data(config, num_val=0))
     assert events == [

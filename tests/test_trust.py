@@ -63,8 +63,8 @@ WAYS = {
     ),
     "a module that one of ours imports": ({"generator": {"network": "p2p_jax.nets.unet:nn"}}, ["p2p_jax.nets.unet:nn"]),
     "a function of ours that writes": (
-        {"task": {"input": "p2p_jax.images.writing:write_text"}},
-        ["p2p_jax.images.writing:write_text"],
+        {"task": {"input": "p2p_jax.storage.writing:write_text"}},
+        ["p2p_jax.storage.writing:write_text"],
     ),
     "a function of ours that resolves": (
         {"objective": "p2p_jax.config:resolve"},
@@ -160,7 +160,7 @@ def test_no_function_executes_what_a_stored_config_names(folder, way, capsys):
             assert message.startswith("run holds a run with another config:") and all(name in message for name in names)
             continue
         file = "run/checkpoints/1/config/metadata" if what == "start from" else "run/config.json"
-        assert message.startswith(f"{file}: config.") and message.count("code that is no part") == 1, what
+        assert message.startswith(f"{file}: config.") and message.count("code outside the library") == 1, what
         assert all(f" names {name}" in message and f"trust={name}" in message for name in names), what
     assert not {"other", "out", "out.stablehlo"} & {path.name for path in folder.iterdir()}
 
@@ -321,7 +321,7 @@ def test_what_is_trusted_is_used(own_run, tmp_path, monkeypatch):
 
 def test_trust_does_not_make_a_program_a_network(folder):
     change_run(WAYS["a program as generator"][0])
-    with pytest.raises(InputError, match=f"config.generator.network={POPEN} is no network"):
+    with pytest.raises(InputError, match=f"config.generator.network={POPEN} is not a network"):
         Translator.from_workdir("run", trust=POPEN)
 
 
@@ -335,7 +335,7 @@ def test_ones_own_config_is_checked_before_anything_is_made(folder):
     )
     for section, name in (("generator", "touch"), ("discriminator", "nothing"), ("generator", "value")):
         config = small_config(**{section: {"network": f"own_things:{name}"}})
-        with pytest.raises(InputError, match=f"config.{section}.network=own_things:{name} is no network"):
+        with pytest.raises(InputError, match=f"config.{section}.network=own_things:{name} is not a network"):
             make_network(config[section], section)
     for factory, message in (
         ("own_things:nothing", "makes NoneType, not an optax.GradientTransformation"),
@@ -344,14 +344,14 @@ def test_ones_own_config_is_checked_before_anything_is_made(folder):
     ):
         with pytest.raises(InputError, match=f"config.optimizer.factory={factory} {message}"):
             make_optimizer(small_config(optimizer={"factory": factory, "learning_rate": 0.1}))
-    for name, message in (("value", "is no function from a config"), ("empty", "makes tuple, not a p2p_jax.Objective")):
+    for name, message in (("value", "is not a function from a"), ("empty", "makes tuple, not a p2p_jax.Objective")):
         with pytest.raises(InputError, match=f"config.objective=own_things:{name} {message}"):
             make_objective(small_config(objective=f"own_things:{name}"))
-    with pytest.raises(InputError, match="config.loss.gan=own_things:touch is no p2p_jax.losses.GanLoss"):
+    with pytest.raises(InputError, match="config.loss.gan=own_things:touch is not a p2p_jax.losses.GanLoss"):
         losses.find("own_things:touch")
-    with pytest.raises(InputError, match="config.data.source=own_things:value is no function of a config's data"):
+    with pytest.raises(InputError, match="config.data.source=own_things:value is not a function of a config's data"):
         make_source(small_config(data__source="own_things:value").data, "train")
-    with pytest.raises(InputError, match="config.task.input names 3, which is no function"):
+    with pytest.raises(InputError, match="config.task.input names 3, which is not a function"):
         tasks.bind(resolve("own_things:value"), {})
 
 
@@ -482,7 +482,7 @@ def test_a_training_goes_on_and_others_start_from_it(variant, tmp_path, capsys):
     arguments = (resume_command, "run", "--config.num_steps=2")
     assert run_command(*arguments) == (
         "error: run/config.json: config.objective names own_variant:make, config.generator.network names "
-        "support.networks:Tiny: code that is no part of the library, which opening the run would execute. Nothing was. "
+        "support.networks:Tiny: code outside the library, which opening the run would execute. Nothing was executed. "
         "If you know it and trust it, say so: --trust own_variant:make --trust support.networks:Tiny"
     )
     more = small_config(**variant.to_dict() | {"num_steps": 2})

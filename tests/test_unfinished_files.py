@@ -9,15 +9,15 @@ import time
 import pytest
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import unfinished as module
-from p2p_jax.images import writing
-from p2p_jax.images.unfinished import Unfinished, remove_abandoned
+from p2p_jax.storage import unfinished as module
+from p2p_jax.storage import writing
+from p2p_jax.storage.unfinished import Unfinished, remove_abandoned
 from support.processes import environment, python, start
 
 WRITE = """
     import sys, time
     from pathlib import Path
-    from p2p_jax.images.writing import unfinished, unfinished_folder
+    from p2p_jax.storage.writing import unfinished, unfinished_folder
     made = unfinished_folder if sys.argv[2] == "folder" else unfinished
     with made(Path(sys.argv[1])) as path:
         (path / "in" if path.is_dir() else path).write_text("half")

@@ -14,28 +14,33 @@ from p2p_jax.errors import InputError
 _T = TypeVar("_T")
 
 
-@contextlib.contextmanager
-def by_the_first(enter: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T | None]:
-    """Enter a context on process 0 alone.
+def only_the_first(work: Callable[[], _T]) -> _T | None:
+    """Do something on process 0 alone, which the others wait for.
 
     Returns:
-      What the context gives, on process 0; None on the others.
+      What it returns, on process 0; None on the others.
 
     Raises:
       InputError: that of process 0; raised in all of them.
     """
+    found, refused = None, None
+    if jax.process_index() == 0:
+        try:
+            found = work()
+        except InputError as error:
+            refused = error
+    if jax.process_count() > 1 and (told := broadcast(str(refused or ""))):
+        raise refused or InputError(told)
+    if refused:
+        raise refused
+    return found
+
+
+@contextlib.contextmanager
+def by_the_first(enter: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T | None]:
+    """Enter a context on process 0 alone; see ``only_the_first``."""
     with contextlib.ExitStack() as stack:
-        found, refused = None, ""
-        if jax.process_index() == 0:
-            try:
-                found = stack.enter_context(enter())
-            except InputError as error:
-                refused = str(error)
-        if jax.process_count() > 1:
-            refused = broadcast(refused)
-        if refused:
-            raise InputError(refused)
-        yield found
+        yield only_the_first(lambda: stack.enter_context(enter()))
 
 
 def broadcast(text: str) -> str:

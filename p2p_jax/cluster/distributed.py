@@ -24,7 +24,7 @@ import jax
 from ml_collections import ConfigDict
 
 from p2p_jax.cluster import witness
-from p2p_jax.cluster.agreeing import broadcast, by_the_first, gather, named
+from p2p_jax.cluster.agreeing import broadcast, gather, named, only_the_first
 from p2p_jax.config import differences, from_json, to_json
 from p2p_jax.config.options import OPTIONS
 from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
@@ -247,8 +247,7 @@ def _require_same_config(config: ConfigDict) -> None:
 def _require_shared(workdir: Path) -> None:
     """Check that all processes see what the first one writes."""
     mark = workdir / broadcast(f".seen_by_all_{uuid.uuid4().hex}")
-    with by_the_first(lambda: _marked(mark)):
-        pass  # it is there
+    only_the_first(lambda: _touch(mark))
     until = time.monotonic() + _SHARED_LIMIT
     while not mark.exists() and time.monotonic() < until:
         time.sleep(0.5)
@@ -262,11 +261,9 @@ def _require_shared(workdir: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _marked(mark: Path) -> Iterator[None]:
+def _touch(mark: Path) -> None:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError as error:
         raise InputError(f"{mark.parent} cannot be written ({error.strerror}); choose another") from error
-    yield

@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
         from absl import logging
 
         from p2p_jax.process import settings
-        from p2p_jax.storage import sentence_of
+        from p2p_jax.storage.refusals import sentence_of
 
         if not self._opens_run or _names_own_code(args):
             settings.search_here()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
+from p2p_jax.reporting import printable
 
 if TYPE_CHECKING:
     from p2p_jax.data.inspect.inspection import Inspection
@@ -42,7 +43,7 @@ def _inspect(args: argparse.Namespace) -> int:
     from p2p_jax.data.inspect.inspection import inspect
     from p2p_jax.data.inspect.sheet import draw
     from p2p_jax.images import pictures
-    from p2p_jax.images.writing import write_text
+    from p2p_jax.storage.writing import write_text
 
     config = complete(load_with_overrides(args.config, args.overrides))
     output = args.output or Path("runs") / "inspect" / find(args.config).stem
@@ -80,14 +81,9 @@ def describe(report: "Inspection") -> Iterator[str]:
         sentences = getattr(report, kind)
         yield f"{len(sentences)} {kind if len(sentences) != 1 else kind[:-1]}"
         shown = list(_few_of_each(sentences))
-        yield from (f"  {_in_a_line(sentence)}" for sentence in shown[:_SENTENCES])
+        yield from (f"  {printable(sentence)}" for sentence in shown[:_SENTENCES])
         if len(shown) < len(sentences) or len(shown) > _SENTENCES:
             yield f"  ... and {len(sentences) - min(len(shown), _SENTENCES):,} more in inspection.json"
-
-
-def _in_a_line(sentence: str) -> str:
-    """Write what breaks lines, which names of files may hold, as Python does."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
 
 
 def _few_of_each(sentences: Sequence[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
+from p2p_jax.reporting import printable
 from p2p_jax.training import metrics_file
 
 
@@ -91,11 +92,6 @@ def parser() -> Parser:
     return made
 
 
-def _shown(text: str) -> str:
-    """Return text of a file without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _list(args: argparse.Namespace) -> None:
     folder = args.folder or Path("runs")
     found = find_runs(folder)
@@ -106,7 +102,7 @@ def _list(args: argparse.Namespace) -> None:
     for run in found:
         trained = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
         steps = f"{run.step:,}/{run.num_steps:,}"
-        rows.append((run.name, _shown(run.objective), _shown(run.source), steps, run.validation, trained))
+        rows.append((run.name, printable(run.objective), printable(run.source), steps, run.validation, trained))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -109,7 +109,7 @@ def _serve(args: argparse.Namespace) -> None:
 
 def _analyse(args: argparse.Namespace) -> None:
     from p2p_jax.evaluation.study import analyse
-    from p2p_jax.images.writing import write_text
+    from p2p_jax.storage.writing import write_text
 
     protocol, results, broken = analyse(
         args.study, draws=args.draws, seed=args.seed, include_incomplete=args.include_incomplete

@@ -89,7 +89,7 @@ def _translate(args: argparse.Namespace) -> int:
     translators_of_whole = {".npy": stacks.translate_stack, **dict.fromkeys(video.EXTENSIONS, video.translate_video)}
     translate_whole = translators_of_whole.get(source.suffix.lower()) if source.is_file() else None
     if translate_whole and (ending or args.keep_alpha):
-        raise InputError(f"--format and --keep_alpha are for image files; {source} is none")
+        raise InputError(f"--format and --keep_alpha are for image files; {source} is not one")
     if translate_whole and share:
         raise InputError(f"--shard shares out image files; {source} is one file")
     jobs = [] if translate_whole else files.plan(args.input, args.output, ending)

@@ -54,7 +54,7 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
             complete_read_section(completed.task, "task")
         make = resolve(completed.objective, "config.objective")
         if not callable(make):
-            raise InputError(f"config.objective={completed.objective} is no function from a config to an Objective")
+            raise InputError(f"config.objective={completed.objective} is not a function from a config to an Objective")
         make(completed)
     merged = completed.to_dict()
     for name, sections in read.items():

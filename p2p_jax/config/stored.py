@@ -158,8 +158,8 @@ def require_trust(
     if wrong:
         more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
         raise InputError(
-            f"{file}: {', '.join(f'config.{key} names {name}' for key, name in wrong[:_SHOWN])}{more}: code that is no "
-            "part of the library, which opening the run would execute. Nothing was. If you know it and trust it, say "
+            f"{file}: {', '.join(f'config.{key} names {name}' for key, name in wrong[:_SHOWN])}{more}: code outside "
+            "the library, which opening the run would execute. Nothing was executed. If you know it and trust it, say "
             f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
         )
     _require_no_palette_files(config, file)

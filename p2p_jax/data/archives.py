@@ -25,9 +25,9 @@ from collections.abc import Iterator
 
 from p2p_jax.data.unpacking import HostileError, files_of_tar
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import unfinished_folder, write_text
 from p2p_jax.process import cache_folder
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import unfinished_folder, write_text
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
 NAMES = ("edges2handbags", "edges2shoes", "facades", "maps", "night2day")

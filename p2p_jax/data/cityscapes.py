@@ -15,8 +15,8 @@ from PIL import Image
 from p2p_jax.data.unpacking import HostileError, Names, files_of_zip
 from p2p_jax.errors import InputError
 from p2p_jax.images import limits
-from p2p_jax.images.writing import unfinished
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import unfinished
 
 OFFICIAL = {"train": 2975, "val": 500}
 PHOTOS, LABELS = "leftImg8bit", "gtFine_color"
@@ -105,7 +105,7 @@ def _open(path: str | os.PathLike[str], kind: str, argument: str) -> Iterator[So
             except FileNotFoundError:
                 raise InputError(f"{argument}={path} is missing; get it from cityscapes-dataset.com.") from None
             except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-                raise InputError(f"{argument}={path} is no whole zip file ({error}): get it anew.") from error
+                raise InputError(f"{argument}={path} is not a whole zip file ({error}): get it anew.") from error
         members = _members(names, kind)
         _check_stems(path, members)
         if not members:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from p2p_jax.data.unpacking import files_of_zip
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.process import cache_folder
+from p2p_jax.storage.writing import write_text
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

@@ -42,7 +42,7 @@ class Names:
         if name.startswith("/") or ".." in parts:
             raise HostileError(f"{name!r} in it points outside of it")
         if _ELSEWHERE.search(name):
-            raise HostileError(f"{name!r} in it has a letter that is none of a name on some systems")
+            raise HostileError(f"{name!r} in it has a character that names may not have on some systems")
         if any(len(os.fsencode(part)) > _LONGEST_PART for part in parts) or len(os.fsencode(name)) > _LONGEST_NAME:
             raise HostileError(f"{name[:40]!r}... in it is too long a name")
         if any(part != part.rstrip(". ") for part in parts):  # which Windows leaves out
@@ -90,7 +90,7 @@ class Room:
             raise HostileError(f"it holds more than {MOST_MEMBERS:,} files")
         if size < 0 or self._bytes > self._allowed:
             size_allowed = f"{self._allowed / 1e9:,.1f} GB"
-            raise HostileError(f"its files are larger than {size_allowed} together: it is no set of images")
+            raise HostileError(f"its files are larger than {size_allowed} together: it is not a set of images")
 
 
 _Member = tuple[tarfile.TarFile, tarfile.TarInfo, tuple[str, ...]]
@@ -115,7 +115,7 @@ def files_of_tar(stream: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[_
                 fault = "points outside of it" if outside else "is a link"
                 raise HostileError(f"{member.name!r} in it {fault}")
             if not member.isdir() and (not member.isreg() or member.issparse()):
-                raise HostileError(f"{member.name!r} in it is no plain file")
+                raise HostileError(f"{member.name!r} in it is not a plain file")
             parts = names.add(member.name, is_folder=member.isdir())
             room.take(member.size)
             if member.isreg():

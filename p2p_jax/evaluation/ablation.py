@@ -18,11 +18,11 @@ from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, row
 from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
 from p2p_jax.images.domains import of_config
-from p2p_jax.images.writing import write_text
 from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
+from p2p_jax.storage.lock import locked
+from p2p_jax.storage.writing import write_text
 from p2p_jax.training.checkpoint import find_step, read_config
-from p2p_jax.training.lock import locked
 from p2p_jax.training.loop import train
 from p2p_jax.training.resuming import refuse_other_config
 

@@ -20,9 +20,9 @@ from flax import serialization
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import Palette, palette_from_json
-from p2p_jax.images.writing import belonging_together, unfinished_folder
 from p2p_jax.inference.run import digest
 from p2p_jax.nets.layers import BatchNorm, Conv
+from p2p_jax.storage.writing import belonging_together, unfinished_folder
 
 STRIDES = (1, 2, 4, 8)
 _WIDTHS = (1, 2, 4, 8, 8)  # of the five stages, in base widths

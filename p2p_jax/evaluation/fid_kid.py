@@ -134,7 +134,7 @@ def _count_images(*folders: Path) -> tuple[int, ...]:
                 with Image.open(file) as image:
                     sizes.setdefault(image.size, file)
             except OSError as error:
-                raise InputError(f"{file} is no readable PNG file ({error}); write it anew or remove it") from error
+                raise InputError(f"{file} is not a readable PNG file ({error}); write it anew or remove it") from error
         counts.append(len(files))
     if len(sizes) > 1:
         (a, first), (b, second) = list(sizes.items())[:2]

@@ -1,13 +1,8 @@
 """Pictures that wait on the disk: as many as there are, in as little memory as one takes."""
 
 import contextlib
-import glob
-import os
-import platform
-import shutil
 import tempfile
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, overload
@@ -15,9 +10,8 @@ from typing import IO, Any, NamedTuple, overload
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.storage import free
-
-_MARK = ".p2p_jax-"  # of folders for temporary files
+from p2p_jax.storage.refusals import free, writing
+from p2p_jax.storage.writing import unfinished_folder
 
 
 class Scratch:
@@ -29,50 +23,37 @@ class Scratch:
       output: the folder of the results; None: the system's folder for temporary files.
 
     Attributes:
-      folder: the folder, which who writes into it makes.
+      folder: the folder; there is none outside of the context.
     """
 
     def __init__(self, output: Path | None):
-        parent = Path(tempfile.gettempdir()) if output is None else output
-        _remove_abandoned(parent)
-        self.folder = parent / f"{_MARK}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}"
-        self._made = [path for path in (parent, *parent.parents) if not path.exists()]
+        self._parent = Path(tempfile.gettempdir()) if output is None else output
+        self._new = [path for path in (self._parent, *self._parent.parents) if not path.exists()]
+        self._made = contextlib.ExitStack()
         self._files: list[IO[bytes]] = []
 
     def open(self) -> IO[bytes]:
         """Open a file without a name in the folder; it goes at the end, or when the process ends, however it ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._files.append(tempfile.TemporaryFile(dir=self.folder, buffering=0))  # noqa: SIM115
         return self._files[-1]
 
     def __enter__(self) -> "Scratch":
+        """Make the folder.
+
+        Raises:
+          InputError: it cannot be made.
+        """
+        with writing(self._parent):
+            self.folder = self._made.enter_context(unfinished_folder(self._parent / "p2p_jax"))
         return self
 
     def __exit__(self, *_: Any) -> None:
         for file in self._files:
             file.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._made.close()
         with contextlib.suppress(OSError):  # results are in it: otherwise nothing stays of it
-            for path in self._made:
+            for path in self._new:
                 path.rmdir()
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove what processes of this machine have left that were killed."""
-    for folder in parent.glob(f"{glob.escape(_MARK + platform.node())}-*-*"):
-        pid = folder.name.split("-")[-2]
-        if pid.isdecimal() and not _runs(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, say
-        return True
-    return True
 
 
 def no_room(place: Path, error: OSError) -> InputError:

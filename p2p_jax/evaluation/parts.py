@@ -20,7 +20,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.passing import Passing
 from p2p_jax.evaluation.set_metrics import SetMetric
-from p2p_jax.images.writing import in_one_step
+from p2p_jax.storage.writing import in_one_step
 
 FOLDER = "parts"
 _FORMAT = 1
@@ -234,7 +234,7 @@ def _read(path: Path) -> _Part:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is no part of an evaluation, or damaged ({error}): delete it or make it again")
+    return InputError(f"{path} is not a part of an evaluation, or damaged ({error}): delete it or make it again")
 
 
 def _extract(path: Path, folder: Path) -> None:

@@ -21,8 +21,8 @@ from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
+from p2p_jax.storage.lock import locked
 from p2p_jax.training.checkpoint import read_facts
-from p2p_jax.training.lock import locked
 
 _TURN = 600.0  # seconds in which another evaluation must have written its results
 

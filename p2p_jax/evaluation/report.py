@@ -17,7 +17,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report_tables
 from p2p_jax.evaluation.gallery import MAX_IMAGES, NUM_CASES, QUALITY, Gallery, choose_rows, data_uri, finite
-from p2p_jax.images.writing import write_text
+from p2p_jax.storage.writing import write_text
 from p2p_jax.training import metrics_file
 
 __all__ = ["MAX_IMAGES", "choose_rows", "data_uri", "read_panels", "write_report"]
@@ -94,7 +94,7 @@ def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
     """
     table = metrics_file.read(history)
     if table.changed and not table.rows:
-        raise InputError(f"{history} is no table of metrics as a training run writes it ({table.changed})")
+        raise InputError(f"{history} is not a table of metrics as a training run writes it ({table.changed})")
     series: dict[str, list[tuple[int, float]]] = {}
     for step, row in table.rows.items():
         for name, cell in row.items():

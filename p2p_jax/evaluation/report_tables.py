@@ -125,7 +125,7 @@ def method(results: Mapping[str, Any], pictures: str) -> str:
         lines.append(
             (
                 "Mean",
-                "Of the values of the images; after \u00b1 their standard deviation, which is no error of the mean.",
+                "Of the values of the images; after \u00b1 their standard deviation, not an error of the mean.",
             )
         )
     names = list(results.get("metrics", {}))

@@ -18,12 +18,12 @@ from p2p_jax.evaluation import report
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.set_metrics import SetMetric
 from p2p_jax.images.domains import of_config
-from p2p_jax.images.writing import belonging_together, write_text
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import IMAGE_METRICS, Metric, find_metrics
 from p2p_jax.reporting import say
-from p2p_jax.storage import reason
+from p2p_jax.storage.refusals import reason
+from p2p_jax.storage.writing import write_text
 from p2p_jax.training import metrics_file
 
 
@@ -54,10 +54,10 @@ def tell(
 
 
 def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
-    """Write ``results.json``, ``images.csv`` and ``report.html`` into a folder.
+    """Write ``results.json``, ``images.csv`` and ``report.html`` into a folder, which the caller has locked.
 
     Args:
-      output: the folder; made if missing.
+      output: the folder.
       results: what ``evaluate`` returns.
       gallery: the pictures to show.
       history: the run's ``metrics.csv``.
@@ -65,24 +65,18 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
     Raises:
       InputError: a file cannot be written.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with belonging_together(output):
-            _write(output, results, gallery, history)
-    except OSError as error:
-        raise InputError(
-            f"the results cannot be written into {output} ({reason(error, output)}); name another `output`"
-        ) from error
-
-
-def _write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
-    write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-    write_text(output / "images.csv", spreadsheets.table(list(results["images"][0]), results["images"]))
     curves = history if history.exists() else None
     if curves and (found := metrics_file.read(curves)).changed and not found.rows:
         say(f"note: the report has no curves of the training: {curves} cannot be read ({found.changed})")
         curves = None
-    report.write_report(output / "report.html", results, gallery, curves)
+    try:
+        write_text(output / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+        write_text(output / "images.csv", spreadsheets.table(list(results["images"][0]), results["images"]))
+        report.write_report(output / "report.html", results, gallery, curves)
+    except OSError as error:
+        raise InputError(
+            f"the results cannot be written into {output} ({reason(error, output)}); name another `output`"
+        ) from error
 
 
 def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def find_segmenter(reference: str) -> Segmenter:
         )
     segmenter = resolve(reference)
     if not callable(segmenter):
-        raise InputError(f"{reference!r} is no segmenter: it must be a function from images to labels")
+        raise InputError(f"{reference!r} is not a segmenter: it must be a function from images to labels")
     return segmenter
 
 

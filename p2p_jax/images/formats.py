@@ -14,8 +14,9 @@ from typing import IO, Any, NamedTuple, TypeVar
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import array_files, not_images, pillow_files, tiff, writing
+from p2p_jax.images import array_files, not_images, pillow_files, tiff
 from p2p_jax.images.stored import Header, Stored, Tags
+from p2p_jax.storage import writing
 
 _Result = TypeVar("_Result")
 
@@ -289,12 +290,9 @@ def _check_format(path: Path, start: bytes, wanted: Format) -> None:
     found = _recognised(start)
     if found is wanted or (found and found.often_misnamed and wanted.often_misnamed):
         return
+    if found is None and (other := not_images.recognise(start)):
+        raise InputError(f"{path} {other}")
     if found is None:
-        other = not_images.recognise(start)
-        raise (
-            InputError(f"{path} {other}")
-            if other
-            else ValueError(f"it is {f'no {wanted.name} file' if start else 'empty'}")
-        )
+        raise ValueError(f"it is not a {wanted.name} file" if start else "it is empty")
     mend = f"rename it to {found.endings[-1]}" if found.name != "ZIP" else f"convert it to {wanted.name}"
-    raise InputError(f"{path} is a {found.name} file whatever its name says; {mend}")
+    raise InputError(f"{path} is a {found.name} file, though its name says otherwise; {mend}")

@@ -184,7 +184,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             size, at = _varint(message, at)
             yield key >> 3, message[at : at + size]
         elif not size:
-            raise ValueError("it is no Protocol Buffers message")
+            raise ValueError("it is not a Protocol Buffers message")
         at += size
     if at > len(message):
         raise ValueError("it ends too early")
@@ -197,4 +197,4 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value, at = value | (byte & 127) << shift, at + 1
         if byte < 128:
             return value, at
-    raise ValueError("it is no Protocol Buffers message")
+    raise ValueError("it is not a Protocol Buffers message")

@@ -6,7 +6,7 @@ _KINDS = (
     (rb"version https://git-lfs", "is a pointer of Git LFS, not the image: git lfs pull"),
     (rb"(\.\./)*(\.git)?/?annex/objects/", "is a pointer of git-annex, not the image: git annex get"),
     (rb"(404|403|429|500)\b|Not Found|Access Denied", "is the answer of a server and not the image; download it again"),
-    (rb"GIF8", "is a GIF file whatever its name says; convert it to PNG"),
+    (rb"GIF8", "is a GIF file, though its name says otherwise; convert it to PNG"),
     (rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head|<body|<script|<!--)", 
      "is a web page (HTML), which a server gave in place of the image; download the image again"),
     (rb"\s*<(\?xml|svg|error|!doctype svg)", "is text (XML or SVG) and no image of pixels; convert or replace it"),

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import formats, opacity, profiles, writing
+from p2p_jax.images import formats, opacity, profiles
 from p2p_jax.images.stored import Stored
+from p2p_jax.storage import writing
 
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)  # ITU-R 601, to four digits as TensorFlow has them
 

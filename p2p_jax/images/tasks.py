@@ -32,7 +32,7 @@ def bind(function: Callable[..., np.ndarray], options: Mapping[str, Any]) -> Tas
         something else is given; names it.
     """
     if not callable(function):
-        raise InputError(f"config.task.input names {function!r}, which is no function of an image")
+        raise InputError(f"config.task.input names {function!r}, which is not a function of an image")
     parameters = {p.name: p for p in list(inspect.signature(function).parameters.values())[2:]}
     open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     known = {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import tiff, writing
+from p2p_jax.images import tiff
 from p2p_jax.images.deflated_strip import DeflatedStrip, can_inflate
 from p2p_jax.images.stored import Header, Stored
+from p2p_jax.storage import writing
 
 if TYPE_CHECKING:
     import tifffile

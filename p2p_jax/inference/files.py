@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from p2p_jax.data.files import Listing, look_below, of_files
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
-from p2p_jax.images.writing import check_target
 from p2p_jax.inference import large as large_files
 from p2p_jax.inference import ordering, values
 from p2p_jax.inference.ordering import Job
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task
 from p2p_jax.reporting import say
-from p2p_jax.storage import StorageError
+from p2p_jax.storage.refusals import StorageError
+from p2p_jax.storage.writing import check_target
 
 _THREADS = 4  # that read and write, while the network runs
 _WILD = "*?["

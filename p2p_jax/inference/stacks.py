@@ -9,9 +9,9 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
 from p2p_jax.images.resize import resize
-from p2p_jax.images.writing import check_target, unfinished
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task, sides
+from p2p_jax.storage.writing import check_target, unfinished
 
 
 def translate_stack(

@@ -10,9 +10,9 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
 from p2p_jax.images.resize import resize
-from p2p_jax.images.writing import check_target, unfinished
 from p2p_jax.inference import values
 from p2p_jax.inference.translator import Translator
+from p2p_jax.storage.writing import check_target, unfinished
 
 EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 _WRITTEN = EXTENSIONS[1:]  # AVI stores no times

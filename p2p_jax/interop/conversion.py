@@ -15,15 +15,16 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, to_json
 from p2p_jax.config.paths import expanded
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import unfinished_folder
 from p2p_jax.interop import tensorflow_files, tensorflow_release, tfjs_files, torch_files, torch_state_dicts
 from p2p_jax.interop.converted_config import Networks, Options, assumptions, make_config
 from p2p_jax.interop.file_kinds import identify_folder
 from p2p_jax.interop.network import name_some
 from p2p_jax.objectives import blank_batch, make_objective
-from p2p_jax.storage import StorageError, reason
+from p2p_jax.storage.refusals import StorageError, reason
+from p2p_jax.storage.writing import unfinished_folder
 from p2p_jax.training import digests
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints
+from p2p_jax.training.checkpoint import CONVERTED
+from p2p_jax.training.saving import Checkpoints
 
 
 class Converted(NamedTuple):
@@ -163,7 +164,7 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
         found[player] = path, network
     has_skips = any(network.section["network"].endswith(":UNet") for _, network in found.values())
     if options.concat != torch_state_dicts.SKIP_UP and not has_skips:
-        raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is none")
+        raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is not one")
     if options.discriminator_padding != 1 and not judges:
         raise InputError(f"discriminator_padding={options.discriminator_padding}: no discriminator was given")
     return found
@@ -214,6 +215,5 @@ def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
-            while chunk := content.read(1 << 20):
-                digest.update(chunk)
+            hashlib.file_digest(content, lambda: digest)
     return digest.hexdigest()

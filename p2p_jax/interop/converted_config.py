@@ -73,7 +73,7 @@ def make_config(networks: Networks, options: Options) -> dict[str, Any]:
         config["best_metric"] = "cycle"
         other_path, other = networks["gen_ba"]
         if other.section != first.section or (other.in_channels, other.out_channels) != (outputs, inputs):
-            raise InputError(f"{path} and {other_path} are no pair: their networks or channels differ")
+            raise InputError(f"{path} and {other_path} are not a pair: their networks or channels differ")
     elif is_unpaired(options.source):
         raise InputError(
             f"source={options.source} has no pairs, by which a single generator is evaluated; give both generators "
@@ -106,7 +106,7 @@ def _add_discriminators(config: dict[str, Any], networks: Networks, inputs: int,
                 f"{outputs} channels it takes {wanted}"
             )
         if config.setdefault("discriminator", judge.section) != judge.section:
-            raise InputError(f"{path} has another architecture than the other discriminator: they are no pair")
+            raise InputError(f"{path} has another architecture than the other discriminator: they are not a pair")
         if name == "discriminator":
             config["loss"]["conditional"] = judge.in_channels != outputs
     if not judges:

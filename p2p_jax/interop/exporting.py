@@ -14,12 +14,12 @@ import numpy as np
 from p2p_jax.config.options import crop_shape
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import belonging_together, unfinished_folder
 from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
 from p2p_jax.objectives import Objective
-from p2p_jax.storage import reason
+from p2p_jax.storage.refusals import reason
+from p2p_jax.storage.writing import belonging_together, unfinished_folder
 from p2p_jax.training.checkpoint import CONVERTED
 
 Call = Callable[[np.ndarray], np.ndarray]

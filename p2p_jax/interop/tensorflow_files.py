@@ -132,7 +132,7 @@ def read_pict(path: Path) -> dict[str, np.ndarray]:
     """
     check_file(path)
     if path.stat().st_size > _MOST_BYTES:
-        raise InputError(f"{path} has more than {_MOST_BYTES:,} bytes: it is no .pict file")
+        raise InputError(f"{path} has more than {_MOST_BYTES:,} bytes: it is not a .pict file")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -141,7 +141,7 @@ def read_pict(path: Path) -> dict[str, np.ndarray]:
     shapes = _shapes(names, path)
     if len(levels) != 4 * _LEVELS:
         raise InputError(
-            f"{path} has {len(levels)} bytes of values, not {_LEVELS} float32 numbers: it is no .pict file"
+            f"{path} has {len(levels)} bytes of values, not {_LEVELS} float32 numbers: it is not a .pict file"
         )
     sizes = [math.prod(shape) for shape in shapes.values()]
     if sum(sizes) != len(codes):
@@ -162,20 +162,20 @@ def _chunks(content: bytes, path: Path) -> list[bytes]:
             raise InputError(f"{path} ends within its {title}: it is cut short, or no .pict file; fetch it anew")
         chunks.append(content[start:position])
     if position != len(content):
-        raise InputError(f"{path} goes on for {len(content) - position} bytes after its codes: it is no .pict file")
+        raise InputError(f"{path} goes on for {len(content) - position} bytes after its codes: it is not a .pict file")
     return chunks
 
 
 def _shapes(names: bytes, path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of every array, by name, of the JSON ``[{"name": ..., "shape": [...]}, ...]``."""
     if len(names) > _MOST_JSON:
-        raise InputError(f"{path} begins with {len(names):,} bytes of names: it is no .pict file")
+        raise InputError(f"{path} begins with {len(names):,} bytes of names: it is not a .pict file")
     try:
         entries = json.loads(names)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} does not begin with a list of names in JSON: it is no .pict file") from error
+        raise InputError(f"{path} does not begin with a list of names in JSON: it is not a .pict file") from error
     if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
-        raise InputError(f"{path} does not begin with names and shapes of weights: it is no .pict file")
+        raise InputError(f"{path} does not begin with names and shapes of weights: it is not a .pict file")
     shapes = {entry["name"]: tuple(entry["shape"]) for entry in entries}
     if len(shapes) != len(entries):
         raise InputError(f"{path} has several weights of the same name: it is damaged")

@@ -36,7 +36,7 @@ def check(index: Path, data: Sequence[Path]) -> None:
     """
     damaged = f"{index} cannot be read as a TensorFlow checkpoint: it is cut short or damaged; copy it anew"
     if index.stat().st_size > _MOST_BYTES:
-        raise InputError(f"{index} has more than {_MOST_BYTES:,} bytes: it is no index of a checkpoint of the release")
+        raise InputError(f"{index} has more than {_MOST_BYTES:,} bytes: not an index of a checkpoint of the release")
     try:
         content, claimed, before = memoryview(index.read_bytes()), 0, None
         for name, entry in _entries(content):

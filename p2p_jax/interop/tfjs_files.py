@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     groups = _groups(content, path)
     arrays = [array for _, group in groups for array in group]
     if sum(array.numbers for array in arrays) > _MOST_NUMBERS:
-        raise InputError(f"{path} has shapes for more than {_MOST_NUMBERS:,} numbers: it is no network of the release")
+        raise InputError(f"{path} has shapes for more than {_MOST_NUMBERS:,} numbers: not a network of the release")
     if len({array.name for array in arrays}) != len(arrays):
         raise InputError(f"{path} has several weights of the same name: it is damaged")
     tensors: dict[str, np.ndarray] = {}
@@ -113,7 +113,7 @@ def _manifest(path: Path) -> Path:
 def _load(path: Path) -> Any:
     check_file(path, takes=(JSON,))
     if path.stat().st_size > _MOST_JSON:
-        raise InputError(f"{path} has more than {_MOST_JSON:,} bytes: it is no model.json of TensorFlow.js")
+        raise InputError(f"{path} has more than {_MOST_JSON:,} bytes: it is not a model.json of TensorFlow.js")
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ def _groups(content: Any, path: Path) -> list[tuple[list[str], list[_Array]]]:
             raise InputError(f"{path}: a group of its weightsManifest has no paths and weights; it is damaged")
         for shard in paths:
             if not isinstance(shard, str) or not _is_beside(shard):
-                raise InputError(f"{path} names the shard {str(shard)[:80]!r}, which is no file beside it; not read")
+                raise InputError(f"{path} names the shard {str(shard)[:80]!r}, which is not a file beside it; not read")
             if shard in seen:
                 raise InputError(f"{path} names the shard {shard} twice: it is damaged")
             seen.add(shard)

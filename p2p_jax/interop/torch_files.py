@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import in_one_step
 from p2p_jax.interop import pickle_bounds
 from p2p_jax.interop.file_kinds import check_file
+from p2p_jax.storage.writing import in_one_step
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except pickle_bounds.TooMuchError as error:
-        raise InputError(f"{path} is no state dict: it holds {error}, and was not read") from error
+        raise InputError(f"{path} is not a state dict: it holds {error}, and was not read") from error
     except Exception as error:  # of many types, according to where the damage lies
         raise _fault(path, str(error)) from error
     found = _state_dict(found, path, torch)
@@ -45,11 +45,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
         plain = plain and value.device.type == "cpu" and type(value) in (torch.Tensor, torch.nn.Parameter)
         if not isinstance(name, str) or not plain or not value.numel():
             raise InputError(
-                f"{path}: {str(name)[:80]} is no array of real numbers under a name; it is no network of the release"
+                f"{path}: {str(name)[:80]} is not an array of real numbers under a name; not a network of the release"
             )
         left -= value.numel() * value.itemsize
         if left < 0:
-            raise InputError(f"{path}: {name} is larger than what the file holds; it is no network of the release")
+            raise InputError(f"{path}: {name} is larger than what the file holds; it is not a network of the release")
     return {name: _to_numpy(torch, value) for name, value in found.items()}
 
 

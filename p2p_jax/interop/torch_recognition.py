@@ -74,7 +74,7 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str,
     if first in tensors and tensors[first].ndim == 4:
         section["base_width"] = int(tensors[first].shape[0])
     else:
-        raise InputError(f"{source}: {first} is no convolution's weight of 4 dimensions")
+        raise InputError(f"{source}: {first} is not a convolution's weight of 4 dimensions")
     return section, modules_of({"dropout_rate": 0.0} | section)
 
 

@@ -79,7 +79,7 @@ def read_network(
                 value = from_torch(value, swapped=module.after_concat and concat == UP_SKIP)
             values[path] = value.astype(np.float32)
     if left:
-        raise InputError(f"{source} is no {title(section)} of the PyTorch release: it also holds {name_some(left)}")
+        raise InputError(f"{source} is not a {title(section)} of the PyTorch release: it also holds {name_some(left)}")
     first, last = (f"params/{modules[i].layer}/kernel" for i in (0, -1))
     if last not in values:
         raise InputError(f"{source}: {names[last]} is missing; is it complete?")
@@ -122,7 +122,7 @@ def _count(value: np.ndarray, name: str) -> int:
     """Return how many batches a norm has seen."""
     count = np.ravel(value)
     if count.size != 1 or not 0 <= count[0] < 2**31 or count[0] != int(count[0]):
-        raise InputError(f"{name} is no number of batches; the file is damaged")
+        raise InputError(f"{name} is not a number of batches; the file is damaged")
     return int(count[0])
 
 

@@ -96,7 +96,7 @@ def make_objective(config: ConfigDict) -> Objective:
     """
     make = resolve(config.objective, "config.objective")
     if not callable(make):
-        raise InputError(f"config.objective={config.objective} is no function from a config to an Objective")
+        raise InputError(f"config.objective={config.objective} is not a function from a config to an Objective")
     objective = make(config)
     if not isinstance(objective, Objective) or not all(map(callable, objective)):
         raise InputError(
@@ -132,7 +132,7 @@ def _require_network(reference: str, option: str) -> None:
     while isinstance(kind, functools.partial):  # as UNet256 is one of UNet
         kind = kind.func
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise InputError(f"{option}={reference} is no network: it must be a class of flax.linen.Module")
+        raise InputError(f"{option}={reference} is not a network: it must be a class of flax.linen.Module")
 
 
 def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:

@@ -55,7 +55,7 @@ def find(name: str) -> GanLoss:
     if ":" in name:
         loss = resolve(name, "config.loss.gan")
         if not isinstance(loss, GanLoss):
-            raise InputError(f"config.loss.gan={name} is no p2p_jax.losses.GanLoss, but {type(loss).__name__}")
+            raise InputError(f"config.loss.gan={name} is not a p2p_jax.losses.GanLoss, but {type(loss).__name__}")
         return loss
     if name not in GAN_LOSSES:
         raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")

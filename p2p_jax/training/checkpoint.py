@@ -17,7 +17,6 @@ from p2p_jax.config import complete, filled_in, stored, with_facts
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.training import digests, own_code
-from p2p_jax.training.saving import Checkpoints as Checkpoints  # for others
 from p2p_jax.training.soundness import fault, folder_of, others, require_sound, saved_steps
 
 PyTree = Any
@@ -51,7 +50,7 @@ def _find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
         metrics = {step: folder_of(workdir, step) / "metrics" / "metrics" for step in steps}
         for step in steps:
             if why := fault(workdir, step, part="metrics/"):
-                damaged = f"{folder_of(workdir, step)} is damaged ({why}), so that the best cannot be told"
+                damaged = f"{folder_of(workdir, step)} is damaged ({why}), so which is the best is not known"
                 raise InputError(f"{damaged}; {others(workdir, step)}")
         values = {step: json.loads(path.read_text()) for step, path in metrics.items() if path.exists()}
         quality = {step: found[config.best_metric] for step, found in values.items() if config.best_metric in found}

@@ -8,6 +8,7 @@ A run's own ``config.json`` and the like have theirs in ``digests.json`` beside 
 import concurrent.futures
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import stat
@@ -16,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import write_text
 
 NAME = "digests.json"
 LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 """Files that Orbax writes into a checkpoint after all others, while it gives it its name."""
 _TEXTS = ("config.json", "facts.json", "config/metadata", "facts/metadata")  # which people edit
 _LONGEST_TEXT = 1 << 15  # bytes in which a single bit is looked for
-_CHUNK = 1 << 20
 
 
 def write(folder: Path) -> None:
@@ -60,32 +60,45 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
     except (OSError, ValueError) as error:
         return f"{NAME} cannot be read ({error})"
     files = {name: told for name, told in files.items() if name.startswith(part)}
-    for name, (size, _) in files.items():  # what costs nothing first
-        try:
-            status = (folder / name).stat()
-        except PermissionError:
-            raise
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-        if not stat.S_ISREG(status.st_mode):
-            return f"{name} is not a file"
-        if status.st_size != size and name not in _TEXTS:
-            return f"{name} has {status.st_size:,} bytes where {size:,} were written"
-
-    def changed(name: str) -> str | None:
-        try:
-            return _change(folder / name, name, [files[name][1]])
-        except PermissionError:
-            raise
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-
+    lengths = (_fault_of_length(folder, name, size) for name, (size, _) in files.items())
+    if found := next(filter(None, lengths), None):  # what costs nothing first
+        return found
     read = [name for name, (size, _) in files.items() if longest is None or size <= longest]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = next(filter(None, pool.map(changed, read)), None)
+        found = next(filter(None, pool.map(lambda name: _fault_of_bits(folder, name, files[name][1]), read)), None)
     if found is None and not part and LATE[0] not in files:
         return _fault_of_late(folder / LATE[0])
     return found
+
+
+def _telling_unreadable(check: Callable[[Path, str, Any], str | None]) -> Callable[[Path, str, Any], str | None]:
+    """Let a check of a file say that it cannot be read; one that may not be read is no fault of the file."""
+
+    @functools.wraps(check)
+    def checked(folder: Path, name: str, wanted: Any) -> str | None:
+        try:
+            return check(folder, name, wanted)
+        except PermissionError:
+            raise
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+
+    return checked
+
+
+@_telling_unreadable
+def _fault_of_length(folder: Path, name: str, size: int) -> str | None:
+    status = (folder / name).stat()
+    if not stat.S_ISREG(status.st_mode):
+        return f"{name} is not a file"
+    if status.st_size != size and name not in _TEXTS:
+        return f"{name} has {status.st_size:,} bytes where {size:,} were written"
+    return None
+
+
+@_telling_unreadable
+def _fault_of_bits(folder: Path, name: str, digest: str) -> str | None:
+    return _change(folder / name, name, [digest])
 
 
 def _fault_of_late(path: Path) -> str | None:
@@ -117,7 +130,7 @@ def write_recorded(path: Path, text: str) -> None:
     except (OSError, ValueError):
         told = {}
     told[path.name] = [_of(text.encode(errors="backslashreplace")), *([_digest(path)[1]] if path.is_file() else [])]
-    write_text(record, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
+    _write_json(record, told)
     write_text(path, text)
 
 
@@ -184,17 +197,17 @@ def _recorded(record: Path) -> dict[str, list[str]]:
 
 
 def _digest(path: Path) -> tuple[int, str]:
-    found, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            found.update(buffer[:count])
-            size += count
-    return size, found.hexdigest()
+    with path.open("rb", buffering=0) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), found
 
 
 def _write(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
-    told = {name: list(files[name]) for name in sorted(files)}
-    write_text(folder / NAME, json.dumps({"files": told, "sha256": _of_all(told)}, indent=1) + "\n")
+    _write_json(folder / NAME, {name: list(files[name]) for name in sorted(files)})
+
+
+def _write_json(path: Path, files: Mapping[str, Sequence[Any]]) -> None:
+    write_text(path, json.dumps({"files": files, "sha256": _of_all(files)}, indent=1) + "\n")
 
 
 def _of(content: bytes | bytearray) -> str:

@@ -17,10 +17,8 @@ import numpy as np
 
 from p2p_jax.reporting import say
 
-_HEAD, _CHECKSUM = (
-    struct.Struct("<QI"),
-    4,
-)  # of a record: its length, a checksum of that; its bytes; a checksum of these
+# A record is its length and a checksum of that, its bytes, and a checksum of these.
+_HEAD, _CHECKSUM = struct.Struct("<QI"), 4
 
 
 class Events:
@@ -107,13 +105,7 @@ def _mend(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Non
     is_whole = True
     for path in files:
         is_whole &= _read(path, records)
-    kept = [record for record in records if record.step <= step or not record.tags]
-    latest = {(record.step, tag): i for i, record in enumerate(kept) for tag in record.tags}
-    kept = [
-        record
-        for i, record in enumerate(kept)
-        if not record.tags or any(latest[record.step, tag] == i for tag in record.tags)
-    ]
+    kept = _each_once([record for record in records if record.step <= step or not record.tags])
     there = {(record.step, tag) for record in kept for tag in record.tags}
     missing = {at: [name for name in row if (at, name) not in there] for at, row in rows.items()}
     missing = {at: names for at, names in missing.items() if names}
@@ -130,6 +122,16 @@ def _mend(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Non
         path.unlink(missing_ok=True)
     if missing:
         say(f"{folder}: {len(missing):,} rows that TensorBoard lacked are taken from metrics.csv")
+
+
+def _each_once(records: Sequence[_Record]) -> list[_Record]:
+    """Return the records without those whose tags all stand in later records of the same step."""
+    latest = {(record.step, tag): i for i, record in enumerate(records) for tag in record.tags}
+    return [
+        record
+        for i, record in enumerate(records)
+        if not record.tags or any(latest[record.step, tag] == i for tag in record.tags)
+    ]
 
 
 def _read(path: Path, records: list[_Record]) -> bool:

@@ -23,9 +23,9 @@ from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
 from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
 from p2p_jax.reporting import quiet, say
+from p2p_jax.storage.lock import locked
 from p2p_jax.training import monitoring, parallel, start
-from p2p_jax.training.checkpoint import Checkpoints
-from p2p_jax.training.lock import locked
+from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.stopping import stop_requests
 
 PyTree = Any

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.reporting import say
+from p2p_jax.storage.writing import first_free, write_text
 
 _STEP = re.compile(r"\d{1,15}")
 _POINT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
@@ -153,9 +154,7 @@ def begin(path: Path, columns: Sequence[str], step: int) -> Mapping[int, Mapping
 
 def _set_aside(path: Path) -> Path:
     """Copy a file to a name that is free."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
-        number += 1
+    aside = first_free(path.with_name(f"{path.name}.aside-{i}") for i in itertools.count(1))
     try:
         shutil.copyfile(path, aside)
     except OSError as error:

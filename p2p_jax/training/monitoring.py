@@ -16,12 +16,11 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from p2p_jax.images.domains import Domain, of_config
-from p2p_jax.images.writing import unfinished, write_text
 from p2p_jax.reporting import say
-from p2p_jax.storage import writing
+from p2p_jax.storage.refusals import writing
+from p2p_jax.storage.writing import unfinished, write_text
 from p2p_jax.training import metrics_file
 from p2p_jax.training.events import Events
-from p2p_jax.training.stopping import stop_requests as stop_requests
 
 _ROWS_OF_SPEED = 10
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import modules, stored
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import in_one_step, write_text
+from p2p_jax.storage.writing import in_one_step, write_text
 
 RECORD, FOLDER = "code.json", "code"
 _MOST_BYTES = 1 << 20  # of a source that is stored; of larger ones the hash alone
@@ -172,7 +172,7 @@ def _read(workdir: Path) -> dict[str, Any]:
         for name, known in found.items():
             texts = [known[key] for key in ("sha256", "source", "package", "version") if known.get(key) is not None]
             if not all(part.isidentifier() for part in name.split(".")) or not all(isinstance(x, str) for x in texts):
-                raise ValueError(f"{name!r} is no module")
+                raise ValueError(f"{name!r} is not a module")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it, and have the run's own modules here") from error
     return found

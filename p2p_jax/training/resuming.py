@@ -16,7 +16,7 @@ from p2p_jax.config import differences, flat
 from p2p_jax.config.options import OPTIONS
 from p2p_jax.data.identity import Identity, same_contents
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
+from p2p_jax.storage.writing import write_text
 
 NAMES = "images.json"
 """In the directory of a run: the names of its images, split by split."""

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from p2p_jax.errors import InputError
-from p2p_jax.storage import StorageError, error_number, reason, sentence, sentence_of
+from p2p_jax.storage.refusals import StorageError, error_number, reason, sentence, sentence_of
 from p2p_jax.training import digests
 from p2p_jax.training.soundness import require_sound, saved_steps
 

@@ -1,5 +1,6 @@
 """Checkpoints that a disk has damaged: noticed before they are used, and set aside before a training goes on."""
 
+import itertools
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from p2p_jax.cluster.agreeing import only_the_first
 from p2p_jax.errors import InputError
-from p2p_jax.images.unfinished import remove_abandoned
 from p2p_jax.reporting import caution, say
-from p2p_jax.storage import StorageError, writing
-from p2p_jax.training import digests, parallel
+from p2p_jax.storage.refusals import StorageError, writing
+from p2p_jax.storage.unfinished import remove_abandoned
+from p2p_jax.storage.writing import first_free
+from p2p_jax.training import digests
 
 _SMALL = 1 << 20  # bytes of a file that is always read
 _SOUND: dict[Path, tuple] = {}  # the checkpoints that this process found sound, with their files' sizes and times
@@ -75,16 +78,12 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
     seen = _signature(folder)
     if seen and _SOUND.get(folder.absolute()) == seen:
         return
-    if (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME):
-        why, has_digests = None, False  # what is read of it tells whether it is whole
-    else:
-        why, has_digests = fault(workdir, step), True
-    if why is None:
-        if not has_digests:
-            say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
-        _SOUND[folder.absolute()] = seen
-        return
-    raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
+    is_of_before = (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME)
+    if is_of_before:  # whether it is whole shows when it is read
+        say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
+    elif why := fault(workdir, step):
+        raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
+    _SOUND[folder.absolute()] = seen
 
 
 def others(workdir: Path, step: int, choose: Callable[[int], str] = "checkpoint={}".format) -> str:
@@ -104,14 +103,7 @@ def settle(workdir: Path) -> None:
     Raises:
       InputError: no checkpoint is good; they stay where they are then.
     """
-    refused = None
-    if jax.process_index() == 0:
-        try:
-            _settle(workdir)
-        except InputError as error:
-            refused = error
-    if parallel.highest(refused is not None):
-        raise refused or InputError(f"process 0 cannot go on with {workdir}")
+    only_the_first(lambda: _settle(workdir))
 
 
 def _settle(workdir: Path) -> None:
@@ -173,10 +165,8 @@ def _unreadable(state: Path) -> str | None:
 
 
 def _set_aside(folder: Path) -> Path:
-    target, count = folder.with_name(f"damaged-{folder.name}"), 1
-    while os.path.lexists(target):
-        count += 1
-        target = folder.with_name(f"damaged-{folder.name}-{count}")
+    numbers = itertools.chain([""], (f"-{i}" for i in itertools.count(2)))
+    target = first_free(folder.with_name(f"damaged-{folder.name}{number}") for number in numbers)
     with writing(target):
         folder.rename(target)
     return target

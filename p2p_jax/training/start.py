@@ -21,8 +21,9 @@ from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
 from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
-from p2p_jax.training.checkpoint import CONVERTED, Checkpoints, read_config, read_facts
+from p2p_jax.training.checkpoint import CONVERTED, read_config, read_facts
 from p2p_jax.training.resuming import as_facts, refuse_other_config, refuse_other_images, write_names
+from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
 
 PyTree = Any
@@ -95,32 +96,11 @@ def prepare(
             data = load(config, process_index=jax.process_index(), process_count=jax.process_count())
         else:
             data = check_given(data, config, jax.process_count())
-        images = as_facts(data.identities)
-        alike = json.dumps([data.fingerprint, images])
-        distributed.require_same("the training data", alike, "every host needs the same files")
-        found = {"num_train": int(data.num_train), "fingerprint": data.fingerprint, **data.facts}
-        if images or "images" in facts:
-            found["images"] = images or facts["images"]  # what is given may not know itself
-        found |= {"source": "given"} if given else {}
-        if config.inference.norm == "auto":  # a run keeps what it began with, on however many devices it goes on
-            found["inference"] = facts.get("inference") or {"norm": statistics(config)}
-        if config.schedule.unit == "auto" and config.schedule.kind != "constant":  # more steps do not stretch it
-            counted = with_facts(config, {"num_train": data.num_train})
-            found["schedule"] = facts.get("schedule") or decide_unit(counted)
+        found = _found(config, data, facts, given=given)
         if stored is not None:
             refuse_other_images(workdir, facts, found, data.identities)
-        if config.data.num_train not in (0, data.num_train):
-            raise InputError(
-                f"there are {data.num_train} training images, and config.data.num_train={config.data.num_train} says "
-                "how many there should be: look for what is missing or new, or leave that out"
-            )
-        if config.batch_size > data.num_train:
-            raise InputError(
-                f"config.batch_size is {config.batch_size}, but there are {data.num_train} training examples"
-            )
-        machine = computed_on.found()
-        found["computed_on"] = machine
-        if told := computed_on.difference(facts.get("computed_on", {}), machine):
+        _require_enough(config, data.num_train)
+        if told := computed_on.difference(facts.get("computed_on", {}), found["computed_on"]):
             say(f"{workdir}: {told}")
         facts = found
         for key, (old, new) in changed.items():
@@ -159,6 +139,40 @@ def prepare(
         own_code.store(workdir, asked, given_objective or ())
         write_names(workdir, data.identities)
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
+
+
+def _found(config: ConfigDict, data: Data, before: Mapping[str, Any], *, given: bool) -> dict[str, Any]:
+    """Return what ``facts.json`` is to hold; what a run has decided at its first start stays.
+
+    Raises:
+      InputError: the processes have not the same images.
+    """
+    images = as_facts(data.identities)
+    alike = json.dumps([data.fingerprint, images])
+    distributed.require_same("the training data", alike, "every host needs the same files")
+    found = {"num_train": int(data.num_train), "fingerprint": data.fingerprint, **data.facts}
+    if images or "images" in before:
+        found["images"] = images or before["images"]  # what is given may not know itself
+    if given:
+        found["source"] = "given"
+    if config.inference.norm == "auto":  # on however many devices it goes on
+        found["inference"] = before.get("inference") or {"norm": statistics(config)}
+    if config.schedule.unit == "auto" and config.schedule.kind != "constant":  # more steps do not stretch it
+        counted = with_facts(config, {"num_train": data.num_train})
+        found["schedule"] = before.get("schedule") or decide_unit(counted)
+    found["computed_on"] = computed_on.found()
+    return found
+
+
+def _require_enough(config: ConfigDict, num_train: int) -> None:
+    """Refuse another number of training images than the config says, or fewer than a batch has."""
+    if config.data.num_train not in (0, num_train):
+        raise InputError(
+            f"there are {num_train} training images, and config.data.num_train={config.data.num_train} says how many "
+            "there should be: look for what is missing or new, or leave that out"
+        )
+    if config.batch_size > num_train:
+        raise InputError(f"config.batch_size is {config.batch_size}, but there are {num_train} training examples")
 
 
 def _tell_learning_rate(config: ConfigDict, begun: Path | None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from p2p_jax.config import to_json
 from p2p_jax.config.options import image_shapes
 from p2p_jax.data import Data
-from p2p_jax.training.checkpoint import Checkpoints
+from p2p_jax.training.saving import Checkpoints
 from support.images import random_batch
 
 

@@ -195,7 +195,7 @@ def _open(library: Any, data: ConfigDict, split: str, *, required: bool = True) 
         ) from None
     except Exception as error:  # the network, the hub and a dozen formats are behind it
         kind = "folder that datasets can read" if root.exists() else "folder, and no set that can be had from the hub"
-        raise InputError(f"config.data.dir={data.dir} is no {kind} ({first_line(error)})") from error
+        raise InputError(f"config.data.dir={data.dir} is not a {kind} ({first_line(error)})") from error
 
 
 class _NoSplitError(Exception):

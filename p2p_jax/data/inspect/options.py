@@ -15,8 +15,8 @@ from p2p_jax.data.inspect import words
 from p2p_jax.data.inspect.groups import Parts
 from p2p_jax.data.inspect.pairing import Match
 from p2p_jax.errors import InputError
-from p2p_jax.images.writing import write_text
 from p2p_jax.reporting import quiet
+from p2p_jax.storage.writing import write_text
 
 SHARE = {"val_fraction": "0.1"}
 """Where there is one split alone."""

@@ -53,7 +53,7 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
         source = make(data, split) if callable(make) else None
         if not isinstance(source, Source | Unpaired):
             raise InputError(
-                f"config.data.source={data.source} is no function of a config's data and a split to a Source"
+                f"config.data.source={data.source} is not a function of a config's data and a split to a Source"
             )
         return source
     if data.source not in _DRAWN:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study import journal
-from p2p_jax.images.writing import unfinished_folder
+from p2p_jax.storage.writing import unfinished_folder
 
 SIDES = ("left", "right")
 _FORMAT = 1

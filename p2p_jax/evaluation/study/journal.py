@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from p2p_jax.errors import InputError
+from p2p_jax.storage import kernel_locks
 
 NAME = "answers.jsonl"
 
@@ -73,13 +74,7 @@ def lock(study: Path) -> Any:
       InputError: another process has it.
     """
     file = open(study / NAME, "rb")  # noqa: SIM115 (it stays open: that is the lock)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if kernel_locks.take(file.fileno()) is False:
         file.close()
-        raise InputError(f"another server is running {study}; stop that one first") from None
+        raise InputError(f"another server is running {study}; stop that one first")
     return file

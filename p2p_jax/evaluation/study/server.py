@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Refuse what the standard library does: other methods, and what is no request."""
         self.close_connection = True  # what follows may be the rest of it
         status = {501: 405, 505: 400}.get(int(code), int(code))
-        reason = "This server knows GET and POST." if status == 405 else "This is no request."
+        reason = "This server knows GET and POST." if status == 405 else "This is not a request."
         self._send_json(status, {"error": reason}, {"Allow": "GET, POST"} if status == 405 else {})
 
     def _get(self) -> None:

@@ -16,6 +16,8 @@ import time
 import zlib
 from pathlib import Path
 
+from p2p_jax.storage import kernel_locks
+
 _LONGEST = 160  # bytes of a file's name that are kept: file systems take 255 in all
 _YOUNG = 2  # seconds in which a new one may have no lock yet
 _HERE = f"{zlib.crc32(platform.node().encode(errors='replace')):08x}"
@@ -87,16 +89,11 @@ def _remove_if_abandoned(path: Path) -> None:
 
 def _locked(path: Path) -> int | None:
     """Return an open descriptor that holds the lock of a file or folder; None if it cannot be had."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
     descriptor: int | None = None
-    try:
+    with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another has it, or the file system knows no locks
-        if descriptor is not None:
-            os.close(descriptor)
-        return None
-    return descriptor
+        if kernel_locks.take(descriptor):
+            return descriptor
+    if descriptor is not None:
+        os.close(descriptor)
+    return None

@@ -3,12 +3,13 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from p2p_jax.errors import InputError
-from p2p_jax.images.unfinished import Unfinished
-from p2p_jax.storage import error_number, reason, storage_error, telling
+from p2p_jax.storage import kernel_locks
+from p2p_jax.storage.refusals import error_number, reason, storage_error, telling
+from p2p_jax.storage.unfinished import Unfinished
 
 
 def make_folder(path: Path) -> None:
@@ -22,7 +23,7 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         if (number := error_number(error)) is not None and number not in (errno.ENOTDIR, errno.EEXIST):
             raise storage_error(number, path) from error
-        raise InputError(f"{path} cannot be written: {path.parent} is no folder and cannot be made one") from error
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder and cannot be made one") from error
 
 
 @telling
@@ -69,12 +70,10 @@ def belonging_together(folder: Path) -> Iterator[None]:
     Without it two processes may each leave a part of theirs. Where a folder cannot be locked, nothing is waited for.
     """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):  # Windows; a file system without locks
-            import fcntl
-
+        with contextlib.suppress(OSError):  # Windows opens no folder
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            kernel_locks.wait_for(descriptor)
         yield
 
 
@@ -98,6 +97,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, in UTF-8; the folder is made if missing. Several processes may write the same."""
     with unfinished(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may not be text
+
+
+def first_free(paths: Iterable[Path]) -> Path:
+    """Return the first of some paths at which nothing lies, not even a link that leads nowhere."""
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -19,16 +19,13 @@ from typing import Any
 
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from p2p_jax.storage import kernel_locks
 
 _NAME = ".lock"
 _BEAT = 10.0  # seconds between two beats
 _PATIENCE = 45.0  # seconds in which a holder on another host must be heard of
 _LONG_AGO = 600.0  # seconds without a beat after which nothing is waited for; clocks of hosts differ by less
+_IS_WINDOWS = os.name == "nt"
 _HELD: dict[str, int] = {}  # in this process: the file's token -> its descriptor
 
 
@@ -63,12 +60,12 @@ class Lock:
         self._done.set()
         self._thread.join(_BEAT)
         _HELD.pop(self._token, None)
-        if fcntl is None:  # Windows removes no open file
+        if _IS_WINDOWS:  # which removes no open file
             os.close(self._file)
         with contextlib.suppress(OSError):
             if _read(self._path).get("token") == self._token:
                 self._path.unlink()
-        if fcntl is not None:  # only now, so that who waits for the lock finds that its file is gone
+        if not _IS_WINDOWS:  # only now, so that who waits for the lock finds that its file is gone
             os.close(self._file)
 
 
@@ -131,7 +128,10 @@ def _take(path: Path) -> Lock:
             raise NotADirectoryError from None
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            is_sure = _flock(file, path)
+            granted = kernel_locks.take(file)
+            if granted is False:
+                raise _HeldError(path, _read(path))
+            is_sure = granted is not None  # else there are no such locks here
             if is_sure and not os.path.samestat(os.fstat(file), os.stat(path)):
                 raise FileNotFoundError  # its holder ended and removed it meanwhile
             _refuse_living(path, is_sure=is_sure)
@@ -149,23 +149,6 @@ def _take(path: Path) -> Lock:
         return Lock(path, file, token)
 
 
-def _flock(file: int, path: Path) -> bool:
-    """Lock a file in the kernel; return False where there are no such locks.
-
-    Raises:
-      _HeldError: it is locked.
-    """
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _HeldError(path, _read(path)) from None
-    except OSError:  # no locks there
-        return False
-    return True
-
-
 def _refuse_living(path: Path, *, is_sure: bool, own: str = "") -> None:
     """Raise _HeldError if who stands in the file may still be at work; say so if it is known that nobody is.
 
@@ -177,7 +160,7 @@ def _refuse_living(path: Path, *, is_sure: bool, own: str = "") -> None:
     told, holder = _told(path), _read(path)
     if not holder or (own and holder.get("token") == own):
         return
-    if holder.get("place") == _place() and (is_sure or os.name != "nt"):  # Windows does not tell who lives
+    if holder.get("place") == _place() and (is_sure or not _IS_WINDOWS):  # which does not tell who lives
         lives = not is_sure and (holder.get("token") in _HELD or _lives(holder))
     else:
         lives = _is_heard_of(path, told)
