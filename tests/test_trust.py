@@ -272,6 +272,12 @@ def test_what_is_no_config_is_one_sentence(folder, text, capsys):
         ({"input": "x"}, "holds no facts of a run"),
         ([], "holds no facts of a run"),
         ({"output": {"network": "os:system"}}, "unknown option config.data.output.network"),
+        ({"images": 5}, "holds no facts of a run"),
+        ({"images": {"train": 5}}, "do not say what images there were"),
+        ({"images": {"train": {"count": "x", "contents": ""}}}, "do not say what images there were"),
+        ({"images": {"train": {"count": 5, "contents": 5}}}, "do not say what images there were"),
+        ({"num_train": [1]}, "do not say what images there were"),
+        ({"computed_on": 5}, "holds no facts of a run"),
     ],
 )
 def test_what_a_run_has_found_names_no_code_either(folder, facts, message):

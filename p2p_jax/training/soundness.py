@@ -69,7 +69,7 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
       choose: says how another step is chosen.
 
     Raises:
-      InputError: it is damaged; names those that are not.
+      InputError: it is damaged, or no longer there; names those that are good.
     """
     folder = folder_of(workdir, step)
     seen = _signature(folder)
@@ -84,6 +84,9 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
             say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
         _SOUND[folder.absolute()] = seen
         return
+    if not os.path.lexists(folder):
+        why = "gone: a training that is under way keeps the newest ones alone"
+        raise InputError(f"the checkpoint {folder} is {why}; {others(workdir, step, choose)}")
     raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
 
 
@@ -154,7 +157,7 @@ def _fault_without_digests(folder: Path, *, quick: bool) -> str | None:
             json.loads((folder / name).read_text(encoding="utf-8"))
         except PermissionError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
     if not (folder / "state").is_dir():
         return "it has no folder `state`"
