@@ -20,6 +20,7 @@ from p2p_jax.objectives import pix2pix
 from p2p_jax.storage import StorageError, error_number, free, reason, sentence, sentence_of, size, writing
 from p2p_jax.training import digests
 from p2p_jax.training.checkpoint import Checkpoints, find_step, restore_part, saved_steps
+from p2p_jax.training.lock import locked
 from support.comparers import assert_equal_trees
 from support.configs import SMALL, small_config
 from support.images import write_images
@@ -169,6 +170,13 @@ def test_checkpoints_on_a_full_disk(small_disk, left):
     checkpoints.save(3, state_of(3, 50), {"l1": 0.4})  # it can go on once there is room
     checkpoints.close()
     assert saved_steps(run) == [1, 3] and find_step(run, CONFIG, "best") == 3
+
+
+def test_a_lock_on_a_full_disk_says_what_is_free(small_disk):
+    fill(small_disk)
+    told = r"run cannot be written \(No space left on device; .* free\); choose another"
+    with pytest.raises(InputError, match=told), locked(small_disk / "run"):
+        pass
 
 
 def test_a_file_that_may_not_grow(tmp_path):

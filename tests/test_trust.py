@@ -263,6 +263,12 @@ def test_what_is_no_config_is_one_sentence(folder, text, capsys):
     assert run_command(runs_command, ".") == 0
 
 
+def test_a_name_that_a_terminal_would_obey_is_listed_without_it(folder, capsys):
+    Path("run").rename("run\x1b[2J\u202e")
+    assert run_command(runs_command, ".") == 0
+    assert "run?[2J?  " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "facts, message",
     [

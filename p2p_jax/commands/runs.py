@@ -106,7 +106,8 @@ def _list(args: argparse.Namespace) -> None:
     for run in found:
         trained = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
         steps = f"{run.step:,}/{run.num_steps:,}"
-        rows.append((run.name, _shown(run.objective), _shown(run.source), steps, run.validation, trained))
+        texts = run.name, run.objective, run.source, steps, run.validation, trained
+        rows.append(tuple(map(_shown, texts)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
