@@ -235,7 +235,11 @@ def test_scores_are_kept_until_something_changes(tmp_path, monkeypatch):
         4,
     ]
     assert scored(config_16(num_steps=3), metrics=["histogram"]) == 4  # another checkpoint
-    assert json.loads((tmp_path / "L1" / "results.json").read_text())["step"] == 3
+    path = tmp_path / "L1" / "results.json"
+    for damaged in ("{", "5", "{}", "[" * 100_000):
+        path.write_text(damaged)
+        assert scored(config_16(num_steps=3), metrics=["histogram"]) == 1
+        assert json.loads(path.read_text())["step"] == 3
 
 
 def test_interrupted_and_resumed(tmp_path, monkeypatch):

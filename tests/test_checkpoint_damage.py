@@ -173,6 +173,19 @@ def test_edits_by_hand_are_no_damage(run, capsys):
     assert f"{run / 'config.json'} has been edited since it was written\n" in capsys.readouterr().out
 
 
+def test_a_mark_that_an_editor_of_windows_puts_before_a_text_is_no_damage(run):
+    for name in ("config.json", "facts.json"):
+        (run / name).write_text((run / name).read_text(), encoding="utf-8-sig")
+    assert read_config(run) == CONFIG and read_facts(run) == FACTS
+
+
+def test_damaged_digests_name_no_file_that_is_missing(run):
+    (run / digests.NAME).write_text("garbage")
+    digests.require_recorded(run / "converted_from.json")
+    with pytest.raises(InputError, match=r"config.json is damaged: .*digests.json cannot be read"):
+        digests.require_recorded(run / "config.json")
+
+
 def test_a_file_and_its_digest_are_written_so_that_a_kill_between_does_no_harm(run, monkeypatch):
     def killed(path, text):
         if path.name == "config.json":
@@ -222,6 +235,7 @@ DAMAGE = {
     "a link that leads nowhere": lambda f: (shutil.rmtree(f), f.symlink_to("/no/such/folder")),
     "structure cut short": lambda f: cut(f / "state" / "_METADATA"),
     "garbage in the config": lambda f: (f / "config" / "metadata").write_text("{garbage"),
+    "a config that is too deep": lambda f: (f / "config" / "metadata").write_text("[" * 100_000),
     "config missing": lambda f: shutil.rmtree(f / "config"),
     "garbage in the metrics": lambda f: (f / "metrics" / "metrics").write_text("\0" * 20),
     "metrics of another": lambda f: (f / "metrics" / "metrics").write_text('{"l1": 0.1}'),
@@ -300,6 +314,38 @@ def test_a_damaged_best_is_one_sentence(run):
         find_step(run, CONFIG, "best")
 
 
+@pytest.mark.parametrize("text", ["null", "5", "NaN", "[" * 100_000, '{"l1": "x"}', '{"l1": [1]}', "{"])
+def test_metrics_of_an_earlier_version_that_are_none(run, text):
+    """Without digests nothing else tells."""
+    (run / "checkpoints" / "3" / digests.NAME).unlink()
+    (run / "checkpoints" / "3" / "metrics" / "metrics").write_text(text)
+    with pytest.raises(
+        InputError, match=r"checkpoints/3( is damaged|/metrics/metrics cannot be read) .*the best cannot"
+    ):
+        find_step(run, CONFIG, "best")
+
+
+def test_a_metric_that_is_not_a_number_is_not_the_best(run):
+    for step in STEPS:
+        (run / "checkpoints" / str(step) / digests.NAME).unlink()
+    (run / "checkpoints" / "1" / "metrics" / "metrics").write_text('{"l1": NaN}')
+    assert find_step(run, CONFIG, "best") == 2
+
+
+def test_a_checkpoint_that_a_training_has_removed_meanwhile(run):
+    step = find_step(run, CONFIG, "latest")
+    shutil.rmtree(run / "checkpoints" / str(step))
+    with pytest.raises(InputError, match=r"checkpoints/3 is gone: a training .* alone; good: 1, 2; choose one, such"):
+        restored(run, step)
+
+
+def test_a_state_of_other_networks_is_one_line(run):
+    shapes = {"params": {f"layer {i}": jax.ShapeDtypeStruct((1,), np.float32) for i in range(200)}}
+    with pytest.raises(InputError, match="does not fit the config beside it") as caught:
+        restore_part(run, 3, shapes)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
 def test_where_none_is_good_nothing_is_touched(run):
     for step in STEPS:
         emptied(run / "checkpoints" / str(step))
@@ -314,7 +360,9 @@ def test_where_none_is_good_nothing_is_touched(run):
         find_step(run, CONFIG, "latest")
 
 
-@pytest.mark.parametrize("damage", [None, "data cut short", "config missing", "empty", "garbage in the metrics"])
+@pytest.mark.parametrize(
+    "damage", [None, "data cut short", "config missing", "empty", "garbage in the metrics", "a config that is too deep"]
+)
 def test_checkpoints_of_earlier_versions_have_no_digests(run, damage, capsys):
     for step in STEPS:
         (run / "checkpoints" / str(step) / digests.NAME).unlink()

@@ -16,6 +16,7 @@ from p2p_jax.commands import train as train_command
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import pix2pix
+from p2p_jax.storage.lock import locked
 from p2p_jax.storage.refusals import StorageError, error_number, free, reason, sentence, sentence_of, size, writing
 from p2p_jax.storage.writing import in_one_step, write_text
 from p2p_jax.training import digests
@@ -170,6 +171,13 @@ def test_checkpoints_on_a_full_disk(small_disk, left):
     checkpoints.save(3, state_of(3, 50), {"l1": 0.4})  # it can go on once there is room
     checkpoints.close()
     assert saved_steps(run) == [1, 3] and find_step(run, CONFIG, "best") == 3
+
+
+def test_a_lock_on_a_full_disk_says_what_is_free(small_disk):
+    fill(small_disk)
+    told = r"run cannot be written \(No space left on device; .* free\); choose another"
+    with pytest.raises(InputError, match=told), locked(small_disk / "run"):
+        pass
 
 
 def test_a_file_that_may_not_grow(tmp_path):

@@ -12,6 +12,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.training import computed_on
 from p2p_jax.training.loop import train
+from p2p_jax.training.resuming import read_names
 from support.configs import data_config, small_config
 from support.containers import pack
 from support.runs import memory_data
@@ -214,3 +215,9 @@ def test_data_of_ones_own_are_compared_as_before(tmp_path):
         config.num_steps = 2
     with pytest.raises(InputError, match=r"other images:\n  num_train: stored 8, now 7\nGive it"):
         train(config, tmp_path, data=memory_data(config, num_train=7))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "5", '{"train": 5}', '{"train": [["a"]]}', '{"train": [null]}'])
+def test_names_that_are_none_are_as_good_as_missing(tmp_path, text):
+    (tmp_path / "images.json").write_text(text)
+    assert read_names(tmp_path) == {}

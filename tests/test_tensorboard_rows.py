@@ -161,6 +161,9 @@ REWRITTEN = {
     "semicolons": lambda text: text.replace(",", ";"),
     "tabs": lambda text: text.replace(",", "\t"),
     "decimal commas": excel_german,
+    "decimal commas in quotes": lambda text: "\n".join(
+        ",".join(f'"{x.replace(".", ",")}"' if "." in x else x for x in line.split(",")) for line in text.split("\n")
+    ),
     "told separator": lambda text: "sep=;\r\n" + text.replace(",", ";"),
     "quotes": lambda text: "\n".join(
         ",".join(f'"{cell}"' for cell in line.split(",")) for line in text.strip().split("\n")
@@ -196,6 +199,7 @@ def test_what_a_spreadsheet_wrote_is_read_and_kept(how, encoding, tmp_path, caps
         (b"PK\x03\x04\x14\0\x06\0 an xlsx file", [], "it is not a text"),
         (b"step,train/a,eval/b\n1,0.25,\n2,01. Mai,\n3,0.5,\n", [1, 3], "1 could not be read with certainty"),
         (b"step;train/a;eval/b\n1;1.234;\n2;0,5;\n", [2], "1 could not be read with certainty"),  # 1234 or 1.234?
+        (b'step,train/a,eval/b\n1,"1,234",\n2,0.5,\n', [2], "1 could not be read with certainty"),  # the same
         (b"step,train/a,eval/b\n1.0,0.25,\n2,0.5,\n", [2], "1 could not be read with certainty"),
         (b"step,train/a,eval/b\n1,0.25,\nmy note\n3,0.5,\n", [1, 3], "1 could not be read with certainty"),
         (b"step,train/a,eval/b\n1,0.25,\n1,0.5,\n", [1], "1 could not be read with certainty"),

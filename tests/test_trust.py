@@ -263,6 +263,12 @@ def test_what_is_no_config_is_one_sentence(folder, text, capsys):
     assert run_command(runs_command, ".") == 0
 
 
+def test_a_name_that_a_terminal_would_obey_is_listed_without_it(folder, capsys):
+    Path("run").rename("run\x1b[2J\u202e")
+    assert run_command(runs_command, ".") == 0
+    assert "run?[2J?  " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "facts, message",
     [
@@ -272,6 +278,12 @@ def test_what_is_no_config_is_one_sentence(folder, text, capsys):
         ({"input": "x"}, "holds no facts of a run"),
         ([], "holds no facts of a run"),
         ({"output": {"network": "os:system"}}, "unknown option config.data.output.network"),
+        ({"images": 5}, "holds no facts of a run"),
+        ({"images": {"train": 5}}, "do not say what images there were"),
+        ({"images": {"train": {"count": "x", "contents": ""}}}, "do not say what images there were"),
+        ({"images": {"train": {"count": 5, "contents": 5}}}, "do not say what images there were"),
+        ({"num_train": [1]}, "do not say what images there were"),
+        ({"computed_on": 5}, "holds no facts of a run"),
     ],
 )
 def test_what_a_run_has_found_names_no_code_either(folder, facts, message):

@@ -226,6 +226,9 @@ def _end(error: BaseException, watching: subprocess.Popen, errors: witness.Error
         watching.communicate(witness.FINISHED)
     elif not lost:
         traceback.print_exception(error)
+    elif jax.process_count() == 2 and watching.stdin:  # of more, JAX may still tell which one
+        watching.stdin.write(witness.silent_process(1 - jax.process_index()))
+        watching.stdin.flush()
     sys.stderr.flush()
     if not lost:
         time.sleep(_FAREWELL)

@@ -41,6 +41,11 @@ def sentence(workdir: str | Path, cause: str = "") -> str:
     )
 
 
+def silent_process(number: int | str) -> str:
+    """Return what is known of a process that is gone."""
+    return f"process {number} is not heard of any more (killed, stopped or cut off)"
+
+
 class Errors:
     """Standard error of this process, which goes through the witness in the meantime, also that of C++."""
 
@@ -114,7 +119,7 @@ class Filter:
         if silent := re.search(rb"unhealthy[^\n]*\n?(.*?)\n?(?:The tasks have crashed|$)", self._said, re.DOTALL):
             numbers = sorted(set(re.findall(rb"(?:/task:|^)(\d+)\s*$", silent[1], re.MULTILINE)), key=int)
             if numbers:
-                return f"process {b', '.join(numbers).decode()} is not heard of any more (killed, stopped or cut off)"
+                return silent_process(b", ".join(numbers).decode())
         if b"Socket closed" in self._said or b"CoordinationService/Heartbeat" in self._said:
             return "process 0 is not heard of any more (ended, killed, stopped or cut off)"
         return ""
@@ -143,11 +148,11 @@ def _watch(workdir: str, source: int | None) -> None:
     words = Filter(2)
     passing = threading.Thread(target=lambda: None if source is None else _pass_on(source, words), daemon=True)
     passing.start()
-    finished = sys.stdin.read() == FINISHED
+    told = sys.stdin.read()
     passing.join(_FAREWELL)
     cause = words.end()
-    if not finished:
-        sys.stderr.write(sentence(workdir, cause) + "\n")
+    if told != FINISHED:
+        sys.stderr.write(sentence(workdir, cause or told) + "\n")
 
 
 if __name__ == "__main__":

@@ -98,11 +98,12 @@ def _list(args: argparse.Namespace) -> None:
     if not found:
         print(f"there are no runs in {folder}")
         return
-    rows = [("run", "objective", "data", "step", "validation", "trained")]
+    rows = [["run", "objective", "data", "step", "validation", "trained"]]
     for run in found:
         trained = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
         steps = f"{run.step:,}/{run.num_steps:,}"
-        rows.append((run.name, printable(run.objective), printable(run.source), steps, run.validation, trained))
+        texts = run.name, run.objective, run.source, steps, run.validation, trained
+        rows.append([printable(text) for text in texts])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -172,11 +172,16 @@ def require_plain_facts(facts: Any, file: Path) -> dict[str, Any]:
     Raises:
       InputError: it has not; names the file.
     """
-    sections = ("input", "output", "inference", "schedule")
+    sections = ("input", "output", "inference", "schedule", "images", "computed_on")
     if not isinstance(facts, Mapping) or any(not isinstance(facts.get(name, {}), Mapping) for name in sections):
         raise InputError(f"{file} holds no facts of a run: it must be an object with sections, {{...}}")
     if facts.get("source", "given") != "given":
         raise InputError(f"{file}: source is {facts['source']!r}; facts know no source but 'given'")
+    splits = facts.get("images", {}).values()
+    if not all(isinstance(x, Mapping) and isinstance(x.get("contents"), str) for x in splits) or not all(
+        type(count) is int for count in (facts.get("num_train", 0), *(x.get("count") for x in splits))
+    ):
+        raise InputError(f"{file}: num_train and images do not say what images there were")
     _require_no_palette_files({"data": facts}, file)
     return dict(facts)
 

@@ -1,5 +1,6 @@
 """The ablation tables of the pix2pix paper: the grid of runs, and how trained and scored a run is."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,8 +149,8 @@ def _scored(workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> d
     if asked.get("segmenter"):  # it may have been trained anew under the same name
         identity["segmenter"] = getattr(find_segmenter(asked["segmenter"]), "digest", None)
     identity = json.loads(json.dumps(identity, default=str))
-    if path.exists():
-        found = json.loads(path.read_text())
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # damaged: made again
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["identity"] == identity:
             return found
     folder = workdir / "evaluation" / f"{asked['split']}_{identity['step']}"

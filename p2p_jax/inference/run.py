@@ -122,8 +122,8 @@ def _lacks_statistics(workdir: Path) -> bool:
     file = workdir / CONVERTED
     digests.require_recorded(file)
     try:
-        return file.is_file() and not json.loads(file.read_text())["running_statistics"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return file.is_file() and not json.loads(file.read_bytes())["running_statistics"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); convert the weights again") from error
 
 

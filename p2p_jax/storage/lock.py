@@ -20,6 +20,7 @@ from typing import Any
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 from p2p_jax.storage import kernel_locks
+from p2p_jax.storage.refusals import reason
 
 _NAME = ".lock"
 _BEAT = 10.0  # seconds between two beats
@@ -95,7 +96,8 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
     except NotADirectoryError:
         raise InputError(f"{argument}={folder} is a file; name a directory") from None
     except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}); choose another `{argument}`") from error
+        told = f"{folder} cannot be written ({reason(error, folder)})"
+        raise InputError(f"{told}; choose another `{argument}`") from error
     try:
         yield held
     finally:

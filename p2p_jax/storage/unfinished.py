@@ -19,7 +19,7 @@ from pathlib import Path
 from p2p_jax.storage import kernel_locks
 
 _LONGEST = 160  # bytes of a file's name that are kept: file systems take 255 in all
-_YOUNG = 2  # seconds in which a new one may have no lock yet
+_YOUNG = 0.5  # seconds in which a new one may have no lock yet
 _HERE = f"{zlib.crc32(platform.node().encode(errors='replace')):08x}"
 _OURS = re.compile(rf"\..+\.{_HERE}[0-9a-f]{{16}}\.part(\.[^.]+)?", re.DOTALL)
 _looked_at: set[Path] = set()  # folders, by this process

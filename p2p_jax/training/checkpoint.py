@@ -6,6 +6,7 @@ when it is complete, so a kill during a save costs that save alone. Nothing is r
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,22 @@ def _find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
             if why := fault(workdir, step, part="metrics/"):
                 damaged = f"{folder_of(workdir, step)} is damaged ({why}), so which is the best is not known"
                 raise InputError(f"{damaged}; {others(workdir, step)}")
-        values = {step: json.loads(path.read_text()) for step, path in metrics.items() if path.exists()}
-        quality = {step: found[config.best_metric] for step, found in values.items() if config.best_metric in found}
+        values = {step: _metric(path, config.best_metric) for step, path in metrics.items() if path.exists()}
+        quality = {step: found for step, found in values.items() if not math.isnan(found)}
         if not quality:
             raise InputError(f"no checkpoint in {workdir} was evaluated, so none is the best; take latest or a step")
         return (min if config.best_mode == "min" else max)(quality, key=quality.__getitem__)
     if str(checkpoint).isdecimal() and int(checkpoint) in steps:
         return int(checkpoint)
     raise InputError(f"{workdir} has no checkpoint {checkpoint}; choose latest, best or one of {steps}")
+
+
+def _metric(path: Path, name: str) -> float:
+    """Return a metric of a checkpoint; what is not a number where it has none."""
+    try:
+        return float(json.loads(path.read_bytes()).get(name, math.nan))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}), so that the best cannot be told; choose a step") from error
 
 
 def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
@@ -121,7 +130,8 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
         )
     except Exception as error:  # TensorStore has no type of its own for what cannot be read
         if isinstance(error, ValueError | KeyError) and "tensorstore" not in str(error):
-            raise InputError(f"the checkpoint {path} does not fit the config beside it: {error}") from error
+            reason = str(error).strip().partition("\n")[0][:300]  # Orbax goes on with all the leaves
+            raise InputError(f"the checkpoint {path} does not fit the config beside it: {reason}") from error
         raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
 
 
@@ -146,7 +156,7 @@ def read_config(workdir: Path, trust: Trust | None = ()) -> ConfigDict | None:
         return None
     digests.require_recorded(path, saved)
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_bytes())  # editors of Windows may put a mark before it, which this takes
     except FileNotFoundError:
         raise InputError(
             f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
@@ -180,7 +190,7 @@ def read_facts(workdir: Path) -> dict[str, Any]:
     for file in (path, *reversed(copies)):
         if file.is_file():
             try:
-                return stored.require_plain_facts(json.loads(file.read_text()), file)
+                return stored.require_plain_facts(json.loads(file.read_bytes()), file)
             except (OSError, ValueError, RecursionError) as error:
                 raise InputError(f"{file} cannot be read ({error}); delete it: checkpoints hold copies") from error
     return {}

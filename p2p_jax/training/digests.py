@@ -145,11 +145,13 @@ def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
       InputError: bits have changed.
     """
     record = path.with_name(NAME)
+    if not path.exists():
+        return  # which is told by who reads it, if it is needed
     try:
         digests = _recorded(record).get(path.name)
         why = _change(path, path.name, digests) if digests else None
     except (FileNotFoundError, NotADirectoryError):
-        return  # of an earlier version; or the file itself is missing, which is told by who reads it
+        return  # of an earlier version
     except (OSError, ValueError) as error:
         why = f"{record} cannot be read ({error}), which tells whether {path.name} is as it was written"
     if why is None:

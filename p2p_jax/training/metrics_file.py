@@ -17,6 +17,7 @@ _STEP = re.compile(r"\d{1,15}")
 _POINT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _FRACTION = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_NO_THOUSANDS = re.compile(r"[+-]?(0?,\d+|\d+,(\d{1,2}|\d{4,}))([eE][+-]?\d+)?")  # cannot be a number like 1,234
 
 
 class Metrics(NamedTuple):
@@ -96,7 +97,8 @@ def _as_changed(contents: bytes) -> Metrics:
     if "step" not in names or not all(names) or len(set(names)) != len(names):
         return Metrics([], {}, "its first line does not name the columns")
     table = [[cell.strip() for cell in cells] for cells in table if any(cell.strip() for cell in cells)]
-    number = _COMMA if split != "," and any(_FRACTION.fullmatch(x) for cells in table for x in cells) else _POINT
+    fraction = _FRACTION if split != "," else _NO_THOUSANDS  # between commas it stands in quotes
+    number = _COMMA if any(fraction.fullmatch(x) for cells in table for x in cells) else _POINT
     rows, unread = dict[int, dict[str, str]](), 0
     for cells in table:
         row = dict(zip(names, cells, strict=False))

@@ -49,9 +49,13 @@ def read_names(workdir: Path) -> dict[str, list[str]]:
     """Return the names of a run's images, split by split; nothing where they are not known."""
     try:
         found = json.loads((workdir / NAMES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and all(map(_are_names, found.values())) else {}
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def write_names(workdir: Path, identities: Mapping[str, Identity]) -> None:

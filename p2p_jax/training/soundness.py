@@ -72,7 +72,7 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
       choose: says how another step is chosen.
 
     Raises:
-      InputError: it is damaged; names those that are not.
+      InputError: it is damaged, or no longer there; names those that are good.
     """
     folder = folder_of(workdir, step)
     seen = _signature(folder)
@@ -81,6 +81,9 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
     is_of_before = (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME)
     if is_of_before:  # whether it is whole shows when it is read
         say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
+    elif not os.path.lexists(folder):
+        gone = "is gone: a training that is under way keeps only the newest ones"
+        raise InputError(f"the checkpoint {folder} {gone}; {others(workdir, step, choose)}")
     elif why := fault(workdir, step):
         raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
     _SOUND[folder.absolute()] = seen
@@ -146,7 +149,7 @@ def _fault_without_digests(folder: Path, *, quick: bool) -> str | None:
             json.loads((folder / name).read_text(encoding="utf-8"))
         except PermissionError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
     if not (folder / "state").is_dir():
         return "it has no folder `state`"
