@@ -434,9 +434,11 @@ def test_the_witness_passes_on_what_is_not_of_an_end(tmp_path):
     assert passed_on(plain, pause=True) == passed_on(plain) == (plain, "")
     own = b"F1127 17:32:36.7 27 gpu_timer.cc:80] Check failed\n*** Check failure stack trace: ***\n"
     assert passed_on(own) == (own, "")
+    first = b"W1127 17:32:36.7 27 preemption_sync_manager.cc:147] Failed to retrieve preemption notice: Socket closed\n"
     gone = "process 3, 11 is not heard of any more (killed, stopped or cut off)"
     assert passed_on(plain + b"\n", DEATH) == (plain + b"\n", gone)
-    assert passed_on(*(bytes([x]) for x in DEATH), pause=True) == (b"", gone)
+    assert passed_on(*(bytes([x]) for x in first + DEATH), pause=True) == (b"", gone)
+    assert passed_on(first) == (first, "")
     said = DEATH.partition(b"F1127")[0]
     assert passed_on(said) == (said, "")  # the end did not come
 

@@ -71,7 +71,7 @@ def test_a_living_holder_is_named_and_a_killed_one_seen_through(kernel, tmp_path
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
     told = capsys.readouterr().out
     assert told.count("\n") == 1
-    assert f"process {holder.pid} on" in told and "ended without a word; this process takes over" in told
+    assert f"process {holder.pid} on" in told and "was ended before it could say so; this process takes over" in told
     assert not list(tmp_path.iterdir())
 
 

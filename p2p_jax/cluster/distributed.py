@@ -35,6 +35,7 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _START_LIMIT = 300  # seconds in which all processes must have started
 _SILENCE_LIMIT = 30  # seconds without a heartbeat after which a process counts as dead; JAX adds a few
 _SHARED_LIMIT = 60  # seconds in which a file must be seen by all hosts: NFS keeps directories in mind that long
+_LAST_WORDS = 10  # seconds in which JAX may say which process is gone before this one ends by itself
 _FAREWELL = 3  # seconds that a process with an error stays, because the others end at once with the first one
 _MAY_DIFFER = frozenset(option.name for option in OPTIONS if option.may_change == "processes")
 
@@ -230,8 +231,7 @@ def _end(error: BaseException, watching: subprocess.Popen, errors: witness.Error
         watching.stdin.write(witness.silent_process(1 - jax.process_index()))
         watching.stdin.flush()
     sys.stderr.flush()
-    if not lost:
-        time.sleep(_FAREWELL)
+    time.sleep(_LAST_WORDS if lost else _FAREWELL)
     os._exit(status)
 
 

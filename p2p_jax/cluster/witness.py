@@ -18,7 +18,8 @@ from pathlib import Path
 
 FINISHED = "finished\n"
 """What the training process writes into the pipe when nothing is left to be said."""
-_LOGGED = re.compile(rb"[EF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (coordination_\w+\.cc|client\.h):\d+\] ")
+_SOURCES = rb"(coordination_\w+\.cc|preemption_sync_manager\.cc|client\.h)"
+_LOGGED = re.compile(rb"[WEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ " + _SOURCES + rb":\d+\] ")
 _FATAL = b"JAX distributed service detected fatal errors"
 _HOLD = 5.0  # seconds in which what JAX says of a partner is held back, since its end may follow
 _FAREWELL = 5.0  # seconds for the last of what was written; a child of the training process may keep the pipe open
@@ -107,7 +108,7 @@ class Filter:
         if self._held and time.monotonic() - self._since > _HOLD:
             self._write(b"".join(self._held))
             self._held = []
-        if self._rest and not (self._held or self._ends or self._rest[:1] in (b"E", b"F")):
+        if self._rest and not (self._held or self._ends or self._rest[:1] in (b"W", b"E", b"F")):
             self._write(self._rest)
             self._rest = b""
 

@@ -159,33 +159,33 @@ def _refuse_living(path: Path, *, is_sure: bool, own: str = "") -> None:
       is_sure: the kernel has granted it, so that nobody on this host has it.
       own: what this process wrote into it.
     """
-    told, holder = _told(path), _read(path)
+    before, holder = _snapshot(path), _read(path)
     if not holder or (own and holder.get("token") == own):
         return
     if holder.get("place") == _place() and (is_sure or not _IS_WINDOWS):  # which does not tell who lives
         lives = not is_sure and (holder.get("token") in _HELD or _lives(holder))
     else:
-        lives = _is_heard_of(path, told)
+        lives = _is_heard_of(path, before)
     if lives:
         raise _HeldError(path, holder)
-    say(f"{path.parent}: {_who(holder)} wrote here and ended without a word; this process takes over")
+    say(f"{path.parent}: {_who(holder)} wrote here and was ended before it could say so; this process takes over")
 
 
-def _is_heard_of(path: Path, told: tuple[str, int]) -> bool:
+def _is_heard_of(path: Path, before: tuple[str, int]) -> bool:
     """Wait for a beat of a holder on another host."""
-    if abs(time.time() - told[1] / 1e9) > _LONG_AGO:
+    if abs(time.time() - before[1] / 1e9) > _LONG_AGO:
         return False
     say(f"{path.parent}: {_who(_read(path))} wrote here; looking for {_PATIENCE:.0f} s whether it still does ...")
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         time.sleep(min(1.0, _BEAT / 4))
-        if _told(path) != told:
+        if _snapshot(path) != before:
             return True
     return False
 
 
-def _told(path: Path) -> tuple[str, int]:
-    """Return what tells two moments of a lock apart; opened anew, because network file systems remember what was."""
+def _snapshot(path: Path) -> tuple[str, int]:
+    """Return contents and time of a lock; opened anew, because network file systems remember what was."""
     with open(path, "rb") as file:
         return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
 

@@ -94,7 +94,7 @@ def _compare_all(workdir: Path, recorded: Mapping[str, Any], here: Mapping[str, 
 def _compare(workdir: Path, name: str, known: Mapping[str, Any], file: Path) -> None:
     now = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     if now != known["sha256"]:
-        kept = f"; the source of then is in {workdir / FOLDER}" if "source" in known else ""
+        kept = f"; the source that it was trained with is in {workdir / FOLDER}" if "source" in known else ""
         warnings.warn(
             f"{file} is not the module {name} with which {workdir} was trained (SHA-256 {now[:12] or 'none'}, then "
             f"{known['sha256'][:12]}): results may differ{kept}",
