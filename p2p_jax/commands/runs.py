@@ -102,7 +102,7 @@ def _list(args: argparse.Namespace) -> None:
     if not found:
         print(f"there are no runs in {folder}")
         return
-    rows = [("run", "objective", "data", "step", "validation", "trained")]
+    rows: list[tuple[str, ...]] = [("run", "objective", "data", "step", "validation", "trained")]
     for run in found:
         trained = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
         steps = f"{run.step:,}/{run.num_steps:,}"
