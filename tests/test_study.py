@@ -1069,3 +1069,36 @@ def test_bootstrap_equals_resampling_answer_by_answer():
 def test_bootstrap_is_reproducible():
     draws = [bootstrap([3, 5], [10, 12], draws=2_500, seed=seed) for seed in (0, 0, 1)]
     assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "[" * 100_000,
+        lambda text: "[]",
+        lambda text: text.replace('"algorithms": {', '"algorithms": 5, "x": {'),
+        lambda text: text.replace('"real": {', '"real": 5, "x": {'),
+        lambda text: "\udcff" + text,
+    ],
+)
+def test_a_study_that_is_damaged_is_one_sentence(tmp_path, change):
+    make_noise_study(tmp_path / "study")
+    path = tmp_path / "study" / "study.json"
+    changed = change(path.read_text())
+    assert changed != path.read_text()
+    path.write_bytes(changed.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match="study.json is damaged"):
+        Server(tmp_path / "study", 0)
+    with pytest.raises(InputError, match="study.json is damaged"):
+        study.analyse(tmp_path / "study")
+
+
+def test_a_journal_cannot_name_files_outside_its_study(tmp_path):
+    """A study may be a stranger's, too."""
+    make_noise_study(tmp_path / "study")
+    (tmp_path / "private.png").write_bytes(b"mine")
+    trials = [{"left": "../../private", "right": "../../private", "fake": "left"}]
+    record = {"kind": "session", "participant": "eve", "algorithm": "noise", "time": "", "trials": trials}
+    (tmp_path / "study" / "answers.jsonl").write_text(json.dumps(record) + "\n")
+    found, broken = read_sessions(tmp_path / "study")
+    assert found == {} and broken == 1

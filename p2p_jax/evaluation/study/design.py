@@ -192,10 +192,16 @@ def load(study: str | os.PathLike[str]) -> Design:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != _FORMAT:
             raise InputError(f"{path} has format {record['format']}, not {_FORMAT}: use the p2p_jax that made it")
-        return Design(Protocol(**record["protocol"]), record["key"], record["algorithms"])
+        design = Design(Protocol(**record["protocol"]), record["key"], record["algorithms"])
+        for algorithm in design.algorithms.values():
+            if not all(isinstance(algorithm[kind], dict) for kind in ("real", "fake")):
+                raise TypeError("it does not tell which images there are")
+        return design
     except FileNotFoundError:
         raise InputError(f"{study} is not a study (study.json is missing): make one with p2p-jax study make") from None
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error!r}): make the study anew") from error
 
 

@@ -1,5 +1,6 @@
 """The sessions of a study as its journal tells them, under way and finished."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.study import journal
 from p2p_jax.evaluation.study.design import Trial
+
+_IMAGE = re.compile(r"\w+")  # the name of an image of a study
 
 
 class Session(NamedTuple):
@@ -95,6 +98,8 @@ def _session(record: dict[str, Any]) -> Session | None:
         trials = [Trial(**trial) for trial in record["trials"]]
         if not all(isinstance(part, str) for trial in trials for part in trial):
             return None
+        if not all(_IMAGE.fullmatch(name) for trial in trials for name in (trial.left, trial.right)):
+            return None  # it would lead out of the study's folder
         return Session(str(record["participant"]), str(record["algorithm"]), trials, [])
     except (KeyError, TypeError):
         return None
