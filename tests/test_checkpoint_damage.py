@@ -319,9 +319,7 @@ def test_metrics_of_an_earlier_version_that_are_none(run, text):
     """Without digests nothing else tells."""
     (run / "checkpoints" / "3" / digests.NAME).unlink()
     (run / "checkpoints" / "3" / "metrics" / "metrics").write_text(text)
-    with pytest.raises(
-        InputError, match=r"checkpoints/3( is damaged|/metrics/metrics cannot be read) "
-    ):
+    with pytest.raises(InputError, match=r"checkpoints/3( is damaged|/metrics/metrics cannot be read) "):
         find_step(run, CONFIG, "best")
 
 
@@ -335,7 +333,9 @@ def test_a_metric_that_is_not_a_number_is_not_the_best(run):
 def test_a_checkpoint_that_a_training_has_removed_meanwhile(run):
     step = find_step(run, CONFIG, "latest")
     shutil.rmtree(run / "checkpoints" / str(step))
-    with pytest.raises(InputError, match=r"checkpoints/3 is gone: a training .* newest ones; good: 1, 2; choose one, such"):
+    with pytest.raises(
+        InputError, match=r"checkpoints/3 is gone: a training .* newest ones; good: 1, 2; choose one, such"
+    ):
         restored(run, step)
 
 

@@ -708,3 +708,13 @@ def test_of_installed_packages_the_version_is_kept(tmp_path):
     (tmp_path / "code.json").write_text(json.dumps(record).replace(record["modules"]["PIL.Image"]["version"], "1.0"))
     with pytest.warns(UserWarning, match="trained with [Pp]illow 1.0, which has the module PIL.Image; here it is"):
         own_code.offer(tmp_path, stored.outside(config))
+
+
+@pytest.mark.parametrize("name", ["samples", "tensorboard", "code"])
+def test_a_training_writes_through_no_link_of_a_run(folder, name):
+    (folder / "victim").mkdir()
+    shutil.rmtree(folder / "run" / name, ignore_errors=True)
+    (folder / "run" / name).symlink_to(folder / "victim")
+    with pytest.raises(InputError, match=f"run/{name} is a link that leads out of run: remove the link"):
+        train(small_config(), "run", data=memory_data(small_config()))
+    assert list((folder / "victim").iterdir()) == []

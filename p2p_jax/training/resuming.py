@@ -16,6 +16,7 @@ from p2p_jax.config import differences, flat
 from p2p_jax.config.options import OPTIONS
 from p2p_jax.data.identity import Identity, same_contents
 from p2p_jax.errors import InputError
+from p2p_jax.reporting import say
 from p2p_jax.storage.writing import write_text
 
 NAMES = "images.json"
@@ -23,6 +24,23 @@ NAMES = "images.json"
 _NAMES = 100_000  # of a split that are kept
 _FOUND = ("input", "output")
 _MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change)  # between two starts
+
+
+def refuse_links(workdir: Path) -> None:
+    """Check that what a training writes into its directory stays there: a run may be a stranger's.
+
+    Checkpoints may lie on another disk, and are told.
+
+    Raises:
+      InputError: a folder that is written is a link that leads out of the run's directory.
+    """
+    for name in ("samples", "tensorboard", "code", "checkpoints"):
+        folder = workdir / name
+        if not folder.is_symlink() or folder.resolve().is_relative_to(workdir.resolve()):
+            continue
+        if name != "checkpoints":
+            raise InputError(f"{folder} is a link that leads out of {workdir}: remove the link, and start again")
+        say(f"checkpoints are written to {folder.resolve()}, to which {folder} is a link")
 
 
 def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -> dict[str, tuple[Any, Any]]:

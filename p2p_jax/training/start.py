@@ -22,7 +22,7 @@ from p2p_jax.objectives.optim import decide_unit, falls_between
 from p2p_jax.reporting import say
 from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
 from p2p_jax.training.checkpoint import CONVERTED, read_config, read_facts
-from p2p_jax.training.resuming import as_facts, refuse_other_config, refuse_other_images, write_names
+from p2p_jax.training.resuming import as_facts, refuse_links, refuse_other_config, refuse_other_images, write_names
 from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
 
@@ -67,6 +67,7 @@ def prepare(
     parallel.check_batch_size(config.batch_size)
     if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
         raise InputError("float64 is switched off in JAX: set the environment variable JAX_ENABLE_X64=1")
+    refuse_links(workdir)
     stored, changed = read_config(workdir, None), {}
     facts = {} if stored is None else read_facts(workdir)  # those of a start that saved nothing do not count
     checkpoints, step = None, 0
