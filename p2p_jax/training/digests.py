@@ -29,13 +29,15 @@ _LONGEST_TEXT = 1 << 15  # bytes in which a single bit is looked for
 
 def write(folder: Path) -> None:
     """Write the digests of a checkpoint that is about to get its name; those of ``LATE`` files come with `complete`."""
-    _write(folder, {name: _digest(folder / name) for name in files_in(folder) if name not in LATE})
+    step = int(folder.name.partition(".")[0])
+    _write(folder, {name: _digest(folder / name) for name in files_in(folder) if name not in LATE}, step)
 
 
 def complete(folder: Path) -> None:
     """Add the digests of ``LATE`` files to those of a checkpoint that has its name."""
     files = _read(folder / NAME)
-    _write(folder, files | {name: _digest(folder / name) for name in LATE if (folder / name).is_file()})
+    late = {name: _digest(folder / name) for name in LATE if (folder / name).is_file()}
+    _write(folder, files | late, _step(folder / NAME))
 
 
 def fault(folder: Path, part: str = "", longest: int | None = None) -> str | None:
@@ -59,6 +61,8 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
         raise
     except (OSError, ValueError) as error:
         return f"{NAME} cannot be read ({error})"
+    if (step := _step(folder / NAME)) is not None and folder.name != str(step):
+        return f"it is the checkpoint of step {step} under another name"
     files = {name: told for name, told in files.items() if name.startswith(part)}
     lengths = (_fault_of_length(folder, name, size) for name, (size, _) in files.items())
     if found := next(filter(None, lengths), None):  # what costs nothing first
@@ -204,20 +208,26 @@ def _digest(path: Path) -> tuple[int, str]:
         return file.tell(), found
 
 
-def _write(folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
-    _write_json(folder / NAME, {name: list(files[name]) for name in sorted(files)})
+def _write(folder: Path, files: Mapping[str, tuple[int, str]], step: int | None) -> None:
+    _write_json(folder / NAME, {name: list(files[name]) for name in sorted(files)}, step)
 
 
-def _write_json(path: Path, files: Mapping[str, Sequence[Any]]) -> None:
-    write_text(path, json.dumps({"files": files, "sha256": _of_all(files)}, indent=1) + "\n")
+def _write_json(path: Path, files: Mapping[str, Sequence[Any]], step: int | None = None) -> None:
+    of_step = {} if step is None else {"step": step}
+    write_text(path, json.dumps({"files": files, **of_step, "sha256": _of_all(files, step)}, indent=1) + "\n")
 
 
 def _of(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _of_all(files: Mapping[str, Any]) -> str:
-    return _of(json.dumps(files, sort_keys=True).encode())
+def _of_all(files: Mapping[str, Any], step: int | None = None) -> str:
+    return _of(json.dumps(files if step is None else [files, step], sort_keys=True).encode())
+
+
+def _step(path: Path) -> int | None:
+    """Return of which step a checkpoint is, by its digests; None where they do not say it."""
+    return json.loads(path.read_text(encoding="utf-8")).get("step")
 
 
 def _read(path: Path) -> dict[str, tuple[int, str]]:
@@ -236,7 +246,7 @@ def _read_json(path: Path, convert: Callable[[Any], dict[str, Any]]) -> dict[str
     text = path.read_text(encoding="utf-8")
     try:
         told = json.loads(text)
-        files, whole = convert(told["files"]), told["sha256"] == _of_all(told["files"])
+        files, whole = convert(told["files"]), told["sha256"] == _of_all(told["files"], told.get("step"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
