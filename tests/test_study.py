@@ -1079,6 +1079,9 @@ def test_bootstrap_is_reproducible():
         lambda text: text.replace('"algorithms": {', '"algorithms": 5, "x": {'),
         lambda text: text.replace('"real": {', '"real": 5, "x": {'),
         lambda text: "\udcff" + text,
+        lambda text: re.sub(r'"trials": \d+', '"trials": "x"', text),
+        lambda text: re.sub(r'"trials": \d+', '"trials": 1000000', text),
+        lambda text: re.sub(r'"trials": \d+', '"trials": 1000', text),
     ],
 )
 def test_a_study_that_is_damaged_is_one_sentence(tmp_path, change):

@@ -193,9 +193,7 @@ def load(study: str | os.PathLike[str]) -> Design:
         if record["format"] != _FORMAT:
             raise InputError(f"{path} has format {record['format']}, not {_FORMAT}: use the p2p_jax that made it")
         design = Design(Protocol(**record["protocol"]), record["key"], record["algorithms"])
-        for algorithm in design.algorithms.values():
-            if not all(isinstance(algorithm[kind], dict) for kind in ("real", "fake")):
-                raise TypeError("it does not tell which images there are")
+        _check(design)
         return design
     except FileNotFoundError:
         raise InputError(f"{study} is not a study (study.json is missing): make one with p2p-jax study make") from None
@@ -203,6 +201,19 @@ def load(study: str | os.PathLike[str]) -> Design:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error!r}): make the study anew") from error
+
+
+def _check(design: Design) -> None:
+    """Raise a TypeError or ValueError if a stored design could not be served."""
+    try:
+        design.protocol.check()
+        for name, algorithm in design.algorithms.items():
+            if not all(isinstance(algorithm[kind], dict) for kind in ("real", "fake")):
+                raise TypeError("it does not say which images there are")
+            real, fake = (list(algorithm[kind].values()) for kind in ("real", "fake"))
+            _check_enough(name, Algorithm({}, real, fake, images=()), design.protocol)
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 class _Writer:
