@@ -189,8 +189,9 @@ def seconds_of_writing(line: list[str], folder: Path) -> float:
 def digests(target: Path) -> dict[str, str]:
     """Return the SHA-256 of every file, by its name under `target`, which may be a file itself."""
     files = [target] if target.is_file() else sorted(path for path in target.rglob("*") if path.is_file())
-    drawn = ("/d/", "tfevents")  # names of Orbax and of TensorBoard, other ones each time
-    files = [path for path in files if not any(part in path.as_posix() for part in drawn)]
+    # Names of Orbax and of TensorBoard are drawn; the digests of a run that was resumed tell of both starts.
+    others = ("/d/", "tfevents", "/digests.json")
+    files = [path for path in files if not any(part in path.as_posix() for part in others)]
     return {str(path.relative_to(target.parent)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
