@@ -246,7 +246,7 @@ def test_others_that_read_metrics_bear_a_spreadsheet_too(tmp_path):
     assert [panel["title"] for panel in read_panels(path)[0]] == ["b", "a"]
     path.write_bytes(b"\0\0")
     assert runs._latest(path, "b") == ""
-    with pytest.raises(InputError, match="no table of metrics"):
+    with pytest.raises(InputError, match="is not a table of metrics"):
         read_panels(path)
     assert metrics_file.read(path) == ([], {}, "it is not a text", 0)
 

@@ -574,6 +574,7 @@ def test_places_that_a_run_names_are_told(folder, capsys):
 
 def test_a_run_with_a_checkpoint_starts_from_no_other(folder):
     shutil.move("run/checkpoints/1", "run/checkpoints/0")
+    Path("run/checkpoints/0/digests.json").unlink()  # which says that it is another step's
     for file in (Path("run/config.json"), Path("run/checkpoints/0/config/metadata")):
         change(file, {"init_from": "/no/such/run", "data": {"source": "folders", "dir": "/no/such/images"}})
     with pytest.raises(InputError, match="there is no folder /no/such/images"):  # where the source would be known
