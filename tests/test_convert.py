@@ -291,8 +291,8 @@ def test_files_that_do_not_fit_together_leave_nothing_behind(tmp_path):
     for inputs, judges, message in [
         (["G"], ["D4"], "D4.pth: the discriminator takes 4 channels, but beside generators of 3 to 3 .* 3 or 6"),
         (["G"], ["G"], "G.pth is a generator; name it after --input"),
-        (["G", "R"], [], "no pair"),
-        (["G", "G1"], [], "no pair"),
+        (["G", "R"], [], "are not a pair"),
+        (["G", "G1"], [], "are not a pair"),
         (["G", "G"], ["D3"], "2 generators and 1 discriminators"),
         (["G", "G"], ["D3", "D3n2"], "another architecture than the other discriminator"),
     ]:
