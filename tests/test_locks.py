@@ -129,7 +129,7 @@ def test_a_holder_on_another_host_is_listened_to(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count("process 77 on elsewhere") == 4
 
 
-@pytest.mark.parametrize("text", ["", "\0\0", "[]", "{}", '{"process": "x", "place": 3}'])
+@pytest.mark.parametrize("text", ["", "\0\0", "[]", "{}", '{"process": "x", "place": 3}', "[" * 100_000])
 def test_a_lock_that_tells_nothing_is_taken(text, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_PATIENCE", 0.1)
     (tmp_path / ".lock").write_text(text)
@@ -167,7 +167,8 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
         holder.kill()
         holder.wait()
         with locked(tmp_path):
-            os.kill(child, 0)
+            os.kill(child, 0)  # it lives
+            assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
     finally:
         os.kill(child, signal.SIGKILL)
         holder.stdout.close()

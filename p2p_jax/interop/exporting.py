@@ -154,7 +154,7 @@ def _check_output(output: Path, format: str) -> Path:
 def _is_metadata(path: Path) -> bool:
     try:
         return "checkpoint_id" in json.loads(path.read_text())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 

@@ -194,7 +194,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return what a lock tells of its holder; nothing where it cannot be read."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
