@@ -63,7 +63,7 @@ LIBRARY: dict[str, frozenset[str]] = {
 _ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
 _PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights")
 _DEEPEST, _SHOWN = 20, 8
-_BETWEEN = re.compile(r"[\s,;|]+")
+_BETWEEN = re.compile(r"[\s,;|=]+")
 
 
 def references(config: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -237,7 +237,7 @@ def _named(config: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield all text in a section with the name of its option, in lists and nested sections too."""
+    """Yield all text in a section with the name of its option, in lists, nested sections and the names of these too."""
     left = [(key, value, 0)]
     while left:
         key, value, depth = left.pop()
@@ -246,6 +246,7 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, str):
             yield key, value
         elif isinstance(value, Mapping):
+            yield from ((key, name) for name in value if isinstance(name, str))
             left += [(f"{key}.{name}", part, depth + 1) for name, part in value.items()]
         elif isinstance(value, list | tuple):
             left += [(f"{key}[{number}]", part, depth + 1) for number, part in enumerate(value)]

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import Option, complete, complete_section
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import losses, pool
+from p2p_jax.objectives import adversary, pool, terms
 from p2p_jax.objectives.base import (
     DEVICE_AXIS,
     Objective,
@@ -19,16 +19,20 @@ from p2p_jax.objectives.base import (
 from p2p_jax.objectives.optim import descend, make_optimizer
 from p2p_jax.objectives.unknown import unknown_pixels
 
-_STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b", "judging")  # each has its own noise
+_STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b")  # each has its own noise
 CYCLES = {"both": ("a", "b"), "forward": ("a",), "backward": ("b",)}
 
 LOSS = (
-    Option("gan", str, "lsgan", 'lsgan (squared error), vanilla (cross-entropy) or "module:name" of a losses.GanLoss'),
+    Option(
+        "gan", str, "lsgan", 'lsgan (squared error), vanilla, hinge, relativistic or "module:name" of a losses.GanLoss'
+    ),
     Option("lambda_gan", float, 1.0, "0 leaves the discriminators out", "[0, inf)"),
     Option("lambda_cycle", float, 10.0, "0 leaves the cycles out", "[0, inf)"),
     Option("cycle", str, "both", "forward: only a -> b -> a; backward: only b -> a -> b", choices=tuple(CYCLES)),
     Option("lambda_identity", float, 0.0, "as a fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
     Option("pool_size", int, 50, "fakes of each domain kept for its discriminator, over all devices", "[0, 1000000]"),
+    *terms.OPTIONS,
+    *adversary.OPTIONS,
 )
 """Options of ``config.loss``."""
 
@@ -43,7 +47,9 @@ def cyclegan(config: ConfigDict) -> Objective:
         + lambda_cycle lambda_identity (|G(b) - b| + |F(a) - a|);
 
     then both discriminators minimise, each on its domain, ``(loss(D(real), 1) + loss(D(fake), 0)) / 2``, with fakes
-    that went through a history pool.
+    that went through a history pool. Other losses, penalties and augmentation: ``adversary``. Other distances in place
+    of ``|.|``: ``terms``; a perceptual one is added to that of a cycle, and terms from outside to those of each
+    translation, where "real_a" is its input and "real_b" an image of its target domain.
 
     Args:
       config: complete or not; reads ``generator`` and ``discriminator`` (each describes both networks of its side),
@@ -63,14 +69,18 @@ def cyclegan(config: ConfigDict) -> Objective:
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
     _check(loss, config)
-    gan_loss, unknown = losses.find(loss.gan), unknown_pixels(config)
+    unknown = unknown_pixels(config)
+    distance, perceptual = terms.find_distance(loss, unknown), terms.find_perceptual(loss, unknown)
+    own_terms = terms.OwnTerms(loss, unknown)
     build, data = make_networks(config), config.data
     channels = {"gen_ab": data.output.channels, "gen_ba": data.input.channels}
     networks = {name: build("generator", out_channels=number) for name, number in channels.items()}
     sides = {"generators": ("gen_ab", "gen_ba")}
     if loss.lambda_gan:
-        networks |= {name: build("discriminator") for name in ("disc_a", "disc_b")}
+        disc = build("discriminator")
+        networks |= dict.fromkeys(("disc_a", "disc_b"), disc)
         sides["discriminators"] = ("disc_a", "disc_b")
+        game = adversary.make_adversary(disc, loss, real_first=True)
     cycles = CYCLES[loss.cycle] if loss.lambda_cycle else ()
     identity = bool(loss.lambda_identity and loss.lambda_cycle)
     tx, learning_rate = make_optimizer(config)
@@ -89,11 +99,12 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     def update(state, batch, rng):
         dropout_rng, pool_rng = jax.random.split(rng)
+        judging_rng = jax.random.fold_in(dropout_rng, len(_STREAMS))
         reals, batch = batch, {name: unknown.fill(images) for name, images in batch.items()}
         params, opt_state = dict(state["params"]), dict(state["opt_state"])
 
-        def run(params, stats, name, images, stream="judging"):
-            """Apply a network in training mode and put its new batch statistics in their place."""
+        def run(params, stats, name, images, stream):
+            """Apply a generator in training mode and put its new batch statistics in their place."""
             rngs = {"dropout": jax.random.fold_in(dropout_rng, _STREAMS.index(stream))}
             output, stats[name] = run_training(networks[name], params[name], stats[name], images, rngs=rngs)
             return output
@@ -115,34 +126,45 @@ def cyclegan(config: ConfigDict) -> Objective:
             fake_b, idt_b = translate_and_identity(gens, stats, "gen_ab", to="b")
             fake_a, idt_a = translate_and_identity(gens, stats, "gen_ba", to="a")
             fake_b, fake_a = unknown.hide(fake_b, real_a), unknown.hide(fake_a, real_b)
-            terms: dict[str, jax.Array] = {}
+            found: dict[str, jax.Array] = {}
             total = jnp.zeros(())
+            fakes = {"a": fake_a, "b": fake_b}
             if loss.lambda_gan:
-                terms["gen/gan_ab"] = gan_loss.generator(run(gens, stats, "disc_b", fake_b))
-                terms["gen/gan_ba"] = gan_loss.generator(run(gens, stats, "disc_a", fake_a))
-                total += loss.lambda_gan * (terms["gen/gan_ab"] + terms["gen/gan_ba"])
-            if "a" in cycles:
-                terms["gen/cycle_a"] = unknown.l1(run(gens, stats, "gen_ba", fake_b, "rec_a"), real_a)
-                total += loss.lambda_cycle * terms["gen/cycle_a"]
-            if "b" in cycles:
-                terms["gen/cycle_b"] = unknown.l1(run(gens, stats, "gen_ab", fake_a, "rec_b"), real_b)
-                total += loss.lambda_cycle * terms["gen/cycle_b"]
+                for i, (name, way) in enumerate((("b", "ab"), ("a", "ba"))):
+                    disc, real, key = f"disc_{name}", batch[f"real_{name}"], jax.random.fold_in(judging_rng, i)
+                    gan, stats[disc] = game.generator_loss(params[disc], stats[disc], fakes[name], real, None, key)
+                    found[f"gen/gan_{way}"] = gan
+                total += loss.lambda_gan * (found["gen/gan_ab"] + found["gen/gan_ba"])
+            for name, way, back in (("a", "ba", fake_b), ("b", "ab", fake_a)):
+                if name in cycles:
+                    rec, real = run(gens, stats, f"gen_{way}", back, f"rec_{name}"), reals[f"real_{name}"]
+                    found[f"gen/cycle_{name}"] = distance(rec, real)
+                    total += loss.lambda_cycle * found[f"gen/cycle_{name}"]
+                    if perceptual:
+                        found[f"gen/perceptual_{name}"] = perceptual(rec, real)
+                        total += loss.lambda_perceptual * found[f"gen/perceptual_{name}"]
             if identity:
-                terms |= {"gen/identity_a": unknown.l1(idt_a, real_a), "gen/identity_b": unknown.l1(idt_b, real_b)}
+                found |= {"gen/identity_a": distance(idt_a, real_a), "gen/identity_b": distance(idt_b, real_b)}
                 weight = loss.lambda_cycle * loss.lambda_identity
-                total += weight * (terms["gen/identity_a"] + terms["gen/identity_b"])
-            return total, (stats, {"a": fake_a, "b": fake_b}, terms | {"gen/total": total})
+                total += weight * (found["gen/identity_a"] + found["gen/identity_b"])
+            if own_terms:
+                turned = {"real_a": real_b, "real_b": real_a}
+                for fake, real, given, way in ((fake_b, real_b, reals, "_ab"), (fake_a, real_a, turned, "_ba")):
+                    weighted, each = own_terms(fake, real, given, way)
+                    total, found = total + weighted, found | each
+            return total, (stats, fakes, found | {"gen/total": total})
 
         def disc_loss(discriminators):
-            discs, stats = params | discriminators, dict(gen_stats)
-            terms: dict[str, jax.Array] = {}
+            stats = dict(gen_stats)
+            found: dict[str, jax.Array] = {}
             total = jnp.zeros(())
-            for name in ("a", "b"):
-                real = gan_loss.real(run(discs, stats, f"disc_{name}", batch[f"real_{name}"]))
-                fake = gan_loss.fake(run(discs, stats, f"disc_{name}", fakes[name]))
-                terms |= {f"disc/real_{name}": real, f"disc/fake_{name}": fake}
-                total += 0.5 * (real + fake)
-            return total, (stats, terms)
+            for i, name in enumerate(("a", "b"), start=2):
+                disc, key = f"disc_{name}", jax.random.fold_in(judging_rng, i)
+                given = discriminators[disc], stats[disc], batch[f"real_{name}"], fakes[name]
+                its_loss, (stats[disc], its_terms) = game.discriminator_loss(*given, None, key, state["step"])
+                found |= {f"disc/{term}_{name}": value for term, value in its_terms.items()}
+                total += its_loss
+            return total, (stats, found)
 
         def play(side, loss_of):
             """Update both networks of a side; returns the auxiliary values of its loss."""

@@ -1,6 +1,6 @@
 """Losses of the two players on images [B, H, W, C] and logits [B, h, w, 1]; each returns a float scalar."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,11 +27,20 @@ def mse(logits: jax.Array, label: float) -> jax.Array:
 
 
 class GanLoss(NamedTuple):
-    """An adversarial loss: what the discriminator minimises on real and fake logits, and the generator on fake ones."""
+    """An adversarial loss: functions of maps of logits [B, h, w, 1], each returns a float scalar.
+
+    Attributes:
+      real: what the discriminator minimises on logits of real images.
+      fake: what it minimises on those of generated ones; half of both together is its loss.
+      generator: what the generator minimises on logits of its images.
+      relative: all three get differences in place of logits: real minus generated for `real`, generated minus real for
+        the others, image by image in the order of the batch (relativistic pairing, Jolicoeur-Martineau 2019).
+    """
 
     real: Callable[[jax.Array], jax.Array]
     fake: Callable[[jax.Array], jax.Array]
     generator: Callable[[jax.Array], jax.Array]
+    relative: bool = False
 
 
 def _labelled(loss: Callable[[jax.Array, float], jax.Array]) -> GanLoss:
@@ -43,7 +52,23 @@ def _labelled(loss: Callable[[jax.Array, float], jax.Array]) -> GanLoss:
     )
 
 
-GAN_LOSSES = {"vanilla": _labelled(bce), "lsgan": _labelled(mse)}
+_VANILLA = _labelled(bce)
+GAN_LOSSES = {
+    "vanilla": _VANILLA,
+    "lsgan": _labelled(mse),
+    "hinge": GanLoss(
+        real=lambda logits: jax.nn.relu(1 - logits).mean(),
+        fake=lambda logits: jax.nn.relu(1 + logits).mean(),
+        generator=lambda logits: -logits.mean(),
+    ),
+    "relativistic": _VANILLA._replace(relative=True),
+}
+"""The adversarial losses that come with the library.
+
+vanilla: Goodfellow et al. 2014, cross-entropy. lsgan: Mao et al. 2017. hinge: Lim and Ye 2017, as in SAGAN (Zhang et
+al. 2019). relativistic: of pairs, ``softplus(D(fake) - D(real))`` for the discriminator and with the sign turned for
+the generator (R3GAN, Huang et al. 2024, equation 2), to be used with ``loss.r1_gamma`` and ``loss.r2_gamma``.
+"""
 
 
 def find(name: str) -> GanLoss:
@@ -60,3 +85,29 @@ def find(name: str) -> GanLoss:
     if name not in GAN_LOSSES:
         raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")
     return GAN_LOSSES[name]
+
+
+def perceptual(features: Callable[[jax.Array], Sequence[jax.Array]]) -> Callable[..., jax.Array]:
+    """Return a distance of images in the features of a network (Zhang et al. 2018, LPIPS, section 3).
+
+    In every map of features each pixel is divided by its length; squared differences are summed over the channels,
+    averaged over the pixels, and summed over the maps. That is LPIPS without its learnt weights; features may have
+    such weights in them.
+
+    Args:
+      features: ``images [B, H, W, C] in [-1, 1] -> maps [B, h, w, c]``, one or several.
+
+    Returns:
+      ``(x, y) -> scalar``, the mean over the batch. Further arguments do not count: it may be one of ``loss.terms``.
+    """
+
+    def distance(x: jax.Array, y: jax.Array, *_: object) -> jax.Array:
+        pairs = zip(features(x), features(y), strict=True)
+        return sum((jnp.square(_unit(a) - _unit(b)).sum(-1).mean() for a, b in pairs), start=jnp.zeros(()))
+
+    return distance
+
+
+def _unit(features: jax.Array) -> jax.Array:
+    # The length of zero features is not differentiable, hence the small number inside of the root.
+    return features * jax.lax.rsqrt(jnp.square(features).sum(-1, keepdims=True) + 1e-10)

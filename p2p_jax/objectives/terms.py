@@ -1,0 +1,137 @@
+"""What images are compared by: the distance of the objective's own terms, and terms from outside."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from p2p_jax.config import Option, resolve
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import losses
+from p2p_jax.objectives.unknown import Unknown
+
+Distance = Callable[[jax.Array, jax.Array], jax.Array]
+DISTANCES: dict[str, Distance] = {"l1": losses.l1, "l2": lambda x, y: jnp.square(x - y).mean()}
+OPTIONS = (
+    Option("distance", str, "l1", 'of images that ought to be equal: l1, l2 or "module:name", (x, y) -> scalar'),
+    Option(
+        "terms", None, "", '{"module:name": weight} or "module:name=weight, ..." of more: (fake, real, batch) -> scalar'
+    ),
+    Option("perceptual", str, "", '"module:name" of features for a perceptual distance: images -> maps of features'),
+    Option("lambda_perceptual", float, 0.0, "weight of that distance", "[0, inf)"),
+)
+"""Options of ``config.loss``."""
+
+
+def find_distance(loss: ConfigDict, unknown: Unknown) -> Distance:
+    """Return the distance of images [B, H, W, C] in [-1, 1] that ought to be equal, ``(x, y) -> scalar``.
+
+    Values of `y` that are unknown do not count: l1 is the mean of the others, and for all other distances they are 0 in
+    both images.
+
+    Args:
+      loss: with ``distance``.
+      unknown: what is done with unknown pixels.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if loss.distance == "l1":
+        return unknown.l1
+    return _of_known(_resolve(loss.distance, "distance", DISTANCES), unknown)
+
+
+def find_perceptual(loss: ConfigDict, unknown: Unknown) -> Distance | None:
+    """Return the perceptual distance, see ``losses.perceptual``; None if its weight is 0.
+
+    Raises:
+      InputError: its features are not named, or cannot be found.
+    """
+    if not loss.lambda_perceptual:
+        return None
+    if not loss.perceptual:
+        raise InputError(
+            "config.loss.lambda_perceptual needs features: set config.loss.perceptual to the 'module:name' of them"
+        )
+    return _of_known(losses.perceptual(_resolve(loss.perceptual, "perceptual", {})), unknown)
+
+
+class OwnTerms:
+    """The terms of ``config.loss.terms``.
+
+    Args:
+      loss: with ``terms``: a mapping of "module:name" to weights, or the same as text, "module:name=weight, ...".
+      unknown: what is done with unknown pixels: they are 0 in all images.
+
+    Raises:
+      InputError: it is no such thing, a function cannot be found, or two have one name.
+    """
+
+    def __init__(self, loss: ConfigDict, unknown: Unknown):
+        self._unknown = unknown
+        self._terms: dict[str, tuple[float, Callable]] = {}
+        for reference, weight in _read(loss.terms).items():
+            name = reference.rpartition(":")[2]
+            if name in self._terms:
+                raise InputError(
+                    f"config.loss.terms has two terms called {name}; give one of the functions another name"
+                )
+            self._terms[name] = (weight, _resolve(reference, "terms", {}))
+
+    def __bool__(self) -> bool:
+        return bool(self._terms)
+
+    def __call__(
+        self, fake: jax.Array, real: jax.Array, batch: Mapping[str, jax.Array], suffix: str = ""
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the weighted sum of all terms, and each by its name for metrics: "gen/NAME", with `suffix` behind.
+
+        Args:
+          fake: [B, H, W, C] in [-1, 1].
+          real: images of the same domain; in pairs the targets.
+          batch: "real_a", of which the fakes were made, and "real_b", which is `real`.
+          suffix: of names in metrics.
+        """
+        fake, real = self._unknown.hide(fake, real), self._unknown.fill(real)
+        batch = {name: self._unknown.fill(images) for name, images in batch.items()}
+        found = {name: term(fake, real, batch) for name, (_, term) in self._terms.items()}
+        for name, value in found.items():
+            if jnp.shape(value) != ():
+                raise InputError(f"config.loss.terms: {name} must return a scalar, not {jnp.shape(value)}")
+        total = sum((weight * found[name] for name, (weight, _) in self._terms.items()), start=jnp.zeros(()))
+        return total, {f"gen/{name}{suffix}": value for name, value in found.items()}
+
+
+def _read(terms: Any) -> dict[str, float]:
+    """Return weights by reference."""
+    if isinstance(terms, str):
+        parts = [part.strip().partition("=") for part in terms.split(",")] if terms.strip() else []
+        terms = {reference.strip(): weight for reference, _, weight in parts}
+    if not isinstance(terms, Mapping):
+        raise InputError(f"config.loss.terms is {terms!r}; it must be a mapping of 'module:name' to weights, or text")
+    found = {}
+    for reference, weight in terms.items():
+        try:
+            found[reference] = float(weight)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"config.loss.terms: the weight of {reference} is {weight!r}; write module:name=10, with a number"
+            ) from None
+    return found
+
+
+def _resolve(name: str, option: str, known: Mapping[str, Callable]) -> Callable:
+    if name in known:
+        return known[name]
+    if ":" not in name:
+        raise InputError(f"config.loss.{option} is {name!r}; choose one of {', '.join(known)} or 'module:name'")
+    found = resolve(name, f"config.loss.{option}")
+    if not callable(found):
+        raise InputError(f"config.loss.{option}={name} is not a function, but {type(found).__name__}")
+    return found
+
+
+def _of_known(distance: Distance, unknown: Unknown) -> Distance:
+    return lambda x, y: distance(unknown.hide(x, y), unknown.fill(y))
