@@ -35,7 +35,7 @@ def cutout(images: jax.Array, rng: jax.Array) -> jax.Array:
         size = int(side * _CUTOUT + 0.5)
         centre = jax.random.randint(key, (len(images), 1), 0, side + 1 - size % 2)
         first = centre - size // 2
-        places = jnp.arange(side)
+        places = jnp.arange(side)[None]
         hit = (places >= first) & (places < first + size)
         inside &= jnp.expand_dims(hit, [i for i in (1, 2, 3) if i != axis])
     return jnp.where(inside, jnp.zeros_like(images), images)

@@ -1,5 +1,6 @@
 """What images are compared by: the distance of the objective's own terms, and terms from outside."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -107,18 +108,24 @@ class OwnTerms:
 def _read(terms: Any) -> dict[str, float]:
     """Return weights by reference."""
     if isinstance(terms, str):
-        parts = [part.strip().partition("=") for part in terms.split(",")] if terms.strip() else []
-        terms = {reference.strip(): weight for reference, _, weight in parts}
-    if not isinstance(terms, Mapping):
+        parts = [part.partition("=") for part in terms.split(",")] if terms.strip() else []
+        pairs: list[tuple[str, Any]] = [(reference.strip(), weight) for reference, _, weight in parts]
+    elif isinstance(terms, Mapping):
+        pairs = list(terms.items())
+    else:
         raise InputError(f"config.loss.terms is {terms!r}; it must be a mapping of 'module:name' to weights, or text")
-    found = {}
-    for reference, weight in terms.items():
+    found: dict[str, float] = {}
+    for reference, weight in pairs:
+        if reference in found:
+            raise InputError(f"config.loss.terms names {reference} twice")
         try:
             found[reference] = float(weight)
         except (TypeError, ValueError):
             raise InputError(
                 f"config.loss.terms: the weight of {reference} is {weight!r}; write module:name=10, with a number"
             ) from None
+        if not math.isfinite(found[reference]):
+            raise InputError(f"config.loss.terms: the weight of {reference} is {weight!r}, not a finite number")
     return found
 
 
@@ -126,7 +133,8 @@ def _resolve(name: str, option: str, known: Mapping[str, Callable]) -> Callable:
     if name in known:
         return known[name]
     if ":" not in name:
-        raise InputError(f"config.loss.{option} is {name!r}; choose one of {', '.join(known)} or 'module:name'")
+        ours = f"one of {', '.join(known)} or " if known else ""
+        raise InputError(f"config.loss.{option} has {name!r}; choose {ours}'module:name' of a function")
     found = resolve(name, f"config.loss.{option}")
     if not callable(found):
         raise InputError(f"config.loss.{option}={name} is not a function, but {type(found).__name__}")
