@@ -79,7 +79,7 @@ def test_relativistic_pairs_in_closed_form():
 
 @pytest.mark.parametrize(("option", "weight"), [("r1_gamma", 0.5), ("r2_gamma", 0.5), ("lambda_gp", 1.0)])
 def test_slopes_of_a_linear_discriminator(option, weight):
-    """The mean logit of HxW pixels has the slope w / HW everywhere: its square summed over the picture is |w|^2 / HW."""
+    """The mean logit of HxW pixels has the slope w / HW; its square, summed over the picture, is |w|^2 / HW."""
     real, fake, condition = images(1), images(2), images(3, (2, 4, 4, 2))
     without = play(Linear(), real, fake, condition)
     total, terms, params, grads = play(Linear(), real, fake, condition, **{option: 3.0})
@@ -189,6 +189,12 @@ def test_the_discriminator_sees_condition_and_picture_shifted_alike():
 def test_what_there_is_not_is_named(options, message):
     with pytest.raises(InputError, match=message):
         make_game(Linear(), **options)
+
+
+def test_who_compares_no_pairs_gets_no_loss_of_pairs():
+    assert losses.find("relativistic", relative=True).relative
+    with pytest.raises(InputError, match="config.loss.gan=relativistic is of pairs, which this objective does not"):
+        losses.find("relativistic")
 
 
 @pytest.mark.parametrize("option", [option.name for option in adversary.OPTIONS])

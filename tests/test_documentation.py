@@ -135,8 +135,17 @@ def test_files_that_readers_write_are_known():
         "my_source.py",
         "my_losses.py",
         "my_metrics.py",
+        "my_terms.py",
+        "my_distances.py",
+        "my_nets.py",
+        "my_optimizers.py",
     }
     assert len(TRAINING) > 40 and len(WITHOUT_DOWNLOAD) > 10
+
+
+@pytest.mark.parametrize("name", ["my_terms.py", "my_distances.py", "my_nets.py", "my_optimizers.py"])
+def test_a_part_from_outside_takes_ten_lines(name):
+    assert len([line for line in FILES[name].splitlines() if line]) <= 10
 
 
 def test_every_training_command_makes_an_objective(folder):
@@ -162,9 +171,10 @@ def test_training_commands_run(folder, command):
     write_photos(kind, "photos" if config.data.source == "zip" else config.data.dir)
     if Path("photos").is_dir():
         shutil.make_archive("photos", "zip", ".", "photos")
-    depth = "num_blocks=1" if config.generator.network.endswith("ResNet") else "num_downs=2"
+    depths = {"p2p_jax.nets:ResNet": "num_blocks=1", "p2p_jax.nets:UNet": "num_downs=2"}
+    depth = depths.get(config.generator.network)
     given = [part for part in shlex.split(command) if "num_steps" not in part]
-    main.run([*given, *SMALL, f"--config.generator.{depth}"])
+    main.run([*given, *SMALL, *([f"--config.generator.{depth}"] if depth else [])])
     (summary,) = folder.glob("runs/*/summary.txt")
     assert summary.read_text().startswith(f"Finished: 1 steps of {config.objective}")
 
@@ -379,7 +389,8 @@ def test_other_lines_of_shells_are_known(capsys):
         for name in group.split(",")
     }
     assert named <= extras and len(extras) > 10
-    lines = [line for block in BLOCKS if block["language"] == "bash" for line in block["text"].splitlines()]
+    texts = [block["text"] for block in BLOCKS if block["language"] == "bash"]
+    lines = [line for text in texts for line in re.sub(r"\\\n\s*", "", text).splitlines()]
     others = {line for line in lines if line and not line.startswith("#") and "python -m p2p_jax" not in line}
     assert {line for line in others if not line.startswith("pip install -e '.[")} == {
         "git clone https://github.com/p2p-jax/p2p-jax && cd p2p-jax",

@@ -116,7 +116,10 @@ def test_perceptual_terms_count(make):
         ({"loss__terms": "support.terms:edges=inf"}, "the weight of support.terms:edges is 'inf', not a finite"),
         ({"loss__terms": "l1=1"}, "config.loss.terms has 'l1'; choose 'module:name' of a function"),
         ({"loss__terms": 3}, "must be a mapping of 'module:name' to weights"),
-        ({"loss__terms": "support.terms:edges=1,support.networks:linear=1,support.terms:edges=2"}, "names .*edges twice"),
+        (
+            {"loss__terms": "support.terms:edges=1,support.networks:linear=1,support.terms:edges=2"},
+            "names .*edges twice",
+        ),
         ({"loss__distance": "l3"}, "config.loss.distance has 'l3'; choose one of l1, l2 or 'module:name'"),
         ({"loss__distance": "support.networks:TINY"}, "config.loss.distance=support.networks:TINY is not a function"),
         ({"loss__lambda_perceptual": 1.0}, "needs features: set config.loss.perceptual"),

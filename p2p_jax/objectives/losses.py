@@ -71,20 +71,27 @@ the generator (R3GAN, Huang et al. 2024, equation 2), to be used with ``loss.r1_
 """
 
 
-def find(name: str) -> GanLoss:
+def find(name: str, *, relative: bool = False) -> GanLoss:
     """Return the adversarial loss of that name, or the ``GanLoss`` that "module:name" names.
 
+    Args:
+      name: "vanilla", "lsgan", "hinge", "relativistic" or "module:name".
+      relative: the caller compares real images with generated ones, as losses that are relative ask for.
+
     Raises:
-      InputError: unknown name.
+      InputError: unknown name, or a relative loss for a caller that does not compare.
     """
     if ":" in name:
         loss = resolve(name, "config.loss.gan")
         if not isinstance(loss, GanLoss):
             raise InputError(f"config.loss.gan={name} is not a p2p_jax.losses.GanLoss, but {type(loss).__name__}")
-        return loss
-    if name not in GAN_LOSSES:
+    elif name in GAN_LOSSES:
+        loss = GAN_LOSSES[name]
+    else:
         raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")
-    return GAN_LOSSES[name]
+    if loss.relative and not relative:
+        raise InputError(f"config.loss.gan={name} is of pairs, which this objective does not compare: take another one")
+    return loss
 
 
 def perceptual(features: Callable[[jax.Array], Sequence[jax.Array]]) -> Callable[..., jax.Array]:
