@@ -183,7 +183,9 @@ def make_adversary(network: nn.Module, loss: ConfigDict, *, real_first: bool) ->
     Raises:
       InputError: an unknown loss or augmentation.
     """
-    return Adversary(network, losses.find(loss.gan, relative=True), loss, find_augmentation(loss.diff_augment), real_first)
+    return Adversary(
+        network, losses.find(loss.gan, relative=True), loss, find_augmentation(loss.diff_augment), real_first
+    )
 
 
 def _mean(loss: Callable[[jax.Array], jax.Array], logits: Any) -> jax.Array:
