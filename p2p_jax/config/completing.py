@@ -94,7 +94,7 @@ def complete_read_section(section: Mapping[str, Any], name: str, given: Collecti
 
     Args:
       section: as it stands in the config.
-      name: "generator", "discriminator", "optimizer" or "task".
+      name: "generator", "discriminator", "optimizer", "discriminator_optimizer" or "task".
       given: names that the reader takes from elsewhere.
 
     Raises:

@@ -21,7 +21,7 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 from p2p_jax.objectives.metrics import find_metrics, full_reference
-from p2p_jax.objectives.optim import descend, make_optimizer
+from p2p_jax.objectives.optim import descend, make_learning_rates, make_optimizer
 from p2p_jax.objectives.unknown import Unknown, unknown_pixels
 
 LOSS = (
@@ -40,10 +40,10 @@ def pix2pix(config: ConfigDict) -> Objective:
     ``lambda_gan loss(D(x, G(x)), 1) + lambda_l1 |y - G(x)|`` through the updated discriminator, on the same G(x).
 
     Args:
-      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``
-        (see ``LOSS``), ``inference``, ``metrics``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The
-        rows of Table 1 are L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``;
-        L1+GAN: ``conditional=False``; L1+cGAN: the default.
+      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``discriminator_optimizer``,
+        ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``metrics``, ``dtype``, ``param_dtype``,
+        ``sync_batch_norm`` and ``data``. The rows of Table 1 are L1: ``lambda_gan=0``; GAN:
+        ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN: ``conditional=False``; L1+cGAN: the default.
 
     Returns:
       An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
@@ -66,6 +66,8 @@ def pix2pix(config: ConfigDict) -> Objective:
     gen = build("generator", out_channels=config.data.output.channels)
     translate, evaluate = _translation(gen, config)
     tx, learning_rate = make_optimizer(config)
+    disc_tx, _ = make_optimizer(config, "discriminator_optimizer")
+    learning_rates = make_learning_rates(config)
     if loss.lambda_gan == 0:
         return Objective(*_l1_alone(gen, loss.lambda_l1, tx, learning_rate, unknown), translate, evaluate)
     disc = build("discriminator")
@@ -81,7 +83,7 @@ def pix2pix(config: ConfigDict) -> Objective:
             "generator": gen.init(gen_rng, batch["real_a"], train=False),
             "discriminator": disc.init(disc_rng, jnp.concatenate(seen, axis=-1), train=False),
         }
-        return new_state(variables, tx)
+        return new_state(variables, {"generator": tx, "discriminator": disc_tx})
 
     def update(state, batch, rng):
         target = batch["real_b"]
@@ -106,7 +108,7 @@ def pix2pix(config: ConfigDict) -> Objective:
 
         grads, (stats["discriminator"], disc_terms) = jax.grad(disc_loss, has_aux=True)(params["discriminator"])
         params["discriminator"], opt_state["discriminator"] = descend(
-            tx, grads, opt_state["discriminator"], params["discriminator"]
+            disc_tx, grads, opt_state["discriminator"], params["discriminator"]
         )
 
         def gen_loss(fake_b):
@@ -120,7 +122,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         (grads,) = generator_vjp(grad_fake)
         params["generator"], opt_state["generator"] = descend(tx, grads, opt_state["generator"], params["generator"])
 
-        metrics = {"lr": learning_rate(state["step"])} | disc_terms | gen_terms
+        metrics = learning_rates(state["step"]) | disc_terms | gen_terms
         stats = average_over_devices(stats)
         state = {"step": state["step"] + 1, "params": params, "batch_stats": stats, "opt_state": opt_state}
         return state, average_over_devices(metrics)
