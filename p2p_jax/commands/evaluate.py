@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from p2p_jax.commands.command import Parser
+from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
 
 
@@ -56,7 +56,7 @@ def parser() -> Parser:
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
     add("--shard", metavar="I/N", help="evaluate every N-th image from the I-th on, and write a part of the results")
     add("--merge", action="store_true", help="put the parts together; all else as they were made")
-    add("--raw", action="store_true", help="weights of the step itself, where the run has an average of them")
+    made.add_raw()
     made.add_trust()
     return made
 
@@ -88,9 +88,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{args.workdir}: step {results['step']:,}, {count}; {results['part']}")
         print("when all parts are there, put them together: the same command with --merge in place of --shard")
         return
-    weights = ", average of the weights" if results["weights"] == "average" else ""
     count = f"{results['num_images']:,} images of {results['split']}, {results['seen']}"
-    told = f"step {results['step']:,}{weights}, {count}"
+    told = f"step {results['step']:,}{told_weights(results['weights'], args.raw)}, {count}"
     print(f"{args.workdir}: {told}")
     for name, found in results["metrics"].items():
         apart = "".join(f"; {found[kind]} {kind}, not in the mean" for kind in ("infinite", "unknown") if kind in found)

@@ -12,7 +12,7 @@ dropout out.
 import argparse
 from pathlib import Path
 
-from p2p_jax.commands.command import Parser
+from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
 
 
@@ -28,7 +28,7 @@ def parser() -> Parser:
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--pixels", action="store_true", help="take and give values of the run's images, such as 0 to 255")
     add("--tolerance", type=float, default=1e-4, help="largest difference to the run, on the scale of [-1, 1] (1e-4)")
-    add("--raw", action="store_true", help="weights of the step itself, where the run has an average of them")
+    made.add_raw()
     made.add_trust()
     return made
 
@@ -56,7 +56,7 @@ def _export(args: argparse.Namespace) -> None:
     for note in found.notes:
         print(f"note: {note}")
     kinds = f"{told['input']['dtype']} to {told['output']['dtype']}" if args.pixels else "float32 in [-1, 1]"
-    step = f"step {told['step']:,}" + (", average of the weights" if told["weights"] == "average" else "")
+    step = f"step {told['step']:,}{told_weights(told['weights'], args.raw)}"
     print(f"{found.path}: {step}, {told['direction']}, norm {told['norm']}, {found.megabytes:.1f} MB")
     print(f"images [{', '.join(map(str, found.images))}], {kinds}")
     sizes = ", ".join(f"{h}x{w}" for h, w in found.sizes)

@@ -119,7 +119,7 @@ def notes(config: ConfigDict) -> list[str]:
     ramp = f", at most {ema.ramp_up:g} of the images seen" if ema.ramp_up else ""
     found = [f"generators are averaged ({how}{ramp}): validation and translation take the average (config.ema)"]
     left = _decay(config) ** config.num_steps
-    if not ema.ramp_up and left > _LEFT:
+    if not ema.ramp_up and not config.init_from and left > _LEFT:
         found.append(
             f"note: at the end {left:.0%} of the average would still be the first, untrained weights: set "
             "config.ema.ramp_up=0.05, or a shorter average"
