@@ -60,7 +60,7 @@ LIBRARY: dict[str, frozenset[str]] = {
     "loss.gan": frozenset(),
     "optimizer.factory": _OPTAX,
     "discriminator_optimizer.factory": _OPTAX,
-    "gradients.clip": frozenset(),
+    "gradients.clip": _of({"optax": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm"}),
 }
 """The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
 _SECTIONS = sorted({section for option in OPTIONS if (section := option.name.rpartition(".")[0])})

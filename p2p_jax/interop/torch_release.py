@@ -225,7 +225,8 @@ def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
         template[averaging.KEY] = average
         for key in kept:
             template[key] = {k: absent(x) if k in average[key] else x for k, x in shapes[key].items()}
-    state: Mapping[str, Any] = averaging.in_use(restore_part(run.workdir, run.step, template))
+    stored = restore_part(run.workdir, run.step, template)
+    state: Mapping[str, Any] = averaging.in_use(stored) if average else averaging.trained_alone(stored)
     return {
         name: {
             f"{key}/{leaf}": np.asarray(value, np.float32)
