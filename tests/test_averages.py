@@ -363,6 +363,19 @@ def test_an_objective_without_generators_cannot_be_averaged(state):
     assert averaged(objective, linear_config()) is objective
 
 
+def test_two_averages_do_not_mix():
+    config = linear_config(ema__decay=0.9)
+    given = make_objective(config)
+    assert averaged(given, config) is given
+    for other in (linear_config(ema__decay=0.99), linear_config()):
+        with pytest.raises(InputError, match="the objective averages its generators by .*'decay': 0.9"):
+            averaged(given, other)
+    base = linear(config)
+    own = base._replace(init=lambda rng, batch: base.init(rng, batch) | {"ema": jnp.zeros(3)})
+    with pytest.raises(InputError, match='has an entry "ema" of its own'):
+        averaged(own, config).init(jax.random.key(0), random_batch(config))
+
+
 @pytest.mark.parametrize(
     ("changes", "share"),
     [({"half_life": 8_000}, "50%"), ({"half_life": 8_000, "ramp_up": 0.05}, None), ({"half_life": 800}, None)],

@@ -13,7 +13,7 @@ from p2p_jax import InputError, train
 from p2p_jax.config import complete, complete_experiment, load_with_overrides, resolve, stored
 from p2p_jax.objectives import make_learning_rates, make_objective, make_optimizer, make_schedule
 from p2p_jax.objectives.optim import decide_unit, falls_between
-from p2p_jax.training import own_code, parallel
+from p2p_jax.training import own_code, parallel, start
 from support.comparers import assert_close_trees, assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import random_batch
@@ -102,6 +102,10 @@ def test_flags_of_either_section_in_any_order(flags, expected):
         ({"gradients__clip_at": 2.0}, "clip_at=2 clips nothing: set config.gradients.clip"),
         ({"gradients__clip_at": 0.0}, "clip_at is 0.0; it must be a number above 0"),
         ({"gradients__accumulate": 0}, "accumulate is 0; it must be a whole number of at least 1"),
+        (
+            {"objective": "support.networks:linear", SECOND: {"b1": 0.1}},
+            f"config.{SECOND} is given, and config.objective=support.networks:linear does not read it",
+        ),
         ({"schedule__kind": "cosin"}, "choose constant, linear_decay or cosine"),
     ],
 )
@@ -329,15 +333,18 @@ def test_cosine_fits_the_run():
 
 def test_a_run_with_cosine_says_when_it_falls_and_refuses_to_idle(tmp_path, capsys):
     linear = {"objective": "support.networks:linear", "optimizer": SGD, "schedule__kind": "cosine"}
-    config = small_config(num_steps=6, discriminator_optimizer={"learning_rate": 0.04}, **linear)
+    config = small_config(num_steps=6, **linear)
     train(config, tmp_path / "run", data=memory_data(config))
-    told = "learning rate: 0.01 (discriminators 0.04), falling from step 4 on, 0 from step 6 on; 6 steps"
+    told = "learning rate: 0.01, falling from step 4 on, 0 from step 6 on; 6 steps"
     assert told in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "facts.json").read_text())["schedule"] == {
         "unit": "steps", "constant_for": 3, "decay_over": 3
     }  # fmt: skip
     rates = [float(row["train/lr"]) for row in rows_of(tmp_path / "run")]
     assert rates == pytest.approx([0.01] * 4 + [0.0075, 0.0025])
+    second = config.to_dict() | {"discriminator_optimizer": {"learning_rate": 0.04}}
+    start._tell_learning_rate(complete(second | {"data": second["data"] | {"num_train": 8}}), None)
+    assert "learning rate: 0.01 (discriminators 0.04), falling from step 4 on" in capsys.readouterr().out
     idle = small_config(num_steps=6, schedule__unit="steps", schedule__constant_for=1, schedule__decay_over=2, **linear)
     with pytest.raises(InputError, match="the learning rate is 0 from step 3 on, so that 3 of the 6 steps"):
         train(idle, tmp_path / "idle", data=memory_data(idle))

@@ -57,6 +57,10 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
             raise InputError(f"config.objective={completed.objective} is not a function from a config to an Objective")
         make(completed)
     merged = completed.to_dict()
+    if merged["discriminator_optimizer"] and "discriminator_optimizer" not in read:
+        raise InputError(
+            f"config.discriminator_optimizer is given, and config.objective={completed.objective} does not read it"
+        )
     for name, sections in read.items():
         merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
     return complete(merged)

@@ -80,7 +80,7 @@ class Run(NamedTuple):
         """
         leaves, structure = jax.tree.flatten(self.shapes)
         batch = self.batch if batch is None else batch
-        of_state = averaging.trained_alone if self.raw else lambda state: state
+        of_state = averaging.trained_alone if averaging.asks(self.config) and self.raw else lambda state: state
 
         def read_of(state, batch, rng):
             return function(of_state(state), batch, rng)

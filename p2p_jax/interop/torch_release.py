@@ -219,7 +219,7 @@ def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
     """Return the weights and statistics of every player, flat; of generators their average where the run has one."""
     kept = ("params", "batch_stats")
     shapes, absent = run.shapes, functools.partial(jax.tree.map, lambda _: ocp.PLACEHOLDER)
-    average: Mapping[str, Any] = {} if run.raw else shapes.get(averaging.KEY, {})
+    average: Mapping[str, Any] = shapes[averaging.KEY] if run.weights == "average" else {}
     template = {key: part if key in kept else absent(part) for key, part in shapes.items()}
     if average:
         template[averaging.KEY] = average

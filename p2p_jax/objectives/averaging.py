@@ -25,7 +25,7 @@ KEY = "ema"
 """Of a state: the average."""
 COLLECTIONS = ("params", "batch_stats")
 """What is averaged, both by player."""
-_MARK = "_p2p_jax_averages"  # of the functions of an objective that has an average already
+_MARK = "_p2p_jax_average"  # of the functions of an objective that has an average already: its options
 _LEFT = 0.01  # of the first weights, in the average at the end of a run, above which it is told
 _DIRECTIONS = ("u", "v")  # of length 1, which spectral norms keep in batch_stats; a mean of them is shorter
 
@@ -42,14 +42,25 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
       config: complete or not.
 
     Raises:
-      InputError: in `init`, which tracing finds: there is no player whose name begins with "gen".
+      InputError: the objective has an average of another config; or, of `init`, there is no player whose name begins
+        with "gen".
     """
-    if not asks(config) or any(hasattr(function, _MARK) for function in objective):
-        return objective
     config = complete(config)
+    asked = config.ema.to_dict() if asks(config) else None
+    kept = next((getattr(function, _MARK) for function in objective if hasattr(function, _MARK)), None)
+    if kept is not None and kept != asked:
+        raise InputError(f"the objective averages its generators by {kept}, and config.ema is {config.ema.to_dict()}")
+    if asked is None or kept is not None:
+        return objective
 
     def init(rng, batch):
-        return begun(objective.init(rng, batch))
+        state = objective.init(rng, batch)
+        if _has_average(state):
+            raise InputError(
+                f'the state of config.objective={config.objective} has an entry "{KEY}" of its own, which is where '
+                "config.ema keeps its average: call it otherwise, or leave config.ema out"
+            )
+        return begun(state)
 
     def update(state, batch, rng):
         new, metrics = objective.update(trained_alone(state), batch, rng)
@@ -66,7 +77,7 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
         return objective.evaluate(in_use(state), batch, rng)
 
     for function in (init, update, translate, evaluate):
-        vars(function)[_MARK] = True
+        vars(function)[_MARK] = asked
     return objective._replace(init=init, update=update, translate=translate, evaluate=evaluate)
 
 

@@ -140,10 +140,10 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       InputError: nothing of the source fits but discriminators, its file is damaged, or the state holds copies of the
         parameters, as some optimizers do.
     """
-    state, is_averaged = averaging.trained_alone(state), averaging.KEY in state
+    state = averaging.trained_alone(state) if averaging.asks(config) else state
     theirs, ours = _layers(source.shapes), _layers(state)
-    directions = source.config.get("data", {}).get("direction", config.data.direction), config.data.direction
-    origins = ORIGINS if directions[0] == directions[1] else TURNED
+    direction = source.config.get("data", {}).get("direction", config.data.direction)
+    origins = ORIGINS if direction == config.data.direction else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
     if not any(player.leaves for player in players if not player.name.startswith("disc")):
         raise InputError(_misfit(source, source.config.get("generator") or {}, config, ours, theirs))
@@ -154,13 +154,13 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     taken = {name: values[origin] for name, origin in origins_of.items()}
     _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
     if origins is TURNED:
-        say(f"  note: config.data.direction was {directions[0]} there and is {directions[1]} here")
+        say(f"  note: config.data.direction was {direction} there and is {config.data.direction} here")
     for line in _differences(source.config, config):
         say(f"  note: {line}")
     state = jax.tree_util.tree_map_with_path(
         lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
     )
-    return averaging.begun(state) if is_averaged else state
+    return averaging.begun(state) if averaging.asks(config) else state
 
 
 def _name(path: tuple) -> str:
