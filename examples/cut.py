@@ -23,6 +23,7 @@ from p2p_jax.objectives import (
     average_over_devices,
     descend,
     losses,
+    make_learning_rates,
     make_networks,
     make_optimizer,
     new_state,
@@ -88,7 +89,8 @@ def make(config: ConfigDict) -> Objective:
     loss = complete_section(config.loss, LOSS, "loss")
     if loss.identity and config.data.input.channels != config.data.output.channels:
         raise p2p_jax.InputError("the identity loss needs equal channels on both sides: set loss.identity=False")
-    gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
+    gan_loss, learning_rates = losses.find(loss.gan), make_learning_rates(config)
+    (tx, _), (disc_tx, _) = make_optimizer(config), make_optimizer(config, "discriminator_optimizer")
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.output.channels)
     disc, head = build("discriminator"), Head()
@@ -117,7 +119,8 @@ def make(config: ConfigDict) -> Objective:
         head_variables = head.init(keys[2], sample(keys[2], maps, 1))
         disc_variables = disc.init(keys[3], batch["real_b"], train=False)
         with_head = {"network": params, "head": head_variables["params"]}
-        return new_state({"gen_ab": {"params": with_head, "batch_stats": stats}, "disc_b": disc_variables}, tx)
+        variables = {"gen_ab": {"params": with_head, "batch_stats": stats}, "disc_b": disc_variables}
+        return new_state(variables, {"gen_ab": tx, "disc_b": disc_tx})
 
     def compare(own_head, rng, source, translated):
         """Return the contrast [B] of a translation's features with those of its source, which stand still."""
@@ -148,7 +151,7 @@ def make(config: ConfigDict) -> Objective:
             return 0.5 * (terms["disc/fake"] + terms["disc/real"]), (new, terms)
 
         grads, (stats["disc_b"], metrics) = jax.grad(disc_loss, has_aux=True)(params["disc_b"])
-        params["disc_b"], opt_state["disc_b"] = descend(tx, grads, opt_state["disc_b"], params["disc_b"])
+        params["disc_b"], opt_state["disc_b"] = descend(disc_tx, grads, opt_state["disc_b"], params["disc_b"])
 
         def gen_loss(own, fake_b):
             logits, disc_stats = judge(params["disc_b"], stats["disc_b"], fake_b)
@@ -168,7 +171,7 @@ def make(config: ConfigDict) -> Objective:
         grads = jax.tree.map(jnp.add, grads, through_fake)
         params["gen_ab"], opt_state["gen_ab"] = descend(tx, grads, opt_state["gen_ab"], params["gen_ab"])
         stats["gen_ab"], stats["disc_b"], terms = aux
-        metrics |= terms | {"lr": learning_rate(state["step"])}
+        metrics |= terms | learning_rates(state["step"])
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         return new | {"batch_stats": average_over_devices(stats)}, average_over_devices(metrics)
 

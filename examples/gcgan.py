@@ -20,6 +20,7 @@ from p2p_jax.objectives import (
     average_over_devices,
     descend,
     losses,
+    make_learning_rates,
     make_networks,
     make_optimizer,
     new_state,
@@ -54,18 +55,20 @@ def make(config: ConfigDict) -> Objective:
     loss = complete_section(config.loss, LOSS, "loss")
     if loss.lambda_identity and config.data.input.channels != config.data.output.channels:
         raise p2p_jax.InputError("the identity loss needs equal channels on both sides: set loss.lambda_identity=0.")
-    gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
+    gan_loss, learning_rates = losses.find(loss.gan), make_learning_rates(config)
+    (tx, _), (disc_tx, _) = make_optimizer(config), make_optimizer(config, "discriminator_optimizer")
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.output.channels)
     disc = build("discriminator")
     networks = {"gen_ab": gen, "disc_b": disc, "disc_turned": disc}
+    txs = {"gen_ab": tx, "disc_b": disc_tx, "disc_turned": disc_tx}
 
     def init(rng, batch):
         variables = {
             name: network.init(jax.random.fold_in(rng, i), batch["real_a" if network is gen else "real_b"], train=False)
             for i, (name, network) in enumerate(networks.items())
         }
-        return new_state(variables, tx)
+        return new_state(variables, txs)
 
     def update(state, batch, rng):
         params, stats, opt_state = (dict(state[key]) for key in ("params", "batch_stats", "opt_state"))
@@ -91,7 +94,7 @@ def make(config: ConfigDict) -> Objective:
 
         def play(name, loss_of):
             grads, aux = jax.grad(loss_of, has_aux=True)(params[name])
-            params[name], opt_state[name] = descend(tx, grads, opt_state[name], params[name])
+            params[name], opt_state[name] = descend(txs[name], grads, opt_state[name], params[name])
             return aux
 
         stats, fakes, metrics = play("gen_ab", gen_loss)
@@ -108,7 +111,7 @@ def make(config: ConfigDict) -> Objective:
         for name, real in (("disc_b", real_b), ("disc_turned", turn(real_b))):
             stats, disc_metrics = play(name, disc_loss(name, real))
             metrics |= disc_metrics
-        metrics["lr"] = learning_rate(state["step"])
+        metrics |= learning_rates(state["step"])
         new_state = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         return new_state | {"batch_stats": average_over_devices(stats)}, average_over_devices(metrics)
 

@@ -22,6 +22,7 @@ from p2p_jax.objectives import (
     average_over_devices,
     descend,
     losses,
+    make_learning_rates,
     make_networks,
     make_optimizer,
     run_training,
@@ -53,7 +54,8 @@ def make(config: ConfigDict) -> Objective:
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
     base = p2p_jax.pix2pix(complete({**config.to_dict(), "loss": {}}))
-    gan_loss, (tx, learning_rate) = losses.find(loss.gan), make_optimizer(config)
+    gan_loss, learning_rates = losses.find(loss.gan), make_learning_rates(config)
+    (tx, _), (disc_tx, _) = make_optimizer(config), make_optimizer(config, "discriminator_optimizer")
     build = make_networks(config)
     gen, disc = build("generator", out_channels=config.data.output.channels), build("discriminator")
     scales = [f"scale_{i}" for i in range(1, loss.num_scales + 1)]
@@ -67,7 +69,7 @@ def make(config: ConfigDict) -> Objective:
             pair = halve(pair)
         params = {scale: value["params"] for scale, value in variables.items()}
         stats = {scale: value.get("batch_stats", {}) for scale, value in variables.items()}
-        for key, value in {"params": params, "batch_stats": stats, "opt_state": tx.init(params)}.items():
+        for key, value in {"params": params, "batch_stats": stats, "opt_state": disc_tx.init(params)}.items():
             state[key] = {**state[key], "discriminator": value}
         return state
 
@@ -110,7 +112,7 @@ def make(config: ConfigDict) -> Objective:
 
         grads, (stats["discriminator"], metrics) = jax.grad(disc_loss, has_aux=True)(params["discriminator"])
         params["discriminator"], opt_state["discriminator"] = descend(
-            tx, grads, opt_state["discriminator"], params["discriminator"]
+            disc_tx, grads, opt_state["discriminator"], params["discriminator"]
         )
         _, wanted, _ = judge(params["discriminator"], stats["discriminator"], real_a, real_b)
 
@@ -124,7 +126,7 @@ def make(config: ConfigDict) -> Objective:
         grad_fake, (stats["discriminator"], terms) = jax.grad(gen_loss, has_aux=True)(fake_b)
         (grads,) = pull_back(grad_fake)
         params["generator"], opt_state["generator"] = descend(tx, grads, opt_state["generator"], params["generator"])
-        metrics |= terms | {"lr": learning_rate(state["step"])}
+        metrics |= terms | learning_rates(state["step"])
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         return new | {"batch_stats": average_over_devices(stats)}, average_over_devices(metrics)
 

@@ -21,6 +21,7 @@ from p2p_jax.objectives import (
     average_over_devices,
     descend,
     losses,
+    make_learning_rates,
     make_networks,
     make_optimizer,
     run_training,
@@ -51,7 +52,8 @@ def make(config: ConfigDict) -> Objective:
     if loss.critic_steps < 1:
         raise p2p_jax.InputError(f"loss.critic_steps is {loss.critic_steps}; it must be at least 1")
     base = p2p_jax.pix2pix(complete({**config.to_dict(), "loss": {}}))
-    build, (tx, learning_rate) = make_networks(config), make_optimizer(config)
+    build, learning_rates = make_networks(config), make_learning_rates(config)
+    (tx, _), (disc_tx, _) = make_optimizer(config), make_optimizer(config, "discriminator_optimizer")
     gen, critic = build("generator", out_channels=config.data.output.channels), build("discriminator")
 
     def update(state, batch, rng):
@@ -79,7 +81,7 @@ def make(config: ConfigDict) -> Objective:
 
         grads, metrics = jax.grad(critic_loss, has_aux=True)(params["discriminator"])
         params["discriminator"], opt_state["discriminator"] = descend(
-            tx, grads, opt_state["discriminator"], params["discriminator"]
+            disc_tx, grads, opt_state["discriminator"], params["discriminator"]
         )
 
         def gen_loss(fake_b):
@@ -96,7 +98,7 @@ def make(config: ConfigDict) -> Objective:
         params["generator"], opt_state["generator"] = jax.lax.cond(
             its_turn, learn, lambda *same: same, params["generator"], opt_state["generator"]
         )
-        metrics |= terms | {"lr": learning_rate(state["step"])}
+        metrics |= terms | learning_rates(state["step"])
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         return new | {"batch_stats": average_over_devices(stats)}, average_over_devices(metrics)
 

@@ -208,7 +208,7 @@ def test_a_value_of_another_type_is_refused(option):
         ({"seed": True}, "config.seed is True; it must be a whole number"),
         ({"num_samples": 100_000}, r"num_samples is 100000; it must be a whole number in \[1, 256\]"),
         ({"schedule": {"decay_over": 0}}, "decay_over is 0; it must be a whole number of at least 1"),
-        ({"schedule": {"kind": "cosine"}}, "choose constant or linear_decay"),
+        ({"schedule": {"kind": "step"}}, "choose constant, linear_decay or cosine"),
         ({"schedule": {"unit": "images"}}, "choose auto, epochs or steps"),
         ({"augment": {"photometric": float("nan")}}, r"it must be a number in \[0, 1\)"),
         ({"data": "photos"}, "config.data is 'photos'; it must be a section"),

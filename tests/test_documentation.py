@@ -134,6 +134,7 @@ def test_files_that_readers_write_are_known():
         "my_settings.py",
         "my_source.py",
         "my_losses.py",
+        "my_optimizers.py",
         "my_metrics.py",
         "my_terms.py",
         "my_distances.py",

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,9 +11,11 @@ import p2p_jax
 from p2p_jax.config import complete, load, resolve
 from p2p_jax.config.options import is_unpaired
 from p2p_jax.testing import check_objective
+from p2p_jax.training import parallel
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config
-from support.runs import memory_data
+from support.images import random_batch
+from support.runs import blank_state, memory_data
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -31,6 +34,21 @@ def config(request, monkeypatch):
 
 def test_examples_keep_the_contract(config):
     check_objective(resolve(config.objective)(config), config)
+
+
+def test_examples_take_two_optimizers(config):
+    """Of other factories, with states of other structures."""
+    second = {"factory": "optax:rmsprop", "learning_rate": 1e-3}
+    config = complete({**config.to_dict(), "discriminator_optimizer": second})
+    objective = resolve(config.objective)(config)
+    check_objective(objective, config, run=False)
+    state, batch = blank_state(objective, config), random_batch(config)
+    update = parallel.shard_map_update(objective.update)
+    assert "lr_discriminator" in jax.eval_shape(update.run, state, batch, jax.random.key(0))[1]
+    moments = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state["opt_state"])]
+    of_judges = [place for place in moments if place.startswith(("['disc", "['critic"))]
+    assert of_judges and not any(".mu" in place for place in of_judges)
+    assert any(".mu" in place for place in set(moments) - set(of_judges))
 
 
 @pytest.mark.slow

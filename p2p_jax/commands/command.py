@@ -17,6 +17,11 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 _BY_NAME = "by name: "
 
 
+def told_weights(weights: str, raw: bool) -> str:
+    """Return what follows the step where it is told which weights are in use: "average", or "raw" as was asked for."""
+    return ", average of the weights" if weights == "average" else ", raw weights" if raw else ""
+
+
 class Parser(argparse.ArgumentParser):
     """A verb's arguments, with overrides of a config (``--config.OPTION=VALUE``) where it takes them.
 
@@ -69,6 +74,12 @@ class Parser(argparse.ArgumentParser):
             default=[],
             metavar="MODULE:NAME",
             help="code outside the library that a run's stored config may name and so execute; may stand again",
+        )
+
+    def add_raw(self) -> None:
+        """Add the flag that takes the weights of the step in place of their average."""
+        self.add_argument(
+            "--raw", action="store_true", help="weights of the step itself, where the run has an average of them"
         )
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from p2p_jax.commands.command import Parser
+from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
 
 
@@ -56,6 +56,7 @@ def parser() -> Parser:
     add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
     add("--shard", metavar="I/N", help="evaluate every N-th image from the I-th on, and write a part of the results")
     add("--merge", action="store_true", help="put the parts together; all else as they were made")
+    made.add_raw()
     made.add_trust()
     return made
 
@@ -73,7 +74,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         step = find_step(args.workdir, config, args.checkpoint)
         dropout = f"dropout_{args.dropout}" if args.dropout else None
         crops = "crops" if args.crops else None
-        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops]
+        raw = "raw" if args.raw else None
+        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops, raw]
         name = "_".join(str(part) for part in parts if part is not None)
         folder = args.workdir / "evaluation" / name.replace("/", "_").replace(os.sep, "_")
         if not folder.resolve().is_relative_to(args.workdir.resolve()):
@@ -86,7 +88,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{args.workdir}: step {results['step']:,}, {count}; {results['part']}")
         print("when all parts are there, put them together: the same command with --merge in place of --shard")
         return
-    told = f"step {results['step']:,}, {results['num_images']:,} images of {results['split']}, {results['seen']}"
+    count = f"{results['num_images']:,} images of {results['split']}, {results['seen']}"
+    told = f"step {results['step']:,}{told_weights(results['weights'], args.raw)}, {count}"
     print(f"{args.workdir}: {told}")
     for name, found in results["metrics"].items():
         apart = "".join(f"; {found[kind]} {kind}, not in the mean" for kind in ("infinite", "unknown") if kind in found)

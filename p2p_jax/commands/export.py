@@ -12,7 +12,7 @@ dropout out.
 import argparse
 from pathlib import Path
 
-from p2p_jax.commands.command import Parser
+from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
 
 
@@ -28,6 +28,7 @@ def parser() -> Parser:
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--pixels", action="store_true", help="take and give values of the run's images, such as 0 to 255")
     add("--tolerance", type=float, default=1e-4, help="largest difference to the run, on the scale of [-1, 1] (1e-4)")
+    made.add_raw()
     made.add_trust()
     return made
 
@@ -49,12 +50,14 @@ def _export(args: argparse.Namespace) -> None:
         pixels=args.pixels,
         tolerance=args.tolerance,
         trust=args.trust,
+        raw=args.raw,
     )
     told, (height, width) = found.metadata, found.sizes[0]
     for note in found.notes:
         print(f"note: {note}")
     kinds = f"{told['input']['dtype']} to {told['output']['dtype']}" if args.pixels else "float32 in [-1, 1]"
-    print(f"{found.path}: step {told['step']:,}, {told['direction']}, norm {told['norm']}, {found.megabytes:.1f} MB")
+    step = f"step {told['step']:,}{told_weights(told['weights'], args.raw)}"
+    print(f"{found.path}: {step}, {told['direction']}, norm {told['norm']}, {found.megabytes:.1f} MB")
     print(f"images [{', '.join(map(str, found.images))}], {kinds}")
     sizes = ", ".join(f"{h}x{w}" for h, w in found.sizes)
     levels = "" if found.difference.values is None else f", {found.difference.values:g} in values"
@@ -70,7 +73,8 @@ def _export_torch(args: argparse.Namespace) -> None:
 
     if args.pixels or args.norm:
         raise InputError("--pixels and --norm are for onnx and stablehlo; a file of PyTorch holds weights alone")
-    for written in write_torch(open_run(args.workdir, args.checkpoint, trust=args.trust), args.output, args.direction):
+    run = open_run(args.workdir, args.checkpoint, trust=args.trust, raw=args.raw)
+    for written in write_torch(run, args.output, args.direction):
         print(f"{written.path}: {written.options}")
         for note in written.notes:
             print(f"note: {note}")

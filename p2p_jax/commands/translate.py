@@ -14,7 +14,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from p2p_jax.commands.command import Parser
+from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
 
 
@@ -40,6 +40,7 @@ def parser() -> Parser:
     add("--shard", help="I/N: the I-th of N shares of the files, for as many processes, such as a job array's")
     add("--max_pixels", type=int, help="take images of so many pixels, where a usual limit refuses large ones")
     add("--keep_alpha", action="store_true", help="give translations the transparency of their sources")
+    made.add_raw()
     made.add_trust()
     add("--overwrite", action="store_true", help="replace files that exist")
     return made
@@ -106,6 +107,7 @@ def _translate(args: argparse.Namespace) -> int:
         tile=args.tile,
         overlap=args.overlap,
         trust=args.trust,
+        raw=args.raw,
     )
     limits.allow(args.max_pixels or translator.config.data.max_pixels, "max_pixels")
     forward = translator.direction == translator.config.data.direction
@@ -117,7 +119,8 @@ def _translate(args: argparse.Namespace) -> int:
         print(f"share {args.shard}: {len(jobs):,} of {of_all:,} images")
         if not jobs:
             return 0
-    print(f"{args.workdir}: step {translator.step:,}, {translator.direction}", flush=True)
+    weights = told_weights(translator.weights, args.raw)
+    print(f"{args.workdir}: step {translator.step:,}{weights}, {translator.direction}", flush=True)
     if task:
         tell_places(translator.config, translator.run.workdir / "config.json", "task")
         print(

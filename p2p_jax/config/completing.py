@@ -57,6 +57,10 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
             raise InputError(f"config.objective={completed.objective} is not a function from a config to an Objective")
         make(completed)
     merged = completed.to_dict()
+    if merged["discriminator_optimizer"] and "discriminator_optimizer" not in read:
+        raise InputError(
+            f"config.discriminator_optimizer is given, and config.objective={completed.objective} does not read it"
+        )
     for name, sections in read.items():
         merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
     return complete(merged)
@@ -94,7 +98,7 @@ def complete_read_section(section: Mapping[str, Any], name: str, given: Collecti
 
     Args:
       section: as it stands in the config.
-      name: "generator", "discriminator", "optimizer" or "task".
+      name: "generator", "discriminator", "optimizer", "discriminator_optimizer" or "task".
       given: names that the reader takes from elsewhere.
 
     Raises:

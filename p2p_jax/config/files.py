@@ -15,6 +15,8 @@ from p2p_jax.config.options import FREE_SECTIONS
 from p2p_jax.config.readers import READERS, options_of, takes_anything
 from p2p_jax.errors import InputError
 
+_SECOND = "discriminator_optimizer"  # which takes what it does not say from `optimizer`
+
 
 def find(path: str) -> Path:
     """Find a config file: as given, in the working directory's configs/, or among the ones shipped with the package.
@@ -68,7 +70,8 @@ def override(config: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
     """Complete a config and change options of it, as the command line does.
 
     A section for which another reader is named (``generator.network``, ``optimizer.factory``, ``objective`` for the
-    loss) keeps of the file's options those that the new reader knows.
+    loss) keeps of the file's options those that the new reader knows. What ``discriminator_optimizer`` leaves open is
+    what ``optimizer`` says when that has been changed.
 
     Args:
       config: complete or not.
@@ -86,13 +89,25 @@ def override(config: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
     for section, naming in READERS.items():
         if f"{section}.{naming}" in texts:
             given[section] = _with_reader(given.get(section) or {}, section, texts[f"{section}.{naming}"])
+    second = given.pop(_SECOND, None) or {}
+
+    def flags_of(*sections):
+        return [flag for name, group in groups if name.partition(".")[0] in sections for flag in group]
+
     # The table's options first: what the free sections hold may depend on them.
     ours = [flag for name, group in groups if name.partition(".")[0] not in FREE_SECTIONS for flag in group]
-    of_sections = [flag for name, group in groups if name.partition(".")[0] in FREE_SECTIONS for flag in group]
     chosen = _overridden(complete(given), ours)
     if "objective" in texts:
         chosen.loss = _for_objective(chosen)
-    return complete_experiment(_overridden(complete_experiment(chosen), of_sections))
+    others = [name for name in FREE_SECTIONS if name != _SECOND]
+    chosen = complete_experiment(_overridden(complete_experiment(chosen), flags_of(*others)))
+    of_second = flags_of(_SECOND)
+    if not second and not of_second:
+        return chosen
+    second = {READERS[_SECOND]: chosen.optimizer.factory, **second}
+    if f"{_SECOND}.learning_rate" in texts:  # which every factory takes, and another one has none of its own
+        second = {"learning_rate": chosen.optimizer.get("learning_rate", 0.0), **second}
+    return complete_experiment(_overridden(complete_experiment({**chosen.to_dict(), _SECOND: second}), of_second))
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

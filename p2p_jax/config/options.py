@@ -1,9 +1,9 @@
 """The table of options, in their order: everything that is known of an option stands in its line here.
 
 A config, its checks, the help of the verb train and the page of options are made of this table. `generator`, `discriminator`,
-`loss`, `optimizer` and `task` are free sections: each names its reader (a network, the objective, an optimizer, a
-function), and the reader's own table says what else stands in the section. `extra` belongs to objectives outside the
-library.
+`loss`, `optimizer`, `discriminator_optimizer` and `task` are free sections: each names its reader (a network, the
+objective, an optimizer, a function), and the reader's own table says what else stands in the section. `extra` belongs
+to objectives outside the library.
 """
 
 import re
@@ -99,11 +99,19 @@ OPTIONS = (
     Option("augment.scale_jitter", float, 0.0, "enlarge by a random factor in [1, 1 + this] before the crop", "[0, 1)"),
     Option("augment.photometric", float, 0.0, "contrast of the input (of CycleGAN: of A) by a factor in [1 - this, 1 + this], brightness by as much of the range", "[0, 1)"),
 
-    Option("schedule.kind", str, "constant", "of the learning rate", choices=("constant", "linear_decay")),
+    Option("schedule.kind", str, "constant", "of the learning rate", choices=("constant", "linear_decay", "cosine")),
     Option("schedule.unit", str, "auto", "of the next two; auto: epochs, if together they make num_steps; else shares of the run, which ends with a rate of 0", choices=("auto", "epochs", "steps")),
     Option("schedule.constant_for", int, 100, "before the rate falls", _COUNT_OR_NONE),
     Option("schedule.decay_over", int, 100, "until it is 0", _COUNT),
     Option("schedule.beyond_zero", bool, False, "train on where the rate is 0; else a run of which more than a tenth would be so is refused", may_change=_RUNS),
+
+    Option("gradients.clip", str, "", "of each side of players, averaged over devices and accumulated: global_norm, value, adaptive (to clip_at of the weights' norm), 'module:name' of a function like optax.clip; \"\": none"),
+    Option("gradients.clip_at", float, 1.0, "the largest norm, value or share that stays as it is", "(0, inf)"),
+    Option("gradients.accumulate", int, 1, "batches whose mean gradient is one step of an optimizer; steps and schedules count batches", _COUNT),
+
+    Option("ema.decay", float, 0.0, "average the generators' weights, of which each step keeps this share: translation takes the average; 0: as half_life says", "[0, 1)"),
+    Option("ema.half_life", float, 0.0, "the same by the number of images after which a half is kept; 0: as decay says", "[0, inf)"),
+    Option("ema.ramp_up", float, 0.0, "the half-life is at most this share of the images seen so far, so that first weights are soon forgotten (0.05 in StyleGAN2-ADA); 0: it is the same from the start", "[0, inf)"),
 
     Option("inference.norm", str, "auto", "batch norm's statistics: of the translated image itself (batch), running ones, or auto: the image's own if every device trains on one image a step, else running", choices=("auto", "batch", "running")),
     Option("inference.dropout", bool, True, "keep dropout, the paper's noise z, at test time"),
@@ -114,6 +122,7 @@ FREE_SECTIONS: dict[str, dict[str, Any]] = {
     "discriminator": {"network": "p2p_jax.nets:PatchGAN"},
     "loss": {},
     "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
+    "discriminator_optimizer": {},  # what differs from `optimizer`; another factory takes its own options alone
     "extra": {},
 }
 # fmt: on
@@ -155,11 +164,32 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.task has {', '.join(config.task)} but no input, which names the function that takes it"
         )
+    _check_steps(config)
     if augment.quarter_turns and crop[0] != crop[1]:
         raise InputError("config.augment.quarter_turns needs square crops: set config.data.crop_width=0")
     if augment.photometric and input_domain.kind not in (*domains.NUMBERS, "lab_l"):
         raise InputError(
             f"config.augment.photometric needs a numeric input; this one is {input_domain.kind}: set it to 0."
+        )
+
+
+def _check_steps(config: ConfigDict) -> None:
+    """Refuse options of gradients and averages that contradict each other."""
+    ema, gradients = config.ema, config.gradients
+    if ema.decay and ema.half_life:
+        raise InputError(
+            f"config.ema.decay={ema.decay:g} and config.ema.half_life={ema.half_life:g} both say how long the average "
+            "lasts: set one of them to 0."
+        )
+    if ema.ramp_up and not (ema.decay or ema.half_life):
+        raise InputError(
+            f"config.ema.ramp_up={ema.ramp_up:g} is of an average, which config.ema.half_life or config.ema.decay asks "
+            "for: set one of these"
+        )
+    if not gradients.clip and gradients.clip_at != 1:
+        raise InputError(
+            f"config.gradients.clip_at={gradients.clip_at:g} clips nothing: set config.gradients.clip, such as "
+            "global_norm"
         )
 
 

@@ -10,12 +10,19 @@ from p2p_jax.config.options import FREE_SECTIONS
 from p2p_jax.config.reference import resolve
 from p2p_jax.errors import InputError
 
-READERS = {"task": "input", "generator": "network", "discriminator": "network", "optimizer": "factory"}
+READERS = {
+    "task": "input",
+    "generator": "network",
+    "discriminator": "network",
+    "optimizer": "factory",
+    "discriminator_optimizer": "factory",
+}
 """The option of a free section that names its reader."""
 PUBLISHED = {
     "generator": ("p2p_jax.nets:UNet", "p2p_jax.nets:ResNet"),
     "discriminator": ("p2p_jax.nets:PatchGAN",),
     "optimizer": ("optax:adam",),
+    "discriminator_optimizer": ("optax:adam",),
 }
 """The readers that the published experiments have."""
 _OF_MODULES = {"parent", "name"}  # what Flax gives every module
@@ -91,7 +98,7 @@ def _of_function(function: Callable, section: str) -> dict[str, Option]:
     for parameter in parameters:
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.name not in _OF_MODULES:
-            bounds = _RATES.get(parameter.name, "") if section == "optimizer" else ""
+            bounds = _RATES.get(parameter.name, "") if READERS[section] == "factory" else ""
             default = None if parameter.default is parameter.empty else parameter.default
             kind = float if bounds else _annotated(parameter.annotation) or type_of(default)
             if kind is int and not _annotated(parameter.annotation):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from p2p_jax.config.completing import as_dict
-from p2p_jax.config.options import FREE_SECTIONS
+from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
 from p2p_jax.config.readers import READERS
 from p2p_jax.config.reference import is_reference
 from p2p_jax.errors import InputError
@@ -42,6 +42,7 @@ _OPTIMIZERS = (
 )
 _CONTRIBUTED = "acprop ademamix adopt cocob dadapt_adamw dog dowg madgrad momo momo_adam muon prodigy sophia"
 _AVERAGING = "schedule_free_adamw schedule_free_sgd simplified_ademamix"
+_OPTAX = _of({"optax": _OPTIMIZERS, "optax.contrib": f"{_CONTRIBUTED} {_AVERAGING}"})
 LIBRARY: dict[str, frozenset[str]] = {
     "objective": _of(
         {
@@ -57,9 +58,12 @@ LIBRARY: dict[str, frozenset[str]] = {
     "generator.network": _NETWORKS,
     "discriminator.network": _NETWORKS,
     "loss.gan": frozenset(),
-    "optimizer.factory": _of({"optax": _OPTIMIZERS, "optax.contrib": f"{_CONTRIBUTED} {_AVERAGING}"}),
+    "optimizer.factory": _OPTAX,
+    "discriminator_optimizer.factory": _OPTAX,
+    "gradients.clip": _of({"optax": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm"}),
 }
 """The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
+_SECTIONS = sorted({section for option in OPTIONS if (section := option.name.rpartition(".")[0])})
 _ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
 _PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights")
 _DEEPEST, _SHOWN = 20, 8
@@ -137,7 +141,7 @@ def require_trust(
     """
     if not isinstance(config, Mapping):
         raise InputError(f"{file} holds no config: it must be an object of options, {{...}}")
-    for key in (*FREE_SECTIONS, "data", "data.input", "data.output", "augment", "schedule", "inference"):
+    for key in (*FREE_SECTIONS, *_SECTIONS):
         section = _value(config, key)
         if section is not None and not isinstance(section, Mapping):
             raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options of its own")

@@ -48,6 +48,7 @@ def evaluate(
     shard: str | None = None,
     merge: bool = False,
     trust: Trust = (),
+    raw: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run over every image of a split.
 
@@ -82,6 +83,7 @@ def evaluate(
         ``output/parts``.
       merge: put the parts in ``output/parts`` together. All else must be what the parts were made with.
       trust: code outside the library that the run's config may name, "module:name"; see ``Translator.from_workdir``.
+      raw: take the generators as they were after the step, where the run has an average of them.
 
     Returns:
       What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
@@ -100,7 +102,7 @@ def evaluate(
         raise InputError(f"shard={shard} makes a part, and `merge` puts all parts together: give one of them")
     if output is None and (part or merge):
         raise InputError("`shard` and `merge` need `output`, the folder in which the parts are")
-    run = open_run(workdir, checkpoint, norm, dropout, trust=trust)
+    run = open_run(workdir, checkpoint, norm, dropout, trust=trust, raw=raw)
     if data is None:
         run = run._replace(config=with_data_dir(run.config, data_dir, run.workdir / "config.json"))
     split = split or ("given" if data is not None else run.config.data.val_split)

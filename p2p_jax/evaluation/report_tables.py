@@ -75,9 +75,11 @@ def identity(results: Mapping[str, Any]) -> str:
     dropout = {"True": "on", "False": "off"}.get(str(results.get("dropout")))
     created = str(results.get("created") or "").replace("T", " ").replace("+00:00", " UTC")
     norm = {"batch": "statistics of the translated image itself", "running": "running statistics of training"}
+    weights = {"average": "the average of the generators over the steps", "raw": ""}
     facts = [
         ("Checkpoint", f"step {text_of(results.get('step'))}", results.get("checkpoint", "")),
         ("Checkpoint id", results.get("checkpoint_id"), ""),
+        ("Weights", results.get("weights"), weights.get(str(results.get("weights")), "as they were after the step")),
         ("Direction", results.get("direction"), ""),
         (
             "Data",

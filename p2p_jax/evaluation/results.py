@@ -111,6 +111,7 @@ def identify(run: Run, translator: Translator, checkpoint: str | int, split: str
         "run": run.workdir.absolute().name,
         "step": run.step,
         "checkpoint": str(checkpoint),
+        "weights": run.weights,
         "norm": run.config.inference.norm,
         "dropout": run.config.inference.dropout,
         "num_parameters": translator.num_parameters,

@@ -18,7 +18,7 @@ from p2p_jax.config.options import image_shapes
 from p2p_jax.config.paths import expanded
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, make_network, make_objective, statistics
+from p2p_jax.objectives import Objective, averaged, averaging, make_network, make_objective, statistics
 from p2p_jax.training import digests, own_code
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
 
@@ -33,12 +33,19 @@ class Run(NamedTuple):
       config: its config, with the switches in force under ``inference``.
       objective: what was trained.
       step: the step of the checkpoint that is used.
+      raw: take the weights as they were trained, where the run has an average of them.
     """
 
     workdir: Path
     config: ConfigDict
     objective: Objective
     step: int
+    raw: bool = False
+
+    @property
+    def weights(self) -> str:
+        """Which weights are used: "average" of the run's steps (``config.ema``), or "raw", those of the step itself."""
+        return "average" if averaging.asks(self.config) and not self.raw else "raw"
 
     @property
     def rng(self) -> jax.Array:
@@ -53,7 +60,7 @@ class Run(NamedTuple):
 
     @property
     def shapes(self) -> PyTree:
-        """The shapes of the state, found by tracing."""
+        """The shapes of the state as it is stored, found by tracing."""
         return jax.eval_shape(self.objective.init, self.rng, self.batch)
 
     def restore(
@@ -68,11 +75,17 @@ class Run(NamedTuple):
           batch: shapes of its batch; ``self.batch`` by default.
 
         Returns:
-          The leaves, and a function that makes a state of them. Its other leaves are zeros.
+          The leaves, and a function that makes a state of them. Its other leaves are zeros; it has no average where the
+          weights are wanted as they were trained.
         """
         leaves, structure = jax.tree.flatten(self.shapes)
         batch = self.batch if batch is None else batch
-        traced = jax.make_jaxpr(function)(jax.tree.unflatten(structure, leaves), batch, self.rng).jaxpr
+        of_state = averaging.trained_alone if averaging.asks(self.config) and self.raw else lambda state: state
+
+        def read_of(state, batch, rng):
+            return function(of_state(state), batch, rng)
+
+        traced = jax.make_jaxpr(read_of)(jax.tree.unflatten(structure, leaves), batch, self.rng).jaxpr
         read = {id(x) for equation in traced.eqns for x in equation.invars} | {id(x) for x in traced.outvars}
         places = [i for i, x in enumerate(traced.invars[: len(leaves)]) if id(x) in read]
         template = [leaf if i in places else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
@@ -82,7 +95,7 @@ class Run(NamedTuple):
             values = [jnp.zeros(x.shape, x.dtype) for x in leaves]
             for place, value in zip(places, kept, strict=True):
                 values[place] = value
-            return jax.tree.unflatten(structure, values)
+            return of_state(jax.tree.unflatten(structure, values))
 
         return [state[place] for place in places], rebuild
 
@@ -94,6 +107,7 @@ def open_run(
     dropout: bool | None = None,
     objective: Objective | None = None,
     trust: Trust = (),
+    raw: bool = False,
 ) -> Run:
     """Open a run; see ``Translator.from_workdir`` for the arguments.
 
@@ -115,7 +129,7 @@ def open_run(
     step = find_step(workdir, config, checkpoint)
     if objective:
         own_code.compare(workdir)
-    return Run(workdir, config, objective or make_objective(config), step)
+    return Run(workdir, config, averaged(objective, config) if objective else make_objective(config), step, raw)
 
 
 def _lacks_statistics(workdir: Path) -> bool:

@@ -40,6 +40,7 @@ class Translator:
       run: the run, opened.
       config: the run's config, with the switches in force under ``inference``.
       step: the step of the checkpoint.
+      weights: which are in use: "average" of the run's steps (``config.ema``), or "raw", those of the step itself.
       checkpoint_id: 12 hexadecimal digits that tell the weights in use.
       num_parameters: how many they are.
       direction: "AtoB" or "BtoA".
@@ -63,7 +64,7 @@ class Translator:
         overlap: int | None = None,
     ):
         """Make a translator of an opened run; see ``from_workdir`` for the other arguments."""
-        self.run, self.config, self.step = run, run.config, run.step
+        self.run, self.config, self.step, self.weights = run, run.config, run.step, run.weights
         data, batch = run.config.data, run.batch
         fakes = jax.eval_shape(run.objective.translate, run.shapes, batch, run.rng)
         ways = {data.direction: ("real_a", "fake_b"), _OTHER[data.direction]: ("real_b", "fake_a")}
@@ -108,6 +109,7 @@ class Translator:
         overlap: int | None = None,
         objective: Objective | None = None,
         trust: Trust = (),
+        raw: bool = False,
     ) -> "Translator":
         """Open a run.
 
@@ -125,12 +127,13 @@ class Translator:
           objective: what was trained, if it was given to ``p2p_jax.train`` in place of ``config.objective``.
           trust: code outside the library that the run's config may name, "module:name" or several: it is executed. Code
             that is not here is loaded from the run's directory, where training has stored it.
+          raw: take the generator as it was after the step, where the run has an average of it (``config.ema``).
 
         Raises:
           InputError: no such run, checkpoint or direction, a setting that does not fit, or a config that names code
             which is not trusted.
         """
-        run = open_run(workdir, checkpoint, norm, dropout, objective, trust)
+        run = open_run(workdir, checkpoint, norm, dropout, objective, trust, raw)
         return cls(run, direction=direction, batch_size=batch_size, tile=tile, overlap=overlap)
 
     @overload

@@ -55,7 +55,12 @@ class Exportable(NamedTuple):
 
 
 def open_in_float32(
-    workdir: str | Path, checkpoint: str | int, norm: str | None, objective: Objective | None, trust: Trust = ()
+    workdir: str | Path,
+    checkpoint: str | int,
+    norm: str | None,
+    objective: Objective | None,
+    trust: Trust = (),
+    raw: bool = False,
 ) -> tuple[Run, bool]:
     """Open a run to compute in float32, whatever it was trained in, and without noise.
 
@@ -65,7 +70,7 @@ def open_in_float32(
     Raises:
       InputError: see ``Translator.from_workdir``, which explains the arguments.
     """
-    run = open_run(workdir, checkpoint, norm, False, objective, trust)
+    run = open_run(workdir, checkpoint, norm, False, objective, trust, raw)
     stored = read_config(run.workdir, trust)
     if objective is None and run.config.dtype != "float32":
         run = run._replace(objective=make_objective(complete(run.config.to_dict() | {"dtype": "float32"})))
@@ -173,6 +178,7 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
         "jax": jax.__version__,
         "run": run.workdir.resolve().name,
         "step": run.step,
+        "weights": translator.weights,
         "checkpoint_id": translator.checkpoint_id,
         "objective": run.config.objective,
         "direction": translator.direction,

@@ -80,6 +80,7 @@ def export(
     tolerance: float = 1e-4,
     objective: Objective | None = None,
     trust: Trust = (),
+    raw: bool = False,
 ) -> Exported:
     """Write a run's translation to a file: images [B, H, W, C] float32 in [-1, 1] to such images.
 
@@ -99,6 +100,7 @@ def export(
         the other way, one in a hundred, or more where they divide the range finely.
       objective: what was trained, if it was given to ``p2p_jax.train``; it computes in its own dtype.
       trust: code outside the library that the run's config may name; see ``Translator.from_workdir``.
+      raw: take the generator as it was after the step, where the run has an average of it.
 
     Raises:
       InputError: no such run or format, a setting that does not fit, something missing, or the file does not agree
@@ -109,7 +111,7 @@ def export(
     file_format = FORMATS[format]
     file_format.require()
     output = _check_output(Path(output), format)
-    run, noisy = open_in_float32(workdir, checkpoint, norm, objective, trust)
+    run, noisy = open_in_float32(workdir, checkpoint, norm, objective, trust, raw)
     translator = Translator(run, direction=direction, batch_size=2)
     exportable = make_exportable(translator, pixels=pixels, noisy=noisy)
     crop = crop_shape(run.config.data)

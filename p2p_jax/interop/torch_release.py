@@ -1,5 +1,6 @@
 """A trained run as files that the PyTorch release of pix2pix and CycleGAN loads."""
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from p2p_jax.interop.network import expected_shapes
 from p2p_jax.interop.torch_state_dicts import SKIP_UP, TRACKED, write_network
 from p2p_jax.nets import PatchGAN, ResNet, UNet
 from p2p_jax.nets.layers import has_biases
-from p2p_jax.objectives import make_network
+from p2p_jax.objectives import averaging, make_network
 from p2p_jax.objectives.cyclegan import LOSS
 from p2p_jax.training.checkpoint import restore_part
 
@@ -215,12 +216,17 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
 
 
 def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """Return the weights and statistics of every player, flat."""
+    """Return the weights and statistics of every player, flat; of generators their average where the run has one."""
     kept = ("params", "batch_stats")
-    template = {
-        key: part if key in kept else jax.tree.map(lambda _: ocp.PLACEHOLDER, part) for key, part in run.shapes.items()
-    }
-    state: Mapping[str, Any] = restore_part(run.workdir, run.step, template)
+    shapes, absent = run.shapes, functools.partial(jax.tree.map, lambda _: ocp.PLACEHOLDER)
+    average: Mapping[str, Any] = shapes[averaging.KEY] if run.weights == "average" else {}
+    template = {key: part if key in kept else absent(part) for key, part in shapes.items()}
+    if average:
+        template[averaging.KEY] = average
+        for key in kept:
+            template[key] = {k: absent(x) if k in average[key] else x for k, x in shapes[key].items()}
+    stored = restore_part(run.workdir, run.step, template)
+    state: Mapping[str, Any] = averaging.in_use(stored) if average else averaging.trained_alone(stored)
     return {
         name: {
             f"{key}/{leaf}": np.asarray(value, np.float32)

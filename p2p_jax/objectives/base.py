@@ -88,24 +88,6 @@ def average_over_devices(tree: Any) -> Any:
     return tree if lax.psum(1, DEVICE_AXIS) == 1 else lax.pmean(tree, DEVICE_AXIS)
 
 
-def make_objective(config: ConfigDict) -> Objective:
-    """Make the objective that a config names.
-
-    Raises:
-      InputError: there is no such thing, or what it makes is no objective.
-    """
-    make = resolve(config.objective, "config.objective")
-    if not callable(make):
-        raise InputError(f"config.objective={config.objective} is not a function from a config to an Objective")
-    objective = make(config)
-    if not isinstance(objective, Objective) or not all(map(callable, objective)):
-        raise InputError(
-            f"config.objective={config.objective} makes {type(objective).__name__}, not a p2p_jax.Objective: four "
-            "functions init, update, translate and evaluate"
-        )
-    return objective
-
-
 def make_network(section: Mapping[str, Any], name: str = "generator", **given: Any) -> nn.Module:
     """Build the network that a config section describes.
 
@@ -153,14 +135,14 @@ def blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:
 
 def new_state(
     variables: Mapping[str, Mapping[str, Any]],
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | Mapping[str, optax.GradientTransformation],
     sides: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Return the state of players before the first step.
 
     Args:
       variables: player -> what its network's ``init`` returns.
-      tx: the optimizer of each side.
+      tx: the optimizer of each side, or side -> its optimizer.
       sides: side -> the players that one optimizer trains together; by default each is trained by its own, of its name.
 
     Returns:
@@ -168,9 +150,11 @@ def new_state(
     """
     params = {name: value["params"] for name, value in variables.items()}
     if sides is None:
-        opt_state = {name: tx.init(value) for name, value in params.items()}
+        trained = params
     else:
-        opt_state = {side: tx.init({name: params[name] for name in names}) for side, names in sides.items()}
+        trained = {side: {name: params[name] for name in names} for side, names in sides.items()}
+    of_side = tx if isinstance(tx, Mapping) else dict.fromkeys(trained, tx)
+    opt_state = {side: of_side[side].init(value) for side, value in trained.items()}
     return {
         "step": jnp.zeros((), jnp.int32),
         "params": params,

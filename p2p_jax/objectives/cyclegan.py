@@ -16,7 +16,7 @@ from p2p_jax.objectives.base import (
     run_training,
     translate_each,
 )
-from p2p_jax.objectives.optim import descend, make_optimizer
+from p2p_jax.objectives.optim import descend, make_learning_rates, make_optimizer
 from p2p_jax.objectives.unknown import unknown_pixels
 
 _STREAMS = ("fake_b", "identity_b", "fake_a", "identity_a", "rec_a", "rec_b")  # each has its own noise
@@ -53,10 +53,11 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     Args:
       config: complete or not; reads ``generator`` and ``discriminator`` (each describes both networks of its side),
-        ``optimizer``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``,
-        ``sync_batch_norm`` and ``data``. The rows of Tables 4 and 5 are cycle alone: ``lambda_gan=0``; GAN alone:
-        ``lambda_cycle=0``; GAN + forward cycle: ``cycle="forward"``; GAN + backward cycle: ``cycle="backward"``;
-        CycleGAN: the default. The networks are those that the config names; configs/horse2zebra.py has the published.
+        ``optimizer``, ``discriminator_optimizer``, ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``,
+        ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of Tables 4 and 5 are cycle alone:
+        ``lambda_gan=0``; GAN alone: ``lambda_cycle=0``; GAN + forward cycle: ``cycle="forward"``; GAN + backward cycle:
+        ``cycle="backward"``; CycleGAN: the default. The networks are those that the config names;
+        configs/horse2zebra.py has the published.
 
     Returns:
       An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state", "pool"}``: params and batch_stats
@@ -83,7 +84,9 @@ def cyclegan(config: ConfigDict) -> Objective:
         game = adversary.make_adversary(disc, loss, real_first=True)
     cycles = CYCLES[loss.cycle] if loss.lambda_cycle else ()
     identity = bool(loss.lambda_identity and loss.lambda_cycle)
-    tx, learning_rate = make_optimizer(config)
+    sections = {"generators": "optimizer", "discriminators": "discriminator_optimizer"}
+    txs = {side: make_optimizer(config, section)[0] for side, section in sections.items()}
+    learning_rates = make_learning_rates(config)
 
     def init(rng, batch):
         sees = {"gen_ab": "real_a", "gen_ba": "real_b", "disc_a": "real_a", "disc_b": "real_b"}
@@ -95,7 +98,7 @@ def cyclegan(config: ConfigDict) -> Objective:
         fakes = {name: jax.ShapeDtypeStruct(batch[f"real_{name}"].shape[1:], dtype) for name in ("a", "b")}
         uses_pool = loss.lambda_gan and loss.pool_size
         pools = {name: pool.init(loss.pool_size, fake) for name, fake in fakes.items()} if uses_pool else {}
-        return new_state(variables, tx, sides) | {"pool": pools}
+        return new_state(variables, txs, sides) | {"pool": pools}
 
     def update(state, batch, rng):
         dropout_rng, pool_rng = jax.random.split(rng)
@@ -170,12 +173,12 @@ def cyclegan(config: ConfigDict) -> Objective:
             """Update both networks of a side; returns the auxiliary values of its loss."""
             players = {name: params[name] for name in sides[side]}
             grads, aux = jax.grad(loss_of, has_aux=True)(players)
-            players, opt_state[side] = descend(tx, grads, opt_state[side], players)
+            players, opt_state[side] = descend(txs[side], grads, opt_state[side], players)
             params.update(players)
             return aux
 
         gen_stats, fakes, metrics = play("generators", gen_loss)
-        metrics["lr"] = learning_rate(state["step"])
+        metrics |= learning_rates(state["step"])
         stats, pools = gen_stats, dict(state["pool"])
         if loss.lambda_gan:
             for i, name in enumerate(pools):

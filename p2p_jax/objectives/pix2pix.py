@@ -20,7 +20,7 @@ from p2p_jax.objectives.base import (
     translate_each,
 )
 from p2p_jax.objectives.metrics import find_metrics, full_reference
-from p2p_jax.objectives.optim import descend, make_optimizer
+from p2p_jax.objectives.optim import descend, make_learning_rates, make_optimizer
 from p2p_jax.objectives.unknown import unknown_pixels
 
 LOSS = (
@@ -47,10 +47,10 @@ def pix2pix(config: ConfigDict) -> Objective:
     Other losses, penalties and augmentation: ``adversary``. Other distances and more terms of the generator: ``terms``.
 
     Args:
-      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``schedule``, ``loss``
-        (see ``LOSS``), ``inference``, ``metrics``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The
-        rows of Table 1 are L1: ``lambda_gan=0``; GAN: ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``;
-        L1+GAN: ``conditional=False``; L1+cGAN: the default.
+      config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``discriminator_optimizer``,
+        ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``metrics``, ``dtype``, ``param_dtype``,
+        ``sync_batch_norm`` and ``data``. The rows of Table 1 are L1: ``lambda_gan=0``; GAN:
+        ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN: ``conditional=False``; L1+cGAN: the default.
 
     Returns:
       An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
@@ -69,7 +69,9 @@ def pix2pix(config: ConfigDict) -> Objective:
     gen = build("generator", out_channels=config.data.output.channels)
     disc = build("discriminator") if loss.lambda_gan else None
     game = adversary.make_adversary(disc, loss, real_first=False) if disc else None
-    tx, learning_rate = make_optimizer(config)
+    sections = {"generator": "optimizer", "discriminator": "discriminator_optimizer"}
+    txs = {player: make_optimizer(config, section)[0] for player, section in sections.items()}
+    learning_rates = make_learning_rates(config)
     named = "gen/l1" if loss.distance == "l1" else "gen/distance"
 
     def init(rng, batch):
@@ -78,18 +80,18 @@ def pix2pix(config: ConfigDict) -> Objective:
         if disc:
             seen = [batch["real_a"], batch["real_b"]] if loss.conditional else [batch["real_b"]]
             variables["discriminator"] = disc.init(disc_rng, jnp.concatenate(seen, axis=-1), train=False)
-        return new_state(variables, tx)
+        return new_state(variables, {player: txs[player] for player in variables})
 
     def update(state, batch, rng):
         target = batch["real_b"]
         real_a, real_b = unknown.fill(batch["real_a"]), unknown.fill(target)
         condition = real_a if loss.conditional else None
         params, stats, opt_state = dict(state["params"]), dict(state["batch_stats"]), dict(state["opt_state"])
-        metrics = {"lr": learning_rate(state["step"])}
+        metrics = learning_rates(state["step"])
         disc_rng, gen_rng = jax.random.split(jax.random.fold_in(rng, 1))  # of noise in the discriminator
 
         def learn(player, grads):
-            params[player], opt_state[player] = descend(tx, grads, opt_state[player], params[player])
+            params[player], opt_state[player] = descend(txs[player], grads, opt_state[player], params[player])
 
         # The generator runs forward once: both players see the same fake, and its pullback waits for the
         # generator's turn.

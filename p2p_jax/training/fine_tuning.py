@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config.stored import LIBRARY, Trust
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import make_network
+from p2p_jax.objectives import averaging, make_network
 from p2p_jax.reporting import say
 from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
 from p2p_jax.training.soundness import require_sound
@@ -124,8 +124,9 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     """Put a source's weights into a fresh state, and print what was taken and what was not.
 
     A layer, the parameters and statistics that stand together, is taken if the source has all its leaves with the
-    same shapes; otherwise all of it keeps its initial values. Everything but parameters and batch statistics stays as
-    it is: the step, optimizer states, the pool of fakes.
+    same shapes; otherwise all of it keeps its initial values. Of generators the average is taken where there is one.
+    Everything but parameters and batch statistics stays as it is: the step, optimizer states, the pool of fakes; an
+    average of the new run begins at the weights that it has then.
 
     Args:
       source: see ``find_source``.
@@ -139,24 +140,27 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       InputError: nothing of the source fits but discriminators, its file is damaged, or the state holds copies of the
         parameters, as some optimizers do.
     """
+    state = averaging.trained_alone(state) if averaging.asks(config) else state
     theirs, ours = _layers(source.shapes), _layers(state)
-    stored = source.config
-    directions = stored.get("data", {}).get("direction", config.data.direction), config.data.direction
-    origins = ORIGINS if directions[0] == directions[1] else TURNED
+    direction = source.config.get("data", {}).get("direction", config.data.direction)
+    origins = ORIGINS if direction == config.data.direction else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
     if not any(player.leaves for player in players if not player.name.startswith("disc")):
-        raise InputError(_misfit(source, stored.get("generator") or {}, config, ours, theirs))
+        raise InputError(_misfit(source, source.config.get("generator") or {}, config, ours, theirs))
     _refuse_copies(state)
-    values = _read(source, {name for player in players for name in player.leaves.values()})
-    taken = {name: values[origin] for player in players for name, origin in player.leaves.items()}
+    average = {name.removeprefix("ema/"): name for name in _named_leaves(source.shapes) if name.startswith("ema/")}
+    origins_of = {name: average.get(origin, origin) for player in players for name, origin in player.leaves.items()}
+    values = _read(source, set(origins_of.values()))
+    taken = {name: values[origin] for name, origin in origins_of.items()}
     _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
     if origins is TURNED:
-        say(f"  note: config.data.direction was {directions[0]} there and is {directions[1]} here")
-    for line in _differences(stored, config):
+        say(f"  note: config.data.direction was {direction} there and is {config.data.direction} here")
+    for line in _differences(source.config, config):
         say(f"  note: {line}")
-    return jax.tree_util.tree_map_with_path(
+    state = jax.tree_util.tree_map_with_path(
         lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
     )
+    return averaging.begun(state) if averaging.asks(config) else state
 
 
 def _name(path: tuple) -> str:
@@ -214,7 +218,7 @@ def _match(
         faults = [_fault(name, leaf, there.get(names[name])) for name, leaf in ours.items()]
         if not any(faults):
             leaves |= names
-            unused += [f"{layer}/{_last(name)}" for name in there.keys() - names.values()]
+            unused += [f"{layer}/{name.rpartition('/')[2]}" for name in there.keys() - names.values()]
         else:
             reason = ", ".join(fault for fault in faults if fault) if there else "absent"
             fresh.append(f"{layer} ({reason})")
@@ -225,13 +229,9 @@ def _match(
 def _fault(name: str, leaf: Any, there: Any) -> str:
     """Say why a leaf cannot be taken; empty if it can."""
     if there is None:
-        return f"{_last(name)} is absent"
+        return f"{name.rpartition('/')[2]} is absent"
     old, new = ("x".join(map(str, x.shape)) or "scalar" for x in (there, leaf))
-    return f"{_last(name)} {old} -> {new}" if old != new else ""
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
+    return f"{name.rpartition('/')[2]} {old} -> {new}" if old != new else ""
 
 
 def _count(layers: Iterable[Mapping[str, Any]]) -> int:
@@ -285,6 +285,7 @@ def _misfit(
 
 def _report(source: Source, players: list[_Player], others: list[str]) -> None:
     start = f"init_from {source.name}, step {source.step:,}"
+    start += ", generators as averaged there" if averaging.KEY in source.shapes else ""
     for player in players:
         if player.origin is None:
             say(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")

@@ -16,9 +16,9 @@ from p2p_jax.config.stored import Trust, outside
 from p2p_jax.data import Data, load
 from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, blank_batch, make_objective, statistics
+from p2p_jax.objectives import Objective, averaged, averaging, blank_batch, make_objective, statistics
 from p2p_jax.objectives.metrics import find_metrics
-from p2p_jax.objectives.optim import decide_unit, falls_between
+from p2p_jax.objectives.optim import decide_unit, falls_between, full_rates
 from p2p_jax.reporting import say
 from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
 from p2p_jax.training.checkpoint import CONVERTED, read_config, read_facts
@@ -111,8 +111,10 @@ def prepare(
     asked, config = config, with_facts(config, facts)
     if data is not None:
         _tell_learning_rate(config, workdir if stored is not None else None)
+        for note in averaging.notes(config):
+            say(note)
 
-    given_objective, objective = objective, objective or make_objective(config)
+    given_objective, objective = objective, averaged(objective, config) if objective else make_objective(config)
     rng, batch, init = jax.random.key(config.seed), blank_batch(config), parallel.compile_init(objective.init)
     try:
         shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
@@ -182,8 +184,9 @@ def _tell_learning_rate(config: ConfigDict, begun: Path | None) -> None:
     if found is None:
         return
     falls, ends = found
-    rate = config.optimizer.learning_rate
-    say(f"learning rate: {rate:g}, falling from step {falls:,} on, 0 from step {ends:,} on; {config.num_steps:,} steps")
+    rates = full_rates(config)
+    told = f"{rates['lr']:g}" + "".join(f" (discriminators {x:g})" for name, x in rates.items() if name != "lr")
+    say(f"learning rate: {told}, falling from step {falls:,} on, 0 from step {ends:,} on; {config.num_steps:,} steps")
     idle = config.num_steps - ends
     if config.schedule.beyond_zero or idle <= config.num_steps * _IDLE:
         return

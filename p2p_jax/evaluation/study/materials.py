@@ -61,6 +61,7 @@ def from_runs(
             "workdir": Path(workdir).resolve().name,
             "objective": translator.config.objective,
             "step": int(translator.step),
+            "weights": translator.weights,
             "checkpoint_id": translator.checkpoint_id,
             "direction": translator.direction,
             "split": name_of_split,

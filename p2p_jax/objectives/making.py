@@ -1,0 +1,26 @@
+"""The objective that a config names, with what the rest of the config puts around it."""
+
+from ml_collections import ConfigDict
+
+from p2p_jax.config import resolve
+from p2p_jax.errors import InputError
+from p2p_jax.objectives.averaging import averaged
+from p2p_jax.objectives.base import Objective
+
+
+def make_objective(config: ConfigDict) -> Objective:
+    """Make the objective that a config names; its generators are averaged where ``config.ema`` asks for it.
+
+    Raises:
+      InputError: there is no such thing, or what it makes is no objective.
+    """
+    make = resolve(config.objective, "config.objective")
+    if not callable(make):
+        raise InputError(f"config.objective={config.objective} is not a function from a config to an Objective")
+    objective = make(config)
+    if not isinstance(objective, Objective) or not all(map(callable, objective)):
+        raise InputError(
+            f"config.objective={config.objective} makes {type(objective).__name__}, not a p2p_jax.Objective: four "
+            "functions init, update, translate and evaluate"
+        )
+    return averaged(objective, config)
