@@ -75,11 +75,16 @@ def test_sides_that_do_not_fit_the_unet():
 def test_a_pixels_logit_sees_what_is_around_it():
     network, x = UNetDiscriminator(base_width=2, num_downs=2), jnp.ones((1, 64, 64, 1))
     variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes(network, x.shape)[1])
-    patches, pixels = (
-        np.asarray(jax.grad(lambda x, i=i, at=at: network.apply(variables, x, train=False)[i][0, at, at, 0])(x))
-        for i, at in ((0, 8), (1, 32))
-    )
-    # A patch: 3x3, twice 4x4 of stride 2, 3x3. A pixel: 6 of the deepest map's, through three 3x3, and twice a resizing and 3x3.
+
+    @jax.jit
+    def seen(x):
+        def logit(x, i, at):
+            return network.apply(variables, x, train=False)[i][0, at, at, 0]
+
+        return jax.grad(logit)(x, 0, 8), jax.grad(logit)(x, 1, 32)
+
+    patches, pixels = map(np.asarray, seen(x))
+    # A patch: 3x3, twice 4x4 of stride 2, 3x3. A pixel: through three 3x3, twice a resizing and 3x3, 6 of the deepest.
     for found, side in ((patches, 20), (pixels, 32)):
         rows = np.flatnonzero(found[0, :, :, 0].any(axis=1))
         assert len(rows) == rows[-1] - rows[0] + 1 == side

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from p2p_jax.config import resolve
 from p2p_jax.nets import PatchGAN
 from p2p_jax.nets.layers import Conv
 from p2p_jax.nets.spectral_norm import SpectralNorm, spectrally_normed
+from p2p_jax.testing import check_objective
+from p2p_jax.training import parallel
+from support.configs import small_config, small_cyclegan_config
+from support.images import random_batch
 from support.precision import precision
 
 
@@ -168,3 +173,44 @@ def test_outputs_and_gradients_equal_pytorch_over_steps_in_float64(name):
             variables["batch_stats"]["layer_spectral"]["u"], original[0]._u.numpy(), rtol=0, atol=1e-11
         )
         assert all(leaf.dtype == np.float64 for leaf in flatten_dict(variables).values())
+
+
+PLAYERS = {
+    "p2p_jax:pix2pix": (small_config, {"discriminator__norm": "none"}),
+    "p2p_jax:cyclegan": (small_cyclegan_config, {"generator__downsampling": "antialiased"}),
+}
+
+
+@pytest.mark.parametrize("name", PLAYERS)
+def test_both_objectives_carry_the_vectors(name):
+    make, changes = PLAYERS[name]
+    config = make(**changes, discriminator__spectral_norm=True, discriminator__downsampling="antialiased")
+    objective = resolve(name)(config)
+    check_objective(objective, config, run=False)
+    state = jax.eval_shape(objective.init, jax.random.key(0), random_batch(config, size=1))
+    for player, stats in state["batch_stats"].items():
+        vectors = {layer for layer in stats if layer.endswith("_spectral")}
+        assert len(vectors) == (3 if player.startswith("disc") else 0)
+
+
+@pytest.mark.slow
+def test_a_step_moves_the_vectors_alike_on_all_devices():
+    config = small_config(discriminator__norm="none", discriminator__spectral_norm=True, generator__num_downs=2)
+    objective = resolve(config.objective)(config)
+    check_objective(objective, config)
+    batch = random_batch(config, size=2)
+    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    kernel, stats = state["params"]["discriminator"]["conv_2"]["kernel"], state["batch_stats"]["discriminator"]
+    new = parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[0]
+    matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
+    v = np.asarray(stats["conv_2_spectral"]["v"])
+    for _ in range(2):  # the fakes and the real images of the discriminator's turn, before it is updated
+        u = v @ matrix
+        v = matrix @ (u / np.linalg.norm(u))
+        v /= np.linalg.norm(v)
+    found = new["batch_stats"]["discriminator"]["conv_2_spectral"]
+    # Once more in the generator's turn, with the kernel of after the update, which is a little step away.
+    np.testing.assert_allclose(found["v"], v, atol=0.05)
+    assert np.abs(np.asarray(found["v"]) - np.asarray(stats["conv_2_spectral"]["v"])).max() > 1e-4
+    norms = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(new["batch_stats"]["discriminator"])]
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from p2p_jax.config import complete, resolve
 from p2p_jax.errors import InputError
 from p2p_jax.nets import UNetViT
 from p2p_jax.nets.unet_vit import TransformerBlock, places
+from p2p_jax.testing import check_objective
+from support import configs
 from support.precision import precision
 
 SMALL = {"num_downs": 2, "base_width": 4, "num_blocks": 2, "width": 12, "num_heads": 3, "ffn_width": 20}
@@ -94,7 +97,7 @@ def test_places_reach_from_border_to_border():
     found = np.asarray(places(2, 3)).reshape(2, 3, 2)
     np.testing.assert_array_equal(found[..., 0], [[-1, -1, -1], [1, 1, 1]])
     np.testing.assert_array_equal(found[..., 1], [[-1, 0, 1], [-1, 0, 1]])
-    np.testing.assert_array_equal(places(1, 1), [[0, 0]])
+    np.testing.assert_array_equal(places(1, 2), [[-1, -1], [-1, 1]])
 
 
 def test_every_image_is_translated_by_itself_and_every_pixel_sees_all_others():
@@ -136,6 +139,12 @@ def test_remat_and_bfloat16():
     low = jax.jit(lambda x: network.clone(dtype=jnp.bfloat16).apply({"params": params}, x, train=True))(x)
     assert low.dtype == jnp.float32
     assert np.abs(low - full).mean() < 0.05 * np.abs(full).mean()
+
+
+@pytest.mark.parametrize("base", [configs.SMALL, configs.SMALL_CYCLEGAN])
+def test_both_objectives_take_it(base):
+    config = complete(base | {"generator": {**SMALL, "network": "p2p_jax.nets:UNetViT"}})
+    check_objective(resolve(config.objective)(config), config, run=False)
 
 
 def in_pytorch(torch, params, x, downs, heads, blocks):

@@ -23,7 +23,7 @@ class MultiScalePatchGAN(PatchGAN):
     num_scales: int = attribute(2, bounds="[1, 8]")
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:  # type: ignore[override]
         """Return logits of every scale.
 
         Args:

@@ -79,7 +79,7 @@ class PatchGAN(nn.Module):
                 f"a PatchGAN with receptive_field={self.receptive_field} needs images of at least "
                 f"{smallest}x{smallest} pixels, not {x.shape[1]}x{x.shape[2]}; choose a smaller receptive_field"
             )
-        conv: Callable[..., Callable] = partial(
+        conv: Callable[..., Callable[[jax.Array], jax.Array]] = partial(
             Conv,
             padding=self.padding,
             init_type=self.init_type,

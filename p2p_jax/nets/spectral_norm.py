@@ -80,11 +80,11 @@ class SpectralNorm(nn.Module):
         return vector / jnp.maximum(jnp.linalg.norm(vector), self.epsilon)
 
 
-def spectrally_normed(make: Callable[..., nn.Module], *, train: bool, axis: int = -1) -> Callable[..., Callable]:
+def spectrally_normed(make: Callable[..., Any], *, train: bool, axis: int = -1) -> Callable[..., Callable]:
     """Return a constructor like `make`, whose layers named NAME have their vectors at ``NAME_spectral``.
 
     Args:
-      make: constructor of a layer with a parameter "kernel".
+      make: constructor of a layer, a Flax module with a parameter "kernel".
       train: the vectors may move.
       axis: see ``SpectralNorm``.
     """

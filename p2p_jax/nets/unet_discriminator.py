@@ -73,7 +73,7 @@ class UNetDiscriminator(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        conv: Callable[..., Callable] = partial(plain, use_bias=False)
+        conv: Callable[..., Callable[[jax.Array], jax.Array]] = partial(plain, use_bias=False)
         if self.spectral_norm:
             conv = spectrally_normed(conv, train=train)
         widths = [self.base_width * 2**i for i in range(self.num_downs + 1)]

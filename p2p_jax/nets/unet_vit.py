@@ -75,7 +75,7 @@ class UNetViT(nn.Module):
         del dropout
         self._check(x)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = partial(Conv, init_type=self.init_type, init_gain=self.init_gain, **dtypes)
+        conv: Callable[..., nn.Module] = partial(Conv, init_type=self.init_type, init_gain=self.init_gain, **dtypes)
         norm = make_norm(self.norm, use_running_average=not train, axis_name=self.axis_name, **dtypes)
         widths = [self.base_width * 2**i for i in range(self.num_downs)]
 
@@ -85,17 +85,17 @@ class UNetViT(nn.Module):
             def apply(_, x):
                 for j, features in enumerate((before, after), 1):
                     x = norm(name=f"{way}_{i}_conv_{j}_norm")(x)
-                    x = nn.leaky_relu(conv(features, 3, 1, name=f"{way}_{i}_conv_{j}")(x))
+                    x = nn.leaky_relu(conv(features, kernel_size=3, stride=1, name=f"{way}_{i}_conv_{j}")(x))
                 return x
 
             return wrap(apply)
 
         wrap: Callable[[Any], Any] = compute_again if self.remat else lambda part: part
-        x = nn.leaky_relu(conv(widths[0], 3, 1, name="stem")(x))
+        x = nn.leaky_relu(conv(widths[0], kernel_size=3, stride=1, name="stem")(x))
         encoded = []
         for i, width in enumerate(widths, 1):
             encoded.append(level("down", i, width, width)(self, x))
-            x = conv(width, 2, 2, 0, name=f"down_{i}")(encoded[-1])
+            x = conv(width, kernel_size=2, stride=2, padding=0, name=f"down_{i}")(encoded[-1])
         x = PixelTransformer(
             self.num_blocks,
             self.width,
@@ -108,10 +108,10 @@ class UNetViT(nn.Module):
             **dtypes,
         )(x)
         for i, width in zip(range(self.num_downs, 0, -1), widths[::-1], strict=True):
-            x = conv(width, 3, 1, name=f"up_{i}")(x.repeat(2, axis=1).repeat(2, axis=2))
+            x = conv(width, kernel_size=3, stride=1, name=f"up_{i}")(x.repeat(2, axis=1).repeat(2, axis=2))
             x = jnp.concatenate([x, encoded[i - 1]], axis=-1)
             x = level("up", i, width, widths[max(i - 2, 0)])(self, x)
-        x = conv(self.out_channels, 1, 1, 0, name="output")(x)
+        x = conv(self.out_channels, kernel_size=1, stride=1, padding=0, name="output")(x)
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
 
     def _check(self, x: jax.Array) -> None:
@@ -165,7 +165,8 @@ class PixelTransformer(nn.Module):
 
 def places(height: int, width: int) -> jax.Array:
     """Return row and column of every pixel, row by row, each from -1 at one border to 1 at the other: [H W, 2]."""
-    rows, columns = (jnp.linspace(-1.0, 1.0, side) if side > 1 else jnp.zeros(1) for side in (height, width))
+    # Without linspace, which cannot be exported for any size.
+    rows, columns = (2 * jnp.arange(side) / jnp.maximum(side - 1, 1) - 1 for side in (height, width))
     return jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(height * width, 2)
 
 
