@@ -111,6 +111,25 @@ def test_a_kernel_of_zeros_stays_one():
     assert not np.any(layer.apply(variables, jnp.ones((1, 4)), train=False))
 
 
+def test_gradients_take_the_vectors_as_constants():
+    """By hand: of y = W x / (u' W v) by W, with the u and v of after the iteration."""
+    layer, x = SpectralNorm(nn.Dense(4, use_bias=False)), jnp.asarray(draw((1, 3)), jnp.float32)
+    variables = layer.init(jax.random.key(2), x, train=False)
+    kernel = jnp.asarray(draw((3, 4), 5), jnp.float32)  # another one than the vectors were brought close to
+    params, stats = jax.tree.map(lambda _: kernel, variables["params"]), variables["batch_stats"]
+
+    def loss(params):
+        y, moved = layer.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+        return jnp.sin(y).sum(), moved["batch_stats"]
+
+    grads, moved = jax.grad(loss, has_aux=True)(params)
+
+    def by_hand(kernel):
+        return jnp.sin(x @ kernel / (moved["v"] @ kernel @ moved["u"])).sum()
+
+    np.testing.assert_allclose(jax.tree.leaves(grads)[0], jax.grad(by_hand)(kernel), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_outputs_and_gradients_equal_pytorch_over_steps_in_float64(name):
     torch = pytest.importorskip("torch")
