@@ -139,7 +139,6 @@ def test_files_that_readers_write_are_known():
         "my_terms.py",
         "my_distances.py",
         "my_nets.py",
-        "my_optimizers.py",
     }
     assert len(TRAINING) > 40 and len(WITHOUT_DOWNLOAD) > 10
 
