@@ -239,7 +239,7 @@ def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
 def test_configs_are_compared_as_printed(folder):
     (arguments,) = arguments_of("compare")
     sizes = ["data.load_size=32", "data.crop_size=32", "generator.num_downs=3", "generator.base_width=8"]
-    sizes += ["discriminator.base_width=4", "discriminator.receptive_field=16", "num_steps=2"]
+    sizes += ["discriminator.base_width=4", "discriminator.receptive_field=16", "num_steps=20"]
     run("compare", [*arguments, "--seeds", "1", *(f"--config.{option}" for option in sizes)])
     told = json.loads((folder / "runs" / "compare" / "table.json").read_text())
     assert [row["name"] for row in told["configs"]] == ["quickstart", "weak", "narrow"]

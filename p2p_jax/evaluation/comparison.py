@@ -70,7 +70,8 @@ def compare(
       InputError: the configs cannot be compared or one cannot be made, or `output` holds runs of another config; raised
         before training starts.
     """
-    output, names = Path(output), trusted(trust)
+    output, names = Path(output), frozenset([trust] if isinstance(trust, str) else trust)
+    trusted(names)  # refuses another form
     seeds = _checked(seeds)
     if num_images < 1:
         raise InputError(f"num_images={num_images}: show at least one")
