@@ -74,6 +74,16 @@ def test_zeros_between_the_pixels_are_no_work(kernel, padding):
     assert multiply_adds(flax.apply, variables, x) == 2 * 8**2 * 16 * 5 * 6
 
 
+def test_a_stride_over_zeros_between_the_pixels():
+    """Of 4 taps every output meets 2 that do not lie on zeros, in each direction."""
+
+    def both(x, k):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, k, (2, 2), [(1, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=layout)
+
+    assert multiply_adds(both, shape(3, 8, 8, 5), shape(4, 4, 5, 6)) == 3 * 8**2 * 2**2 * 5 * 6
+
+
 def test_groups_see_their_own_channels_alone():
     layer, x = DepthwiseConv(kernel_size=3), shape(2, 16, 16, 8)
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
