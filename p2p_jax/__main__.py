@@ -31,6 +31,7 @@ VERBS = {
     "convert": Verb("p2p_jax.commands.convert", "make a run of weights of the PyTorch or TensorFlow release"),
     "export": Verb("p2p_jax.commands.export", "write a trained generator as ONNX, StableHLO or for PyTorch", True),
     "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
+    "compare": Verb("p2p_jax.commands.compare", "train configs of equal cost with several seeds: a table and a page"),
     "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),
     "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
     "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),

@@ -13,7 +13,7 @@ from p2p_jax.commands import ablate as command
 from p2p_jax.config import complete, load_with_overrides, resolve
 from p2p_jax.data import Split
 from p2p_jax.errors import InputError, TrainingDivergedError
-from p2p_jax.evaluation import ablation
+from p2p_jax.evaluation import ablation, series
 from p2p_jax.evaluation.ablation import ablate
 from p2p_jax.evaluation.ablation_table import TABLES, markdown, rows
 from p2p_jax.images.palettes import CMP_FACADES
@@ -34,7 +34,7 @@ def config_16(**changes):
 def parameters(row, side=96):
     """Return the shapes of the networks that a row trains, by name."""
     config = small_config(data__crop_size=side, data__load_size=side, generator__num_downs=3)
-    changed = ablation._changed(config, row.changes)
+    changed = series.changed(config, row.changes)
     blank = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
     state = jax.eval_shape(
         resolve(changed.objective)(changed).init, jax.random.key(0), {"real_a": blank, "real_b": blank}
@@ -84,7 +84,7 @@ def test_equal_experiments_share_a_run():
         runs = {}
         for table in TABLES:
             for row in rows(table, config):
-                runs.setdefault(row.run, []).append(json.dumps(ablation._changed(config, row.changes).to_dict()))
+                runs.setdefault(row.run, []).append(json.dumps(series.changed(config, row.changes).to_dict()))
         assert all(len(set(same)) == 1 for same in runs.values())  # one folder, one experiment
         assert len({same[0] for same in runs.values()}) == len(runs) == (10 if own == 70 else 11)
 
@@ -268,7 +268,7 @@ def test_interrupted_and_resumed(tmp_path, monkeypatch):
 
 def test_runs_of_another_config_are_refused_before_training(tmp_path, monkeypatch):
     bench = Bench(monkeypatch)
-    other = ablation._changed(config_16(seed=5, num_steps=1), {})
+    other = series.changed(config_16(seed=5, num_steps=1), {})
     train(other, tmp_path / "L1+cGAN", data=memory_data(other))
     with pytest.raises(InputError, match=r"L1\+cGAN holds a run with another config:\n  config.seed: stored 5, now 0"):
         ablate(config_16(), tmp_path, tables=["patches"])

@@ -246,6 +246,18 @@ def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
 
 
 @pytest.mark.slow
+def test_configs_are_compared_as_printed(folder):
+    (arguments,) = arguments_of("compare")
+    sizes = ["data.load_size=32", "data.crop_size=32", "generator.num_downs=3", "generator.base_width=8"]
+    sizes += ["discriminator.base_width=4", "discriminator.receptive_field=16", "num_steps=20"]
+    run("compare", [*arguments, "--seeds", "1", *(f"--config.{option}" for option in sizes)])
+    told = json.loads((folder / "runs" / "compare" / "table.json").read_text())
+    assert [row["name"] for row in told["configs"]] == ["quickstart", "weak", "narrow"]
+    assert [row["differs"] for row in told["configs"]] == [{}, {"loss.lambda_l1": 10.0}, {"generator.base_width": 16}]
+    assert all(row["metrics"]["l1"]["last"]["count"] == row["done"] == 1 for row in told["configs"])
+
+
+@pytest.mark.slow
 def test_data_sets_are_inspected_as_printed(folder, capsys):
     write_photos("side_by_side")
     for arguments in arguments_of("inspect"):

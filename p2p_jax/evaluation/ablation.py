@@ -13,19 +13,18 @@ from p2p_jax.config import complete_experiment
 from p2p_jax.config.options import image_shapes
 from p2p_jax.config.stored import Trust, outside, trusted
 from p2p_jax.data import load_split
-from p2p_jax.errors import InputError, TrainingDivergedError
-from p2p_jax.evaluation import set_metrics
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation import series, set_metrics
 from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, rows
 from p2p_jax.evaluation.protocol import evaluate
 from p2p_jax.evaluation.segmentation import find_segmenter
+from p2p_jax.evaluation.series import changed
 from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
-from p2p_jax.storage.lock import locked
 from p2p_jax.storage.writing import write_text
 from p2p_jax.training.checkpoint import find_step, read_config
 from p2p_jax.training.loop import train
-from p2p_jax.training.resuming import refuse_other_config
 
 # The whole method; every row takes something away from it.
 _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}
@@ -78,28 +77,25 @@ def ablate(
     asked = {"split": split, **scoring}
     grid = {table: rows(table, config) for table in tables}
     runs = {row.run: row for table in grid.values() for row in table}
-    outcomes = {name: _prepare(config, row, output / name) for name, row in runs.items()}
+    outcomes: dict[str, series.Outcome] = {name: _prepare(config, row, output / name) for name, row in runs.items()}
     possible = [name for name, outcome in outcomes.items() if outcome["state"] != "left out"]
     if not possible:
         raise InputError("no row can run: " + next(iter(outcomes.values()))["reason"])
 
     for name in [name for name in runs if name not in possible]:
         say(f"{name} is left out: {outcomes[name]['reason']}")
-    with locked(output, "output"):
-        for i, name in enumerate(possible, start=1):
-            say(f"\n{name}, {i} of {len(possible)} runs")
-            interrupt = None
-            try:
-                outcomes[name] = _run(_changed(config, runs[name].changes), output / name, asked, trusting)
-            except KeyboardInterrupt as error:
-                interrupt, outcomes[name] = error, {"state": "stopped", "reason": str(error) or "interrupted"}
-            told = report(config, asked, grid, outcomes)
-            write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
-            write_text(output / "table.md", markdown(told))
-            if interrupt:
-                raise interrupt
-            if outcomes[name]["state"] == "stopped":
-                break
+    told: dict[str, Any] = {}
+
+    def do(name: str) -> series.Outcome:
+        return _run(changed(config, runs[name].changes), output / name, asked, trusting)
+
+    def tell(name: str, outcome: series.Outcome) -> None:
+        outcomes[name] = outcome
+        told.update(report(config, asked, grid, outcomes))
+        write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
+        write_text(output / "table.md", markdown(told))
+
+    series.work_off(output, possible, do, tell)
     return told
 
 
@@ -112,32 +108,25 @@ def _check_whole(config: ConfigDict) -> None:
                 f"config.{option} is {value!r}; each row takes a part away from the whole method, so give all of it"
             )
     losses = {option: default for option, default in _WHOLE.items() if option.startswith("loss.")}
-    _trace(_changed(config, {option: _value(config, option, default) for option, default in losses.items()}))
+    _trace(changed(config, {option: _value(config, option, default) for option, default in losses.items()}))
 
 
 def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
     """Return the outcome before training, "left out" if the row cannot run; refuse a folder that is another run's."""
     try:
-        changed = _changed(config, row.changes)
-        _trace(changed)
+        own = changed(config, row.changes)
+        _trace(own)
     except InputError as error:
         return {"state": "left out", "reason": str(error)}
-    stored = read_config(workdir, None)
-    if stored is not None:
-        refuse_other_config(workdir, stored, changed)
+    series.refuse_other_run(workdir, own)
     return {"state": "to do"}
 
 
-def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> dict[str, Any]:
+def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> series.Outcome:
     """Bring a run to its end and score it; what was done before is not done again."""
-    try:
-        state = train(config, workdir, **trusting)
-    except TrainingDivergedError as error:
-        return {"state": "diverged", "reason": str(error)}
-    step = int(state["step"])
-    del state  # its memory
-    if step < config.num_steps:
-        return {"state": "stopped", "reason": f"stopped at step {step:,}"}
+    outcome = series.bring_to_its_end(train, config, workdir, **trusting)
+    if outcome["state"] != "trained":
+        return outcome
     return {"state": "scored", "results": _scored(workdir, asked, trusting)}
 
 
@@ -158,14 +147,6 @@ def _scored(workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> d
     found = {"identity": identity} | {key: results[key] for key in ("step", "num_images", "metrics", "set_metrics")}
     write_text(path, json.dumps(found, indent=2) + "\n")
     return found
-
-
-def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
-    values = config.to_dict()
-    for option, value in changes.items():
-        section, _, key = option.partition(".")
-        values[section] = {**values[section], key: value}
-    return complete_experiment(values)
 
 
 def _value(config: ConfigDict, option: str, default: Any) -> Any:

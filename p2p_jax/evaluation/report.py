@@ -1,15 +1,11 @@
 """The report of an evaluation: one HTML file that holds all it shows and asks nothing of the network."""
 
-import base64
-import hashlib
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -17,6 +13,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report_tables
 from p2p_jax.evaluation.gallery import MAX_IMAGES, NUM_CASES, QUALITY, Gallery, choose_rows, data_uri, finite
+from p2p_jax.evaluation.pages import fill
 from p2p_jax.storage.writing import write_text
 from p2p_jax.training import metrics_file
 
@@ -143,14 +140,7 @@ def _compared(columns: Sequence[str], results: Mapping[str, Any]) -> list[str]:
 
 
 def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
-    results, folder = data["results"], files("p2p_jax.evaluation")
-    names = ("report.html", "report.css", "report_curves.js", "report.js")
-    html, css, curves, js = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
-    js = curves + js
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_hash(css)}'; script-src '{_hash(js)}'"
-    )
+    results = data["results"]
     lossy = sum(picture["uri"].startswith("data:image/jpeg") for picture in data["pictures"])
     pictures = (
         f"{lossy:,} of the {len(data['pictures']):,} pictures of this page are JPEG at quality {QUALITY}, the others "
@@ -162,10 +152,11 @@ def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
             f'<p class="notice">This file holds the pictures of {num_shown:,} of the {total:,} images: the best and '
             "the worst by every metric, and of the others an even sample. The metrics are those of all images.</p>"
         )
-    text = Template(html).substitute(
-        policy=policy,
+    return fill(
+        "report.html",
+        ["report.css"],
+        ["report_curves.js", "report.js"],
         title=escape(f"{results.get('run')}, step {report_tables.text_of(results.get('step'))}: evaluation"),
-        css=css,
         run=escape(str(results.get("run"))),
         identity=report_tables.identity(results),
         metrics=report_tables.metrics(results),
@@ -174,15 +165,7 @@ def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
         method=report_tables.method(results, pictures),
         config=escape(json.dumps(results.get("config", {}), indent=2, sort_keys=True, default=str)),
         data=_script_json(data),
-        js=js,
     )
-    # Pure ASCII reads the same whatever encoding a viewer or the writing system supposes.
-    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
-
-
-def _hash(text: str) -> str:
-    """Return what lets one inline style or script through the page's content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _script_json(tree: Any) -> str:

@@ -77,7 +77,7 @@ def score(
             if in_units:
                 row["mae_units"] = _error_in_units(translator, prediction.output, prediction.target)
             if whole_pairs:
-                columns = _shown(translator, prediction)
+                columns = shown(translator, prediction)
             if passing is not None:
                 passing.output(place, as_picture(translator, prediction.output, prediction.input))
                 passing.target(place, as_picture(translator, prediction.target, prediction.input))
@@ -142,7 +142,7 @@ def _grid(batch: Mapping[str, np.ndarray], data: ConfigDict) -> dict[str, np.nda
     return {name: crops[np.arange(most) % len(crops)] for name, crops in cut.items()}
 
 
-def _shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarray]:
+def shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarray]:
     """Return the columns of a whole image, with every n-th pixel of a large one."""
     step = -(-max(prediction.input.shape[:2]) // _LONGEST_SHOWN)
     images = {"input": prediction.input, "output": prediction.output, "target": prediction.target}

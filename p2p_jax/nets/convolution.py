@@ -7,9 +7,11 @@ end makes some of them of convolutions over dilated, reversed and transposed arr
 where the layers are wide: over patches where there are more channels than pixels, and over transformed tiles, which
 saves half of the multiplications, where there are fewer. On GPUs the smallest maps are products over patches too: their
 kernels, the largest of a U-Net, are read as they lie, where cuDNN wants them transposed (figures in
-``benchmarks/README.md``).
+``benchmarks/README.md``). In the context ``in_plain_form()`` all are one operation each, whatever the platform: what
+is computed and not how, for who counts it.
 """
 
+import contextlib
 import math
 from functools import partial, reduce
 
@@ -22,6 +24,7 @@ from p2p_jax.nets import winograd
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _LEAST_FOR_TILES = 2**28  # multiplications of the plain form
 _MOST_STEPS_ON_GPUS = 64
+_PLAIN = jax.make_user_context(default_value=False)  # programs that were traced in it are used nowhere else
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -63,9 +66,23 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
     return _spread(x, kernel, stride, padding, (stride * x.shape[1], stride * x.shape[2]))
 
 
+def in_plain_form() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which whatever is traced has every convolution as one operation."""
+    return _PLAIN(True)
+
+
+def is_plain() -> bool:
+    """Tell whether all is traced in its plain form."""
+    return _PLAIN.value
+
+
+def _backend() -> str:
+    return "" if is_plain() else jax.default_backend()
+
+
 def _as_product(steps: tuple, most: float) -> bool:
     """Tell whether to take a matrix product over patches, of which there are ``prod(steps)``, at most `most`."""
-    if jax.default_backend() == "gpu" and _known(steps):
+    if _backend() == "gpu" and _known(steps):
         return math.prod(steps) <= min(most, _MOST_STEPS_ON_GPUS)
     return _detours(steps) and math.prod(steps) <= most
 
@@ -83,7 +100,7 @@ def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeL
 
 
 def _detours(steps: tuple) -> bool:
-    return jax.default_backend() == "cpu" and _known(steps)
+    return _backend() == "cpu" and _known(steps)
 
 
 def _known(steps: tuple) -> bool:
@@ -108,7 +125,7 @@ def _plain_correlate(x, kernel, stride, padding):
     pads = [(padding, padding), (padding, padding)]
     # XLA's CPU back end takes convolutions without any padding another way, three times slower: pad one row, and cut
     # what it adds.
-    detour = stride == 1 and padding == 0 and len(kernel) > 1 and jax.default_backend() == "cpu"
+    detour = stride == 1 and padding == 0 and len(kernel) > 1 and _backend() == "cpu"
     if detour:
         pads[0] = (0, 1)
     y = lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)

@@ -12,9 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
+from jax import lax
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets.convolution import is_plain
 from p2p_jax.nets.initializers import initializer
 from p2p_jax.nets.layers import Conv, InstanceNorm
 from p2p_jax.nets.resnet import ResNet, Widths, widths_of
@@ -104,7 +106,7 @@ class DepthwiseConv(nn.Module):
     """Convolve every channel by itself and add a bias: [B, H, W, C] to the same shape; the kernel is [k, k, 1, C].
 
     It is a sum of shifted products, rounded once: XLA makes one loop of it, which on CPUs is far faster than its
-    convolution of as many groups as channels.
+    convolution of as many groups as channels, the plain form (see ``convolution.in_plain_form``).
     """
 
     kernel_size: int = 3
@@ -126,6 +128,12 @@ class DepthwiseConv(nn.Module):
         mode = "reflect" if self.pad_with == "reflect" else "constant"
         padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
         wide = jnp.promote_types(jnp.float32, x.dtype)
+        if is_plain():
+            layout = ("NHWC", "HWIO", "NHWC")
+            y = lax.conv_general_dilated(
+                padded, kernel, (1, 1), "VALID", dimension_numbers=layout, feature_group_count=features
+            )
+            return (y.astype(wide) + bias.astype(wide).reshape(1, 1, 1, -1)).astype(x.dtype)
         total = jnp.zeros(x.shape, wide) + bias.astype(wide).reshape(1, 1, 1, -1)
         for i in range(size):
             for j in range(size):

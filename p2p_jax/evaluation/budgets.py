@@ -1,0 +1,151 @@
+"""Experiments of equal cost: what may differ between them, how many steps each gets, and how that is told."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from p2p_jax.config import flat
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.series import changed
+from p2p_jax.training.cost import Cost, measure
+
+EQUAL = ("gmac", "steps")
+"""What experiments have in common: multiply-adds of the whole training, or steps."""
+GIGA = 1e9
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")  # of a folder
+_OF_TRAINING = ("data.flip", "data.resident", "data.cache_mb", "data.max_pixels", "data.num_train")
+_LOADED = ("data.load_size", "data.load_width")  # of the images of training alone, unless they are cropped afterwards
+
+
+class Plan(NamedTuple):
+    """One of the experiments.
+
+    Attributes:
+      name: of its folder.
+      config: complete, with the steps that it gets; the seed is that of its file.
+      cost: of a step and of an image.
+      evaluations: of a run.
+      differs: option -> value, what sets it apart from the first one beside the number of steps.
+    """
+
+    name: str
+    config: ConfigDict
+    cost: Cost
+    evaluations: int
+    differs: Mapping[str, Any]
+
+    @property
+    def total(self) -> float:
+        """Multiply-adds of the whole training."""
+        return self.config.num_steps * self.cost.step
+
+
+def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | None = None) -> list[Plan]:
+    """Give each experiment its number of steps.
+
+    With `equal` "gmac" all train for as many multiply-adds as the first one does in its ``num_steps``; of the others
+    ``eval_every`` is stretched alike, so that each is evaluated as often as its file says, and the best of as many is
+    taken. With "steps" every config keeps what it has.
+
+    Args:
+      configs: name -> complete config.
+      equal: one of ``EQUAL``.
+      gmac: multiply-adds of a training in 1e9, in place of those of the first config.
+
+    Raises:
+      InputError: the configs are not of one data set, split and size; a name is no name of a folder; there is a config
+        that cannot be traced, or whose learning rate does not follow the number of steps.
+    """
+    if equal not in EQUAL:
+        raise InputError(f"equal={equal}: choose gmac (multiply-adds of the whole training) or steps")
+    if gmac is not None and (equal == "steps" or not gmac > 0):
+        raise InputError(f"gmac={gmac}: a number above 0, the multiply-adds of a training in 1e9; not with equal=steps")
+    for name in configs:
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{name!r} is no name: each run has a folder of it, so take letters, digits and . _ + = -")
+    first, *others = configs.items()
+    for name, config in others:
+        _refuse_other_images(first[0], first[1], name, config)
+    costs = {name: measure(config) for name, config in configs.items()}
+    budget = None if gmac is None else gmac * GIGA
+    if equal == "gmac" and budget is None:
+        budget = first[1].num_steps * costs[first[0]].step
+    return [_planned(name, config, costs[name], budget, first[1]) for name, config in configs.items()]
+
+
+def _planned(name: str, config: ConfigDict, cost: Cost, budget: float | None, first: ConfigDict) -> Plan:
+    asked = config.num_steps
+    differs = {
+        option: value
+        for option, value in flat(config.to_dict()).items()
+        if flat(first.to_dict()).get(option) != value and option not in ("seed", "num_steps")
+    }
+    if budget is not None:
+        config, cost = _within(name, config, cost, budget)
+    evaluations = -(-config.num_steps // config.eval_every)
+    if config.num_steps != asked and config.schedule.kind != "constant" and config.schedule.unit != "auto":
+        raise InputError(
+            f"{name}: config.schedule.unit={config.schedule.unit} keeps the learning rate of {asked:,} steps, and this "
+            f"run gets {config.num_steps:,}: set config.schedule.unit=auto, which fits it to them, or take equal=steps"
+        )
+    return Plan(name, config, cost, evaluations, differs)
+
+
+def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[ConfigDict, Cost]:
+    """Return a config with as many steps as a budget of multiply-adds allows."""
+    evaluations = -(-config.num_steps // config.eval_every)
+    for _ in range(3):  # the mean over a run may depend on its length
+        if not cost.step:
+            raise InputError(f"{name}: there is no convolution and no matrix product in a step: take equal=steps")
+        steps = max(1, round(budget / cost.step))
+        if steps == config.num_steps:
+            break
+        every = -(-steps // evaluations)
+        config = changed(config, {"num_steps": steps, "eval_every": every})
+        cost = measure(config)
+    if abs(config.num_steps * cost.step / budget - 1) > 0.05:
+        raise InputError(
+            f"{name}: a step has {cost.step / GIGA:.3g} GMAC, so no number of steps makes {budget / GIGA:.3g} to 5 %: "
+            "give more, `gmac`"
+        )
+    return config, cost
+
+
+def _refuse_other_images(first: str, one: ConfigDict, name: str, other: ConfigDict) -> None:
+    """Check that two experiments are validated on the same images, at the same size."""
+    free = _OF_TRAINING + (_LOADED if one.data.preprocess == other.data.preprocess == "resize_and_crop" else ())
+    sections = [flat({"data": config.data.to_dict(), "task": config.task.to_dict()}) for config in (one, other)]
+    differing = [
+        f"config.{key} is {sections[0].get(key)!r} in {first} and {sections[1].get(key)!r} in {name}"
+        for key in sorted(sections[0].keys() | sections[1].keys())
+        if sections[0].get(key) != sections[1].get(key) and key not in free
+    ]
+    if differing:
+        raise InputError(
+            f"{'; '.join(differing)}: the same validation images are compared, so data, split and size must be alike"
+        )
+
+
+def describe(plans: list[Plan], seeds: int) -> str:
+    """Return the table of costs that is printed before training starts."""
+    rows = [["", "GMAC a step", "steps", "evaluations", "GMAC a run", f"of {seeds} seeds"]]
+    for one in plans:
+        numbers = [giga(one.cost.step), f"{one.config.num_steps:,}", f"{one.evaluations:,}"]
+        rows.append([one.name, *numbers, giga(one.total), giga(seeds * one.total)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    doubts = [f"{one.name}: {doubt}" for one in plans for doubt in one.cost.doubts]
+    return "\n".join([*lines, *doubts])
+
+
+def giga(multiply_adds: float) -> str:
+    """Return multiply-adds in 1e9, with four digits or all before the point."""
+    number = multiply_adds / GIGA
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
