@@ -141,7 +141,9 @@ def refuse_other_images(
     """
     lines = [f"\n  {line}" for line in _other_images(workdir, stored, facts, identities)]
     # The same images may be given, or found in files; and other images have other ranges.
-    passed_over = {"source", "images", "computed_on"} | ({"num_train", "fingerprint", *_FOUND} if lines else set())
+    passed_over = {"source", "images", "computed_on", "distances"} | (
+        {"num_train", "fingerprint", *_FOUND} if lines else set()
+    )
     old, new = (flat({k: v for k, v in found.items() if k not in passed_over}) for found in (stored, facts))
     lines += [
         f"\n  {key}: stored {old.get(key)!r}, now {new.get(key)!r}"
