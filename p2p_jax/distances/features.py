@@ -16,7 +16,7 @@ from p2p_jax.nets.fcn import load_fcn
 from p2p_jax.nets.weights import digest
 
 INCEPTION = "inception"
-_AT_ONCE = 16, 16 * 256 * 256  # pictures, and pixels, that a function gets at a time
+_AT_ONCE = 8, 8 * 256 * 256  # pictures, and pixels, that a function gets at a time
 
 
 class Features:
@@ -80,7 +80,7 @@ class Features:
         try:
             array = _as_array(found)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{self._told} gives {error}; features are numbers [N, D]") from error
+            raise InputError(f"{self._told} gives no features, which are numbers [N, D] ({error})") from error
         if array.ndim != 2 or len(array) != len(pictures) or not array.shape[1]:
             raise InputError(
                 f"{self._told} gives {list(array.shape)} for {len(pictures)} pictures {shape}; features "

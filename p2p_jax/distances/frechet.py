@@ -30,7 +30,7 @@ def moments(features: np.ndarray) -> Moments:
     count, width = features.shape
     mean = features.mean(0, dtype=np.float64)
     centred = (features - mean) / np.sqrt(count - 1)
-    factor = np.linalg.qr(centred, mode="r") if count > width else centred
+    factor = np.asarray(np.linalg.qr(centred, mode="r")) if count > width else centred
     return Moments(mean, factor, float(np.square(centred).sum()))
 
 

@@ -66,7 +66,7 @@ class SetDistances:
         for path in self._folder.glob(f"{kind}_*_places.npy"):
             files = path, path.with_name(path.name.replace("places", "features"))
             try:
-                parts.append(tuple(np.load(file, allow_pickle=False) for file in files))  # type: ignore[arg-type]
+                parts.append(tuple(np.load(file, allow_pickle=False) for file in files))
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(f"{path.name} of a part is damaged ({error}): make the part again") from error
         if not parts:

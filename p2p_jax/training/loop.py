@@ -102,17 +102,17 @@ def train(
             logged = metrics if due(config.log_every) else {}
             jax.tree.map(lambda x: x.copy_to_host_async(), (finite, logged))
             in_flight.append(_InFlight(step, finite, logged))
-            measures = run.distances is not None and due(run.distances.every)
-            looks = due(config.eval_every) or due(config.sample_every) or measures
+            distances = run.distances if run.distances and due(run.distances.every) else None
+            looks = due(config.eval_every) or due(config.sample_every) or distances
             _settle(in_flight, log, checkpoints, leave=0 if looks else 2)  # the host is at most two dispatches ahead
 
             results = None
             if due(config.eval_every) and run.data.num_val:
                 results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng, has_unknown)
                 log.evaluation(step, results, f"validation over {run.data.num_val} images")
-            if measures:
-                found = run.distances(state)
-                log.evaluation(step, found, f"distances over {run.distances.counted}")
+            if distances:
+                found = distances(state)
+                log.evaluation(step, found, f"distances over {distances.counted}")
                 results = {**(results or {}), **found}
             if due(config.sample_every):
                 log.samples(step, evaluate(state, sample_batch, rng)[1])
