@@ -363,6 +363,13 @@ def test_an_interrupted_run_ends_alike(trained, tmp_path):
     assert expected[start : expected.index("Look at")] in found
 
 
+def test_several_steps_at_once_stop_for_distances(tmp_path):
+    long = dict.fromkeys(("log_every", "sample_every", "eval_every", "checkpoint_every"), 8)
+    config = config_of(num_steps=8, steps_per_dispatch=4, distances__every=3, **long)
+    train(config, tmp_path / "run", data=memory_data(config, num_val=2))
+    assert [row["step"] for row in rows_of(tmp_path / "run") if row["eval/kid"]] == ["3", "6", "8"]
+
+
 def copying(config):
     """Make an objective that gives the input back."""
     base = linear(config)
