@@ -25,7 +25,7 @@ from p2p_jax.objectives import Objective
 from p2p_jax.training.checkpoint import find_step, read_filled_in
 from p2p_jax.training.distances import Distances, open_features
 from support.comparers import assert_equal_trees
-from support.configs import SGD, small_config
+from support.configs import SGD, small_config, small_cyclegan_config
 from support.features import colours
 from support.images import noise, save
 from support.networks import linear
@@ -559,3 +559,24 @@ def test_files_and_the_stream_give_the_same_afterwards(tmp_path):
     for name in ALL:
         told = found["distances [support.features:colours]"][name]
         assert told == pytest.approx(float(row[f"eval/{name}"]), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_either_direction_of_cyclegan_is_found_again_afterwards(tmp_path):
+    a, b = unpaired_sides()
+    for side, images in (("A", a), ("B", b)):
+        for split in ("train", "val"):
+            for i, image in enumerate(images):
+                save(tmp_path / "photos" / f"{split}{side}" / f"{i}.png", image)
+    features = {"distances__features": "support.features:colours", "best_metric": "fid"}
+    source = {"data__source": "unpaired", "data__dir": str(tmp_path / "photos"), "data__load_size": 16}
+    config = small_cyclegan_config(num_steps=1, batch_size=2, data__flip=False, **features, **source)
+    train(config, tmp_path / "run")
+    (row,) = rows_of(tmp_path / "run")
+    for direction, ending, counts in (("AtoB", "_b", (7, 4)), ("BtoA", "_a", (4, 7))):
+        given = {"direction": direction, "trust": "support.features:colours"}
+        (found,) = evaluate(tmp_path / "run", metrics=["distances"], **given)["set_metrics"].values()
+        assert (found["count_fake"], found["count_real"]) == counts
+        for name in ALL:
+            assert found[name] == pytest.approx(float(row[f"eval/{name}{ending}"]), rel=1e-6)
+    assert float(row["eval/kid"]) == (float(row["eval/kid_a"]) + float(row["eval/kid_b"])) / 2
