@@ -13,7 +13,7 @@ FLOORS = [
     {"images", "process"},
     {"config"},
     {"nets"},
-    {"data", "published", "objectives"},
+    {"data", "distances", "published", "objectives"},
     {"cluster"},
     {"training"},
     {"inference"},

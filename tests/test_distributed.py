@@ -72,6 +72,8 @@ def test_two_processes_train_like_one_and_one_goes_on_with_fewer_devices(tmp_pat
         "extra": {"noise": 0.0},  # every device draws its own: on other numbers of devices it would be another
         "data": {**SMALL["data"], "source": "side_by_side", "dir": str(data)},
         "optimizer": SGD,
+        "distances": {"features": "support.features:colours"},
+        "best_metric": "kid",
     }
     one, two = tmp_path / "one", tmp_path / "two"
     configs = [write_config(tmp_path / f"config{i}.py", options, records[i]) for i in range(2)]
@@ -85,6 +87,7 @@ def test_two_processes_train_like_one_and_one_goes_on_with_fewer_devices(tmp_pat
     assert "processes: 2, with 4 devices together" in first[0]
     assert "step 2/2" in first[0]
     assert second[0] == ""
+    assert "step 2  distances over 3 images" in first[0]
 
     start = parameters(one, 2)
     assert len(start) == 3 * 3 + 3

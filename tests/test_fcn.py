@@ -14,10 +14,10 @@ from p2p_jax.data.toy import facades as toy_facades
 from p2p_jax.data.toy.facades import render
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import fcn_training
-from p2p_jax.evaluation.fcn import FCN, OwnSegmenter, init, load_fcn
 from p2p_jax.evaluation.fcn_training import augmented, train_fcn
 from p2p_jax.evaluation.segmentation import fcn_score, find_segmenter
 from p2p_jax.images.palettes import CMP_FACADES, VOID, nearest_labels
+from p2p_jax.nets.fcn import FCN, OwnSegmenter, init, load_fcn
 from p2p_jax.training.saving import Checkpoints
 from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cyclegan_config

@@ -3,6 +3,7 @@
 What needs torch-fidelity is skipped without it; nothing is downloaded.
 """
 
+import json
 import sys
 import urllib.error
 from pathlib import Path
@@ -12,12 +13,17 @@ import pytest
 from PIL import Image
 
 from p2p_jax import Translator, train
+from p2p_jax.distances import Reals, features, find_features
+from p2p_jax.distances.kernel import kid
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate, predict
 from p2p_jax.evaluation.fid_kid import fid_kid
 from p2p_jax.images import pictures
 from support.configs import small_config
 from support.images import to_uint8, write_pairs
+from support.runs import rows_of
+
+TRUST = "support.networks:linear"
 
 
 def write_folder(folder, count, highest, size=24):
@@ -101,6 +107,70 @@ def test_equal_to_the_package_itself(torch_fidelity, weights, folders):
     assert found["fid"] > 1 and found["kid_mean"] > 0 and found["kid_std"] > 0
     assert (found["count_fake"], found["count_real"]) == (6, 5)
     assert "6 generated, 5 real" in found["note"] and "singular" in found["note"]
+
+
+def features_of(count, width, seed, shift=0.0):
+    """Return features as networks have them: not below 0, and mixed."""
+    drawn = np.random.RandomState(seed).normal(0.4 + shift, 0.3, (count, width))
+    mixing = np.eye(width) + np.random.RandomState(9).normal(0, 0.1 / np.sqrt(width), (width, width))
+    return np.maximum(drawn @ mixing, 0)
+
+
+@pytest.mark.parametrize("counts, width", [((300, 280), 64), ((40, 50), 64), ((30, 30), 200), ((2100, 2050), 24)])
+def test_our_formulas_give_the_figures_of_the_package(torch_fidelity, counts, width):
+    """On the same features: more images than features, fewer, equally many, and more than a subset takes."""
+    import torch
+    from torch_fidelity import metric_fid, metric_kid
+
+    sets = features_of(counts[0], width, 0, 0.05), features_of(counts[1], width, 1)
+    given = [torch.from_numpy(x) for x in sets]
+    statistics = [metric_fid.fid_features_to_statistics(x) for x in given]
+    fid = metric_fid.fid_statistics_to_metric(*statistics, False)[torch_fidelity.KEY_METRIC_FID]
+    options = {"kid_subsets": 100, "kid_kernel": "poly", "kid_kernel_poly_degree": 3, "rng_seed": 2020}
+    by_size = {
+        size: metric_kid.kid_features_to_metric(*given, kid_subset_size=size, verbose=False, **options)
+        for size in {min(*counts, 1000), min(*counts, 2000) // 2}
+    }
+    means = {size: found[torch_fidelity.KEY_METRIC_KID_MEAN] for size, found in by_size.items()}
+    stds = {size: found[torch_fidelity.KEY_METRIC_KID_STD] for size, found in by_size.items()}
+    found = Reals(sets[1]).distances(sets[0])
+    assert found["fid"] == pytest.approx(fid, rel=1e-6)
+    assert found["kid"] == pytest.approx(means[min(*counts, 1000)], rel=1e-6)
+    assert found["kid_std"] == pytest.approx(stds[min(*counts, 2000) // 2], rel=1e-6)
+    for size in by_size:
+        assert kid(*sets, size=size) == pytest.approx((means[size], stds[size]), rel=1e-6, abs=1e-12)
+
+
+def test_training_and_evaluation_with_inception_give_the_figures_of_the_package(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "_AT_ONCE", (4, 4 * 256 * 256))  # no batch is filled up: each image takes long
+    write_pairs(tmp_path / "pairs" / "train", 3)
+    write_pairs(tmp_path / "pairs" / "val", 4, seed=1)
+    data = {"data__source": "side_by_side", "data__dir": str(tmp_path / "pairs")}
+    inception = {"distances__features": "inception", "distances__weights": str(weights)}
+    config = small_config(objective="support.networks:linear", num_steps=1, batch_size=2, **data, **inception)
+    train(config, tmp_path / "run")
+    for i, prediction in enumerate(predict(Translator.from_workdir(tmp_path / "run", trust=TRUST), "val")):
+        for kind in ("output", "target", "input"):
+            pictures.write(tmp_path / kind / f"{i}.png", to_uint8(getattr(prediction, kind)))
+    (row,) = rows_of(tmp_path / "run")
+    row = {name.removeprefix("eval/"): float(value) for name, value in row.items() if name.startswith("eval/")}
+    for kind, ahead in (("output", ""), ("input", "copy_")):
+        expected = fid_kid(tmp_path / kind, tmp_path / "target", weights=weights)
+        assert row[f"{ahead}fid"] == pytest.approx(expected["fid"], rel=1e-6)
+        # Its kernels of these features, which are float32, are of float32 too.
+        assert row[f"{ahead}kid"] == pytest.approx(expected["kid_mean"], rel=1e-5, abs=1e-6)
+    found = evaluate(tmp_path / "run", metrics=["distances"], trust=TRUST)["set_metrics"]["distances [inception]"]
+    for name in ("kid", "kid_std", "fid", "copy_kid", "copy_fid"):
+        assert found[name] == pytest.approx(row[name], rel=1e-6)
+    stored = json.loads((tmp_path / "run" / "facts.json").read_text())["distances"]["weights"]
+    assert stored == find_features("inception", weights).digest
+
+
+def test_wrong_weights_of_a_training_name_its_option(torch_fidelity, tmp_path):
+    inception = {"distances__features": "inception", "distances__weights": str(tmp_path / "none.pth")}
+    config = small_config(objective="support.networks:linear", num_steps=1, **inception)
+    with pytest.raises(InputError, match="config.distances.weights=.*none.pth does not hold the weights"):
+        train(config, tmp_path / "run")
 
 
 def test_a_set_is_at_no_distance_from_itself(weights, folders, capfd):

@@ -54,6 +54,7 @@ WAYS = {
     "a source": ({"data": {"source": "evil_here:make"}}, ["evil_here:make"]),
     "a task": ({"task": {"input": "evil_here:make"}}, ["evil_here:make"]),
     "a metric": ({"metrics": "l1, evil_here:make ,ssim"}, ["evil_here:make"]),
+    "features of distances": ({"distances": {"features": "evil_here:make"}}, ["evil_here:make"]),
     "in a list of a free section": ({"extra": {"deep": [{"judge": ["evil_here:make"]}]}}, ["evil_here:make"]),
     "with others in a text": ({"extra": {"judges": "l1, evil_here:make"}}, ["evil_here:make"]),
     "an attribute of our network": ({"generator": {"norm": "evil_here:make"}}, ["evil_here:make"]),

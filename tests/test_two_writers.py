@@ -9,10 +9,11 @@ import pytest
 
 from p2p_jax.data import spreadsheets
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import fcn, study
+from p2p_jax.evaluation import study
 from p2p_jax.images import pictures
 from p2p_jax.images.palettes import CMP_FACADES
 from p2p_jax.interop import conversion, exporting, stablehlo
+from p2p_jax.nets import fcn
 from support.configs import small_config
 from support.images import noise, save
 from support.processes import environment, start

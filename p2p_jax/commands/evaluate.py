@@ -32,8 +32,8 @@ def parser() -> Parser:
     add("--split", help="such as test; the split of validation by default")
     add(
         "--metrics",
-        help="of whole sets, with commas: histogram, fcn, labels, fid, or module:name of one's own; by default "
-        "histogram where scikit-image is installed, and fcn if there is a --segmenter",
+        help="of whole sets, with commas: histogram, fcn, labels, fid, distances, or module:name of one's own; by "
+        "default histogram where scikit-image is installed, and fcn if there is a --segmenter",
     )
     add("--output", type=Path, help="folder for the results; RUN/evaluation/SPLIT_STEP by default")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
@@ -53,7 +53,11 @@ def parser() -> Parser:
         help="of runs trained on crops: score the middle crop of each image, as validation does, not whole images",
     )
     add("--tile", type=int, help="translate whole images with a longer side in tiles of this side, to save memory")
-    add("--inception", help="for fid: file with Inception's weights, where they cannot be downloaded")
+    add("--inception", help="for fid and distances: file with Inception's weights, where they cannot be downloaded")
+    add(
+        "--features",
+        help="for distances: inception, segmenter:FOLDER or module:name; by default the run's own",
+    )
     add("--shard", metavar="I/N", help="evaluate every N-th image from the I-th on, and write a part of the results")
     add("--merge", action="store_true", help="put the parts together; all else as they were made")
     made.add_raw()

@@ -51,11 +51,11 @@ def parser() -> Parser:
 
 def _train(args: argparse.Namespace) -> None:
     from p2p_jax.data import load_split
-    from p2p_jax.evaluation.fcn import check_output
     from p2p_jax.evaluation.fcn_training import train_fcn
     from p2p_jax.evaluation.ground_truth import GroundTruth
     from p2p_jax.images.domains import of_config
     from p2p_jax.images.palettes import find_palette
+    from p2p_jax.nets.fcn import check_output
     from p2p_jax.training.monitoring import format_seconds
 
     for name in ("size", "num_steps", "batch_size", "base_width", "crop_size"):

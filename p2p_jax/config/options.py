@@ -18,6 +18,8 @@ from p2p_jax.images import domains, limits
 _COUNT, _COUNT_OR_NONE = "[1, inf)", "[0, inf)"
 _PIXELS, _PIXELS_OR_NONE = "[1, 65536]", "[0, 65536]"
 _RUNS, _PROCESSES = "runs", "processes"
+SEGMENTER = "segmenter:"
+"""How ``distances.features`` begins where it names the folder of a segmenter, and no code."""
 PREPROCESS = ("resize_and_crop", "crop", "scale_width_and_crop", "scale_width", "none")
 _PALETTE = 'colours of labels: a built-in name, a JSON file or #rrggbb,#rrggbb,...; "": the files\' own'
 _NUMBERS = (
@@ -113,6 +115,10 @@ OPTIONS = (
     Option("ema.half_life", float, 0.0, "the same by the number of images after which a half is kept; 0: as decay says", "[0, inf)"),
     Option("ema.ramp_up", float, 0.0, "the half-life is at most this share of the images seen so far, so that first weights are soon forgotten (0.05 in StyleGAN2-ADA); 0: it is the same from the start", "[0, inf)"),
 
+    Option("distances.features", str, "", 'KID and FID in validation, by features of: inception, FID\'s network; segmenter:FOLDER, made by p2p-jax segmenter; "module:name", uint8 [N, H, W, 3] -> [N, D]; "": none'),
+    Option("distances.weights", str, "", "of inception: the file with its weights; \"\": torch-fidelity downloads them", may_change=_PROCESSES),
+    Option("distances.every", int, 0, "steps between them; 0: eval_every", _COUNT_OR_NONE, may_change=_RUNS),
+
     Option("inference.norm", str, "auto", "batch norm's statistics: of the translated image itself (batch), running ones, or auto: the image's own if every device trains on one image a step, else running", choices=("auto", "batch", "running")),
     Option("inference.dropout", bool, True, "keep dropout, the paper's noise z, at test time"),
 )
@@ -160,6 +166,7 @@ def check(config: ConfigDict) -> None:
         raise InputError(
             f"config.augment.scale_jitter needs a crop, and config.data.preprocess={data.preprocess} has none"
         )
+    _check_distances(config)
     if config.task and "input" not in config.task:
         raise InputError(
             f"config.task has {', '.join(config.task)} but no input, which names the function that takes it"
@@ -191,6 +198,16 @@ def _check_steps(config: ConfigDict) -> None:
             f"config.gradients.clip_at={gradients.clip_at:g} clips nothing: set config.gradients.clip, such as "
             "global_norm"
         )
+
+
+def _check_distances(config: ConfigDict) -> None:
+    """Refuse options of distances that nothing reads."""
+    features = config.distances.features
+    for name in ("weights", "every"):
+        if config.distances[name] and not features:
+            raise InputError(f"config.distances.{name} needs config.distances.features, which is empty")
+    if config.distances.weights and features != "inception":
+        raise InputError(f"config.distances.weights is of inception; config.distances.features is {features}")
 
 
 def _is_inside(name: str) -> bool:

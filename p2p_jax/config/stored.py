@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from p2p_jax.config.completing import as_dict
-from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
+from p2p_jax.config.options import FREE_SECTIONS, OPTIONS, SEGMENTER
 from p2p_jax.config.readers import READERS
 from p2p_jax.config.reference import is_reference
 from p2p_jax.errors import InputError
@@ -60,6 +60,7 @@ LIBRARY: dict[str, frozenset[str]] = {
     ),
     "data.source": frozenset(),
     "metrics": frozenset(),
+    "distances.features": frozenset(),
     "task.input": _of({"p2p_jax.images.tasks": "canny_edges centre_hole gaussian_noise hed_edges low_resolution"}),
     "generator.network": _NETWORKS,
     "discriminator.network": _NETWORKS,
@@ -71,7 +72,7 @@ LIBRARY: dict[str, frozenset[str]] = {
 """The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
 _SECTIONS = sorted({section for option in OPTIONS if (section := option.name.rpartition(".")[0])})
 _ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
-_PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights")
+_PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights", "distances.weights", "distances.features")
 _DEEPEST, _SHOWN = 20, 8
 _BETWEEN = re.compile(r"[\s,;|=]+")
 
@@ -182,7 +183,7 @@ def require_plain_facts(facts: Any, file: Path) -> dict[str, Any]:
     Raises:
       InputError: it has not; names the file.
     """
-    sections = ("input", "output", "inference", "schedule", "images", "computed_on")
+    sections = ("input", "output", "inference", "schedule", "distances", "images", "computed_on")
     if not isinstance(facts, Mapping) or any(not isinstance(facts.get(name, {}), Mapping) for name in sections):
         raise InputError(f"{file} holds no facts of a run: it must be an object with sections, {{...}}")
     if facts.get("source", "given") != "given":
@@ -215,9 +216,14 @@ def tell_places(config: Mapping[str, Any], file: Path, *sections: str) -> None:
       *sections: of the config that are used, such as "data".
     """
     named = {key: _value(as_dict(config), key) for key in _PLACES if key.partition(".")[0] in sections}
+    named["distances.features"] = _folder_of_segmenter(named.get("distances.features"))
     told = [f"{place} (config.{key})" for key, place in named.items() if isinstance(place, str) and place]
     if told:
         say(f"reading what {file} names: {', '.join(told)}")
+
+
+def _folder_of_segmenter(features: Any) -> str:
+    return features.removeprefix(SEGMENTER) if isinstance(features, str) and features.startswith(SEGMENTER) else ""
 
 
 def stays_inside(place: str) -> bool:
@@ -240,6 +246,8 @@ def _named(config: Mapping[str, Any], key: str) -> list[str]:
         return []
     if not isinstance(value, str):
         raise InputError(f"config.{key} is {value!r}; it must be text, 'package.module:name'")
+    if key == "distances.features" and value.startswith(SEGMENTER):
+        return []  # a folder
     names = [part.strip() for part in value.split(",")] if key == "metrics" else [value]
     section, _, naming = key.partition(".")
     always = key == "objective" or READERS.get(section) == naming

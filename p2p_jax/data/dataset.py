@@ -31,6 +31,8 @@ class Data(NamedTuple):
       resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of
         calling `train`.
       identities: what the images of each split are recognised by beside `fingerprint`; may be left out.
+      val_counts: how many images of real_a and of real_b validation has, where it repeats those of one side; None:
+        `num_val` of each. Distances of sets count none twice.
     """
 
     num_train: int
@@ -41,6 +43,7 @@ class Data(NamedTuple):
     facts: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     resident: Any = None
     identities: "Mapping[str, Identity]" = MappingProxyType({})
+    val_counts: tuple[int, int] | None = None
 
 
 def load(

@@ -48,6 +48,11 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
     for name in ("num_train", "num_val"):
         if not isinstance(getattr(given, name), int | np.integer) or getattr(given, name) < (name == "num_train"):
             raise InputError(f"data.{name} is {getattr(given, name)!r}; it must be the number of examples")
+    if given.val_counts is not None and not _are_counts(given.val_counts, given.num_val):
+        raise InputError(
+            f"data.val_counts is {given.val_counts!r}; it must be the numbers of real_a and of real_b in validation, "
+            f"of which the larger one is data.num_val, {given.num_val}"
+        )
     if given.resident is not None:
         return given  # the library's own
     domains = of_config(with_facts(config, given.facts).data)
@@ -60,6 +65,12 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
             for i, batch in enumerate(given.validation(batch_size))
         ),
     )
+
+
+def _are_counts(counts: Any, num_val: int) -> bool:
+    if not isinstance(counts, tuple | list) or len(counts) != 2:
+        return False
+    return all(isinstance(n, int | np.integer) and n >= min(num_val, 1) for n in counts) and max(counts) == num_val
 
 
 def _endless(

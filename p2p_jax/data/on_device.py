@@ -98,6 +98,7 @@ def load(
         validation=_validation(val_sides, places, config),
         facts=facts,
         identities=opening.identities(train, val, config.data),
+        val_counts=opening.counts(val_sides),
         resident=Resident(arrays, lambda arrays, positions: _draw(arrays, positions, sides, config)),
     )
 

@@ -1,5 +1,8 @@
 """What is said of a data set when it is opened, however its images are read."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from p2p_jax.data.identity import Identity, names_of
@@ -51,6 +54,11 @@ def _count(source: Source | Unpaired, with_noun: bool = True) -> str:
     parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
     noun = " pairs" if len(parts) == 1 else " unpaired images"
     return " + ".join(f"{len(part.names):,}" for part in parts) + noun * with_noun
+
+
+def counts(sides: Sequence[Any]) -> tuple[int, int] | None:
+    """Return how many images of real_a and of real_b the sides of a split have; None if there are none."""
+    return (len(sides[0].source.names), len(sides[-1].source.names)) if sides else None
 
 
 def identities(train: Source | Unpaired, val: Source | Unpaired | None, data: ConfigDict) -> dict[str, Identity]:

@@ -123,12 +123,13 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool, shard:
     checked = check_given(data, config)
     if not checked.num_val:
         raise InputError("the given data have no validation set to evaluate on")
-    names = [str(i) for i in range(checked.num_val)]
+    counts = checked.val_counts or (checked.num_val, checked.num_val)
+    names = [str(i) for i in range(counts[0])], [str(i) for i in range(counts[1])]
 
     def original(side, index):
         raise InputError("labels are read at their own size: give a Split or a Source in place of Data")
 
-    return Split((names, names), paired, _every(checked.validation, shard), original, shard=shard)
+    return Split(names, paired, _every(checked.validation, shard), original, shard=shard)
 
 
 def _every(batches: Callable[[int], Iterator[Batch]], shard: tuple[int, int]) -> Callable[[int], Iterator[Batch]]:

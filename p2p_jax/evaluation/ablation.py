@@ -73,7 +73,8 @@ def ablate(
         raise InputError("config.data.val_split is empty: name the split to score on, `split`")
     _check_whole(config)
     # What evaluation would only find out when the first row is trained.
-    set_metrics.prepare(load_split(config, split), of_config(config.data), **scoring)
+    needs = scoring | set_metrics.features_of(config, None, scoring.get("inception"))
+    set_metrics.prepare(load_split(config, split), of_config(config.data), **needs)
     asked = {"split": split, **scoring}
     grid = {table: rows(table, config) for table in tables}
     runs = {row.run: row for table in grid.values() for row in table}

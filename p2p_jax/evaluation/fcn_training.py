@@ -13,9 +13,9 @@ import optax
 from PIL import Image
 
 from p2p_jax.errors import InputError, TrainingDivergedError
-from p2p_jax.evaluation.fcn import FCN, STRIDES, OwnSegmenter, check_output, init, to_floats
 from p2p_jax.evaluation.segmentation import Scores, fcn_score, resized
 from p2p_jax.images.palettes import VOID, Palette
+from p2p_jax.nets.fcn import FCN, STRIDES, OwnSegmenter, check_output, init, to_floats
 from p2p_jax.reporting import say
 from p2p_jax.training.monitoring import format_seconds
 

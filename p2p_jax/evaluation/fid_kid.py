@@ -1,20 +1,14 @@
 """FID and KID between two folders of images, computed by torch-fidelity with its Inception network."""
 
-import pickle
-import urllib.error
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
+from p2p_jax.distances import inception
+from p2p_jax.distances.inception import FULL_RANK
+from p2p_jax.distances.kernel import LARGEST, SEED, SUBSETS
 from p2p_jax.errors import InputError
-
-FULL_RANK = 2048
-"""Features of the Inception network's last pooling, and so the images from which FID's covariances can be regular."""
-
-_SUBSETS, _LARGEST_SUBSET = 100, 1000
-_SEED = 2020  # of KID's subsets
 
 
 def check(weights: str | Path | None = None) -> None:
@@ -26,28 +20,7 @@ def check(weights: str | Path | None = None) -> None:
     Raises:
       InputError: torch-fidelity or the weights cannot be had.
     """
-    torch_fidelity = _import_torch_fidelity()
-    import torch
-
-    path = None if weights is None else str(weights)
-    try:
-        if path is not None:
-            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run code found in the file
-        torch_fidelity.FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=path, verbose=False
-        )
-    except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        cause = str(error.reason if isinstance(error, urllib.error.URLError) else error).strip().partition("\n")[0]
-        if path is None:
-            raise InputError(
-                f"the Inception weights could not be downloaded ({cause}); fetch "
-                "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases on a machine with internet "
-                "and give it with inception=FILE"
-            ) from error
-        raise InputError(
-            f"inception={path} does not hold the weights of FID's Inception network ({cause}); what is needed is "
-            "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases"
-        ) from error
+    inception.load(weights)
 
 
 def fid_kid(fakes: Path, reals: Path, *, weights: str | Path | None = None) -> dict[str, Any]:
@@ -72,23 +45,23 @@ def fid_kid(fakes: Path, reals: Path, *, weights: str | Path | None = None) -> d
       InputError: torch-fidelity or the weights cannot be had, or a folder holds fewer than 2 images or images of
         different sizes.
     """
-    torch_fidelity = _import_torch_fidelity()
+    torch_fidelity = inception.import_torch_fidelity()
     counts = _count_images(fakes, reals)
     check(weights)
     import torch
 
-    subset = min(*counts, _LARGEST_SUBSET)
+    subset = min(*counts, LARGEST)
     metrics = torch_fidelity.calculate_metrics(
         input1=str(fakes),
         input2=str(reals),
         cuda=torch.cuda.is_available(),
         fid=True,
         kid=True,
-        kid_subsets=_SUBSETS,
+        kid_subsets=SUBSETS,
         kid_subset_size=subset,
         kid_kernel="poly",
         kid_kernel_poly_degree=3,
-        rng_seed=_SEED,
+        rng_seed=SEED,
         feature_extractor_weights_path=None if weights is None else str(weights),
         samples_find_deep=True,
         samples_find_ext="png",
@@ -104,21 +77,6 @@ def fid_kid(fakes: Path, reals: Path, *, weights: str | Path | None = None) -> d
         "count_real": counts[1],
     }
     return result | _note(counts, subset)
-
-
-def _import_torch_fidelity() -> ModuleType:
-    try:
-        import torch_fidelity
-    except ImportError as error:
-        raise InputError(
-            f"FID and KID need torch-fidelity, which cannot be imported ({error}): pip install 'p2p_jax[fid]'"
-        ) from error
-    except RuntimeError as error:  # how torchvision says that it was built for another PyTorch
-        raise InputError(
-            f"FID and KID need torch-fidelity, which fails to import ({error}): torch and torchvision must be builds "
-            "that belong together, both for CPU or both for one version of CUDA; install them anew"
-        ) from error
-    return torch_fidelity
 
 
 def _count_images(*folders: Path) -> tuple[int, ...]:

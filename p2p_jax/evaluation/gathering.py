@@ -16,12 +16,13 @@ from p2p_jax.images import palettes, pictures
 
 
 class Judge(NamedTuple):
-    """What the label metrics compare with: a segmenter and the labels of the inputs, or the labels of the targets."""
+    """What metrics compare with: a segmenter and the labels of the inputs, the labels of the targets, or features."""
 
     segmenter: Any
     inputs: Any
     targets: Any
     paired: bool
+    features: Any = None
 
 
 class Sets(NamedTuple):
@@ -42,7 +43,10 @@ class Sets(NamedTuple):
 
 
 class Gathering(Protocol):
-    """What a metric makes of images that pass by once, each output and each target with its place in the split."""
+    """What a metric makes of images that pass by once, each output and each target with its place in the split.
+
+    One that has a method ``input`` too, called as ``output``, gets what the outputs were made of.
+    """
 
     def output(self, place: int, image: np.ndarray) -> None:
         """Take an output, [H, W, 1 or 3] uint8."""

@@ -31,6 +31,17 @@ class Passing:
             metric.key: metric.gather(self._sets, scratch.folder / metric.key) for metric in metrics if metric.gather
         }
 
+    @property
+    def takes_inputs(self) -> bool:
+        """Whether any metric looks at what outputs are made of."""
+        return any(hasattr(found, "input") for found in self._gathered.values())
+
+    def input(self, place: int, image: np.ndarray) -> None:
+        """Take an input, [H, W, 1 or 3] uint8, with the place of its output."""
+        for found in self._gathered.values():
+            if hasattr(found, "input"):
+                found.input(place, image)
+
     def output(self, place: int, image: np.ndarray) -> None:
         """Take an output, [H, W, 1 or 3] uint8, with its place among all that are translated."""
         self._count += 1

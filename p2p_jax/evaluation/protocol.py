@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from p2p_jax.config import with_facts
+from p2p_jax.config import stored, with_facts
 from p2p_jax.config.stored import Trust
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.splits import as_split
@@ -41,6 +41,7 @@ def evaluate(
     palette: str | None = None,
     label_ids: str | Path | None = None,
     inception: str | Path | None = None,
+    features: str | None = None,
     output: str | Path | None = None,
     data: Any = None,
     whole: bool = True,
@@ -71,7 +72,9 @@ def evaluate(
         segmenter's, or recognised.
       label_ids: for "fcn" and "labels": class numbers in place of colours, see ``GroundTruth``; numbers that are no
         class are not scored.
-      inception: for "fid": a file with Inception's weights, where they cannot be downloaded.
+      inception: for "fid" and "distances": a file with Inception's weights, where they cannot be downloaded.
+      features: for "distances": "inception", "segmenter:FOLDER" or "module:name"; by default those with which the run
+        was validated (``config.distances``).
       data: images in place of those of the config's data set, for a run that was trained on data given to ``train``: a
         ``Source`` (``from_arrays(a, b)``), ``Unpaired``, ``Split``, or the validation set of a ``Data``.
       whole: evaluate whole images where training sees crops; False: the crop out of the middle of each that validation
@@ -119,6 +122,8 @@ def evaluate(
         config = with_facts(run.config, opened.nodata)
         run = run._replace(config=config, objective=make_objective(config))
         translator = Translator(run, direction=direction, tile=tile)
+    if features is None and "distances" in (metrics or ()):
+        stored.tell_places(run.config, run.workdir / "config.json", "distances")
     asked, judge = set_metrics.prepare(
         opened,
         of_config(run.config.data),
@@ -127,7 +132,7 @@ def evaluate(
         segmenter=segmenter,
         palette=palette,
         label_ids=label_ids,
-        inception=inception,
+        **set_metrics.features_of(run.config, features, inception),
     )
 
     if part or merge:
@@ -163,7 +168,9 @@ def evaluate(
 def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:
     """Return what tells a segmenter, and the palette of labels, from others."""
     palettes = [truth.palette for truth in (judge.inputs, judge.targets) if truth is not None]
+    looked_at = judge.features
     return {
+        "features": None if looked_at is None else " ".join([looked_at.name, looked_at.digest]).strip(),
         "segmenter": getattr(judge.segmenter, "digest", segmenter if judge.segmenter is not None else None),
         "palette": [[list(palette.names), palette.colors.tolist()] for palette in palettes],
     }

@@ -16,6 +16,7 @@ from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.passing import Passing
 from p2p_jax.evaluation.predictions import Prediction, as_picture, predict, sides, targets_of
 from p2p_jax.images.domains import of_config
+from p2p_jax.images.shown import has_colours
 from p2p_jax.inference import Translator, tiling
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import find_metrics, full_reference
@@ -79,6 +80,7 @@ def score(
             if whole_pairs:
                 columns = shown(translator, prediction)
             if passing is not None:
+                _pass_input(translator, prediction, place, passing)
                 passing.output(place, as_picture(translator, prediction.output, prediction.input))
                 passing.target(place, as_picture(translator, prediction.target, prediction.input))
         rows.append(row)
@@ -110,9 +112,16 @@ def _pass_unpaired(translator: Translator, split: Split, predictions: Iterator[P
     given, wanted, _ = sides(translator, split)
     count = {name: len(names) for name, names in zip(("real_a", "real_b"), split.names, strict=True)}
     for place, prediction in zip(split.places(count[given]), predictions, strict=True):
+        _pass_input(translator, prediction, place, passing)
         passing.output(place, as_picture(translator, prediction.output, prediction.input))
     for place, target in zip(split.places(count[wanted]), targets_of(translator, split), strict=True):
         passing.target(place, target)
+
+
+def _pass_input(translator: Translator, prediction: Prediction, place: int, passing: Passing) -> None:
+    """Let an input pass, if a metric wants it and its picture says how a copy of it would look."""
+    if passing.takes_inputs and has_colours(translator.domain_in):
+        passing.input(place, translator.domain_in.picture(prediction.input))
 
 
 def _own_metrics(run: Run, split: Split) -> Iterator[_Scored]:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation.fcn import load_fcn
 from p2p_jax.images.palettes import Palette, nearest_labels
+from p2p_jax.nets.fcn import load_fcn
 
 _MOST_WAITING = 8  # batches of images whose labels are of sizes of which there is no full batch yet
 

@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from p2p_jax.config import resolve
 from p2p_jax.data import Split
+from p2p_jax.distances import INCEPTION, MEANINGS, find_features
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import fid_kid, gathering, histograms, segmentation
+from p2p_jax.evaluation.distances_of_sets import SetDistances
 from p2p_jax.evaluation.gathering import Gather, Judge, Sets
 from p2p_jax.evaluation.ground_truth import GroundTruth
 from p2p_jax.images import palettes
@@ -22,6 +26,7 @@ class Asked(NamedTuple):
     domain: Domain
     segmenter: str | None
     inception: str | Path | None
+    features: str = ""
 
 
 class SetMetric(NamedTuple):
@@ -74,6 +79,16 @@ def _needs_photographs(asked: Asked) -> None:
 def _needs_segmenter(asked: Asked) -> None:
     if asked.segmenter is None:
         raise InputError("fcn needs `segmenter`: a directory made by python -m p2p_jax segmenter, or 'module:name'")
+
+
+def _needs_features(asked: Asked) -> None:
+    if not asked.features:
+        raise InputError(
+            "the metric distances needs `features`: inception, segmenter:FOLDER, or 'module:name' of a function from "
+            "pictures to features; the run's config names none (config.distances.features)"
+        )
+    if min(map(len, asked.split.names)) < 2:
+        raise InputError("the metric distances needs 2 images of each kind at least, better thousands")
 
 
 def _needs_pairs(asked: Asked) -> None:
@@ -151,6 +166,18 @@ SET_METRICS = (
         },
         cell=lambda found: f"{found['fid']:.1f}, {found['kid_mean']:.4f}",
     ),
+    SetMetric(
+        key="distances",
+        title="distances",
+        meaning="How far outputs are from real images by the named features, as validation in training tells it. "
+        "Distances by different features do not compare.",
+        compute=gathering.of_whole(SetDistances),
+        gather=SetDistances,
+        check=_needs_features,
+        parts={name: (meaning, True) for name, meaning in MEANINGS.items()},
+        cell=lambda found: f"{number(found['fid'], '.4g')}, {number(found['kid'], '.4f')}",
+        suffix=lambda sets: f" [{sets.judge.features.name}]",
+    ),
 )
 """The metrics of sets that come with the library; results, report and ablation tables read this table."""
 METRICS = tuple(metric.key for metric in SET_METRICS)
@@ -174,6 +201,13 @@ def of_title(name: str) -> SetMetric | None:
     return next((metric for metric in SET_METRICS if name.partition(" [")[0] == metric.title), None)
 
 
+def features_of(config: ConfigDict, features: str | None = None, inception: str | Path | None = None) -> dict[str, Any]:
+    """Return `features` and `inception` for ``prepare``: where no features are named, those of a run's validation."""
+    if features is not None:
+        return {"features": features, "inception": inception}
+    return {"features": config.distances.features, "inception": inception or config.distances.weights or None}
+
+
 def prepare(
     split: Split,
     domains: tuple[Domain, Domain],
@@ -184,6 +218,7 @@ def prepare(
     palette: str | None = None,
     label_ids: str | Path | None = None,
     inception: str | Path | None = None,
+    features: str = "",
 ) -> tuple[list[SetMetric], Judge]:
     """Check and open what metrics need; nothing that takes long is done.
 
@@ -195,7 +230,8 @@ def prepare(
       segmenter: for "fcn".
       palette: for "fcn" and "labels".
       label_ids: for "fcn" and "labels".
-      inception: for "fid".
+      inception: for "fid", and for features of "inception".
+      features: for "distances"; "" names none.
 
     Returns:
       The metrics, and what labels are compared with.
@@ -203,7 +239,7 @@ def prepare(
     Raises:
       InputError: a metric is unknown, or something that it needs is missing.
     """
-    at_hand = Asked(split, domains[1 if forward else 0], segmenter, inception)
+    at_hand = Asked(split, domains[1 if forward else 0], segmenter, inception, features)
     chosen = _metrics_asked(metrics, at_hand)
     asked = {metric.key for metric in chosen}
     for metric in chosen:
@@ -216,7 +252,9 @@ def prepare(
         name: GroundTruth(split, side, colors, ids, domains[side]) if name in asked else None
         for name, side in sides.items()
     }
-    return chosen, Judge(found, truths["fcn"], truths["labels"], split.paired)
+    weights = inception if features == INCEPTION else None
+    looked_at = find_features(features, weights) if "distances" in asked else None
+    return chosen, Judge(found, truths["fcn"], truths["labels"], split.paired, looked_at)
 
 
 def _metrics_asked(metrics: Sequence[str] | None, at_hand: Asked) -> list[SetMetric]:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 _MEDIUM = 60  # the L of colours without one
 
 
+def has_colours(domain: "Domain") -> bool:
+    """Tell whether a picture shows more than which numbers differ: classes without colours have none of their own."""
+    return domain.kind != "labels" or domain.palette is not None
+
+
 def picture(domain: "Domain", normalized: np.ndarray, lightness: np.ndarray | None) -> np.ndarray:
     """Turn normalized images into pictures; see ``Domain.picture``."""
     normalized = np.nan_to_num(np.asarray(normalized, np.float32), nan=-1.0)

@@ -1,15 +1,13 @@
 """A run's directory, opened to be used: its config, its objective, and as much of its state as is needed."""
 
-import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -139,14 +137,6 @@ def _lacks_statistics(workdir: Path) -> bool:
         return file.is_file() and not json.loads(file.read_bytes())["running_statistics"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); convert the weights again") from error
-
-
-def digest(leaves: Iterable[Any]) -> str:
-    """Return 12 hexadecimal digits that tell weights apart."""
-    found = hashlib.sha256()
-    for leaf in leaves:
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()[:12]
 
 
 def warn_of_tiles(config: ConfigDict) -> None:

@@ -19,8 +19,9 @@ from p2p_jax.images.pictures import with_channels
 from p2p_jax.inference import tiling, values
 from p2p_jax.inference.batches import Batches, Limits
 from p2p_jax.inference.programs import Programs
-from p2p_jax.inference.run import Run, digest, open_run, warn_of_tiles
+from p2p_jax.inference.run import Run, open_run, warn_of_tiles
 from p2p_jax.inference.sizes import find_sizes
+from p2p_jax.nets.weights import digest
 from p2p_jax.objectives import DEVICE_AXIS, Objective
 
 PyTree = Any

@@ -85,7 +85,8 @@ def train(
         update, batch = next(dispatches)
         first = iter([(update, batch)])
         names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
-        columns = [f"train/{name}" for name in names] + [f"eval/{name}" for name in run.eval_metrics]
+        evaluated = run.eval_metrics + (run.distances.names if run.distances else [])
+        columns = [f"train/{name}" for name in names] + [f"eval/{name}" for name in evaluated]
         log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
         in_flight: collections.deque[_InFlight] = collections.deque()
         first_step, started = step, time.monotonic()
@@ -101,13 +102,18 @@ def train(
             logged = metrics if due(config.log_every) else {}
             jax.tree.map(lambda x: x.copy_to_host_async(), (finite, logged))
             in_flight.append(_InFlight(step, finite, logged))
-            looks = due(config.eval_every) or due(config.sample_every)
+            distances = run.distances if run.distances and due(run.distances.every) else None
+            looks = due(config.eval_every) or due(config.sample_every) or distances
             _settle(in_flight, log, checkpoints, leave=0 if looks else 2)  # the host is at most two dispatches ahead
 
             results = None
             if due(config.eval_every) and run.data.num_val:
                 results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng, has_unknown)
-                log.evaluation(step, results, run.data.num_val)
+                log.evaluation(step, results, f"validation over {run.data.num_val} images")
+            if distances:
+                found = distances(state)
+                log.evaluation(step, found, f"distances over {distances.counted}")
+                results = {**(results or {}), **found}
             if due(config.sample_every):
                 log.samples(step, evaluate(state, sample_batch, rng)[1])
             log.flush()
@@ -130,7 +136,7 @@ def train(
                 return parallel.for_saving(state)
         checkpoints.wait()
         counts = run.data.num_train, run.data.num_val
-        log.summary(first_step, time.monotonic() - started, *counts, results, checkpoints.best())
+        log.summary(first_step, time.monotonic() - started, *counts, results, checkpoints.best(), run.distances)
         return parallel.for_saving(state)
 
 
@@ -168,8 +174,8 @@ def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
     """Yield how many steps each dispatch does: `at_once` from its multiples, but 1 if anything is due inside it."""
     while step < config.num_steps:
         inside = step + at_once - 1  # the last step at whose end nothing may be due
-        intervals = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every
-        fits = step % at_once == 0 and inside < config.num_steps and all(step // n == inside // n for n in intervals)
+        passes_over = any(step // n != inside // n for n in parallel.intervals(config))
+        fits = step % at_once == 0 and inside < config.num_steps and not passes_over
         size = at_once if fits else 1
         yield size
         step += size

@@ -109,11 +109,11 @@ class Log:
             )
         self.metrics(step, row)
 
-    def evaluation(self, step: int, results: Mapping[str, float], count: int) -> None:
-        """Print the result of an evaluation over `count` images, and take it into the row of its step."""
+    def evaluation(self, step: int, results: Mapping[str, float], what: str) -> None:
+        """Print the result of an evaluation, saying `what` it is of, and take it into the row of its step."""
         values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
         if self._writes:
-            say(f"step {step:,}  validation over {count} images:  {values}")
+            say(f"step {step:,}  {what}:  {values}")
         self.metrics(step, {f"eval/{name}": value for name, value in results.items()})
 
     def samples(self, step: int, images: Mapping[str, np.ndarray]) -> None:
@@ -137,8 +137,12 @@ class Log:
         num_val: int,
         results: Mapping[str, float] | None,
         best: tuple[int, float] | None,
+        distances: Any = None,
     ) -> None:
-        """Print one paragraph on the finished run and write it to ``summary.txt``."""
+        """Print one paragraph on the finished run and write it to ``summary.txt``.
+
+        Of `distances`, where there are any, with ``names`` and ``counted``, also the best of the whole run are told.
+        """
         self._finish()
         config = self._config
         done = config.num_steps - first_step
@@ -147,9 +151,12 @@ class Log:
             f"{config.data.source}; the last {done:,} took {format_seconds(seconds)} "
             f"({done / seconds:.3g} steps/s with everything)."
         )
-        if results:
-            values = ", ".join(f"{name} {value:.4g}" for name, value in results.items())
+        measured = distances.names if distances else []
+        if results and num_val:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in results.items() if name not in measured)
             text += f" Validation over {num_val} images: {values}."
+        if results and distances and self._writes:
+            text += f" Distances over {distances.counted}: {self._last_and_best(results, measured)}."
         if best:
             text += f" Best {config.best_metric}: {best[1]:.4g} at step {best[0]:,}."
         last_grid = self._workdir / "samples" / f"step_{config.num_steps:07d}.png"
@@ -157,6 +164,19 @@ class Log:
         if self._writes:
             write_text(self._workdir / "summary.txt", text + "\n")
             say(text)
+
+    def _last_and_best(self, results: Mapping[str, float], names: Sequence[str]) -> str:
+        """Say the last of some figures of which less is better, and the best of all rows, resumed ones too."""
+        self.flush()
+        rows = metrics_file.read(self._workdir / "metrics.csv").rows
+        told = []
+        for name in names:
+            found = {at: float(row[f"eval/{name}"]) for at, row in rows.items() if f"eval/{name}" in row}
+            known = [(value, at) for at, value in found.items() if math.isfinite(value)]
+            told.append(f"{name} {results[name]:.4g}")
+            if known and not name.startswith(("copy_", "kid_std")):
+                told[-1] += f" (best {min(known)[0]:.4g} at step {min(known)[1]:,})"
+        return ", ".join(told)
 
     def _in_background(self, write: Callable[..., None], *args: Any) -> None:
         self._finish(leave=100)  # a disk that cannot keep up must not fill the memory

@@ -174,6 +174,12 @@ def compile_update(
     return pmap_update(update, None, num_steps)
 
 
+def intervals(config: ConfigDict) -> tuple[int, ...]:
+    """Return the steps after multiples of which the host has something to do."""
+    every = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every
+    return (*every, config.distances.every) if config.distances.every else every
+
+
 def num_steps_per_dispatch(config: ConfigDict) -> int:
     """Return ``config.steps_per_dispatch``, or where it is 0 what suits the devices.
 
@@ -183,7 +189,7 @@ def num_steps_per_dispatch(config: ConfigDict) -> int:
     """
     if config.steps_per_dispatch or jax.default_backend() == "cpu":
         return config.steps_per_dispatch or 1
-    common = math.gcd(100, config.log_every, config.sample_every, config.eval_every, config.checkpoint_every)
+    common = math.gcd(100, *intervals(config))
     pixels = config.batch_size // jax.device_count() * math.prod(crop_shape(config.data))
     return max(n for n in range(1, common + 1) if common % n == 0 and (n == 1 or n * pixels <= 64 * 256 * 256))
 

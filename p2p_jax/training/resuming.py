@@ -23,6 +23,7 @@ NAMES = "images.json"
 """In the directory of a run: the names of its images, split by split."""
 _NAMES = 100_000  # of a split that are kept
 _FOUND = ("input", "output")
+_OF_OTHERS = {"source", "images", "computed_on", "distances"}  # what is compared elsewhere, or may differ
 _MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change)  # between two starts
 
 
@@ -141,7 +142,7 @@ def refuse_other_images(
     """
     lines = [f"\n  {line}" for line in _other_images(workdir, stored, facts, identities)]
     # The same images may be given, or found in files; and other images have other ranges.
-    passed_over = {"source", "images", "computed_on"} | ({"num_train", "fingerprint", *_FOUND} if lines else set())
+    passed_over = _OF_OTHERS | ({"num_train", "fingerprint", *_FOUND} if lines else set())
     old, new = (flat({k: v for k, v in found.items() if k not in passed_over}) for found in (stored, facts))
     lines += [
         f"\n  {key}: stored {old.get(key)!r}, now {new.get(key)!r}"

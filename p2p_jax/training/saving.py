@@ -89,7 +89,7 @@ class Checkpoints:
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Tell whether evaluation metrics beat those of every checkpoint so far."""
-        value, best = metrics[self._config.best_metric], self._best[1] if self._best else math.nan
+        value, best = metrics.get(self._config.best_metric, math.nan), self._best[1] if self._best else math.nan
         if math.isnan(value) or math.isnan(best):
             return not math.isnan(value)
         return value < best if self._config.best_mode == "min" else value > best
@@ -100,13 +100,16 @@ class Checkpoints:
         Args:
           step: number of updates done.
           state: the state, see ``parallel.for_saving``.
-          metrics: evaluation of this very state, None if there is none.
+          metrics: evaluation of this very state, None if there is none. Without ``best_metric``, which may come at an
+            interval of its own, they are not stored: it cannot be the best.
 
         Raises:
           StorageError: this checkpoint, or the one before, cannot be written; names the last good one.
         """
         if step in self._manager.all_steps():
             return
+        if metrics is not None and self._config.best_metric not in metrics:
+            metrics = None
         self.wait()
         self._under_way = _Save(step, sum(x.nbytes for x in jax.tree.leaves(state)))
         with self._told():

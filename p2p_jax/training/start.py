@@ -22,6 +22,7 @@ from p2p_jax.objectives.optim import decide_unit, falls_between, full_rates
 from p2p_jax.reporting import say
 from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
 from p2p_jax.training.checkpoint import CONVERTED, read_config, read_facts
+from p2p_jax.training.distances import Distances, open_features, require_same_features
 from p2p_jax.training.resuming import as_facts, refuse_links, refuse_other_config, refuse_other_images, write_names
 from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
@@ -41,6 +42,7 @@ class Start(NamedTuple):
     state: PyTree
     step: int
     eval_metrics: list[str]
+    distances: Distances | None
 
 
 def prepare(
@@ -91,6 +93,7 @@ def prepare(
         "the newest checkpoint", str(step), "wait until all hosts see `workdir` alike; start again"
     )
     source = fine_tuning.find_source(config.init_from, workdir, trust) if config.init_from and stored is None else None
+    features = open_features(config) if config.distances.features and step < config.num_steps else None
     if step < config.num_steps:
         given = data is not None
         if data is None:
@@ -103,6 +106,8 @@ def prepare(
         _require_enough(config, data.num_train)
         if told := computed_on.difference(facts.get("computed_on", {}), found["computed_on"]):
             say(f"{workdir}: {told}")
+        if features and (weights := require_same_features(facts, features)):
+            found["distances"] = weights
         facts = found
         for key, (old, new) in changed.items():
             say(f"config.{key} is now {new!r} (it was {old!r})")
@@ -126,8 +131,8 @@ def prepare(
         say(f"batch norm: validation and translation take {own} (config.inference.norm=auto)")
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
     find_metrics(config.metrics)  # evaluation uses them, whatever the objective does
-    if config.best_metric not in names:
-        raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(names)}")
+    distances = Distances(config, objective, shapes, data, features) if features and data is not None else None
+    _require_names(config, list(names), distances)
 
     if checkpoints and checkpoints.latest_step() is not None:
         say(f"{workdir}: found a checkpoint of step {step:,}")
@@ -141,7 +146,21 @@ def prepare(
         digests.write_recorded(workdir / "config.json", to_json(asked))
         own_code.store(workdir, asked, given_objective or ())
         write_names(workdir, data.identities)
-    return Start(config, workdir, objective, data, checkpoints, state, step, list(names))
+    if distances:
+        distances.look()
+    return Start(config, workdir, objective, data, checkpoints, state, step, list(names), distances)
+
+
+def _require_names(config: ConfigDict, names: list[str], distances: Distances | None) -> None:
+    """Refuse a best metric that there is not, and metrics that distances would hide."""
+    if twice := sorted(set(names) & set(distances.names if distances else ())):
+        raise InputError(
+            f"the objective has a metric {twice[0]}, and so has config.distances.features: give one another name"
+        )
+    known = names + (distances.names if distances else [])
+    if config.best_metric not in known and (distances or not config.distances.features):
+        hint = "" if config.distances.features else "; kid and fid come with config.distances.features"
+        raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(known)}{hint}")
 
 
 def _found(config: ConfigDict, data: Data, before: Mapping[str, Any], *, given: bool) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def load(
         ),
         facts=facts,
         identities=opening.identities(train, val, config.data),
+        val_counts=opening.counts(val_sides),
     )
 
 

@@ -20,8 +20,8 @@ from flax import serialization
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import Palette, palette_from_json
-from p2p_jax.inference.run import digest
 from p2p_jax.nets.layers import BatchNorm, Conv
+from p2p_jax.nets.weights import digest
 from p2p_jax.storage.writing import belonging_together, unfinished_folder
 
 STRIDES = (1, 2, 4, 8)
@@ -76,6 +76,7 @@ class FCN(nn.Module):
                 x = layer(x, factor * self.base_width, halve=False)
             if stage >= 2:
                 scores.append(Conv(self.num_classes, kernel_size=1, stride=1, padding=0, init_gain=0.01)(x))
+        self.sow("intermediates", f"stage_{len(_WIDTHS) - 1}", x)
         fused = scores.pop()
         while scores:
             finer = scores.pop()
@@ -116,11 +117,8 @@ class OwnSegmenter:
         Raises:
           InputError: the images have another type or shape.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise InputError(f"a segmenter takes uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
-        height, width = images.shape[1:3]
-        fill = [(0, 0), *((0, -side % (4 * self._network.stride)) for side in (height, width)), (0, 0)]
-        images = np.pad(images, fill, mode="edge")
+        filled = self._filled(images)
+        (height, width), images = images.shape[1:3], filled
         # A power of two, so that few sizes of batches are compiled.
         fits = max(1, min(_AT_ONCE[0], _AT_ONCE[1] // (images.shape[1] * images.shape[2])))
         most = 2 ** int(math.log2(fits))
@@ -134,6 +132,27 @@ class OwnSegmenter:
                 :count, :height, :width
             ]
         return labels
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the features of the last stage, averaged over space: what distances of sets compare.
+
+        Args:
+          images: [N, H, W, 3] uint8, filled up as for labels.
+
+        Returns:
+          [N, D] float32, D being 8 base widths.
+
+        Raises:
+          InputError: the images have another type or shape.
+        """
+        return np.asarray(_deepest(self._network, self.variables, self._filled(images)))
+
+    def _filled(self, images: np.ndarray) -> np.ndarray:
+        """Return images whose sides are multiples of what the network takes."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(f"a segmenter takes uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
+        fill = [(0, 0), *((0, -side % (4 * self._network.stride)) for side in images.shape[1:3]), (0, 0)]
+        return np.pad(images, fill, mode="edge")
 
     def save(self, directory: Path, *, overwrite: bool = False) -> None:
         """Write a directory for ``load_fcn``; it appears when it is complete.
@@ -155,6 +174,12 @@ class OwnSegmenter:
 def _label(network: FCN, variables: Any, images: jax.Array) -> jax.Array:
     logits: Any = network.apply(variables, to_floats(images), train=False)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _deepest(network: FCN, variables: Any, images: jax.Array) -> jax.Array:
+    _, kept = network.apply(variables, to_floats(images), train=False, mutable=["intermediates"])
+    return kept["intermediates"][f"stage_{len(_WIDTHS) - 1}"][0].mean((1, 2))
 
 
 def to_floats(images: jax.Array) -> jax.Array:
