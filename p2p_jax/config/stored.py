@@ -45,8 +45,9 @@ _AVERAGING = "schedule_free_adamw schedule_free_sgd simplified_ademamix"
 LIBRARY: dict[str, frozenset[str]] = {
     "objective": _of(
         {
-            "p2p_jax": "cyclegan pix2pix",
-            "p2p_jax.objectives": "cyclegan pix2pix",
+            "p2p_jax": "cut cyclegan pix2pix",
+            "p2p_jax.objectives": "cut cyclegan pix2pix",
+            "p2p_jax.objectives.cut": "cut",
             "p2p_jax.objectives.cyclegan": "cyclegan",
             "p2p_jax.objectives.pix2pix": "pix2pix",
         }

@@ -14,6 +14,7 @@ from p2p_jax.objectives.base import (
     statistics,
     translate_each,
 )
+from p2p_jax.objectives.cut import cut
 from p2p_jax.objectives.cyclegan import cyclegan
 from p2p_jax.objectives.optim import descend, make_optimizer, make_schedule
 from p2p_jax.objectives.pix2pix import pix2pix
@@ -23,6 +24,7 @@ __all__ = [
     "Objective",
     "average_over_devices",
     "blank_batch",
+    "cut",
     "cyclegan",
     "descend",
     "losses",
