@@ -1,6 +1,5 @@
 """Networks and training steps against PyTorch: from recorded results, and live where PyTorch is installed."""
 
-import contextlib
 import functools
 import itertools
 import os
@@ -19,20 +18,10 @@ from p2p_jax import nets
 from p2p_jax.config import complete, resolve
 from p2p_jax.nets.layers import conv, conv_transpose
 from p2p_jax.objectives import DEVICE_AXIS
+from support.precision import precision
 
 pytestmark = pytest.mark.usefixtures("fast_convolutions")
 DATA = Path(os.environ.get("P2P_JAX_TEST_DATA", make_fixtures.ROOT.parent / "shared" / "data"))
-
-
-def precision(dtype):
-    """Return a context in which JAX can make arrays of `dtype`."""
-    if dtype == "float32":
-        return contextlib.nullcontext()
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64(True)
 
 
 @functools.cache

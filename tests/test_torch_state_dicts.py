@@ -64,6 +64,7 @@ UNET = {"network": "p2p_jax.nets:UNet", "dropout_layout": "pytorch"}
 RESNET = {"network": "p2p_jax.nets:ResNet"}
 PATCH = {"network": "p2p_jax.nets:PatchGAN"}
 MOBILE = {"network": "p2p_jax.nets:MobileResNet", "dropout_rate": 0.0}
+SMOOTH = {"downsampling": "antialiased"}
 TRACKED = {"norm": "instance_tracked"}
 INSTANCE = {"norm": "instance"}
 # name: twin, side of the images, what is recognised, how the file differs from a state dict, options of the reader
@@ -200,6 +201,36 @@ CASES = {
     ),
     "patchgan tracked": (lambda: release.PatchGAN(3, 3, 4, "instance_tracked"), 32, PATCH | TRACKED),
     "patchgan _orig_mod.": (lambda: release.PatchGAN(6, 3, 4), 32, PATCH | {"norm": "batch"}, wrapped_within),
+    "resnet of CUT": (
+        lambda: release.SmoothResNet(3, 3, 9, 4),
+        32,
+        RESNET | {"num_blocks": 9, "dropout_rate": 0.0, **SMOOTH, "upsampling": "antialiased"} | INSTANCE,
+    ),
+    "resnet of CUT, batch, dropout": (
+        lambda: release.SmoothResNet(3, 1, 2, 4, "batch", dropout=1),
+        32,
+        RESNET | {"num_blocks": 2, "dropout_rate": 0.5, "norm": "batch", **SMOOTH, "upsampling": "antialiased"},
+        parallel,
+    ),
+    "resnet of CUT, --no_antialias": (
+        lambda: release.SmoothResNet(3, 3, 1, 4, down=False),
+        32,
+        RESNET | {"num_blocks": 1, "downsampling": None, "upsampling": "antialiased"} | INSTANCE,
+    ),
+    "resnet of CUT, --no_antialias_up": (
+        lambda: release.SmoothResNet(3, 3, 1, 4, up=False),
+        32,
+        RESNET | {"num_blocks": 1, "upsampling": None, **SMOOTH} | INSTANCE,
+        compiled,
+    ),
+    **{
+        f"patchgan of CUT {n}": (
+            lambda n=n, norm=norm: release.SmoothPatchGAN(3, n, 4, norm),
+            128,
+            PATCH | {"receptive_field": field, "norm": norm, **SMOOTH},
+        )
+        for n, field, norm in ((1, 16, "batch"), (3, 70, "instance"), (5, 286, "instance"))
+    },
     "pixelgan": (lambda: release.PixelGAN(6, 4), 16, PATCH | {"receptive_field": 1, "norm": "batch"}),
     "pixelgan instance": (lambda: release.PixelGAN(3, 4, "instance"), 16, PATCH | {"receptive_field": 1} | INSTANCE),
 }
@@ -296,6 +327,22 @@ def tensors_of(network):
         (
             lambda: {k: v for k, v in tensors_of(release.PatchGAN(6, 3, 4)).items() if "model.11." not in k},
             "whose last weight is model.9.weight",
+        ),
+        (
+            lambda: tensors_of(release.SmoothPatchGAN(3, 3, 4)) | {"model.6.filt": np.full((8, 1, 3, 3), 1 / 9)},
+            r"model.6.filt is not the filter of CUT's networks, \[1, 2, 1\] each way",
+        ),
+        (
+            lambda: tensors_of(release.SmoothResNet(3, 3, 2, 4)) | {"model.14.filt": np.ones((16, 1, 3, 3))},
+            r"model.14.filt is not the filter of CUT's networks, \[1, 3, 3, 1\]",
+        ),
+        (
+            lambda: {k: v for k, v in tensors_of(release.SmoothResNet(3, 3, 2, 4)).items() if k != "model.11.filt"},
+            "model.11.filt is missing",
+        ),
+        (
+            lambda: tensors_of(release.ResNet(3, 3, 6, 4)) | {"model.6.filt": np.ones((8, 1, 3, 3))},
+            "model.8.bias is missing",
         ),
         (
             lambda: tensors_of(release.UNet(3, 3, 5, 4)) | {"model.model.3.bias": np.full(3, np.nan)},

@@ -1,6 +1,6 @@
-"""The modules of the PyTorch release's networks, in all its years, and which of our layers each one is."""
+"""The modules of the PyTorch release's networks, in all its years and in CUT's, and which of our layers each one is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from p2p_jax.nets import RECEPTIVE_FIELDS
@@ -24,6 +24,20 @@ class Module(NamedTuple):
     always_biased: bool = False
 
 
+class Filter(NamedTuple):
+    """A fixed filter of CUT's networks, which is a module with a buffer "filt".
+
+    Attributes:
+      name: there, such as "model.7".
+      layer: ours, the convolution that it follows (downsampling) or precedes (upsampling).
+      is_up: it is of an upsampling.
+    """
+
+    name: str
+    layer: str
+    is_up: bool = False
+
+
 def unet(num_downs: int) -> Iterator[Module]:
     """List the modules of a U-Net: blocks inside each other, each with its down- and its upsampling layers."""
 
@@ -44,7 +58,15 @@ def unet(num_downs: int) -> Iterator[Module]:
     yield Module(block(1) + "3", "up_1", after_concat=True)
 
 
-def resnet(num_blocks: int, *, padded: bool, dropout: bool, separable: bool = False) -> Iterator[Module]:
+def resnet(
+    num_blocks: int,
+    *,
+    padded: bool,
+    dropout: bool,
+    separable: bool = False,
+    blurred_down: bool = False,
+    blurred_up: bool = False,
+) -> Iterator[Module]:
     """List the modules of a ResNet, one after the other.
 
     Args:
@@ -52,6 +74,8 @@ def resnet(num_blocks: int, *, padded: bool, dropout: bool, separable: bool = Fa
       padded: there is a module for the padding before every convolution that keeps the sides.
       dropout: there is a module for dropout between the two convolutions of a block.
       separable: the blocks have the separable convolutions of GAN-Compression, whose instance norms have no names.
+      blurred_down: there is a module for a filter after each downsampling, as in CUT.
+      blurred_up: there is one before each upsampling.
     """
     pad, place = int(padded), int(padded)
 
@@ -61,8 +85,10 @@ def resnet(num_blocks: int, *, padded: bool, dropout: bool, separable: bool = Fa
         yield Module(f"model.{place + 1}", f"{layer}_norm", is_norm=True)
         place += 3  # a ReLU follows
 
-    for layer in ("stem", "down_1", "down_2"):
+    yield from with_norm("stem")
+    for layer in ("down_1", "down_2"):
         yield from with_norm(layer)
+        place += blurred_down
     for i in range(1, num_blocks + 1):
         first, second = pad, 2 * pad + 3 + dropout
         for j, inside in enumerate((first, second), start=1):
@@ -76,12 +102,16 @@ def resnet(num_blocks: int, *, padded: bool, dropout: bool, separable: bool = Fa
             yield Module(f"{name}{inside + 1}", f"{layer}_norm", is_norm=True)
         place += 1
     for layer in ("up_2", "up_1"):
+        place += blurred_up
         yield from with_norm(layer)
     yield Module(f"model.{place + pad}", "output")
 
 
-def patchgan(num_layers: int) -> Iterator[Module]:
-    """List the modules of a PatchGAN with that many convolutions of stride 2; 0 is the PixelGAN."""
+def patchgan(num_layers: int, *, blurred_down: bool = False) -> Iterator[Module]:
+    """List the modules of a PatchGAN with that many downsamplings, each with a filter if `blurred_down`.
+
+    0 is the PixelGAN.
+    """
     if num_layers == 0:
         yield Module("net.0", "conv_1")
         yield Module("net.2", "conv_2")
@@ -89,10 +119,11 @@ def patchgan(num_layers: int) -> Iterator[Module]:
         yield Module("net.5", "logits")
         return
     yield Module("model.0", "conv_1")
+    step = 3 + blurred_down
     for i in range(1, num_layers + 1):
-        yield Module(f"model.{3 * i - 1}", f"conv_{i + 1}")
-        yield Module(f"model.{3 * i}", f"conv_{i + 1}_norm", is_norm=True)
-    yield Module(f"model.{3 * num_layers + 2}", "logits")
+        yield Module(f"model.{step * i - 1}", f"conv_{i + 1}")
+        yield Module(f"model.{step * i}", f"conv_{i + 1}_norm", is_norm=True)
+    yield Module(f"model.{step * num_layers + 2}", "logits")
 
 
 def modules_of(section: Mapping[str, Any]) -> list[Module]:
@@ -101,8 +132,24 @@ def modules_of(section: Mapping[str, Any]) -> list[Module]:
     if kind == "UNet":
         return list(unet(section["num_downs"]))
     if kind == "ResNet":
-        dropout = section["dropout_rate"] > 0
-        return list(resnet(section["num_blocks"], padded=section["padding"] == "reflect", dropout=dropout))
+        facts = {"padded": section["padding"] == "reflect", "dropout": section["dropout_rate"] > 0}
+        down, up = (section.get(f"{way}sampling") == "antialiased" for way in ("down", "up"))
+        return list(resnet(section["num_blocks"], **facts, blurred_down=down, blurred_up=up))
     if kind == "MobileResNet":  # it has a module for dropout at any rate
         return list(resnet(section["num_blocks"], padded=True, dropout=True, separable=True))
-    return list(patchgan(RECEPTIVE_FIELDS[section["receptive_field"]]))
+    blurred = section.get("downsampling") == "antialiased"
+    return list(patchgan(RECEPTIVE_FIELDS[section["receptive_field"]], blurred_down=blurred))
+
+
+def filters_of(section: Mapping[str, Any], modules: Sequence[Module]) -> Iterator[Filter]:
+    """List the filters of the network that a config section describes, given its other modules."""
+    ways = {"down": section.get("downsampling") == "antialiased", "up": section.get("upsampling") == "antialiased"}
+    if section["network"].endswith(":PatchGAN"):
+        ways["conv"] = ways.pop("down") and section["receptive_field"] > 1
+    for module in modules[:-3] if "conv" in ways else modules:  # of a PatchGAN's, the last two keep the sides
+        way = module.layer.partition("_")[0]
+        if ways.get(way) and not module.is_norm:
+            name, _, place = module.name.rpartition(".")
+            # The first convolution of a PatchGAN has no norm, only an activation between it and the filter.
+            after = -1 if way == "up" else 2 if module.layer == "conv_1" else 3
+            yield Filter(f"{name}.{int(place) + after}", module.layer, is_up=way == "up")

@@ -56,16 +56,7 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str,
     elif "net.0.weight" in names:
         section, first = {"network": "p2p_jax.nets:PatchGAN", "receptive_field": 1}, "net.0.weight"
     elif "model.0.weight" in names and tensors["model.0.weight"].shape[2:] == (4, 4):
-        # The last convolution stands at 3 n + 2, and others at 2, 5, ..., 3 n - 1.
-        last = max(int(name.split(".")[1]) for name in names if re.fullmatch(r"model\.\d+\.weight", name))
-        fields = {n: field for field, n in RECEPTIVE_FIELDS.items()}
-        if last % 3 != 2 or last // 3 not in fields:
-            raise InputError(
-                f"{source}: a PatchGAN whose last weight is model.{last}.weight; those with 1 to {max(fields)} layers "
-                "(it is model.5, 8, 11, 14 or 17) are known; is it complete?"
-            )
-        section = {"network": "p2p_jax.nets:PatchGAN", "receptive_field": fields[last // 3]}
-        first = "model.0.weight"
+        section, first = _recognise_patchgan(names, source), "model.0.weight"
     else:
         raise InputError(
             f"{source}: none of the networks of the PyTorch release (U-Net, ResNet, PatchGAN, PixelGAN) or of "
@@ -76,6 +67,21 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str,
     else:
         raise InputError(f"{source}: {first} is not a convolution's weight of 4 dimensions")
     return section, modules_of({"dropout_rate": 0.0} | section)
+
+
+def _recognise_patchgan(names: Any, source: str) -> dict[str, Any]:
+    # The last convolution stands at 3 n + 2, and others at 2, 5, ..., 3 n - 1; with CUT's filters between at 4 n + 2.
+    step = 4 if "model.2.filt" in names else 3
+    last = max(int(name.split(".")[1]) for name in names if re.fullmatch(r"model\.\d+\.weight", name))
+    fields = {n: field for field, n in RECEPTIVE_FIELDS.items() if n}
+    if last % step != 2 or last // step not in fields:
+        known = [str(step * n + 2) for n in sorted(fields)]
+        raise InputError(
+            f"{source}: a PatchGAN whose last weight is model.{last}.weight; those with 1 to {max(fields)} layers "
+            f"(it is model.{', '.join(known[:-1])} or {known[-1]}) are known; is it complete?"
+        )
+    section = {"network": "p2p_jax.nets:PatchGAN", "receptive_field": fields[last // step]}
+    return section | ({"downsampling": "antialiased"} if step == 4 else {})
 
 
 def _recognise_resnet(names: Any, source: str) -> tuple[dict[str, Any], str]:
@@ -99,6 +105,11 @@ def _recognise_resnet(names: Any, source: str) -> tuple[dict[str, Any], str]:
         "padding": "reflect" if padded else "zero",
         "dropout_rate": dropout_rate,
     }
+    filters = {int(match[1]) for name in names if (match := re.fullmatch(r"model\.(\d+)\.filt", name))}
+    if any(place < min(blocks) for place in filters):
+        section["downsampling"] = "antialiased"
+    if any(place > max(blocks) for place in filters):
+        section["upsampling"] = "antialiased"
     return section, f"model.{int(padded)}.weight"
 
 

@@ -1,4 +1,4 @@
-"""State dicts of the PyTorch release of pix2pix and CycleGAN, in all its years, from and to variables of Flax.
+"""State dicts of the PyTorch release of pix2pix and CycleGAN, in all its years, and of CUT, from and to Flax variables.
 
 Reading and writing both go by the names in ``torch_names.py``. Facts that differ from year to year are read off the
 names; those that leave no trace in them are options of ``read_network``.
@@ -12,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 
 from p2p_jax.errors import InputError
 from p2p_jax.interop.network import ForeignNetwork, check_variables, name_some, title
-from p2p_jax.interop.torch_names import modules_of
+from p2p_jax.interop.torch_names import filters_of, modules_of
 from p2p_jax.interop.torch_recognition import find_norm, plain_names, recognise
 
 UP_SKIP, SKIP_UP = "up_skip", "skip_up"
@@ -61,6 +61,8 @@ def read_network(
         section["padding"] = discriminator_padding
 
     values, names, step, left = {}, {}, 0, dict(tensors)  # `names` also of what is missing
+    for item in filters_of(section, modules):
+        _check_filter(left.pop(f"{item.name}.filt", None), item.is_up, f"{source}: {item.name}.filt")
     for module in modules:
         for leaf in ("weight", "bias", *_STATISTICS, _COUNTER):
             value = left.pop(f"{module.name}.{leaf}", None)
@@ -103,7 +105,8 @@ def write_network(
       concat: one of ``CONCATS``.
     """
     found: dict[str, np.ndarray] = {}
-    for module in modules_of(section):
+    modules = modules_of(section)
+    for module in modules:
         if not module.is_norm:
             kernel = np.asarray(variables[f"params/{module.layer}/kernel"])
             found[f"{module.name}.weight"] = to_torch(kernel, swapped=module.after_concat and concat == UP_SKIP)
@@ -115,7 +118,30 @@ def write_network(
                 found[f"{module.name}.{leaf}"] = np.asarray(value)
         if section["norm"] in TRACKED:
             found[f"{module.name}.{_COUNTER}"] = np.array(step, np.int64)
+    for item in filters_of(section, modules):
+        channels = found[f"{next(m.name for m in modules if m.layer == item.layer)}.weight"].shape[int(item.is_up)]
+        found[f"{item.name}.filt"] = np.tile(_filter(item.is_up), (channels, 1, 1, 1))
+    if any(name.endswith(".filt") for name in found):
+        return dict(sorted(found.items(), key=lambda item: int(item[0].split(".")[1])))  # as they stand in the network
     return found
+
+
+def _filter(is_up: bool) -> np.ndarray:
+    """Return CUT's filter of every channel, [1, 1, k, k]; that of an upsampling makes up for the zeros put in."""
+    taps = np.array([1, 3, 3, 1] if is_up else [1, 2, 1], np.float32)
+    taps = 2 * taps / taps.sum() if is_up else taps / taps.sum()
+    return (taps[:, None] * taps)[None, None]
+
+
+def _check_filter(found: np.ndarray | None, is_up: bool, name: str) -> None:
+    """Refuse a filter that is missing or another one than our layers have."""
+    if found is None:
+        raise InputError(f"{name} is missing; is it complete?")
+    wanted = _filter(is_up)
+    if found.ndim != 4 or found.shape[1:] != wanted.shape[1:] or not np.allclose(found, wanted, atol=1e-6):
+        raise InputError(
+            f"{name} is not the filter of CUT's networks, [{'1, 3, 3, 1' if is_up else '1, 2, 1'}] each way"
+        )
 
 
 def _count(value: np.ndarray, name: str) -> int:

@@ -8,6 +8,7 @@ if it has them. ``p2p_jax.objectives.make_network`` does that.
 
 from p2p_jax.nets.mobile_resnet import MobileResNet
 from p2p_jax.nets.patchgan import RECEPTIVE_FIELDS, PatchGAN
+from p2p_jax.nets.resampling import halve
 from p2p_jax.nets.resnet import ResNet, ResNet6, ResNet9
 from p2p_jax.nets.unet import EncoderDecoder, UNet, UNet128, UNet256
 
@@ -22,4 +23,5 @@ __all__ = [
     "UNet",
     "UNet128",
     "UNet256",
+    "halve",
 ]

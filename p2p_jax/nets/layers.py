@@ -17,10 +17,11 @@ from jax import lax
 from p2p_jax.errors import InputError
 from p2p_jax.nets.convolution import conv, conv_transpose
 from p2p_jax.nets.initializers import initializer
+from p2p_jax.nets.resampling import blur_upsample
 
 NORMS = ("batch", "instance", "instance_affine", "instance_tracked", "none")
 PADDINGS = ("zero", "reflect")
-UPSAMPLINGS = ("transposed", "resize")
+UPSAMPLINGS = ("transposed", "resize", "antialiased")
 BIASES = ("auto", "all", "last")
 
 
@@ -70,8 +71,9 @@ def make_upsampling(kind: str, *, kernel_size: int, pad_with: str = "zero", **se
     Args:
       kind: "transposed": transposed convolution with stride 2, as published. "resize": nearest-neighbour resize, then
         a 3x3 convolution, which leaves no checkerboard (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
+        "antialiased": the same after ``resampling.blur_upsample`` and with zeros around, as in CUT.
       kernel_size: side of the transposed convolution's kernel.
-      pad_with: border of the 3x3 convolution, see ``Conv``.
+      pad_with: border of the 3x3 convolution after a resize, see ``Conv``.
       **settings: attributes of ``Conv``.
 
     Raises:
@@ -79,8 +81,11 @@ def make_upsampling(kind: str, *, kernel_size: int, pad_with: str = "zero", **se
     """
     if kind == "transposed":
         return partial(Conv, kernel_size=kernel_size, transposed=True, **settings)
-    if kind != "resize":
+    if kind not in UPSAMPLINGS:
         raise InputError(f"unknown upsampling {kind!r}: choose one of {', '.join(UPSAMPLINGS)}")
+    if kind == "antialiased":
+        zero_padded = partial(Conv, kernel_size=3, stride=1, **settings)
+        return lambda **kwargs: lambda x: zero_padded(**kwargs)(blur_upsample(x))
     conv3 = partial(Conv, kernel_size=3, stride=1, pad_with=pad_with, **settings)
     return lambda **kwargs: lambda x: conv3(**kwargs)(x.repeat(2, axis=1).repeat(2, axis=2))
 

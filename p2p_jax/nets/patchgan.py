@@ -11,6 +11,7 @@ from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
 from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import BIASES, NORMS, Conv, has_biases, leaky_relu, make_norm
+from p2p_jax.nets.resampling import DOWNSAMPLINGS, blur_downsample, check_downsampling
 
 # Receptive field of one logit in pixels -> convolutions with stride 2 (0: the PixelGAN, 1x1 kernels throughout).
 RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -28,6 +29,9 @@ class PatchGAN(nn.Module):
         alone); or "auto": as "last" with batch norm, else all, as published.
       padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, whose
         maps of logits are larger.
+      downsampling: "strided" convolutions, as published, or "antialiased": convolutions of stride 1, each followed,
+        after its leaky ReLU, by ``resampling.blur_downsample``, as in CUT (Park et al. 2020). The patches are larger
+        then: 18, 40, 84, 172 and 348 pixels for 16 to 286; the PixelGAN is the same.
       init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.
     """
 
@@ -36,6 +40,7 @@ class PatchGAN(nn.Module):
     norm: str = attribute("batch", choices=NORMS)
     biases: str = attribute("auto", choices=BIASES)
     padding: int = attribute(1, choices=(1, 2))
+    downsampling: str = attribute("strided", choices=DOWNSAMPLINGS)
     init_type: str = attribute("normal", choices=INITIALIZERS)
     init_gain: float = attribute(0.02, bounds="[0, inf)")
     dtype: Any = None
@@ -52,15 +57,16 @@ class PatchGAN(nn.Module):
 
         Returns:
           [B, h, w, 1] logits, at least float32; at 256x256 h = w = 126, 62, 30, 14, 6 for fields 16 to 286 (with
-          the padding of 1).
+          the padding of 1), whatever the downsampling.
 
         Raises:
-          InputError: unknown receptive field, or an image too small to hold one patch's layers.
+          InputError: unknown receptive field or downsampling, or an image too small to hold one patch's layers.
         """
         if self.receptive_field not in RECEPTIVE_FIELDS:
             choices = ", ".join(map(str, RECEPTIVE_FIELDS))
             raise InputError(f"unknown receptive_field {self.receptive_field}: choose one of {choices}")
-        num_strided = RECEPTIVE_FIELDS[self.receptive_field]
+        check_downsampling(self.downsampling)
+        num_strided, blurs = RECEPTIVE_FIELDS[self.receptive_field], self.downsampling == "antialiased"
         smallest = 3 * 2**num_strided  # the last two convolutions, without stride, take a pixel each
         if num_strided and min(x.shape[1:3]) < smallest:
             raise InputError(
@@ -90,11 +96,14 @@ class PatchGAN(nn.Module):
             x = leaky_relu(norm(name="conv_2_norm")(x))
             logits = pointwise(features=1, use_bias=bias_before_norm, name="logits")(x)
         else:
-            x = leaky_relu(conv(features=self.base_width, name="conv_1")(x))
+            step = 1 if blurs else 2
+            x = leaky_relu(conv(features=self.base_width, stride=step, name="conv_1")(x))
+            x = blur_downsample(x) if blurs else x
             for i in range(1, num_strided + 1):
                 width = self.base_width * min(2**i, 8)
-                stride = 2 if i < num_strided else 1
+                stride = step if i < num_strided else 1
                 x = conv(features=width, stride=stride, use_bias=bias_before_norm, name=f"conv_{i + 1}")(x)
                 x = leaky_relu(norm(name=f"conv_{i + 1}_norm")(x))
+                x = blur_downsample(x) if blurs and i < num_strided else x
             logits = conv(features=1, stride=1, name="logits")(x)
         return logits.astype(jnp.promote_types(jnp.float32, logits.dtype))

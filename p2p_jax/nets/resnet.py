@@ -22,6 +22,7 @@ from p2p_jax.nets.layers import (
     make_norm,
     make_upsampling,
 )
+from p2p_jax.nets.resampling import DOWNSAMPLINGS, blur_downsample, check_downsampling
 
 _NUM_DOWNS = 2
 _ENCODER = ("input", "padded", "stem", "down_1", "down_2")  # where features are taken before the blocks
@@ -63,10 +64,13 @@ class ResNet(nn.Module):
         running statistics, as the PyTorch release from 2018-06 to 2019-01), "batch" or "none".
       biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
         all, as published.
-      padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed ones, which are
-        always padded with zeros.
+      padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed or antialiased
+        ones, which are always padded with zeros.
       dropout_rate: probability of zeroing an activation between the two convolutions of a block; 0 in the paper.
-      upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
+      downsampling: "strided" convolutions, as published, or "antialiased": convolutions of stride 1, each followed,
+        after norm and ReLU, by ``resampling.blur_downsample``, as in CUT (Park et al. 2020).
+      upsampling: "transposed" convolutions, "resize" and convolution, or "antialiased", as in CUT; see
+        ``layers.make_upsampling``.
       remat: compute the inside of the encoder, of every block and of the decoder again for the gradient instead of
         keeping it: less memory for large images and batches, a third more arithmetic.
       init_type, init_gain: kernel initialiser, see ``initializers.initializer``.
@@ -82,6 +86,7 @@ class ResNet(nn.Module):
     biases: str = attribute("auto", choices=BIASES)
     padding: str = attribute("reflect", choices=PADDINGS)
     dropout_rate: float = attribute(0.0, bounds="[0, 1)")
+    downsampling: str = attribute("strided", choices=DOWNSAMPLINGS)
     upsampling: str = attribute("transposed", choices=UPSAMPLINGS)
     remat: bool = False
     init_type: str = attribute("normal", choices=INITIALIZERS)
@@ -131,14 +136,15 @@ class ResNet(nn.Module):
         )
         dropout_rate = self.dropout_rate if dropout else 0.0
         block_conv = self._block_conv(padded, settings)
-        widths = self._widths()
+        widths, blurs = self._widths(), self.downsampling == "antialiased"
 
         def encode(_, x):
             x = padded(features=widths.stem, kernel_size=7, padding=3, name="stem")(x)
             x = nn.relu(norm(name="stem_norm")(x))
             for i, width in enumerate(widths.downs, 1):
-                x = conv(features=width, kernel_size=3, name=f"down_{i}")(x)
+                x = conv(features=width, kernel_size=3, stride=1 if blurs else 2, name=f"down_{i}")(x)
                 x = nn.relu(norm(name=f"down_{i}_norm")(x))
+                x = blur_downsample(x) if blurs else x
             return x
 
         def decode(_, x):
@@ -175,6 +181,7 @@ class ResNet(nn.Module):
     def _check(self, x: jax.Array) -> None:
         if self.padding not in PADDINGS:
             raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
+        check_downsampling(self.downsampling)
         if self.num_blocks < 0:
             raise InputError(f"num_blocks is {self.num_blocks}; a ResNet has at least 0")
         multiple = 2**_NUM_DOWNS

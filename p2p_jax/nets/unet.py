@@ -46,7 +46,8 @@ class UNet(nn.Module):
       dropout_rate: probability of zeroing an activation.
       dropout_layout: "paper": decoder layers 1 to 3 (also the Lua and TensorFlow releases). "pytorch": decoder layers
         2 to ``num_downs - 4``, the PyTorch release's 512-to-512 blocks.
-      upsampling: "transposed" convolutions, or "resize" and convolution, see ``layers.make_upsampling``.
+      upsampling: "transposed" convolutions, "resize" and convolution, or "antialiased", see
+        ``layers.make_upsampling``.
       remat: compute the inside of the network again for the gradient instead of keeping it: less memory for large
         images and batches, a third more arithmetic in the generator.
       init_type, init_gain: kernel initialiser, see ``initializers.initializer``.

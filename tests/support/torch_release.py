@@ -171,6 +171,86 @@ class PatchGAN(nn.Module):
         return self.model(x)
 
 
+def blur_filter(taps, channels):
+    """Return [channels, 1, k, k], of which the sum is 1 for each channel."""
+    taps = torch.tensor(taps)
+    return (torch.outer(taps, taps) / taps.sum() ** 2).repeat(channels, 1, 1, 1)
+
+
+class Downsample(nn.Module):
+    """CUT's smaller maps: blurred, reflected at the border, every second pixel."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("filt", blur_filter([1.0, 2.0, 1.0], channels))
+
+    def forward(self, x):
+        """Apply to [B, C, H, W]."""
+        padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        return nn.functional.conv2d(padded, self.filt, stride=2, groups=x.shape[1])
+
+
+class Upsample(nn.Module):
+    """CUT's larger maps: zeros between the pixels, blurred, with the border repeated before and cut off after."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("filt", 4 * blur_filter([1.0, 3.0, 3.0, 1.0], channels))
+
+    def forward(self, x):
+        """Apply to [B, C, H, W]."""
+        padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        y = nn.functional.conv_transpose2d(padded, self.filt, stride=2, padding=2, groups=x.shape[1])
+        return y[:, :, 1:-1, 1:-1]
+
+
+class SmoothResNet(nn.Module):
+    """CUT's ResNet generator; `down` and `up` say which of its resamplings blur."""
+
+    def __init__(self, in_channels, out_channels, num_blocks, width, norm="instance", dropout=0, down=True, up=True):
+        super().__init__()
+        bias = norm.startswith("instance")
+        layers = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(in_channels, width, 7, bias=bias),
+            norm_layer(norm, width),
+            nn.ReLU(),
+        ]
+        for w in (width, 2 * width):
+            layers += [nn.Conv2d(w, 2 * w, 3, 1 if down else 2, 1, bias=bias), norm_layer(norm, 2 * w), nn.ReLU()]
+            layers += [Downsample(2 * w)] * down
+        layers += [Residual(4 * width, norm, bias, True, dropout) for _ in range(num_blocks)]
+        for w in (4 * width, 2 * width):
+            if up:
+                layers += [Upsample(w), nn.Conv2d(w, w // 2, 3, 1, 1, bias=bias)]
+            else:
+                layers += [nn.ConvTranspose2d(w, w // 2, 3, 2, 1, 1, bias=bias)]
+            layers += [norm_layer(norm, w // 2), nn.ReLU()]
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7), nn.Tanh())
+
+    def forward(self, x):
+        """Translate [B, C, H, W]."""
+        return self.model(x)
+
+
+class SmoothPatchGAN(nn.Module):
+    """CUT's discriminator with that many downsamplings."""
+
+    def __init__(self, in_channels, num_layers, width, norm="instance"):
+        super().__init__()
+        layers, before = [nn.Conv2d(in_channels, width, 4, 1, 1), nn.LeakyReLU(0.2), Downsample(width)], width
+        for i in range(1, num_layers + 1):
+            after = width * min(2**i, 8)
+            layers += [nn.Conv2d(before, after, 4, 1, 1, bias=norm != "batch"), norm_layer(norm, after)]
+            layers += [nn.LeakyReLU(0.2), *[Downsample(after)] * (i < num_layers)]
+            before = after
+        self.model = nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
+
+    def forward(self, x):
+        """Return logits of [B, C, H, W]."""
+        return self.model(x)
+
+
 class PixelGAN(nn.Module):
     """The 1x1 discriminator."""
 
