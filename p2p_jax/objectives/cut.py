@@ -239,8 +239,8 @@ def cut(config: ConfigDict) -> Objective:
 def _check(loss: ConfigDict, same_channels: bool) -> None:
     if not loss.lambda_gan and not loss.lambda_nce:
         raise InputError("loss.lambda_gan and loss.lambda_nce are both 0: the generator would have no loss")
-    if loss.identity and loss.lambda_nce and not same_channels:
+    if loss.lambda_nce and not same_channels:
         raise InputError(
-            "loss.identity translates images of B too, and data.input.channels is not data.output.channels: set "
-            "loss.identity=False, or make the channels equal"
+            "loss.lambda_nce compares features of inputs and of translations by one encoder, and data.input.channels is "
+            "not data.output.channels: make the channels equal, or set loss.lambda_nce=0."
         )

@@ -104,6 +104,20 @@ class Encoder:
         """
         return jax.eval_shape(lambda v, x: self.encode(v, x, **kwargs), variables, images)
 
+    def _names(self, images: jax.Array) -> list[str]:
+        """Return the names of the network's submodules, in the order in which they are computed."""
+        found: list[str] = []
+
+        def note(module, _):
+            if len(module.path) == 1:
+                found.append(module.name)
+            return False
+
+        jax.eval_shape(
+            lambda x: self._network.init(jax.random.key(0), x, train=False, capture_intermediates=note), images
+        )
+        return list(dict.fromkeys(found))
+
     def _features(self, name: str, images: jax.Array, found: dict[str, Any]) -> jax.Array:
         if name == INPUT:
             return images
@@ -114,7 +128,8 @@ class Encoder:
         if maps is None:
             raise InputError(
                 f"config.loss.layers: {type(self._network).__name__} computes no {name} before or at "
-                f"{self._layers[-1]}; name its layers in the order in which they are computed"
+                f"{self._layers[-1]}; name layers in the order in which they are computed: it has "
+                f"{', '.join(self._names(images))}"
             )
         if not hasattr(maps, "ndim") or maps.ndim != 4:
             raise InputError(f"config.loss.layers: {name} gives no map of features [B, H, W, C]")
@@ -156,8 +171,8 @@ def unit(x: jax.Array) -> jax.Array:
     """Divide vectors [..., C] by their length, to which 1e-7 is added; zeros stay zeros and have a gradient of 0."""
     x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     square = jnp.square(x).sum(-1, keepdims=True)
-    length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-    return x / (length + _EPSILON)
+    some = square > 0
+    return jnp.where(some, x / (jnp.sqrt(jnp.where(some, square, 1)) + _EPSILON), jnp.zeros_like(x))
 
 
 def draw_places(rng: jax.Array, maps: Sequence[Any], count: int) -> list[jax.Array]:

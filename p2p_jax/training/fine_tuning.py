@@ -136,7 +136,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
 
     Raises:
-      InputError: nothing of the source fits but discriminators, its file is damaged, or the state holds copies of the
+      InputError: nothing of the source fits but discriminators and heads, its file is damaged, or the state holds copies of the
         parameters, as some optimizers do.
     """
     theirs, ours = _layers(source.shapes), _layers(state)
@@ -144,7 +144,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     directions = stored.get("data", {}).get("direction", config.data.direction), config.data.direction
     origins = ORIGINS if directions[0] == directions[1] else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
-    if not any(player.leaves for player in players if not player.name.startswith("disc")):
+    if not any(player.leaves for player in players if not player.name.startswith(("disc", "head"))):
         raise InputError(_misfit(source, stored.get("generator") or {}, config, ours, theirs))
     _refuse_copies(state)
     values = _read(source, {name for player in players for name in player.leaves.values()})
