@@ -50,7 +50,7 @@ def cut() -> ConfigDict:
 
 
 def fast_cut() -> ConfigDict:
-    """Return FastCUT of the same paper: 10 contrast, images mirrored at random, none of B, 150 epochs and 50 of decay."""
+    """Return FastCUT of the same paper: 10 contrast, mirrored at random, none of B, 150 + 50 epochs."""
     faster = {
         "loss": {"lambda_nce": 10.0, "identity": False, "flip_equivariance": True},
         "schedule": {"kind": "linear_decay", "constant_for": 150, "decay_over": 50},

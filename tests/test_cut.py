@@ -113,7 +113,9 @@ def test_terms_make_the_total_and_all_players_move(changes, terms, players):
     assert float(metrics["gen/total"]) == pytest.approx(total + float(metrics.get("gen/gan", 0)), rel=1e-5)
     assert state["params"].keys() == state["opt_state"].keys() == players
     for name in players:
-        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state["params"][name], jax.device_get(new)["params"][name])
+        moved = jax.tree.map(
+            lambda a, b: np.abs(a - b).max(), state["params"][name], jax.device_get(new)["params"][name]
+        )
         assert max(jax.tree.leaves(moved)) > 1e-5, f"{name} did not move"
 
 
@@ -144,7 +146,9 @@ def test_contrast_in_closed_form():
         found = patch_nce.contrast([own], [own], temperature)
         np.testing.assert_allclose(found, np.log1p(9 * np.exp(-1 / temperature)), atol=1e-6)
     shifted = np.roll(own, 1, axis=1)
-    np.testing.assert_allclose(patch_nce.contrast([shifted], [own], 0.07), 1 / 0.07 + np.log1p(9 * np.exp(-1 / 0.07)), rtol=1e-5)
+    np.testing.assert_allclose(
+        patch_nce.contrast([shifted], [own], 0.07), 1 / 0.07 + np.log1p(9 * np.exp(-1 / 0.07)), rtol=1e-5
+    )
 
 
 def test_keys_stand_still_and_unknown_places_do_not_count():
@@ -152,9 +156,9 @@ def test_keys_stand_still_and_unknown_places_do_not_count():
     for_queries, for_keys = jax.grad(lambda q, k: patch_nce.contrast([q], [k], 0.5).sum(), (0, 1))(queries, keys)
     assert np.abs(for_queries).max() > 0.01 and np.abs(for_keys).max() == 0
     known = jnp.asarray([[1, 0, 1, 1, 0, 1], [1] * 6], jnp.float32)[..., None]
-    found, grads = jax.value_and_grad(
-        lambda q: patch_nce.contrast([q], [keys], 0.5, [known]).sum(), has_aux=False
-    )(queries)
+    found, grads = jax.value_and_grad(lambda q: patch_nce.contrast([q], [keys], 0.5, [known]).sum(), has_aux=False)(
+        queries
+    )
     kept = [known[i, :, 0] > 0 for i in range(2)]
     alone = [patch_nce.contrast([queries[i : i + 1, k]], [keys[i : i + 1, k]], 0.5)[0] for i, k in enumerate(kept)]
     assert float(found) == pytest.approx(float(sum(alone)), rel=1e-5)
@@ -198,7 +202,13 @@ def test_features_are_those_of_the_published_places(remat):
     network = nets.ResNet(num_blocks=6, base_width=2, downsampling="antialiased", remat=remat)
     assert network.feature_layers == ("padded", "down_1", "down_2", "block_1", "block_5")
     assert nets.ResNet().feature_layers == network.feature_layers
-    assert nets.ResNet(num_blocks=3, padding="zero").feature_layers == ("input", "down_1", "down_2", "block_1", "block_3")
+    assert nets.ResNet(num_blocks=3, padding="zero").feature_layers == (
+        "input",
+        "down_1",
+        "down_2",
+        "block_1",
+        "block_3",
+    )
     images = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (2, 16, 24, 3)), jnp.float32)
     variables, (_, maps, _), encoded = features_of(network, network.feature_layers, images)
     assert [x.shape[1:] for x in maps] == [(22, 30, 3), (16, 24, 4), (8, 12, 8), (4, 6, 8), (4, 6, 8)]
@@ -316,9 +326,7 @@ UNKNOWN = {
 
 def test_what_is_unknown_does_not_count():
     """Images of which half is unknown are contrasted as their other halves alone would be."""
-    config = small_cut_config(
-        generator=POINTWISE, discriminator=PIXEL_GAN, loss__layers="input,mix", **ALL, **UNKNOWN
-    )
+    config = small_cut_config(generator=POINTWISE, discriminator=PIXEL_GAN, loss__layers="input,mix", **ALL, **UNKNOWN)
     batch = random_batch(config)
     lost = {name: x.copy() for name, x in batch.items()}
     for x in lost.values():

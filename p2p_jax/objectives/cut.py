@@ -39,9 +39,10 @@ LOSS = (
 def cut(config: ConfigDict) -> Objective:
     """Build the objective of CUT, or of FastCUT.
 
-    ``gen_ab`` maps A to B, ``disc_b`` judges images of B, and ``head`` (the release's F) maps features of the generator's
-    own encoder to what patches are compared by. First the discriminator minimises ``(loss(disc_b(G(a)), 0) +
-    loss(disc_b(b), 1)) / 2``; then generator and head minimise, through the updated discriminator and on the same G(a),
+    ``gen_ab`` maps A to B, ``disc_b`` judges images of B, and ``head`` (the release's F) maps features of the
+    generator's own encoder to what patches are compared by. First the discriminator minimises
+    ``(loss(disc_b(G(a)), 0) + loss(disc_b(b), 1)) / 2``; then generator and head minimise, through the
+    updated discriminator and on the same G(a),
 
         lambda_gan loss(disc_b(G(a)), 1) + lambda_nce (nce(a, G(a)) + nce(b, G(b))) / 2
 
@@ -241,6 +242,6 @@ def _check(loss: ConfigDict, same_channels: bool) -> None:
         raise InputError("loss.lambda_gan and loss.lambda_nce are both 0: the generator would have no loss")
     if loss.lambda_nce and not same_channels:
         raise InputError(
-            "loss.lambda_nce compares features of inputs and of translations by one encoder, and data.input.channels is "
-            "not data.output.channels: make the channels equal, or set loss.lambda_nce=0."
+            "loss.lambda_nce compares features of inputs and of translations by one encoder, and data.input.channels "
+            "is not data.output.channels: make the channels equal, or set loss.lambda_nce=0."
         )

@@ -162,9 +162,7 @@ class Head(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        return [
-            unit(dense(name=f"{i}_out")(nn.relu(dense(name=f"{i}_in")(x)))) for i, x in enumerate(features)
-        ]
+        return [unit(dense(name=f"{i}_out")(nn.relu(dense(name=f"{i}_in")(x)))) for i, x in enumerate(features)]
 
 
 def unit(x: jax.Array) -> jax.Array:
@@ -187,9 +185,7 @@ def draw_places(rng: jax.Array, maps: Sequence[Any], count: int) -> list[jax.Arr
 def take(maps: Sequence[jax.Array], places: Sequence[jax.Array]) -> list[jax.Array]:
     """Return the features [B, N, C] of each map [B, H, W, C] at its places [N]."""
     flat = [x.reshape(len(x), -1, x.shape[-1]) for x in maps]
-    return [
-        x.at[:, i].get(unique_indices=True, mode="promise_in_bounds") for x, i in zip(flat, places, strict=True)
-    ]
+    return [x.at[:, i].get(unique_indices=True, mode="promise_in_bounds") for x, i in zip(flat, places, strict=True)]
 
 
 def spread(known: jax.Array, maps: Sequence[jax.Array], layers: Sequence[str]) -> list[jax.Array]:

@@ -37,9 +37,7 @@ def unknown_pixels(config: ConfigDict) -> Unknown:
     """Return what is done with the unknown pixels of a config's images: nothing, if it has none."""
     if any(domain.unknown for domain in of_config(config.data)):
         return Unknown(fill, hide, mark, l1, known)
-    return Unknown(
-        lambda x: x, lambda fakes, reals: fakes, lambda fakes, given: fakes, losses.l1, lambda images: None
-    )
+    return Unknown(lambda x: x, lambda fakes, reals: fakes, lambda fakes, given: fakes, losses.l1, lambda images: None)
 
 
 def fill(images: jax.Array) -> jax.Array:

@@ -136,8 +136,8 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
 
     Raises:
-      InputError: nothing of the source fits but discriminators and heads, its file is damaged, or the state holds copies of the
-        parameters, as some optimizers do.
+      InputError: nothing of the source fits but discriminators and heads, its file is damaged, or the state holds
+        copies of the parameters, as some optimizers do.
     """
     theirs, ours = _layers(source.shapes), _layers(state)
     stored = source.config
