@@ -123,13 +123,16 @@ def cut(config: ConfigDict) -> Objective:
         each = zip(*(jnp.split(x, len(images)) for x in maps), strict=True) if maps else ([] for _ in images)
         return jnp.split(outputs, len(images)) if whole else None, list(each), new_stats
 
-    def compare(params, rng, keys, queries, known):
-        """Return the contrast [B] of the features of translations and of their sources."""
-        places = patch_nce.draw_places(rng, keys, loss.num_patches)
-        queries, keys = (head.apply({"params": params}, patch_nce.take(maps, places)) for maps in (queries, keys))
+    def compare(params, rng, real, sources, translations):
+        """Return the contrast [B] of features of translations and of those of the images of which they were made."""
+        places = patch_nce.draw_places(rng, sources, loss.num_patches)
+        queries, keys = (
+            head.apply({"params": params}, patch_nce.take(maps, places)) for maps in (translations, sources)
+        )
+        known, counts = unknown.known(real), None
         if known is not None:
-            known = patch_nce.take(known, places)
-        return patch_nce.contrast(queries, keys, loss.temperature, known)
+            counts = patch_nce.take(patch_nce.spread(known, sources, layers), places)
+        return patch_nce.contrast(queries, keys, loss.temperature, counts)
 
     def update(state, batch, rng):
         params, stats, opt_state = (dict(state[key]) for key in ("params", "batch_stats", "opt_state"))
@@ -180,9 +183,7 @@ def cut(config: ConfigDict) -> Objective:
                 _, queries, _ = run(own, old_stats, fakes, query_rng, whole=False)
                 names = ("gen/nce", "gen/nce_identity")
                 for name, key, real, its_keys, maps in zip(names, places_rngs, reals, keys, queries, strict=False):
-                    known = unknown.known(real)
-                    known = known if known is None else patch_nce.spread(known, its_keys, layers)
-                    found[name] = compare(own_head, key, its_keys, [turn(x) for x in maps], known).mean()
+                    found[name] = compare(own_head, key, real, its_keys, [turn(x) for x in maps]).mean()
                     total += loss.lambda_nce * found[name] / len(reals)
             if own_terms:
                 weighted, each = own_terms(fakes[0], batch["real_b"], batch | {"real_a": seen[0]})
@@ -226,13 +227,12 @@ def cut(config: ConfigDict) -> Objective:
         """Return the contrast [1] of one image, by the statistics that translation takes."""
         variables = {"params": state["params"]["gen_ab"], "batch_stats": state["batch_stats"]["gen_ab"]}
         alone = gen.clone(axis_name=None) if hasattr(gen, "axis_name") else gen
-        train, known = statistics(config) == "batch", unknown.known(real)
+        train = statistics(config) == "batch"
         keys, queries = (
             patch_nce.Encoder(alone, layers).encode(variables, x, train=train, dropout=False)
             for x in (unknown.fill(real), unknown.hide(fake, real))
         )
-        known = known if known is None else patch_nce.spread(known, keys, layers)
-        return compare(state["params"]["head"], rng, keys, queries, known)
+        return compare(state["params"]["head"], rng, real, keys, queries)
 
     return Objective(init, update, translate, evaluate)
 
