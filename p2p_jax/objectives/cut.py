@@ -126,13 +126,14 @@ def cut(config: ConfigDict) -> Objective:
     def compare(params, rng, real, sources, translations):
         """Return the contrast [B] of features of translations and of those of the images of which they were made."""
         places = patch_nce.draw_places(rng, sources, loss.num_patches)
-        queries, keys = (
-            head.apply({"params": params}, patch_nce.take(maps, places)) for maps in (translations, sources)
-        )
+
+        def project(maps):
+            return head.apply({"params": params}, patch_nce.take(maps, places))
+
         known, counts = unknown.known(real), None
         if known is not None:
             counts = patch_nce.take(patch_nce.spread(known, sources, layers), places)
-        return patch_nce.contrast(queries, keys, loss.temperature, counts)
+        return patch_nce.contrast(project(translations), project(sources), loss.temperature, counts)
 
     def update(state, batch, rng):
         params, stats, opt_state = (dict(state[key]) for key in ("params", "batch_stats", "opt_state"))
