@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from p2p_jax.config import complete
 from p2p_jax.errors import InputError
 from p2p_jax.interop.torch_names import modules_of
 from p2p_jax.interop.torch_state_dicts import from_torch
 from p2p_jax.nets import RECEPTIVE_FIELDS, MobileResNet, PatchGAN, ResNet, UNet, halve
 from p2p_jax.nets.resampling import blur_downsample, blur_upsample
 from p2p_jax.objectives import make_network
+from p2p_jax.training import fine_tuning
+from support import configs
+from support.configs import merged
 from support.precision import precision
 
 SMOOTH = {"downsampling": "antialiased", "upsampling": "antialiased"}
@@ -107,7 +111,7 @@ def test_receptive_fields_are_larger_than_their_names(field, side):
         logits = network.apply(params, x, train=True)[0, :, :, 0]
         return logits[logits.shape[0] // 2, logits.shape[1] // 2]
 
-    support = np.asarray(jax.grad(logit)(x))[0, :, :, 0] > 0
+    support = np.asarray(jax.jit(jax.grad(logit))(x))[0, :, :, 0] > 0
     rows, columns = np.flatnonzero(support.any(axis=1)), np.flatnonzero(support.any(axis=0))
     assert support.sum() == side**2
     assert rows[-1] - rows[0] + 1 == columns[-1] - columns[0] + 1 == side
@@ -126,6 +130,15 @@ def test_every_generator_takes_the_upsampling(network):
 def test_an_unknown_downsampling_is_named(network):
     with pytest.raises(InputError, match="unknown downsampling 'blur': choose one of strided, antialiased"):
         shapes(network, (1, 32, 32, 3))
+
+
+def test_fine_tuning_tells_that_the_same_weights_compute_otherwise():
+    theirs = complete(configs.SMALL_CYCLEGAN).to_dict()
+    smooth = merged(configs.SMALL_CYCLEGAN, {"generator": SMOOTH, "discriminator": {"spectral_norm": True}})
+    told = "\n".join(fine_tuning._differences(theirs, complete(smooth)))
+    assert "generator.downsampling was 'strided' there and is 'antialiased' here" in told
+    assert "--config.generator.upsampling=transposed keeps it" in told
+    assert "discriminator.spectral_norm was False there and is True here" in told
 
 
 TWINS = {

@@ -235,6 +235,8 @@ def halved(x):
         (nets.ResNet(num_blocks=2, base_width=2), ("down_1",), 3),
         (nets.UNet(num_downs=4, base_width=2), None, 3),
         (nets.UNet(num_downs=4, base_width=2, remat=True), ("down_2",), 2),
+        (nets.UNetViT(num_downs=2, base_width=2, width=4, num_heads=2, embed_width=4), None, 1 + 2 * 3),
+        (nets.UNetViT(num_downs=2, base_width=2, width=4, num_heads=2), ("input", "transformer"), 1 + 2 * 3),
     ],
 )
 def test_nothing_behind_the_last_layer_is_computed(network, layers, count):

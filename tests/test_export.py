@@ -31,6 +31,9 @@ missing = [name for name in ("jax2onnx", "onnx", "onnxruntime") if find_spec(nam
 needs_onnx = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 FORMATS = [pytest.param("onnx", marks=needs_onnx), "stablehlo"]
 UNET = {"num_downs": 8, "base_width": 2}
+SMOOTH = {"downsampling": "antialiased", "upsampling": "antialiased"}
+VIT = {"network": "p2p_jax.nets:UNetViT", "num_downs": 2, "base_width": 4, "num_blocks": 1, "width": 12, "num_heads": 3}
+VIT |= {"ffn_width": 16, "embed_width": 6}
 
 
 noise = partial(support.images.noise, dtype=np.float32)
@@ -62,6 +65,8 @@ class Files:
                 {"generator": {"network": "p2p_jax.nets:MobileResNet", "num_blocks": 1, "channels": "4_3_4_2_4_4"}},
                 SMALL_CYCLEGAN,
             ),
+            "smooth": save_run(folder / "smooth", {"generator": resnet | SMOOTH}, SMALL_CYCLEGAN),
+            "vit": save_run(folder / "vit", {"generator": VIT}, SMALL_CYCLEGAN),
         }
 
     def get(self, which, norm, format):
@@ -103,6 +108,10 @@ def files(tmp_path_factory):
         ("resnet", "batch", "stablehlo", ((16, 16), (20, 16), (8, 12))),
         pytest.param("mobile", "batch", "onnx", ((16, 16), (20, 16), (8, 12)), marks=needs_onnx),
         ("mobile", "batch", "stablehlo", ((16, 16), (20, 16), (8, 12))),
+        pytest.param("smooth", "batch", "onnx", ((16, 16), (20, 16), (8, 12)), marks=needs_onnx),
+        ("smooth", "batch", "stablehlo", ((16, 16), (20, 16), (8, 12))),
+        pytest.param("vit", "batch", "onnx", ((16, 16), (20, 16), (4, 8)), marks=needs_onnx),
+        ("vit", "batch", "stablehlo", ((16, 16), (20, 16), (4, 8))),
     ],
 )
 def test_exports_are_the_run(files, which, norm, format, sizes):

@@ -28,11 +28,17 @@ def _of(modules: Mapping[str, str]) -> frozenset[str]:
 
 _NETWORKS = _of(
     {
-        "p2p_jax.nets": "EncoderDecoder MobileResNet PatchGAN ResNet ResNet6 ResNet9 UNet UNet128 UNet256",
+        "p2p_jax.nets": (
+            "EncoderDecoder MobileResNet MultiScalePatchGAN PatchGAN ResNet ResNet6 ResNet9 UNet UNet128 UNet256 "
+            "UNetDiscriminator UNetViT"
+        ),
         "p2p_jax.nets.mobile_resnet": "MobileResNet",
+        "p2p_jax.nets.multiscale": "MultiScalePatchGAN",
         "p2p_jax.nets.patchgan": "PatchGAN",
         "p2p_jax.nets.resnet": "ResNet ResNet6 ResNet9",
         "p2p_jax.nets.unet": "EncoderDecoder UNet UNet128 UNet256",
+        "p2p_jax.nets.unet_discriminator": "UNetDiscriminator",
+        "p2p_jax.nets.unet_vit": "UNetViT",
     }
 )
 _OPTIMIZERS = (

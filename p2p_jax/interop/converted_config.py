@@ -182,6 +182,7 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
     if any(section["norm"] == "instance" for section in sections) and options.norm is None:
         found.append("biases and no weights of norms are instance norm; norm=none if there was none")
     patches = [s for s in sections if s["network"].endswith(":PatchGAN") and s["receptive_field"] > 1]
+    patches = [s for s in patches if "downsampling" not in s]  # CUT is younger than that
     if patches and options.discriminator_padding == 1:
         found.append(
             "the discriminator's maps are padded by 1; one from before 2017-09-23 wants discriminator_padding=2, "

