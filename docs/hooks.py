@@ -3,10 +3,11 @@
 import re
 
 from p2p_jax.config.options import OPTIONS
+from p2p_jax.objectives.cut import LOSS as CUT
 from p2p_jax.objectives.cyclegan import LOSS as CYCLEGAN
 from p2p_jax.objectives.pix2pix import LOSS as PIX2PIX
 
-TABLES = {"experiment": OPTIONS, "pix2pix": PIX2PIX, "cyclegan": CYCLEGAN}
+TABLES = {"experiment": OPTIONS, "pix2pix": PIX2PIX, "cyclegan": CYCLEGAN, "cut": CUT}
 
 
 def on_page_markdown(markdown: str, **_) -> str:

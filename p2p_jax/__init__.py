@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from p2p_jax.errors import InputError, TrainingDivergedError
     from p2p_jax.inference import Translator
     from p2p_jax.objectives import Objective, losses
+    from p2p_jax.objectives.cut import cut
     from p2p_jax.objectives.cyclegan import cyclegan
     from p2p_jax.objectives.pix2pix import pix2pix
     from p2p_jax.process.settings import prepare_process
@@ -24,6 +25,7 @@ _PLACES = {
     "Objective": "p2p_jax.objectives:Objective",
     "TrainingDivergedError": "p2p_jax.errors:TrainingDivergedError",
     "Translator": "p2p_jax.inference:Translator",
+    "cut": "p2p_jax.objectives:cut",
     "cyclegan": "p2p_jax.objectives:cyclegan",
     "load_config": "p2p_jax.config:load",
     "losses": "p2p_jax.objectives.losses",
@@ -38,6 +40,7 @@ __all__ = [
     "Objective",
     "TrainingDivergedError",
     "Translator",
+    "cut",
     "cyclegan",
     "load_config",
     "losses",

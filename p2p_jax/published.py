@@ -8,6 +8,19 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete_experiment, flat
 from p2p_jax.config.options import OPTIONS
 
+_RESAMPLED = {"downsampling": "antialiased", "init_type": "xavier"}
+_CUT: dict[str, Any] = {
+    "objective": "p2p_jax:cut",
+    "eval_every": 10_000,
+    "checkpoint_every": 5_000,
+    "best_metric": "nce",
+    "data": {"source": "unpaired", "val_split": "test"},
+    "generator": {"network": "p2p_jax.nets:ResNet", "upsampling": "antialiased", **_RESAMPLED},
+    "discriminator": {"norm": "instance", **_RESAMPLED},
+    "schedule": {"kind": "linear_decay", "constant_for": 200, "decay_over": 200},
+    "inference": {"dropout": False},
+}
+
 
 def pix2pix() -> ConfigDict:
     """Return pix2pix (Isola et al. 2017): U-Net-256, 70x70 PatchGAN, cGAN + 100 L1, Adam at 2e-4, batches of 1."""
@@ -31,8 +44,27 @@ def cyclegan() -> ConfigDict:
     )
 
 
+def cut() -> ConfigDict:
+    """Return CUT (Park et al. 2020): anti-aliased ResNet-9 and 70x70 PatchGAN, LSGAN + contrast, 200 + 200 epochs."""
+    return _unlocked(_CUT)
+
+
+def fast_cut() -> ConfigDict:
+    """Return FastCUT of the same paper: 10 contrast, mirrored at random, none of B, 150 + 50 epochs."""
+    faster = {
+        "loss": {"lambda_nce": 10.0, "identity": False, "flip_equivariance": True},
+        "schedule": {"kind": "linear_decay", "constant_for": 150, "decay_over": 50},
+    }
+    return _unlocked(_CUT | faster)
+
+
 def base_of(config: Mapping[str, Any]) -> ConfigDict:
-    """Return the recipe with which a config is compared: the one of its objective, else pix2pix."""
+    """Return the recipe with which a config is compared: the one of its objective, else pix2pix.
+
+    FastCUT is CUT's objective with ``loss.flip_equivariance``.
+    """
+    if config["objective"] == "p2p_jax:cut":
+        return fast_cut() if config.get("loss", {}).get("flip_equivariance") else cut()
     return cyclegan() if config["objective"] == "p2p_jax:cyclegan" else pix2pix()
 
 

@@ -3,7 +3,8 @@
     python tests/make_fixtures.py
 
 Weights and images come from numpy's frozen ``RandomState`` stream, so that a fixture holds only PyTorch's results:
-``networks.npz`` one digest per case (see ``digest``), ``pix2pix.npz`` and ``cyclegan.npz`` the losses of training runs.
+``networks.npz`` one digest per case (see ``digest``), ``pix2pix.npz``, ``cyclegan.npz`` and ``cut.npz`` the losses of
+training runs (of the last one see ``support/cut_release.py``).
 """
 
 import functools
@@ -292,6 +293,9 @@ def main():
             run = train_torch(objective, training_images(objective), optimizer, num_steps)
             losses |= {f"{optimizer}/{name}": values for name, values in run.items()}
         np.savez_compressed(FIXTURES / f"{objective}.npz", **losses)
+    from support import cut_release
+
+    np.savez_compressed(FIXTURES / "cut.npz", **cut_release.record())
 
 
 if __name__ == "__main__":

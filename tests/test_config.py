@@ -29,7 +29,7 @@ from p2p_jax.data.stream.sources import make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import find_palette
 from p2p_jax.training.loop import train
-from support.configs import small_config, small_cyclegan_config
+from support.configs import small_config, small_cut_config, small_cyclegan_config
 from support.images import noise, random_batch, save
 from support.runs import memory_data
 
@@ -39,7 +39,8 @@ def test_all_published_experiments_are_there():
     pix2pix |= {"colorization", "edges_to_photos", "inpainting", "super_resolution", "denoising", "bands"}
     cyclegan = {"quickstart_cyclegan", "horse2zebra", "apple2orange", "summer2winter", "maps_unpaired"}
     cyclegan |= {"facades_unpaired", "iphone2dslr"} | {f"{x}2photo" for x in ("monet", "cezanne", "ukiyoe", "vangogh")}
-    for names, objective in ((pix2pix, "p2p_jax:pix2pix"), (cyclegan, "p2p_jax:cyclegan")):
+    cut = {"quickstart_cut", "horse2zebra_cut", "horse2zebra_fast_cut"}
+    for names, objective in ((pix2pix, "p2p_jax:pix2pix"), (cyclegan, "p2p_jax:cyclegan"), (cut, "p2p_jax:cut")):
         assert names == {name for name in NAMES if load(name).objective == objective}
 
 
@@ -65,7 +66,7 @@ def test_json_round_trip(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make_config", [small_config, small_cyclegan_config])
+@pytest.mark.parametrize("make_config", [small_config, small_cyclegan_config, small_cut_config])
 def test_every_option_is_read(make_config, tmp_path, monkeypatch):
     """An option that nothing reads is a lie to the user. Checking and copying a config do not count as reading."""
     read, sections = set(), {}
@@ -98,6 +99,7 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
         "config.facts",
         "objectives.pix2pix",
         "objectives.cyclegan",
+        "objectives.cut",
     ):
         module = f"p2p_jax.{module}"
         monkeypatch.setattr(sys.modules[module], "complete", complete_unrecorded)

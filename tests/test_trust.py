@@ -194,7 +194,7 @@ def test_the_library_is_allowed_where_it_belongs():
             config = {section: {option: name}} if section else {key: name}
             assert stored.references(config) == {key: [name]} and stored.outside(config) == {}
     objectives = {resolve(name) for name in stored.LIBRARY["objective"]}
-    assert objectives == {p2p_jax.pix2pix, p2p_jax.cyclegan}
+    assert objectives == {p2p_jax.pix2pix, p2p_jax.cyclegan, p2p_jax.cut}
     networks = {resolve(name) for name in stored.LIBRARY["generator.network"]}
     exported = {getattr(p2p_jax.nets, name) for name in p2p_jax.nets.__all__ if name != "RECEPTIVE_FIELDS"}
     assert networks == exported

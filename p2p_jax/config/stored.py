@@ -52,8 +52,9 @@ _OPTAX = _of({"optax": _OPTIMIZERS, "optax.contrib": f"{_CONTRIBUTED} {_AVERAGIN
 LIBRARY: dict[str, frozenset[str]] = {
     "objective": _of(
         {
-            "p2p_jax": "cyclegan pix2pix",
-            "p2p_jax.objectives": "cyclegan pix2pix",
+            "p2p_jax": "cut cyclegan pix2pix",
+            "p2p_jax.objectives": "cut cyclegan pix2pix",
+            "p2p_jax.objectives.cut": "cut",
             "p2p_jax.objectives.cyclegan": "cyclegan",
             "p2p_jax.objectives.pix2pix": "pix2pix",
         }

@@ -25,6 +25,7 @@ from p2p_jax.nets.layers import (
 from p2p_jax.nets.resampling import DOWNSAMPLINGS, blur_downsample, check_downsampling
 
 _NUM_DOWNS = 2
+_ENCODER = ("input", "padded", "stem", "down_1", "down_2")  # where features are taken before the blocks
 
 
 class Widths(NamedTuple):
@@ -95,7 +96,9 @@ class ResNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, dropout: bool | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool, dropout: bool | None = None, until: str | None = None
+    ) -> jax.Array:
         """Translate images.
 
         Args:
@@ -103,9 +106,11 @@ class ResNet(nn.Module):
           train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
             mutable); False uses the running ones. Instance norm knows no difference.
           dropout: draw dropout from the "dropout" rng; None means the same as `train`.
+          until: a layer of the encoder or a block, after which nothing is computed; its features are what intermediates
+            are captured for.
 
         Returns:
-          [B, H, W, out_channels] in [-1, 1], at least float32.
+          [B, H, W, out_channels] in [-1, 1], at least float32; what was computed last, if `until` says so.
 
         Raises:
           InputError: a side is not a multiple of 4 or too small to be reflected, or an attribute is unknown.
@@ -150,10 +155,21 @@ class ResNet(nn.Module):
 
         wrap: Callable[[Any], Any] = compute_again if self.remat else lambda part: part
         x = wrap(encode)(self, x)
+        if until in _ENCODER:
+            return x
         for i, width in enumerate(widths.blocks, 1):
             x = wrap(ResidualBlock)(block_conv, norm, width, dropout_rate, name=f"block_{i}")(x)
+            if until == f"block_{i}":
+                return x
         x = wrap(decode)(self, x)
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """Layers by whose features CUT compares patches: of nine blocks the first and the fifth, as published."""
+        first = "padded" if self.padding == "reflect" else "input"
+        blocks = sorted({1, min(5, self.num_blocks)}) if self.num_blocks else []
+        return first, "down_1", "down_2", *(f"block_{i}" for i in blocks)
 
     def _widths(self) -> Widths:
         return widths_of([self.base_width] * (_NUM_DOWNS + self.num_blocks + 3))

@@ -74,7 +74,9 @@ class UNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, dropout: bool | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool, dropout: bool | None = None, until: str | None = None
+    ) -> jax.Array:
         """Translate images.
 
         Args:
@@ -83,9 +85,10 @@ class UNet(nn.Module):
             mutable); False uses the running ones.
           dropout: draw dropout from the "dropout" rng; None means the same as `train`. At test time it is
             ``config.inference.dropout``.
+          until: a layer of the encoder, after which nothing is computed; see ``ResNet``.
 
         Returns:
-          [B, H, W, out_channels] in [-1, 1], at least float32.
+          [B, H, W, out_channels] in [-1, 1], at least float32; what was computed last, if `until` says so.
 
         Raises:
           InputError: a side is not a multiple of ``2 ** num_downs``, or an attribute is unknown.
@@ -94,12 +97,12 @@ class UNet(nn.Module):
         dropout = train if dropout is None else dropout
 
         def translate(network, x):
-            return network._layers(x, train, dropout)
+            return network._layers(x, train, dropout, until)
 
         return (compute_again(translate) if self.remat else translate)(self, x)
 
     @nn.nowrap
-    def _layers(self, x: jax.Array, train: bool, dropout: bool) -> jax.Array:
+    def _layers(self, x: jax.Array, train: bool, dropout: bool, until: str | None) -> jax.Array:
         settings = {
             "init_type": self.init_type,
             "init_gain": self.init_gain,
@@ -125,6 +128,8 @@ class UNet(nn.Module):
             if 1 < i < depth or (i == depth and self.bottleneck_norm):
                 x = norm(name=f"down_{i}_norm")(x)
             encoded.append(x)
+            if until == f"down_{i}":
+                return x
         for i in range(depth, 1, -1):
             x = up(features=widths[i - 2], use_bias=use_bias, name=f"up_{i}")(nn.relu(x))
             x = norm(name=f"up_{i}_norm")(x)
@@ -134,6 +139,11 @@ class UNet(nn.Module):
                 x = jnp.concatenate([encoded[i - 2], x], axis=-1)
         x = up(features=self.out_channels, name="up_1")(nn.relu(x))
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """Layers by whose features CUT compares patches: the input, and the widest maps of the encoder."""
+        return "input", *(f"down_{i}" for i in range(1, min(5, self.num_downs)))
 
     def has_dropout(self, level: int) -> bool:
         """Tell whether the decoder layer at `level` (num_downs innermost, 1 the output) is followed by dropout."""

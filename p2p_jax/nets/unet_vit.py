@@ -57,7 +57,9 @@ class UNetViT(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, dropout: bool | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool, dropout: bool | None = None, until: str | None = None
+    ) -> jax.Array:
         """Translate images.
 
         Args:
@@ -65,9 +67,10 @@ class UNetViT(nn.Module):
           train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
             mutable); False uses the running ones. Instance norm knows no difference.
           dropout: of no effect; there is none.
+          until: a downsampling or the transformer, after which nothing is computed; see ``ResNet``.
 
         Returns:
-          [B, H, W, out_channels] in [-1, 1], at least float32.
+          [B, H, W, out_channels] in [-1, 1], at least float32; what was computed last, if `until` says so.
 
         Raises:
           InputError: a side is not a multiple of ``2 ** num_downs``, or `width` is not one of `num_heads`.
@@ -96,6 +99,8 @@ class UNetViT(nn.Module):
         for i, width in enumerate(widths, 1):
             encoded.append(level("down", i, width, width)(self, x))
             x = conv(width, kernel_size=2, stride=2, padding=0, name=f"down_{i}")(encoded[-1])
+            if until == f"down_{i}":
+                return x
         x = PixelTransformer(
             self.num_blocks,
             self.width,
@@ -107,12 +112,19 @@ class UNetViT(nn.Module):
             name="transformer",
             **dtypes,
         )(x)
+        if until == "transformer":
+            return x
         for i, width in zip(range(self.num_downs, 0, -1), widths[::-1], strict=True):
             x = conv(width, kernel_size=3, stride=1, name=f"up_{i}")(x.repeat(2, axis=1).repeat(2, axis=2))
             x = jnp.concatenate([x, encoded[i - 1]], axis=-1)
             x = level("up", i, width, widths[max(i - 2, 0)])(self, x)
         x = conv(self.out_channels, kernel_size=1, stride=1, padding=0, name="output")(x)
         return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """Layers by whose features CUT compares patches: the input, and maps of the encoder."""
+        return "input", *(f"down_{i}" for i in range(1, min(4, self.num_downs) + 1))
 
     def _check(self, x: jax.Array) -> None:
         multiple = 2**self.num_downs

@@ -14,6 +14,7 @@ from p2p_jax.objectives.base import (
     statistics,
     translate_each,
 )
+from p2p_jax.objectives.cut import cut
 from p2p_jax.objectives.cyclegan import cyclegan
 from p2p_jax.objectives.making import make_objective
 from p2p_jax.objectives.optim import descend, make_learning_rates, make_optimizer, make_schedule
@@ -25,6 +26,7 @@ __all__ = [
     "average_over_devices",
     "averaged",
     "blank_batch",
+    "cut",
     "cyclegan",
     "descend",
     "losses",

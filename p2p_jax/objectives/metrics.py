@@ -80,6 +80,14 @@ IMAGE_METRICS = (
         "image's own domain, pixel values in [0, 1]; 0 to 1.",
         lower_is_better=True,
     ),
+    Metric(
+        key="nce",
+        title="NCE",
+        meaning="Contrast of CUT: cross-entropy of finding a patch of the translation among those of the input by the "
+        "generator's own features; from 0 upwards, the logarithm of the number of patches if all are alike. The "
+        "features change with training, so it says how well a network keeps its inputs, and not how good they look.",
+        lower_is_better=True,
+    ),
 )
 """The metrics that come with the library."""
 _OF_PAIRS = {metric.key: metric for metric in IMAGE_METRICS if metric.compare}

@@ -23,19 +23,21 @@ class Unknown(NamedTuple):
       hide: ``(fakes, reals) -> fakes`` with 0 where the value of the real image is unknown.
       mark: ``(fakes, given) -> fakes`` that are unknown where any channel of the images is, of which they were made.
       l1: ``losses.l1`` over the known values of the second argument.
+      known: ``images -> [B, H, W, 1]``, 1 where all channels are known and 0 elsewhere; None where all are everywhere.
     """
 
     fill: Callable[[jax.Array], jax.Array]
     hide: Callable[[jax.Array, jax.Array], jax.Array]
     mark: Callable[[jax.Array, jax.Array], jax.Array]
     l1: Callable[[jax.Array, jax.Array], jax.Array]
+    known: Callable[[jax.Array], jax.Array | None]
 
 
 def unknown_pixels(config: ConfigDict) -> Unknown:
     """Return what is done with the unknown pixels of a config's images: nothing, if it has none."""
     if any(domain.unknown for domain in of_config(config.data)):
-        return Unknown(fill, hide, mark, l1)
-    return Unknown(lambda x: x, lambda fakes, reals: fakes, lambda fakes, given: fakes, losses.l1)
+        return Unknown(fill, hide, mark, l1, known)
+    return Unknown(lambda x: x, lambda fakes, reals: fakes, lambda fakes, given: fakes, losses.l1, lambda images: None)
 
 
 def fill(images: jax.Array) -> jax.Array:
@@ -59,3 +61,8 @@ def l1(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the mean absolute difference over the known values of `y`; 0 where there is none."""
     known = ~jnp.isnan(y)
     return jnp.abs(jnp.where(known, x - fill(y), 0)).sum() / jnp.maximum(known.sum(), 1)
+
+
+def known(images: jax.Array) -> jax.Array:
+    """Return [B, H, W, 1] with 1 where all channels of a pixel are known, and 0 elsewhere."""
+    return 1.0 - jnp.isnan(images).any(-1, keepdims=True)

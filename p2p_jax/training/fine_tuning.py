@@ -137,15 +137,15 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
 
     Raises:
-      InputError: nothing of the source fits but discriminators, its file is damaged, or the state holds copies of the
-        parameters, as some optimizers do.
+      InputError: nothing of the source fits but discriminators and heads, its file is damaged, or the state holds
+        copies of the parameters, as some optimizers do.
     """
     state = averaging.trained_alone(state) if averaging.asks(config) else state
     theirs, ours = _layers(source.shapes), _layers(state)
     direction = source.config.get("data", {}).get("direction", config.data.direction)
     origins = ORIGINS if direction == config.data.direction else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
-    if not any(player.leaves for player in players if not player.name.startswith("disc")):
+    if not any(player.leaves for player in players if not player.name.startswith(("disc", "head"))):
         raise InputError(_misfit(source, source.config.get("generator") or {}, config, ours, theirs))
     _refuse_copies(state)
     average = {name.removeprefix("ema/"): name for name in _named_leaves(source.shapes) if name.startswith("ema/")}

@@ -29,6 +29,12 @@ SMALL_CYCLEGAN = {
     "loss": {"lambda_identity": 0.5, "pool_size": 4},
     "inference": {"norm": "batch", "dropout": False},
 }
+SMALL_CUT = {
+    **SMALL_CYCLEGAN,
+    "objective": "p2p_jax:cut",
+    "best_metric": "nce",
+    "loss": {"num_patches": 16, "head_width": 8},
+}
 SGD = {"factory": "optax:sgd", "learning_rate": 0.01}  # Adam makes much of last bits, and hides wrong scales
 _NOT_OF_DATA = ("batch_size", "seed")
 
@@ -53,6 +59,11 @@ def small_config(base: dict = SMALL, **changes) -> ConfigDict:
 def small_cyclegan_config(**changes) -> ConfigDict:
     """Return the small experiment without pairs; see ``small_config``."""
     return small_config(SMALL_CYCLEGAN, **changes)
+
+
+def small_cut_config(**changes) -> ConfigDict:
+    """Return the small experiment without pairs, in one direction; see ``small_config``."""
+    return small_config(SMALL_CUT, **changes)
 
 
 def data_config(make=small_config, **options) -> ConfigDict:
