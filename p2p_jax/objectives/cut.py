@@ -56,8 +56,9 @@ def cut(config: ConfigDict) -> Objective:
 
     Args:
       config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``discriminator_optimizer``,
-        ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. ``published.cut`` and
-        ``published.fast_cut`` are the published settings. Any generator whose submodules give maps of features will do,
+        ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``,
+        ``sync_batch_norm`` and ``data``. ``published.cut`` and ``published.fast_cut`` are the published settings. Any
+        generator whose submodules give maps of features will do,
         see ``patch_nce.find_layers``.
 
     Returns:
