@@ -22,7 +22,7 @@ from p2p_jax.evaluation import evaluate
 from p2p_jax.images import palettes
 from p2p_jax.nets.fcn import FCN, OwnSegmenter, init
 from p2p_jax.objectives import Objective
-from p2p_jax.training.checkpoint import find_step, read_filled_in
+from p2p_jax.training.checkpoint import find_step, read_filled_in, saved_steps
 from p2p_jax.training.distances import Distances, open_features
 from support.comparers import assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
@@ -368,6 +368,14 @@ def test_several_steps_at_once_stop_for_distances(tmp_path):
     config = config_of(num_steps=8, steps_per_dispatch=4, distances__every=3, **long)
     train(config, tmp_path / "run", data=memory_data(config, num_val=2))
     assert [row["step"] for row in rows_of(tmp_path / "run") if row["eval/kid"]] == ["3", "6", "8"]
+
+
+def test_what_is_not_judged_by_the_best_metric_is_not_the_best(tmp_path):
+    """Images are compared at every step, sets at the last one: no other checkpoint is saved."""
+    config = config_of(num_steps=4, eval_every=1, checkpoint_every=4, distances__every=4, best_metric="kid")
+    train(config, tmp_path / "run", data=memory_data(config, num_val=2))
+    assert saved_steps(tmp_path / "run") == [4] and find_step(tmp_path / "run", config, "best") == 4
+    assert [bool(row["eval/l1"]) for row in rows_of(tmp_path / "run")] == [True] * 4
 
 
 def copying(config):
