@@ -497,6 +497,7 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     bad = module(monkeypatch, lambda x: np.full((8, 2), np.where(x.any(), np.nan, 0.0)))
     refused("gives numbers that are not finite for real images of validation", distances__features=bad)
     refused("config.best_metric is 'kidd'; the objective has l1, psnr, ssim, kid, kid_std, fid", best_metric="kidd")
+    refused("config.best_mode=max would keep the worst kid", best_metric="kid", best_mode="max")
     refused("; kid and fid come with config.distances.features", best_metric="kid", distances__features="")
 
     def named_alike(config):
