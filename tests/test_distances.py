@@ -22,7 +22,7 @@ from p2p_jax.evaluation import evaluate
 from p2p_jax.images import palettes
 from p2p_jax.nets.fcn import FCN, OwnSegmenter, init
 from p2p_jax.objectives import Objective
-from p2p_jax.training.checkpoint import find_step, read_filled_in
+from p2p_jax.training.checkpoint import find_step, read_filled_in, saved_steps
 from p2p_jax.training.distances import Distances, open_features
 from support.comparers import assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
@@ -370,6 +370,14 @@ def test_several_steps_at_once_stop_for_distances(tmp_path):
     assert [row["step"] for row in rows_of(tmp_path / "run") if row["eval/kid"]] == ["3", "6", "8"]
 
 
+def test_what_is_not_judged_by_the_best_metric_is_not_the_best(tmp_path):
+    """Images are compared at every step, sets at the last one: no other checkpoint is saved."""
+    config = config_of(num_steps=4, eval_every=1, checkpoint_every=4, distances__every=4, best_metric="kid")
+    train(config, tmp_path / "run", data=memory_data(config, num_val=2))
+    assert saved_steps(tmp_path / "run") == [4] and find_step(tmp_path / "run", config, "best") == 4
+    assert [bool(row["eval/l1"]) for row in rows_of(tmp_path / "run")] == [True] * 4
+
+
 def copying(config):
     """Make an objective that gives the input back."""
     base = linear(config)
@@ -489,6 +497,7 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     bad = module(monkeypatch, lambda x: np.full((8, 2), np.where(x.any(), np.nan, 0.0)))
     refused("gives numbers that are not finite for real images of validation", distances__features=bad)
     refused("config.best_metric is 'kidd'; the objective has l1, psnr, ssim, kid, kid_std, fid", best_metric="kidd")
+    refused("config.best_mode=max would keep the worst kid", best_metric="kid", best_mode="max")
     refused("; kid and fid come with config.distances.features", best_metric="kid", distances__features="")
 
     def named_alike(config):

@@ -80,18 +80,19 @@ def test_what_is_no_metric_is_refused(folder):
     ]:
         with pytest.raises(InputError, match=message):
             find_metrics(names)
-    with pytest.raises(InputError, match="metrics=my_metrics:brightness: choose from histogram, fcn, labels, fid, or"):
+    with pytest.raises(InputError, match="metrics=my_metrics:brightness: choose from histogram, .*, distances, or"):
         set_metrics.find("my_metrics:brightness")
     assert "config.metrics: 'nothing' is not" in run_command(training, *SMALL, "--config.metrics=nothing")
     assert not (folder / "run" / "checkpoints").exists()
 
 
 def test_every_metric_of_the_tables_is_described():
-    assert [metric.key for metric in set_metrics.SET_METRICS] == ["histogram", "fcn", "labels", "fid"]
+    assert [metric.key for metric in set_metrics.SET_METRICS] == ["histogram", "fcn", "labels", "fid", "distances"]
     for metric in set_metrics.SET_METRICS:
         assert set_metrics.find(metric.key) is metric is set_metrics.of_title(f"{metric.title} [by something]")
         assert metric.meaning or metric.parts
     assert ablation_table.cell_text("FID and KID", {"fid": 12.34, "kid_mean": 0.5, "count": 3}) == "12.3, 0.5000"
+    assert ablation_table.cell_text("distances [own]", {"fid": 12.34, "kid": 0.5, "kid_std": 0.1}) == "12.34, 0.5000"
     assert ablation_table.cell_text("histogram intersection", {"L": 0.5, "count": 3}) == "0.50"  # of gray images
     assert ablation_table.cell_text("of one's own", {"deviation": 0.123456, "colours": 7, "count": 3}) == "0.1235 / 7"
     assert complete({}).metrics == "l1,psnr,ssim"

@@ -257,6 +257,18 @@ def test_domains_share_a_chart_and_long_curves_are_averaged(tmp_path):
     assert "Each point is the mean of up to 3 logged values" in page
 
 
+def test_distances_of_copies_are_lines_beside_those_of_outputs(tmp_path):
+    names = ["eval/kid", "eval/kid_std", "eval/raw_kid", "eval/fid", "eval/copy_kid", "eval/copy_fid", "eval/copy_l1"]
+    (tmp_path / "metrics.csv").write_text(f"step,{','.join(names)}\n1,1,2,3,4,5,6,7\n")
+    panels, _ = read_panels(tmp_path / "metrics.csv")
+    assert [(panel["title"], [one["name"] for one in panel["series"]]) for panel in panels] == [
+        ("kid", ["eval/kid", "eval/raw_kid", "eval/copy_kid"]),
+        ("kid_std", ["eval/kid_std"]),
+        ("fid", ["eval/fid", "eval/copy_fid"]),
+        ("copy_l1", ["eval/copy_l1"]),
+    ]
+
+
 def test_a_file_that_is_no_history_is_named(tmp_path):
     for text in ("a,b\n1,2\n", "step,train/x\n1,high\n"):
         (tmp_path / "metrics.csv").write_text(text)

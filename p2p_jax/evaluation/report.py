@@ -107,9 +107,13 @@ def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _title(name: str) -> str:
-    """Return what a metric's chart is named: "train/gen/gan_ab" belongs to "gen/gan", real and fake to "disc"."""
+    """Return what a metric's chart is named: "train/gen/gan_ab" belongs to "gen/gan", real and fake to "disc".
+
+    The KID and FID of copies of the input are lines in the charts of KID and FID.
+    """
     metric = name.removeprefix("train/").removeprefix("eval/")
     metric = re.sub(r"_(a|b|ab|ba)$", "", metric)
+    metric = re.sub(r"^(copy|raw)_(?=(kid|fid)$)", "", metric)
     return re.sub(r"^disc/(real|fake)$", "disc", metric)
 
 
@@ -124,7 +128,7 @@ def _curves_note(averaged: int) -> str:
     note = (
         "Point at a chart, or use its arrow keys, to read it. The dotted line is the checkpoint that was evaluated. "
         "train/ is what a step logged, on its batch and on the scale of the loss; eval/ is the mean over the "
-        "validation split: the two need not be on one scale."
+        "validation split, or a distance of all of it: the two need not be on one scale."
     )
     return note + (f" Each point is the mean of up to {averaged} logged values." if averaged > 1 else "")
 

@@ -161,6 +161,8 @@ def _require_names(config: ConfigDict, names: list[str], distances: Distances | 
     if config.best_metric not in known and (distances or not config.distances.features):
         hint = "" if config.distances.features else "; kid and fid come with config.distances.features"
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(known)}{hint}")
+    if distances and config.best_metric in distances.names and config.best_mode == "max":
+        raise InputError(f"config.best_mode=max would keep the worst {config.best_metric}: set config.best_mode=min")
 
 
 def _found(config: ConfigDict, data: Data, before: Mapping[str, Any], *, given: bool) -> dict[str, Any]:
