@@ -223,6 +223,16 @@ def test_the_published_experiments_cost_what_their_shapes_say(objective, identit
     assert found.trained == by_shapes.count_parameters(config) and found.doubts == ()
 
 
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_a_step_costs_the_same_on_every_platform(backend, fast_convolutions, monkeypatch):
+    """Where convolutions take other forms: of this width they do on CPUs, and the smallest maps on GPUs."""
+    config = make_config("pix2pix", 32)
+    found = [cost.measure(config)]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert cost.measure(config) == found[0]
+    assert found[0].step == pytest.approx(by_shapes.multiply_adds(by_shapes.find_passes(config)), rel=0.05)
+
+
 def test_a_batch_costs_what_its_images_do():
     one, four = (cost.measure(small_config(batch_size=size, discriminator__norm="instance")) for size in (1, 4))
     assert (four.step, four.image) == (4 * one.step, one.image)

@@ -6,13 +6,14 @@ import io
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import report, report_tables
+from p2p_jax.evaluation import pages, report, report_tables
 from p2p_jax.evaluation.report import choose_rows, data_uri, read_panels, write_report
 
 HOSTILE = """<img src=x onerror=alert(1)>&"'</script><script>alert(2)</script><!-- \u2028\u00e9"""
@@ -370,6 +371,8 @@ def test_an_evaluation_without_per_image_metrics_or_images(tmp_path):
 
 
 def test_templates_are_ascii():
-    for name in ("report.html", "report.css", "report_curves.js", "report.js"):
-        text = report.files("p2p_jax.evaluation").joinpath(name).read_bytes().decode()
+    names = [path.name for path in Path(report.__file__).parent.iterdir() if path.suffix in (".html", ".css", ".js")]
+    assert set(names) >= {"report.html", "report.css", "report_curves.js", "report.js", "comparison.html"}
+    for name in names:
+        text = pages.files("p2p_jax.evaluation").joinpath(name).read_bytes().decode()
         assert text.isascii() and "\r" not in text  # else the hashes of the policy would not fit

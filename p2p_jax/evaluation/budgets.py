@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import flat
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.series import changed
+from p2p_jax.training import parallel
 from p2p_jax.training.cost import Cost, measure
 
 EQUAL = ("gmac", "steps")
@@ -68,11 +69,19 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     first, *others = configs.items()
     for name, config in others:
         _refuse_other_images(first[0], first[1], name, config)
-    costs = {name: measure(config) for name, config in configs.items()}
+    costs = {name: _measured(name, config) for name, config in configs.items()}
     budget = None if gmac is None else gmac * GIGA
     if equal == "gmac" and budget is None:
         budget = first[1].num_steps * costs[first[0]].step
     return [_planned(name, config, costs[name], budget, first[1]) for name, config in configs.items()]
+
+
+def _measured(name: str, config: ConfigDict) -> Cost:
+    try:
+        parallel.check_batch_size(config.batch_size)
+        return measure(config)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _planned(name: str, config: ConfigDict, cost: Cost, budget: float | None, first: ConfigDict) -> Plan:

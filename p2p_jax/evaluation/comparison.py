@@ -141,6 +141,7 @@ def _run(config: ConfigDict, workdir: Path, chosen: Sequence[int], trusting: Map
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # damaged: made again
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["identity"] == identity:
+            say(f"{workdir} is done")
             return {"state": "done", "results": found}
     with stop_requests() as stop:
         stop.saves = False  # Ctrl-C ends it at once

@@ -107,7 +107,7 @@ def _better(name: str, config: ConfigDict) -> str | None:
         metric.key: {"meaning": metric.meaning, "lower_is_better": metric.lower_is_better}
         for metric in find_metrics(config.metrics)
     }
-    return better(name, described)
+    return better(name.removeprefix("raw_"), described)  # of the generator beside its average
 
 
 def summary(values: Iterable[float | None]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend import core
 from ml_collections import ConfigDict
 
-from p2p_jax.config import complete_experiment, with_facts
+from p2p_jax.config import complete, complete_experiment, with_facts
 from p2p_jax.config.options import image_shapes
 from p2p_jax.objectives import DEVICE_AXIS, Objective, make_objective
 from p2p_jax.training import arithmetic
@@ -48,7 +48,7 @@ def measure(config: ConfigDict, objective: Objective | None = None) -> Cost:
     Raises:
       InputError: the experiment cannot be made, or there is work in a loop whose number of turns is not known.
     """
-    config = config if objective else complete_experiment(config)
+    config = complete(config) if objective else complete_experiment(config)
     if not config.data.num_train:  # the learning rate may ask for it
         config = with_facts(config, {"num_train": config.batch_size})
     objective = objective or make_objective(config)
