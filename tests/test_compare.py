@@ -81,6 +81,7 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
         ({"x": {"data__direction": "AtoB"}}, {}, "config.data.direction is 'BtoA' in first and 'AtoB' in x"),
         ({"a/b": {}}, {}, "'a/b' is no name: each run has a folder of it"),
         ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 does not divide over 2 devices"),
+        ({"table.md": {}}, {}, "'table.md' is no name: .*none of a file that is written there"),
         ({"..": {}}, {}, r"'\.\.' is no name"),
         ({}, {"equal": "time"}, "equal=time: choose gmac"),
         ({}, {"gmac": 0.0}, "gmac=0.0: a number above 0"),

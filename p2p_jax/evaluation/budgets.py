@@ -14,6 +14,8 @@ from p2p_jax.training.cost import Cost, measure
 
 EQUAL = ("gmac", "steps")
 """What experiments have in common: multiply-adds of the whole training, or steps."""
+FILES = ("table.json", "table.md", "runs.csv", "comparison.html")
+"""That are written beside the folders of the experiments."""
 GIGA = 1e9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")  # of a folder
 _OF_TRAINING = ("data.flip", "data.resident", "data.cache_mb", "data.max_pixels", "data.num_train")
@@ -64,8 +66,11 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     if gmac is not None and (equal == "steps" or not gmac > 0):
         raise InputError(f"gmac={gmac}: a number above 0, the multiply-adds of a training in 1e9; not with equal=steps")
     for name in configs:
-        if not _NAME.fullmatch(name):
-            raise InputError(f"{name!r} is no name: each run has a folder of it, so take letters, digits and . _ + = -")
+        if not _NAME.fullmatch(name) or name in FILES:
+            raise InputError(
+                f"{name!r} is no name: each run has a folder of it, so take letters, digits and . _ + = -, and none "
+                f"of a file that is written there ({', '.join(FILES)})"
+            )
     first, *others = configs.items()
     for name, config in others:
         _refuse_other_images(first[0], first[1], name, config)
