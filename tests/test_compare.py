@@ -45,6 +45,10 @@ def test_all_get_the_multiply_adds_of_the_first():
     assert [one.config.eval_every for one in plans] == [30, 50, 17]
     assert plans[0].config == configs["whole"] and plans[0].differs == {}
     assert plans[1].differs == {"batch_size": 2} and plans[2].differs == {"batch_size": 6}
+    assert [one.doubts for one in plans] == [[], [], []]
+    (few,) = budgets.plan({"few": experiment()}, gmac=1.4 * cost / 1e9)
+    assert few.config.num_steps == 1 and few.doubts == ["whole steps make 29% fewer multiply-adds than all should have"]
+    assert few.doubts[0] in budgets.describe([few], 1)
     told = budgets.describe(plans, 2).splitlines()
     assert [line.split()[0] for line in told[1:]] == list(configs) and told[2].split()[2:4] == ["200", "4"]
 
@@ -81,11 +85,12 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
         ({"x": {"data__direction": "AtoB"}}, {}, "config.data.direction is 'BtoA' in first and 'AtoB' in x"),
         ({"a/b": {}}, {}, "'a/b' is no name: each run has a folder of it"),
         ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 does not divide over 2 devices"),
+        ({"table.md": {}}, {}, "'table.md' is no name: .*none of a file that is written there"),
         ({"..": {}}, {}, r"'\.\.' is no name"),
         ({}, {"equal": "time"}, "equal=time: choose gmac"),
         ({}, {"gmac": 0.0}, "gmac=0.0: a number above 0"),
         ({}, {"gmac": 1.0, "equal": "steps"}, "not with equal=steps"),
-        ({}, {"gmac": 1e-9}, "no number of steps makes 1e-09 to 5 %"),
+        ({}, {"gmac": 1e-9}, "first: a step has 1.843e-05 GMAC, and a run may have 1e-09: give more, `gmac`"),
         (
             {"x": {"batch_size": 2, "schedule__kind": "linear_decay", "schedule__unit": "steps"}},
             {},

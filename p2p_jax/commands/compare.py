@@ -72,7 +72,7 @@ def read_variant(text: str, first: str) -> tuple[str, str, list[str]]:
 
 def _compare(args: argparse.Namespace) -> int:
     from p2p_jax.config import find, load_with_overrides
-    from p2p_jax.evaluation.comparison import PAGE, compare
+    from p2p_jax.evaluation.comparison import compare
 
     if any(flag.partition("=")[0] == "--config.seed" for flag in args.overrides):
         raise InputError("config.seed is that of one run: give those of all, `seeds`")
@@ -95,7 +95,7 @@ def _compare(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
     states = [run["state"] for row in told["configs"] for run in row["runs"].values()]
     print(f"\n{(args.output / 'table.md').read_text()}\nThis table is {args.output / 'table.md'}")
-    print(f"Look at {args.output / PAGE}")
+    print(f"Look at {args.output / 'comparison.html'}")
     if "stopped" in states:
         print("stopped; the same command goes on where this one stopped")
     return int("diverged" in states)

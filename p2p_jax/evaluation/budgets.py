@@ -14,7 +14,10 @@ from p2p_jax.training.cost import Cost, measure
 
 EQUAL = ("gmac", "steps")
 """What experiments have in common: multiply-adds of the whole training, or steps."""
+FILES = ("table.json", "table.md", "runs.csv", "comparison.html")
+"""That are written beside the folders of the experiments."""
 GIGA = 1e9
+_TOLD = 0.02  # by which whole steps may miss a budget
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")  # of a folder
 _OF_TRAINING = ("data.flip", "data.resident", "data.cache_mb", "data.max_pixels", "data.num_train")
 _LOADED = ("data.load_size", "data.load_width")  # of the images of training alone, unless they are cropped afterwards
@@ -29,6 +32,7 @@ class Plan(NamedTuple):
       cost: of a step and of an image.
       evaluations: of a run.
       differs: option -> value, what sets it apart from the first one beside the number of steps.
+      off: share of the budget by which whole steps miss it.
     """
 
     name: str
@@ -36,11 +40,19 @@ class Plan(NamedTuple):
     cost: Cost
     evaluations: int
     differs: Mapping[str, Any]
+    off: float = 0.0
 
     @property
     def total(self) -> float:
         """Multiply-adds of the whole training."""
         return self.config.num_steps * self.cost.step
+
+    @property
+    def doubts(self) -> list[str]:
+        """What is not certain of the multiply-adds, or not equal, in words."""
+        less = "fewer" if self.off < 0 else "more"
+        missed = f"whole steps make {abs(self.off):.0%} {less} multiply-adds than all should have"
+        return [*self.cost.doubts, *([missed] if abs(self.off) > _TOLD else [])]
 
 
 def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | None = None) -> list[Plan]:
@@ -64,8 +76,11 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     if gmac is not None and (equal == "steps" or not gmac > 0):
         raise InputError(f"gmac={gmac}: a number above 0, the multiply-adds of a training in 1e9; not with equal=steps")
     for name in configs:
-        if not _NAME.fullmatch(name):
-            raise InputError(f"{name!r} is no name: each run has a folder of it, so take letters, digits and . _ + = -")
+        if not _NAME.fullmatch(name) or name in FILES:
+            raise InputError(
+                f"{name!r} is no name: each run has a folder of it, so take letters, digits and . _ + = -, and none "
+                f"of a file that is written there ({', '.join(FILES)})"
+            )
     first, *others = configs.items()
     for name, config in others:
         _refuse_other_images(first[0], first[1], name, config)
@@ -99,7 +114,8 @@ def _planned(name: str, config: ConfigDict, cost: Cost, budget: float | None, fi
             f"{name}: config.schedule.unit={config.schedule.unit} keeps the learning rate of {asked:,} steps, and this "
             f"run gets {config.num_steps:,}: set config.schedule.unit=auto, which fits it to them, or take equal=steps"
         )
-    return Plan(name, config, cost, evaluations, differs)
+    off = 0.0 if budget is None else config.num_steps * cost.step / budget - 1
+    return Plan(name, config, cost, evaluations, differs, off)
 
 
 def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[ConfigDict, Cost]:
@@ -114,10 +130,9 @@ def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[C
         every = -(-steps // evaluations)
         config = changed(config, {"num_steps": steps, "eval_every": every})
         cost = measure(config)
-    if abs(config.num_steps * cost.step / budget - 1) > 0.05:
+    if cost.step > 2 * budget:
         raise InputError(
-            f"{name}: a step has {cost.step / GIGA:.3g} GMAC, so no number of steps makes {budget / GIGA:.3g} to 5 %: "
-            "give more, `gmac`"
+            f"{name}: a step has {giga(cost.step)} GMAC, and a run may have {giga(budget)}: give more, `gmac`"
         )
     return config, cost
 
@@ -150,8 +165,7 @@ def describe(plans: list[Plan], seeds: int) -> str:
         )
         for row in rows
     ]
-    doubts = [f"{one.name}: {doubt}" for one in plans for doubt in one.cost.doubts]
-    return "\n".join([*lines, *doubts])
+    return "\n".join([*lines, *(f"{one.name}: {doubt}" for one in plans for doubt in one.doubts)])
 
 
 def giga(multiply_adds: float) -> str:

@@ -30,7 +30,6 @@ from p2p_jax.training.loop import train
 from p2p_jax.training.soundness import saved_steps
 from p2p_jax.training.stopping import stop_requests
 
-PAGE = "comparison.html"
 _RESULTS, _SESSIONS = "compare.json", "sessions.json"  # in the directory of a run
 _REPEATS, _PATIENCE = 20, 5.0  # translations that are timed: so many, but at least 3, for so many seconds
 
@@ -99,11 +98,11 @@ def compare(
     def tell(name: str, outcome: series.Outcome) -> None:
         outcomes[name] = outcome
         told.update(report(plans, seeds, outcomes, equal=equal, num_images=max(map(len, opened.names))))
-        write_text(output / "table.json", json.dumps(told, indent=2, default=str) + "\n")
-        write_text(output / "table.md", markdown(told))
-        write_text(output / "runs.csv", csv_table(told))
+        texts = [json.dumps(told, indent=2, default=str) + "\n", markdown(told), csv_table(told)]
+        for file, text in zip(budgets.FILES, texts, strict=False):
+            write_text(output / file, text)
         pictures = {run: found["results"]["pictures"] for run, found in outcomes.items() if "results" in found}
-        comparison_page.write(output / PAGE, told, pictures)
+        comparison_page.write(output / budgets.FILES[-1], told, pictures)
 
     series.work_off(output, list(runs), do, tell)
     return told

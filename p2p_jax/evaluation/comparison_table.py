@@ -73,7 +73,7 @@ def _row(one: Plan, seeds: Sequence[int], outcomes: Mapping[str, Outcome]) -> di
         "step_multiply_adds": one.cost.step,
         "multiply_adds": one.total,
         "image_multiply_adds": one.cost.image,
-        "doubts": list(one.cost.doubts),
+        "doubts": one.doubts,
         "trained_parameters": one.cost.trained,
         "parameters": one.cost.translator,
         "done": len(done),
