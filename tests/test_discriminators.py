@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from p2p_jax.config import complete, resolve
 from p2p_jax.errors import InputError
 from p2p_jax.nets import MultiScalePatchGAN, PatchGAN, UNetDiscriminator, halve
+from p2p_jax.testing import check_objective
+from support import configs
 from support.precision import precision
 
 
@@ -148,3 +151,17 @@ def test_the_unet_equals_pytorch_in_float64():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), moved, unflatten_dict(vectors, sep="/"))
     for name, value in flatten_dict(grads, sep="/").items():
         np.testing.assert_allclose(value, params[name].grad, rtol=0, atol=1e-9, err_msg=name)
+
+
+MAPS = {
+    "scales": {"network": "p2p_jax.nets:MultiScalePatchGAN", "receptive_field": 1, "base_width": 2, "norm": "none"},
+    "unet": {"network": "p2p_jax.nets:UNetDiscriminator", "base_width": 2, "num_downs": 2},
+}
+
+
+@pytest.mark.parametrize("base", [configs.SMALL, configs.SMALL_CYCLEGAN])
+@pytest.mark.parametrize("name", MAPS)
+def test_both_objectives_take_several_maps(base, name):
+    pytest.importorskip("p2p_jax.objectives.adversary")
+    config = complete(base | {"discriminator": MAPS[name]})
+    check_objective(resolve(config.objective)(config), config, run=False)
