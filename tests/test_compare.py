@@ -1,6 +1,8 @@
 """Comparisons: budgets, what may not differ, spreads, the page, and a command that is stopped and goes on."""
 
+import base64
 import csv
+import io
 import json
 import os
 import signal
@@ -12,16 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from p2p_jax import Translator, train
 from p2p_jax.commands import compare as command
 from p2p_jax.config import complete_experiment
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import budgets, comparison, comparison_page, comparison_table
 from p2p_jax.evaluation.gallery import data_uri
+from p2p_jax.evaluation.predictions import predict
+from p2p_jax.images import formats
+from p2p_jax.images.domains import of_config
 from p2p_jax.training import monitoring
+from p2p_jax.training.checkpoint import read_filled_in
 from p2p_jax.training.cost import Cost, measure
 from support.browser import chromium
 from support.configs import SMALL, small_config, small_cyclegan_config
 from support.images import write_pairs
+from support.kinds import KINDS
 from support.runs import rows_of, run_command
 
 
@@ -526,21 +534,14 @@ def test_the_command_is_stopped_twice_and_goes_on(tiny, monkeypatch, capsys):
 @pytest.mark.slow
 def test_pictures_are_those_of_the_last_checkpoint(pix2pix_run, tmp_path):
     """As the library translates the same images by itself."""
-    import base64
-    import io
-
-    from p2p_jax.evaluation.predictions import predict
-    from p2p_jax.inference import Translator
-
     found = comparison._measured(pix2pix_run, [1, 2], {})
     translator = Translator.from_workdir(pix2pix_run)
     predictions = list(predict(translator, "val"))
     assert [picture["name"] for picture in found["pictures"]] == [predictions[i].name for i in (1, 2)]
     for i, picture in zip((1, 2), found["pictures"], strict=True):
         for name in ("input", "output", "target"):
-            kind, _, text = picture[name].partition(";base64,")
-            assert kind == "data:image/png"  # tiny: without loss
-            image = np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).astype(float)
+            assert picture[name].startswith("data:image/png;")  # tiny: without loss
+            image = pixels(picture[name]).astype(float)
             expected = (np.asarray(getattr(predictions[i], name)) + 1) * 127.5
             assert np.abs(image - expected).max() <= 1.01
     assert found["milliseconds"] > 0 and found["device"] == jax.devices()[0].device_kind
@@ -555,3 +556,35 @@ def test_without_pairs_there_is_no_target(cyclegan_run):
     metrics = comparison_table._metrics(config, found["evaluations"])
     values = [float(row["eval/cycle"]) for row in rows_of(cyclegan_run) if row["eval/cycle"]]
     assert metrics["cycle"]["last"] == values[-1] and metrics["cycle"]["best"] == min(values)
+
+
+@pytest.mark.slow
+def test_other_kinds_are_shown_as_pictures(tmp_path):
+    """Labels that become five bands of floats: the page has grays and the first three bands."""
+    labels, bands = KINDS["labels"], KINDS["float"]
+    for split in ("train", "val"):
+        for i in range(4):
+            formats.write(tmp_path / split / "A" / f"{i}.png", labels.raw[i])
+            np.save(made(tmp_path / split / "B") / f"{i}.npy", bands.raw[i])
+    options = {"data__source": "folders", "data__dir": str(tmp_path), "data__direction": "AtoB", "data__flip": False}
+    sides = {"data__input__kind": "labels", "data__input__channels": 7, "data__output__kind": "float"}
+    config = experiment(num_steps=1, **options, **sides, data__output__channels=5)
+    train(config, tmp_path / "run")
+    found = comparison._measured(tmp_path / "run", [1, 3], {})
+    assert [picture["name"] for picture in found["pictures"]] == ["1.png", "3.png"]
+    shown = [{name: pixels(picture[name]) for name in ("input", "output", "target")} for picture in found["pictures"]]
+    domains = of_config(read_filled_in(tmp_path / "run").data)
+    predictions = list(predict(Translator.from_workdir(tmp_path / "run"), "val"))
+    for images, prediction in zip(shown, (predictions[1], predictions[3]), strict=True):
+        assert images["output"].shape == images["target"].shape == (16, 16, 3)
+        for name, domain in zip(("input", "target"), domains, strict=True):
+            np.testing.assert_array_equal(images[name], domain.picture(getattr(prediction, name)).squeeze())
+
+
+def made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def pixels(uri):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(";base64,")[2]))))
