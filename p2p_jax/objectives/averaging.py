@@ -9,6 +9,7 @@ after each step ``average = beta average + (1 - beta) new``. Running statistics 
 of the last step do not fit averaged ones.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -76,7 +77,8 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
     def evaluate(state, batch, rng):
         return objective.evaluate(in_use(state), batch, rng)
 
-    for function in (init, update, translate, evaluate):
+    for function, own in zip((init, update, translate, evaluate), objective, strict=True):
+        functools.update_wrapper(function, own)  # a run keeps the source of the module that it is from
         vars(function)[_MARK] = asked
     return objective._replace(init=init, update=update, translate=translate, evaluate=evaluate)
 
