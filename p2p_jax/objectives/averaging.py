@@ -77,10 +77,12 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
     def evaluate(state, batch, rng):
         return objective.evaluate(in_use(state), batch, rng)
 
-    for function, own in zip((init, update, translate, evaluate), objective, strict=True):
+    made = Objective(init, update, translate, evaluate)
+    pairs: list[tuple[Any, Any]] = list(zip(made, objective, strict=True))
+    for function, own in pairs:
         functools.update_wrapper(function, own)  # a run keeps the source of the module that it is from
         vars(function)[_MARK] = asked
-    return objective._replace(init=init, update=update, translate=translate, evaluate=evaluate)
+    return made
 
 
 def asks(config: Mapping[str, Any]) -> bool:
