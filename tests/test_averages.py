@@ -367,6 +367,7 @@ def test_two_averages_do_not_mix():
     config = linear_config(ema__decay=0.9)
     given = make_objective(config)
     assert averaged(given, config) is given
+    assert {function.__module__ for function in given} == {"support.networks"}  # whose source a run keeps
     for other in (linear_config(ema__decay=0.99), linear_config()):
         with pytest.raises(InputError, match="the objective averages its generators by .*'decay': 0.9"):
             averaged(given, other)

@@ -9,6 +9,7 @@ after each step ``average = beta average + (1 - beta) new``. Running statistics 
 of the last step do not fit averaged ones.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -76,9 +77,12 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
     def evaluate(state, batch, rng):
         return objective.evaluate(in_use(state), batch, rng)
 
-    for function in (init, update, translate, evaluate):
+    made = Objective(init, update, translate, evaluate)
+    pairs: list[tuple[Any, Any]] = list(zip(made, objective, strict=True))
+    for function, own in pairs:
+        functools.update_wrapper(function, own)  # a run keeps the source of the module that it is from
         vars(function)[_MARK] = asked
-    return objective._replace(init=init, update=update, translate=translate, evaluate=evaluate)
+    return made
 
 
 def asks(config: Mapping[str, Any]) -> bool:
