@@ -482,6 +482,36 @@ def test_pictures_of_other_kinds_are_compared(tmp_path):
         assert ("copy_kid" in found.names) is has_copies
 
 
+def test_unknown_values_are_black_on_either_side_as_afterwards(tmp_path):
+    a, b = noise(6, 16, 16, 1, dtype=np.float32), noise(6, 16, 16, 3, dtype=np.float32, seed=1)
+    a[:, 3:7, 2:9], b[0, :4] = np.nan, np.nan
+    sides = {"data__input__kind": "float", "data__input__channels": 1, "data__output__kind": "float"}
+    sides |= {"data__input__range": "-1:1", "data__output__range": "-1:1"}
+    config = config_of(num_steps=1, data__direction="AtoB", data__load_size=16, data__flip=False, **sides)
+    source = from_arrays(a, b)
+
+    def careful(config):
+        """Make the linear objective one that takes unknown values for 0, and judges nothing."""
+        base, fill = linear(config), lambda batch: {name: jnp.nan_to_num(x) for name, x in batch.items()}
+        return Objective(
+            base.init,
+            lambda state, batch, rng: base.update(state, fill(batch), rng),
+            lambda state, batch, rng: base.translate(state, fill(batch), rng),
+            lambda state, batch, rng: base.evaluate(state, fill(batch), rng),
+        )
+
+    objective = careful(config)
+    state = train(config, tmp_path / "run", data=load(config, train=source, val=source), objective=objective)
+    fakes = np.array(objective.translate(state, {"real_a": a}, None)["fake_b"])
+    fakes[:, 3:7, 2:9] = -1
+    (row,) = rows_of(tmp_path / "run")
+    expected = by_hand(fakes, np.nan_to_num(b, nan=-1.0))
+    copied = by_hand(np.repeat(np.nan_to_num(a, nan=-1.0), 3, axis=-1), np.nan_to_num(b, nan=-1.0))
+    assert float(row["eval/fid"]) == pytest.approx(expected["fid"], rel=1e-6)
+    assert float(row["eval/kid"]) == pytest.approx(expected["kid"], rel=1e-6)
+    assert float(row["eval/copy_fid"]) == pytest.approx(copied["fid"], rel=1e-6)
+
+
 def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     def refused(match, num_val=5, objective=None, **changes):
         config = config_of(**changes)
