@@ -482,6 +482,36 @@ def test_pictures_of_other_kinds_are_compared(tmp_path):
         assert ("copy_kid" in found.names) is has_copies
 
 
+def test_unknown_values_are_black_on_either_side_as_afterwards(tmp_path):
+    a, b = noise(6, 16, 16, 1, dtype=np.float32), noise(6, 16, 16, 3, dtype=np.float32, seed=1)
+    a[:, 3:7, 2:9], b[0, :4] = np.nan, np.nan
+    sides = {"data__input__kind": "float", "data__input__channels": 1, "data__output__kind": "float"}
+    sides |= {"data__input__range": "-1:1", "data__output__range": "-1:1"}
+    config = config_of(num_steps=1, data__direction="AtoB", data__load_size=16, data__flip=False, **sides)
+    source = from_arrays(a, b)
+
+    def careful(config):
+        """Make the linear objective one that takes unknown values for 0, and judges nothing."""
+        base, fill = linear(config), lambda batch: {name: jnp.nan_to_num(x) for name, x in batch.items()}
+        return Objective(
+            base.init,
+            lambda state, batch, rng: base.update(state, fill(batch), rng),
+            lambda state, batch, rng: base.translate(state, fill(batch), rng),
+            lambda state, batch, rng: base.evaluate(state, fill(batch), rng),
+        )
+
+    objective = careful(config)
+    state = train(config, tmp_path / "run", data=load(config, train=source, val=source), objective=objective)
+    fakes = np.array(objective.translate(state, {"real_a": a}, None)["fake_b"])
+    fakes[:, 3:7, 2:9] = -1
+    (row,) = rows_of(tmp_path / "run")
+    expected = by_hand(fakes, np.nan_to_num(b, nan=-1.0))
+    copied = by_hand(np.repeat(np.nan_to_num(a, nan=-1.0), 3, axis=-1), np.nan_to_num(b, nan=-1.0))
+    assert float(row["eval/fid"]) == pytest.approx(expected["fid"], rel=1e-6)
+    assert float(row["eval/kid"]) == pytest.approx(expected["kid"], rel=1e-6)
+    assert float(row["eval/copy_fid"]) == pytest.approx(copied["fid"], rel=1e-6)
+
+
 def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     def refused(match, num_val=5, objective=None, **changes):
         config = config_of(**changes)
@@ -589,3 +619,39 @@ def test_either_direction_of_cyclegan_is_found_again_afterwards(tmp_path):
         for name in ALL:
             assert found[name] == pytest.approx(float(row[f"eval/{name}{ending}"]), rel=1e-6)
     assert float(row["eval/kid"]) == (float(row["eval/kid_a"]) + float(row["eval/kid_b"])) / 2
+
+
+_LAB = {"data__input__kind": "lab_l", "data__input__channels": 1}
+_LAB |= {"data__output__kind": "lab_ab", "data__output__channels": 2}
+_COLOURS = {"data__input__palette": "#000000,#ff0000,#00ff00,#0000ff"}
+KINDS = {  # the input, options, and whether there is a copy line
+    "ab with the L of the input": (noise(6, 20, 20, 3), _LAB, True),
+    "classes": (noise(6, 20, 20, 1, low=0, high=4), {"data__input__kind": "labels", "data__input__channels": 4}, False),
+    "classes with colours": (
+        noise(6, 20, 20, 1, low=0, high=4),
+        {"data__input__kind": "labels", "data__input__channels": 4, **_COLOURS},
+        True,
+    ),
+    "crops": (noise(6, 20, 20, 3, seed=2), {"data__preprocess": "crop"}, True),
+    "the other direction": (noise(6, 20, 20, 3, seed=2), {"data__direction": "BtoA"}, True),
+    "on the device": (noise(6, 20, 20, 3, seed=2), {"data__resident": True}, True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_any_kind_have_the_same_figures_afterwards(kind, tmp_path):
+    images, options, has_copies = KINDS[kind]
+    if options is _LAB:
+        pytest.importorskip("skimage")
+    config = config_of(**{"num_steps": 1, "data__direction": "AtoB", "data__load_size": 16, **options})
+    source = from_arrays(images, images if options is _LAB else noise(6, 20, 20, 3, seed=1))
+    train(config, tmp_path / "run", data=load(config, train=source, val=source))
+    trust = ["support.networks:linear", "support.features:colours"]
+    found = evaluate(tmp_path / "run", metrics=["distances"], data=source, trust=trust, whole=False)["set_metrics"]
+    (found,), (row,) = found.values(), rows_of(tmp_path / "run")
+    names = ALL if has_copies else FIGURES
+    assert {name for name in found if not name.startswith("count")} == set(names)
+    assert {name for name in ALL if f"eval/{name}" in row} == set(names)
+    for name in names:
+        assert found[name] == pytest.approx(float(row[f"eval/{name}"]), rel=1e-6)

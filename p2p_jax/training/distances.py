@@ -142,7 +142,7 @@ class Distances:
                 _, fakes = self._translate(one, batch, self._rng)
                 for way in self._ways:
                     lightness = batch[way.given] if way.domains[0].kind == "lab_l" else None
-                    pictures = way.domains[1].picture(fakes[way.fake], lightness)
+                    pictures = way.domains[1].picture(_known(fakes[way.fake], batch[way.given]), lightness)
                     _collect(found[kind, way.fake], places, pictures, way.counts[0])
         gathered = {key: _gathered(one, self._features) for key, one in found.items()}
         figures: dict[str, float] = {}
@@ -233,6 +233,12 @@ def _collect(collected: Collected, places: Sequence[int], pictures: np.ndarray, 
     for place, picture in zip(places, pictures, strict=True):
         if place < count:
             collected.add(place, picture)
+
+
+def _known(fakes: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Return fakes that are unknown where nothing is known of what they were made of, as translations are."""
+    lost = np.isnan(given).any(-1, keepdims=True)
+    return np.where(lost, np.nan, fakes) if lost.any() else fakes
 
 
 def _gathered(collected: Collected, features: Features) -> np.ndarray:
