@@ -20,7 +20,7 @@ from p2p_jax.training.fine_tuning import find_source, take_weights
 from support.comparers import assert_close_trees, assert_equal_trees
 from support.configs import SGD, small_cut_config
 from support.images import random_batch
-from support.networks import PIXEL_GAN, POINTWISE, TINY
+from support.networks import PIXEL_GAN, POINTWISE, TINY, Pointwise
 from support.runs import memory_data
 from support.tracing import equations
 
@@ -55,7 +55,7 @@ VARIANTS = {
         },
         False,
     ),
-    "contrast alone": ({"loss__lambda_gan": 0.0}, False),
+    "contrast alone, on pairs": ({"loss__lambda_gan": 0.0, "data__source": "toy_facades"}, False),
     "game alone, gray to colour": (
         {"data__input__channels": 1, "loss__lambda_nce": 0.0, "loss__layers": "none", "best_metric": "none"},
         False,
@@ -373,6 +373,19 @@ def test_validation_in_closed_form():
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(InputError, match=message):
         p2p_jax.cut(tiny_config(**changes))
+
+
+class Larger(Pointwise):
+    """A generator that doubles the sides; named by a config below."""
+
+    def __call__(self, x, *, train, dropout=None):
+        return super().__call__(x, train=train, dropout=dropout).repeat(2, 1).repeat(2, 2)
+
+
+def test_images_of_another_size_are_not_compared():
+    config = tiny_config(generator={"network": "test_cut:Larger"}, loss__layers="input,mix", loss__lambda_gan=0.0)
+    with pytest.raises(InputError, match="makes images of another size"):
+        run_update(config)
 
 
 @pytest.mark.parametrize(

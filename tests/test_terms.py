@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from p2p_jax.config import resolve
+from p2p_jax.config import complete, complete_experiment, from_json, load, override, resolve, to_json
 from p2p_jax.config.stored import references
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import losses
@@ -142,3 +142,15 @@ def test_own_terms_are_code_that_a_stored_config_names():
     for terms in ({"my_lab:charbonnier": 10.0}, "my_lab:charbonnier=10", "p2p_jax.nets:UNet=1 ,my_lab:charbonnier=2"):
         found = references({"loss": {"terms": terms}})
         assert "my_lab:charbonnier" in {name for names in found.values() for name in names}
+
+
+def test_terms_may_be_a_mapping_in_a_config_file():
+    """Assigned to a config as one writes it; a stored config has it as text, in which modules may have dots."""
+    config = load("quickstart")
+    config.loss.terms = {"my_lab:charbonnier": 10.0, "my_lab:edges": 1}
+    assert complete(config).loss.terms == "my_lab:charbonnier=10.0,my_lab:edges=1"
+    given = complete_experiment({"loss": {"terms": {"support.terms:charbonnier": 2.5}}})
+    assert given.loss.terms == "support.terms:charbonnier=2.5"
+    assert from_json(to_json(given)) == given
+    changed = override(given, ["--config.loss.terms=support.terms:brightness=3"])
+    assert changed.loss.terms == "support.terms:brightness=3"

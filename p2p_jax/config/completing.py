@@ -18,6 +18,7 @@ from p2p_jax.images import palettes
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _FREE = [name for name in FREE_SECTIONS if name != "extra"]
+_WEIGHTS = {("loss", "terms")}  # options that may be given as mappings of names to weights
 _read: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("read", default=None)
 
 
@@ -191,12 +192,17 @@ def _free_section(name: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise InputError(f"config.{name} is {given!r}; it must be a section with options of its own")
     published, names = FREE_SECTIONS[name], READERS.get(name)
-    section = dict(given)
+    section = {key: _as_text(value) if (name, key) in _WEIGHTS else value for key, value in given.items()}
     if names in section and not isinstance(section[names], str):
         raise InputError(f"config.{name}.{names} is {section[names]!r}; it must be text, 'package.module:name'")
     if names in published and section.get(names, published[names]) == published[names]:
         return {**published, **section}
     return section
+
+
+def _as_text(weights: Any) -> Any:
+    """Return a mapping of "module:name" to weights as text, "module:name=weight,...": keys of configs have no dots."""
+    return ",".join(f"{name}={weight}" for name, weight in weights.items()) if isinstance(weights, Mapping) else weights
 
 
 def _self_contained(palette: str, key: str) -> str:

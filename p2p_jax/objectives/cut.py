@@ -127,6 +127,11 @@ def cut(config: ConfigDict) -> Objective:
 
     def compare(params, rng, real, sources, translations):
         """Return the contrast [B] of features of translations and of those of the images of which they were made."""
+        if [x.shape for x in sources] != [x.shape for x in translations]:
+            raise InputError(
+                "loss.lambda_nce compares inputs and translations place by place, and config.generator makes images of "
+                "another size: choose another network, or set loss.lambda_nce=0."
+            )
         places = patch_nce.draw_places(rng, sources, loss.num_patches)
 
         def project(maps):

@@ -18,7 +18,7 @@ DISTANCES: dict[str, Distance] = {"l1": losses.l1, "l2": lambda x, y: jnp.square
 OPTIONS = (
     Option("distance", str, "l1", 'of images that ought to be equal: l1, l2 or "module:name", (x, y) -> scalar'),
     Option(
-        "terms", None, "", '{"module:name": weight} or "module:name=weight, ..." of more: (fake, real, batch) -> scalar'
+        "terms", None, None, '{"module:name": weight} or "module:name=weight, ..." of more: (fake, real, batch) -> scalar'
     ),
     Option("perceptual", str, "", '"module:name" of features for a perceptual distance: images -> maps of features'),
     Option("lambda_perceptual", float, 0.0, "weight of that distance", "[0, inf)"),
@@ -63,7 +63,7 @@ class OwnTerms:
     """The terms of ``config.loss.terms``.
 
     Args:
-      loss: with ``terms``: a mapping of "module:name" to weights, or the same as text, "module:name=weight, ...".
+      loss: with ``terms``, "module:name=weight, ..."; a config may have a mapping in its place.
       unknown: what is done with unknown pixels: they are 0 in all images.
 
     Raises:
@@ -105,22 +105,19 @@ class OwnTerms:
         return total, {f"gen/{name}{suffix}": value for name, value in found.items()}
 
 
-def _read(terms: Any) -> dict[str, float]:
+def _read(terms: str | None) -> dict[str, float]:
     """Return weights by reference."""
-    if isinstance(terms, str):
-        parts = [part.partition("=") for part in terms.split(",")] if terms.strip() else []
-        pairs: list[tuple[str, Any]] = [(reference.strip(), weight) for reference, _, weight in parts]
-    elif isinstance(terms, Mapping):
-        pairs = list(terms.items())
-    else:
+    if not isinstance(terms, str | None):
         raise InputError(f"config.loss.terms is {terms!r}; it must be a mapping of 'module:name' to weights, or text")
+    parts = [part.partition("=") for part in terms.split(",")] if terms and terms.strip() else []
+    pairs = [(reference.strip(), weight) for reference, _, weight in parts]
     found: dict[str, float] = {}
     for reference, weight in pairs:
         if reference in found:
             raise InputError(f"config.loss.terms names {reference} twice")
         try:
             found[reference] = float(weight)
-        except (TypeError, ValueError):
+        except ValueError:
             raise InputError(
                 f"config.loss.terms: the weight of {reference} is {weight!r}; write module:name=10, with a number"
             ) from None
