@@ -116,7 +116,10 @@ def test_every_option_is_read(make_config, tmp_path, monkeypatch):
 def test_partial_config_takes_the_published_values():
     config = complete_experiment({"data": {"dir": "photos"}})
     assert (config.optimizer.learning_rate, config.optimizer.b1) == (2e-4, 0.5)
-    assert config.loss.to_dict() == {"gan": "vanilla", "lambda_gan": 1.0, "lambda_l1": 100.0, "conditional": True}
+    published = {"gan": "vanilla", "lambda_gan": 1.0, "lambda_l1": 100.0, "conditional": True, "distance": "l1"}
+    beyond = {name: value for name, value in config.loss.items() if name not in published}
+    assert config.loss.to_dict() == published | beyond
+    assert beyond.pop("penalty_every") == 1 and not any(beyond.values())  # all that is newer is off
     assert (config.generator.network, config.generator.num_downs) == ("p2p_jax.nets:UNet", 8)
     assert config.generator.keys() == load("facades").generator.keys()
 

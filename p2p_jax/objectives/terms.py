@@ -18,7 +18,10 @@ DISTANCES: dict[str, Distance] = {"l1": losses.l1, "l2": lambda x, y: jnp.square
 OPTIONS = (
     Option("distance", str, "l1", 'of images that ought to be equal: l1, l2 or "module:name", (x, y) -> scalar'),
     Option(
-        "terms", None, None, '{"module:name": weight} or "module:name=weight, ..." of more: (fake, real, batch) -> scalar'
+        "terms",
+        None,
+        None,
+        '{"module:name": weight} or "module:name=weight, ..." of more: (fake, real, batch) -> scalar',
     ),
     Option("perceptual", str, "", '"module:name" of features for a perceptual distance: images -> maps of features'),
     Option("lambda_perceptual", float, 0.0, "weight of that distance", "[0, inf)"),
