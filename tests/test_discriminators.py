@@ -162,6 +162,5 @@ MAPS = {
 @pytest.mark.parametrize("base", [configs.SMALL, configs.SMALL_CYCLEGAN])
 @pytest.mark.parametrize("name", MAPS)
 def test_both_objectives_take_several_maps(base, name):
-    pytest.importorskip("p2p_jax.objectives.adversary")
     config = complete(base | {"discriminator": MAPS[name]})
     check_objective(resolve(config.objective)(config), config, run=False)

@@ -58,7 +58,7 @@ def mutated(seed):
 def makes_sense(path, old, new):
     """Tell whether a value might be meant."""
     key = path[-1]
-    if old is None or key in OF_THE_TASK:
+    if old is None or key in OF_THE_TASK or (old == {} and new is None):  # no section is an empty one
         return True
     if type(old) is float:
         fits = type(new) in (int, float) and math.isfinite(new) and new >= 0

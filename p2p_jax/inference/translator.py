@@ -41,7 +41,7 @@ class Translator:
       run: the run, opened.
       config: the run's config, with the switches in force under ``inference``.
       step: the step of the checkpoint.
-      weights: which are in use: "average" of the run's steps (``config.ema``), or "raw", those of the step itself.
+      weights: "average" of the run's steps (``config.ema``), or "raw", those of the step itself.
       checkpoint_id: 12 hexadecimal digits that tell the weights in use.
       num_parameters: how many they are.
       direction: "AtoB" or "BtoA".
@@ -51,8 +51,7 @@ class Translator:
       domain_in: what the images that are given are.
       domain_out: what their translations are.
       lost_number: what whole numbers are where nothing is known of what was given; None: 0.
-      channels_in: channels of the normalized images that the network takes.
-      channels_out: channels of those that it gives.
+      channels_in, channels_out: of the normalized images that the network takes, and of those that it gives.
     """
 
     def __init__(
