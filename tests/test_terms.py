@@ -131,6 +131,29 @@ def test_what_cannot_be_a_term_is_named(options, message):
         resolve(config.objective)(config)
 
 
+def test_one_map_of_features_is_no_list_of_images():
+    """The mean over the batch, not the sum, where a function returns its map as it is."""
+    x, y = (jnp.asarray(np.random.RandomState(i).normal(size=(3, 4, 4, 2))) for i in range(2))
+    one, listed = losses.perceptual(lambda images: images), losses.perceptual(lambda images: [images])
+    np.testing.assert_array_equal(one(x, y), listed(x, y))
+    for found, shown in (([], "none"), (None, "none"), ([x[0]], r"\[4, 4, 2\]")):
+        with pytest.raises(InputError, match=rf"takes maps of features \[B, h, w, c\], one or several, not {shown}"):
+            losses.perceptual(lambda images, found=found: found)(x, y)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss__distance": "jax.numpy:subtract"}, "config.loss.distance=jax.numpy:subtract must return a scalar, not"),
+        ({"loss__terms": "support.terms:gan=1"}, "config.loss.terms: the objective has a metric gen/gan"),
+        ({"loss__terms": "support.terms:total=1"}, "config.loss.terms: the objective has a metric gen/total"),
+    ],
+)
+def test_what_is_found_when_a_term_is_called(options, message):
+    with pytest.raises(InputError, match=message):
+        run_update(tiny_config(**options))
+
+
 def test_a_term_must_be_one_number():
     config = tiny_config(loss__terms="support.terms:no_scalar=1")
     with pytest.raises(InputError, match=r"no_scalar must return a scalar, not \(2,\)"):

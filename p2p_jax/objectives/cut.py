@@ -195,7 +195,7 @@ def cut(config: ConfigDict) -> Objective:
                     total += loss.lambda_nce * found[name] / len(reals)
             if own_terms:
                 weighted, each = own_terms(fakes[0], batch["real_b"], batch | {"real_a": seen[0]})
-                total, found = total + weighted, found | each
+                total, found = total + weighted, terms.beside(found, each)
             return total, (disc_stats, found | {"gen/total": total})
 
         given = params["gen_ab"], params.get("head", {}), fakes

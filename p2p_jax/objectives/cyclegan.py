@@ -154,7 +154,7 @@ def cyclegan(config: ConfigDict) -> Objective:
                 turned = {"real_a": real_b, "real_b": real_a}
                 for fake, real, given, way in ((fake_b, real_b, reals, "_ab"), (fake_a, real_a, turned, "_ba")):
                     weighted, each = own_terms(fake, real, given, way)
-                    total, found = total + weighted, found | each
+                    total, found = total + weighted, terms.beside(found, each)
             return total, (stats, fakes, found | {"gen/total": total})
 
         def disc_loss(discriminators):

@@ -124,7 +124,7 @@ def pix2pix(config: ConfigDict) -> Objective:
                 total += loss.lambda_perceptual * found["gen/perceptual"]
             if own_terms:
                 weighted, each = own_terms(fake_b, target, batch)
-                total, found = total + weighted, found | each
+                total, found = total + weighted, terms.beside(found, each)
             return total, (new_stats, found | {"gen/total": total})
 
         grad_fake, (disc_stats, found) = jax.grad(gen_loss, has_aux=True)(fake_b)

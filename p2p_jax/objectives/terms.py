@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ def find_distance(loss: ConfigDict, unknown: Unknown) -> Distance:
     """
     if loss.distance == "l1":
         return unknown.l1
-    return _of_known(_resolve(loss.distance, "distance", DISTANCES), unknown)
+    distance = _resolve(loss.distance, "distance", DISTANCES)
+    return _of_known(lambda x, y: _scalar(distance(x, y), f"config.loss.distance={loss.distance}"), unknown)
 
 
 def find_perceptual(loss: ConfigDict, unknown: Unknown) -> Distance | None:
@@ -99,12 +101,31 @@ class OwnTerms:
         """
         fake, real = self._unknown.hide(fake, real), self._unknown.fill(real)
         batch = {name: self._unknown.fill(images) for name, images in batch.items()}
-        found = {name: term(fake, real, batch) for name, (_, term) in self._terms.items()}
-        for name, value in found.items():
-            if jnp.shape(value) != ():
-                raise InputError(f"config.loss.terms: {name} must return a scalar, not {jnp.shape(value)}")
+        found = {
+            name: _scalar(term(fake, real, batch), f"config.loss.terms: {name}")
+            for name, (_, term) in self._terms.items()
+        }
         total = sum((weight * found[name] for name, (weight, _) in self._terms.items()), start=jnp.zeros(()))
         return total, {f"gen/{name}{suffix}": value for name, value in found.items()}
+
+
+def beside(found: Mapping[str, jax.Array], each: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return the metrics of an objective and those of its own terms together.
+
+    Raises:
+      InputError: one would hide the other.
+    """
+    if hidden := sorted({*found, "gen/total"} & each.keys()):
+        raise InputError(
+            f"config.loss.terms: the objective has a metric {hidden[0]} itself; give the function another name"
+        )
+    return {**found, **each}
+
+
+def _scalar(value: Any, told: str) -> Any:
+    if value is None or jnp.shape(value) != ():
+        raise InputError(f"{told} must return a scalar, not {None if value is None else jnp.shape(value)}")
+    return value
 
 
 def _read(terms: str | None) -> dict[str, float]:
