@@ -99,7 +99,11 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
         ({}, {"equal": "time"}, "equal=time: choose gmac"),
         ({}, {"gmac": 0.0}, "gmac=0.0: a number above 0"),
         ({}, {"gmac": math.inf}, "gmac=inf: a number above 0"),
-        ({}, {"gmac": 1e9}, "first: 1,000,000,000 GMAC are 54,253,472,222,222 steps, and a run has 2,147,483,647 at most"),
+        (
+            {},
+            {"gmac": 1e9},
+            "first: 1,000,000,000 GMAC are 54,253,472,222,222 steps, and a run has 2,147,483,647 at most",
+        ),
         ({}, {"gmac": 1.0, "equal": "steps"}, "not with equal=steps"),
         ({}, {"gmac": 1e-9}, "first: a step has 1.843e-05 GMAC, and a run may have 1e-09: give more, `gmac`"),
         (
@@ -161,8 +165,14 @@ def test_a_variant_is_a_name_and_options():
         (["tiny", "--config.data.val_split="], "error: config.data.val_split is empty"),
         (["tiny", "--variant", "x: --config.data.crop_size=18"], "config.data.crop_size is 16 in tiny and 18 in x"),
         (["tiny", "--variant", "x: --config.batch_sice=2"], "no option 'batch_sice'"),
-        (["tiny", "--variant", "x: --config.best_metric=kid"], "error: x: config.best_metric is 'kid'; the objective has"),
-        (["tiny", "--variant", "x: --config.distances.features=nope:x"], "error: x: config.distances.features: 'nope:x'"),
+        (
+            ["tiny", "--variant", "x: --config.best_metric=kid"],
+            "error: x: config.best_metric is 'kid'; the objective has",
+        ),
+        (
+            ["tiny", "--variant", "x: --config.distances.features=nope:x"],
+            "error: x: config.distances.features: 'nope:x'",
+        ),
         (["nowhere"], "no config file nowhere"),
         ([], "config is missing"),
     ],

@@ -174,7 +174,8 @@ def check_measures(config: ConfigDict, counts: tuple[int, int]) -> None:
     names = list(jax.eval_shape(objective.evaluate, shapes, batch, rng)[0])
     find_metrics(config.metrics)
     features = open_features(config) if config.distances.features else None
-    distances = Distances(config, objective, shapes, _Counted(max(counts), counts), features) if features else None
+    images: Any = _Counted(max(counts), counts)  # it asks for no more before it looks
+    distances = Distances(config, objective, shapes, images, features) if features else None
     _require_names(config, names, distances)
 
 
