@@ -86,6 +86,10 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     first, *others = configs.items()
     for name, config in others:
         _refuse_other_images(first[0], first[1], name, config)
+    named = {config.distances.features: name for name, config in configs.items() if config.distances.features}
+    if len(named) > 1:
+        told = ", ".join(f"{features} in {name}" for features, name in named.items())
+        raise InputError(f"config.distances.features is {told}: KID and FID compare by the same features alone")
     costs = {name: _measured(name, config) for name, config in configs.items()}
     budget = None if gmac is None else gmac * GIGA
     if equal == "gmac" and budget is None:
