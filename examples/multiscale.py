@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import p2p_jax
 from p2p_jax.config import complete, complete_section
-from p2p_jax.nets import halve
+from p2p_jax.nets.resampling import halve
 from p2p_jax.objectives import (
     Objective,
     average_over_devices,

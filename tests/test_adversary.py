@@ -191,6 +191,14 @@ def test_what_there_is_not_is_named(options, message):
         make_game(Linear(), **options)
 
 
+@pytest.mark.parametrize("option", [{"loss__gan": "hing"}, {"loss__diff_augment": "colour"}], ids=str)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_names_are_checked_where_no_discriminator_reads_them_too(kind, option):
+    config = MAKERS[kind](loss__lambda_gan=0.0, **option)
+    with pytest.raises(InputError, match="choose one of|is not one of"):
+        resolve(config.objective)(config)
+
+
 def test_who_compares_no_pairs_gets_no_loss_of_pairs():
     assert losses.find("relativistic", relative=True).relative
     with pytest.raises(InputError, match="config.loss.gan=relativistic is of pairs, which this objective does not"):

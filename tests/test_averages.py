@@ -13,8 +13,9 @@ from p2p_jax import InputError, Objective, Translator, train
 from p2p_jax.commands import evaluate as evaluate_command
 from p2p_jax.config import complete, load, resolve
 from p2p_jax.config.options import is_unpaired
-from p2p_jax.inference.run import digest, open_run
+from p2p_jax.inference.run import open_run
 from p2p_jax.interop.exporting import export
+from p2p_jax.nets.weights import digest
 from p2p_jax.objectives import averaged, averaging, make_objective
 from p2p_jax.testing import check_objective
 from p2p_jax.training import parallel
@@ -165,6 +166,7 @@ def test_directions_of_spectral_norms_stay_of_length_1():
 
     def init(rng, batch):
         stats = {"conv": {"kernel/u": jnp.array([[1.0, 0.0]]), "v": jnp.array([0.0, 1.0]), "sigma": jnp.array(2.0)}}
+        stats["norm"] = {"v": jnp.array([3.0, 1.0])}  # variances, say
         params = {"generator": {"u": jnp.array([1.0, 0.0])}}  # a parameter of that name is one like others
         return {"step": jnp.int32(0), "params": params, "batch_stats": {"generator": stats}}
 
@@ -178,6 +180,7 @@ def test_directions_of_spectral_norms_stay_of_length_1():
     np.testing.assert_allclose(conv["kernel/u"], [[half, half]], rtol=1e-6)
     np.testing.assert_allclose(conv["v"], [half, half], rtol=1e-6)
     np.testing.assert_allclose(conv["sigma"], 4.0, rtol=1e-6)
+    np.testing.assert_allclose(average["batch_stats"]["generator"]["norm"]["v"], [2.0, 2.0], rtol=1e-6)
     np.testing.assert_allclose(average["params"]["generator"]["u"], [0.5, 0.5], rtol=1e-6)
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import math
 import os
 import signal
 import statistics
@@ -91,12 +92,23 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
         ({"x": {"data__crop_size": 18}}, {}, "config.data.crop_size is 16 in first and 18 in x: the same validation"),
         ({"x": {"data__val_split": "test"}}, {}, "config.data.val_split is 'val' in first and 'test' in x"),
         ({"x": {"data__direction": "AtoB"}}, {}, "config.data.direction is 'BtoA' in first and 'AtoB' in x"),
+        (
+            {"x": {"distances__features": "lab:one"}, "y": {"distances__features": "inception"}},
+            {},
+            "config.distances.features is lab:one in x, inception in y: KID and FID compare by the same features",
+        ),
         ({"a/b": {}}, {}, "'a/b' is no name: each run has a folder of it"),
         ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 does not divide over 2 devices"),
         ({"table.md": {}}, {}, "'table.md' is no name: .*none of a file that is written there"),
         ({"..": {}}, {}, r"'\.\.' is no name"),
         ({}, {"equal": "time"}, "equal=time: choose gmac"),
         ({}, {"gmac": 0.0}, "gmac=0.0: a number above 0"),
+        ({}, {"gmac": math.inf}, "gmac=inf: a number above 0"),
+        (
+            {},
+            {"gmac": 1e9},
+            "first: 1,000,000,000 GMAC are 54,253,472,222,222 steps, and a run has 2,147,483,647 at most",
+        ),
         ({}, {"gmac": 1.0, "equal": "steps"}, "not with equal=steps"),
         ({}, {"gmac": 1e-9}, "first: a step has 1.843e-05 GMAC, and a run may have 1e-09: give more, `gmac`"),
         (
@@ -158,6 +170,14 @@ def test_a_variant_is_a_name_and_options():
         (["tiny", "--config.data.val_split="], "error: config.data.val_split is empty"),
         (["tiny", "--variant", "x: --config.data.crop_size=18"], "config.data.crop_size is 16 in tiny and 18 in x"),
         (["tiny", "--variant", "x: --config.batch_sice=2"], "no option 'batch_sice'"),
+        (
+            ["tiny", "--variant", "x: --config.best_metric=kid"],
+            "error: x: config.best_metric is 'kid'; the objective has",
+        ),
+        (
+            ["tiny", "--variant", "x: --config.distances.features=nope:x"],
+            "error: x: config.distances.features: 'nope:x'",
+        ),
         (["nowhere"], "no config file nowhere"),
         ([], "config is missing"),
     ],
@@ -230,6 +250,17 @@ def test_means_and_spreads_are_those_of_the_seeds():
     cells = dict(zip(head, line, strict=True))
     assert cells["l1 \u2193 last"] == "0.3000 \u00b1 0.1000" and cells["GMAC a run"] == "8" and cells["steps"] == "4"
     assert (cells["M parameters"], cells["GMAC an image"], cells["ms an image"]) == ("1.5", "0.005", "2 \u00b1 0")
+
+
+def test_what_is_no_figure_of_a_run_has_no_best():
+    """The copies' distance is the same at every step, and less of a spread is not better."""
+    found = {"kid": [(2, 0.1), (4, 0.2)], "kid_std": [(2, 0.3), (4, 0.4)], "copy_kid": [(2, 0.5), (4, 0.5)]}
+    told = comparison_table.report(
+        plans_of(a=small_config()), [0], {"a/seed_0": done(found)}, equal="steps", num_images=3
+    )
+    metrics = told["configs"][0]["metrics"]
+    assert [metrics[name]["best"]["mean"] for name in found] == [0.1, None, None]
+    assert [metrics[name]["last"]["mean"] for name in found] == [0.2, 0.4, 0.5]
 
 
 def test_one_seed_has_no_spread_and_the_table_says_so():

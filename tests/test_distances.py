@@ -21,7 +21,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate
 from p2p_jax.images import palettes
 from p2p_jax.nets.fcn import FCN, OwnSegmenter, init
-from p2p_jax.objectives import Objective
+from p2p_jax.objectives import Objective, averaged, blank_batch
 from p2p_jax.training.checkpoint import find_step, read_filled_in, saved_steps
 from p2p_jax.training.distances import Distances, open_features
 from support.comparers import assert_equal_trees
@@ -398,35 +398,32 @@ def test_a_run_that_copies_stands_on_the_copy_line(tmp_path, capsys):
     assert f"step 1  distances over 5 images, features support.features:colours:  {told}" in capsys.readouterr().out
 
 
-def averaging(config) -> Objective:
-    """Make an objective that keeps a second generator, which translates where the state has it."""
-    base = linear(config)
-
-    def init(rng, batch):
-        state = base.init(rng, batch)
-        return state | {"ema": {"params": jax.tree.map(lambda x: 0.5 * x, state["params"])}}
-
-    def update(state, batch, rng):
-        new, metrics = base.update({k: v for k, v in state.items() if k != "ema"}, batch, rng)
-        return new | {"ema": {"params": jax.tree.map(lambda x: 0.5 * x, new["params"])}}, metrics
-
-    def translate(state, batch, rng):
-        return base.translate(state | {"params": state.get("ema", state)["params"]}, batch, rng)
-
-    return Objective(init, update, translate, base.evaluate)
-
-
 def test_averages_are_measured_beside_the_raw_generator(tmp_path):
-    config = config_of(num_steps=1)
-    data = memory_data(config, num_val=5)
-    state = train(config, tmp_path / "run", data=data, objective=averaging(config))
-    (row,) = rows_of(tmp_path / "run")
+    config = config_of(num_steps=2, ema__decay=0.5)
+    data, objective = memory_data(config, num_val=5), averaged(linear(config), config)
+    state = train(config, tmp_path / "run", data=data, objective=objective)
+    row = rows_of(tmp_path / "run")[-1]
     (batch,) = data.validation(5)
     for name, kept in {"": state, "raw_": {k: v for k, v in state.items() if k != "ema"}}.items():
-        expected = by_hand(averaging(config).translate(kept, batch, None)["fake_b"], batch["real_b"])
+        expected = by_hand(objective.translate(kept, batch, None)["fake_b"], batch["real_b"])
         assert float(row[f"eval/{name}kid"]) == pytest.approx(expected["kid"], rel=1e-6)
         assert float(row[f"eval/{name}fid"]) == pytest.approx(expected["fid"], rel=1e-6)
     assert row["eval/raw_kid"] != row["eval/kid"] and "eval/raw_kid_std" not in row and "eval/kid_std" in row
+
+
+def test_what_an_objective_calls_ema_itself_is_its_own():
+    """Without ``config.ema`` nothing is taken out of its state, which its `translate` reads."""
+    config, base = config_of(), linear(config_of())
+    own = Objective(
+        lambda rng, batch: base.init(rng, batch) | {"ema": {"scale": jnp.ones(())}},
+        base.update,
+        lambda state, batch, rng: {"fake_b": state["ema"]["scale"] * base.translate(state, batch, rng)["fake_b"]},
+        base.evaluate,
+    )
+    data, state = memory_data(config, num_val=3), own.init(jax.random.key(0), blank_batch(config))
+    distances = Distances(config, own, state, data, open_features(config))
+    distances.look()
+    assert list(distances(state)) == list(ALL)
 
 
 def both_ways(config) -> Objective:
@@ -528,6 +525,8 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     refused("gives numbers that are not finite for real images of validation", distances__features=bad)
     refused("config.best_metric is 'kidd'; the objective has l1, psnr, ssim, kid, kid_std, fid", best_metric="kidd")
     refused("config.best_mode=max would keep the worst kid", best_metric="kid", best_mode="max")
+    refused("config.best_metric=copy_kid says nothing of a checkpoint: choose kid or fid", best_metric="copy_kid")
+    refused("config.best_metric=kid_std says nothing of a checkpoint", best_metric="kid_std")
     refused("; kid and fid come with config.distances.features", best_metric="kid", distances__features="")
 
     def named_alike(config):

@@ -41,6 +41,13 @@ def drawing(seed, side=64):
     return image
 
 
+def framed(seed, side=64):
+    """Draw a pair whose right half has a frame of one colour, whose mean is no short number in binary."""
+    right = scene(seed, side, side)
+    right[:, 0] = 170, 170, 171
+    return np.concatenate([scene(seed + 50, side, side), right], axis=1)
+
+
 def write(folder, split, images):
     for i, image in enumerate(images):
         save(folder / split / f"{i}.png", image)
@@ -83,10 +90,12 @@ def test_a_split_of_single_images_beside_pairs(tmp_path):
     assert "most files are half as wide as those of train" in found
 
 
+@pytest.mark.filterwarnings("error")  # 0 / 0, in the columns of one colour
 @pytest.mark.parametrize(
     "make",
     [
         pair,
+        framed,
         lambda seed: np.concatenate([drawing(seed), drawing(seed)], axis=1),
         lambda seed: np.concatenate([scene(seed), 255 - scene(seed)], axis=1),
         lambda seed: np.concatenate([scene(seed), scene(seed)], axis=1),

@@ -131,6 +131,56 @@ def test_what_cannot_be_a_term_is_named(options, message):
         resolve(config.objective)(config)
 
 
+def test_one_map_of_features_is_no_list_of_images():
+    """The mean over the batch, not the sum, where a function returns its map as it is."""
+    x, y = (jnp.asarray(np.random.RandomState(i).normal(size=(3, 4, 4, 2))) for i in range(2))
+    one, listed = losses.perceptual(lambda images: images), losses.perceptual(lambda images: [images])
+    np.testing.assert_array_equal(one(x, y), listed(x, y))
+    for found, shown in (([], "none"), (None, "none"), ([x[0]], r"\[4, 4, 2\]")):
+        with pytest.raises(InputError, match=rf"takes maps of features \[B, h, w, c\], one or several, not {shown}"):
+            losses.perceptual(lambda images, found=found: found)(x, y)
+
+
+def test_terms_alone_are_a_loss():
+    for objective, off in (("cyclegan", "lambda_cycle"), ("cut", "lambda_nce")):
+        given = {"objective": f"p2p_jax:{objective}", "loss": {"lambda_gan": 0.0, off: 0.0}}
+        config = tiny_cyclegan_config(**given)
+        with pytest.raises(InputError, match="would have no loss"):
+            resolve(config.objective)(config)
+        _, _, found, _ = run_update(tiny_cyclegan_config(**given, loss__terms="support.terms:brightness=2,"))
+        values = [value for name, value in found.items() if "brightness" in name]
+        assert found["gen/total"] == pytest.approx(2 * sum(values), rel=1e-5)
+        assert found["gen/total"] > 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("terms=support.terms:edges=1", r"config.loss.terms: support.terms:edges must take \(fake, real, batch\), but"),
+        ("distance=support.terms:charbonnier", r"distance: support.terms:charbonnier must take \(x, y\), but missing"),
+        ("perceptual=support.terms:charbonnier", r"perceptual: support.terms:charbonnier must take \(images\), but"),
+    ],
+)
+def test_arguments_are_looked_at_before_anything_is_trained(option, message):
+    name, _, value = option.partition("=")
+    config = tiny_config(**{f"loss__{name}": value, "loss__lambda_perceptual": float(name == "perceptual")})
+    with pytest.raises(InputError, match=message):
+        resolve(config.objective)(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss__distance": "jax.numpy:subtract"}, "config.loss.distance=jax.numpy:subtract must return a scalar, not"),
+        ({"loss__terms": "support.terms:gan=1"}, "config.loss.terms: the objective has a metric gen/gan"),
+        ({"loss__terms": "support.terms:total=1"}, "config.loss.terms: the objective has a metric gen/total"),
+    ],
+)
+def test_what_is_found_when_a_term_is_called(options, message):
+    with pytest.raises(InputError, match=message):
+        run_update(tiny_config(**options))
+
+
 def test_a_term_must_be_one_number():
     config = tiny_config(loss__terms="support.terms:no_scalar=1")
     with pytest.raises(InputError, match=r"no_scalar must return a scalar, not \(2,\)"):

@@ -1,5 +1,6 @@
 """Experiments of equal cost: what may differ between them, how many steps each gets, and how that is told."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ EQUAL = ("gmac", "steps")
 FILES = ("table.json", "table.md", "runs.csv", "comparison.html")
 """That are written beside the folders of the experiments."""
 GIGA = 1e9
+_MOST = 2**31 - 1  # steps: they are counted in 32 bits
 _TOLD = 0.02  # by which whole steps may miss a budget
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")  # of a folder
 _OF_TRAINING = ("data.flip", "data.resident", "data.cache_mb", "data.max_pixels", "data.num_train")
@@ -73,7 +75,7 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     """
     if equal not in EQUAL:
         raise InputError(f"equal={equal}: choose gmac (multiply-adds of the whole training) or steps")
-    if gmac is not None and (equal == "steps" or not gmac > 0):
+    if gmac is not None and (equal == "steps" or not 0 < gmac < math.inf):
         raise InputError(f"gmac={gmac}: a number above 0, the multiply-adds of a training in 1e9; not with equal=steps")
     for name in configs:
         if not _NAME.fullmatch(name) or name in FILES:
@@ -84,6 +86,10 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     first, *others = configs.items()
     for name, config in others:
         _refuse_other_images(first[0], first[1], name, config)
+    named = {config.distances.features: name for name, config in configs.items() if config.distances.features}
+    if len(named) > 1:
+        told = ", ".join(f"{features} in {name}" for features, name in named.items())
+        raise InputError(f"config.distances.features is {told}: KID and FID compare by the same features alone")
     costs = {name: _measured(name, config) for name, config in configs.items()}
     budget = None if gmac is None else gmac * GIGA
     if equal == "gmac" and budget is None:
@@ -125,6 +131,10 @@ def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[C
         if not cost.step:
             raise InputError(f"{name}: there is no convolution and no matrix product in a step: take equal=steps")
         steps = max(1, round(budget / cost.step))
+        if steps > _MOST:
+            raise InputError(
+                f"{name}: {giga(budget)} GMAC are {steps:,} steps, and a run has {_MOST:,} at most: give less, `gmac`"
+            )
         if steps == config.num_steps:
             break
         every = -(-steps // evaluations)

@@ -28,6 +28,7 @@ from p2p_jax.training import metrics_file
 from p2p_jax.training.checkpoint import find_step, read_config
 from p2p_jax.training.loop import train
 from p2p_jax.training.soundness import saved_steps
+from p2p_jax.training.start import check_measures
 from p2p_jax.training.stopping import stop_requests
 
 _RESULTS, _SESSIONS = "compare.json", "sessions.json"  # in the directory of a run
@@ -83,6 +84,12 @@ def compare(
     opened = load_split(first, split)
     chosen = evenly(range(len(opened.names[0])), num_images)
     plans = budgets.plan(completed, equal, gmac)
+    counts = len(opened.names[0]), len(opened.names[-1])
+    for one in plans:
+        try:
+            check_measures(one.config, counts)
+        except InputError as error:
+            raise InputError(f"{one.name}: {error}") from error
     runs = {f"{one.name}/seed_{seed}": series.changed(one.config, {"seed": seed}) for seed in seeds for one in plans}
     for name, config in runs.items():
         _refuse_other_run(output / name, config)

@@ -101,6 +101,8 @@ def _metrics(config: ConfigDict, evaluations: Mapping[str, Sequence[tuple[int, f
 
 def _better(name: str, config: ConfigDict) -> str | None:
     """Return "lower" or "higher", None of a metric of which that is not known."""
+    if name.startswith(("copy_kid", "copy_fid", "kid_std")):
+        return None  # the same at every step, and a spread
     if name == config.best_metric:
         return "lower" if config.best_mode == "min" else "higher"
     described = {

@@ -10,9 +10,7 @@ takes `until` besides, and has ``feature_layers``, serves CUT without being told
 from p2p_jax.nets.mobile_resnet import MobileResNet
 from p2p_jax.nets.multiscale import MultiScalePatchGAN
 from p2p_jax.nets.patchgan import RECEPTIVE_FIELDS, PatchGAN
-from p2p_jax.nets.resampling import halve
 from p2p_jax.nets.resnet import ResNet, ResNet6, ResNet9
-from p2p_jax.nets.spectral_norm import SpectralNorm
 from p2p_jax.nets.unet import EncoderDecoder, UNet, UNet128, UNet256
 from p2p_jax.nets.unet_discriminator import UNetDiscriminator
 from p2p_jax.nets.unet_vit import UNetViT
@@ -26,11 +24,9 @@ __all__ = [
     "ResNet",
     "ResNet6",
     "ResNet9",
-    "SpectralNorm",
     "UNet",
     "UNet128",
     "UNet256",
     "UNetDiscriminator",
     "UNetViT",
-    "halve",
 ]

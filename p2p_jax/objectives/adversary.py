@@ -160,8 +160,8 @@ class Adversary(NamedTuple):
         return jnp.square(jax.grad(score)(images)).sum((1, 2, 3)).mean()
 
 
-def make_adversary(network: nn.Module, loss: ConfigDict, *, real_first: bool) -> Adversary:
-    """Return the game of a discriminator.
+def make_adversary(network: nn.Module | None, loss: ConfigDict, *, real_first: bool) -> Adversary | None:
+    """Return the game of a discriminator; None if there is none, and then only names in the config are checked.
 
     The discriminator minimises ``(real(D(y)) + fake(D(G(x)))) / 2`` of the adversarial loss and, as far as their
     weights are not 0, the penalties
@@ -183,9 +183,8 @@ def make_adversary(network: nn.Module, loss: ConfigDict, *, real_first: bool) ->
     Raises:
       InputError: an unknown loss or augmentation.
     """
-    return Adversary(
-        network, losses.find(loss.gan, relative=True), loss, find_augmentation(loss.diff_augment), real_first
-    )
+    gan, augment = losses.find(loss.gan, relative=True), find_augmentation(loss.diff_augment)
+    return None if network is None else Adversary(network, gan, loss, augment, real_first)
 
 
 def _mean(loss: Callable[[jax.Array], jax.Array], logits: Any) -> jax.Array:

@@ -28,6 +28,7 @@ COLLECTIONS = ("params", "batch_stats")
 """What is averaged, both by player."""
 _MARK = "_p2p_jax_average"  # of the functions of an objective that has an average already: its options
 _LEFT = 0.01  # of the first weights, in the average at the end of a run, above which it is told
+_ABOUT = 1e-2  # of a length, to rounding in half precision
 _DIRECTIONS = ("u", "v")  # of length 1, which spectral norms keep in batch_stats; a mean of them is shorter
 
 
@@ -187,5 +188,7 @@ def _mix(path: tuple, old: jax.Array, new: jax.Array, weight: Any) -> jax.Array:
     mixed = jnp.where(weight < 0.5, old + weight * (new - old), new - (1 - weight) * (new - old))
     name = str(getattr(path[-1], "key", "")).rpartition("/")[2]
     if path[0].key == "batch_stats" and name in _DIRECTIONS:
-        mixed /= jnp.maximum(jnp.sqrt(jnp.square(mixed).sum()), jnp.finfo(mixed.dtype).tiny)
+        length, of_new = (jnp.sqrt(jnp.square(x).sum()) for x in (mixed, new))
+        # A statistic of somebody's own may have that name: only those of length 1 stay so.
+        mixed /= jnp.where(jnp.abs(of_new - 1) < _ABOUT, jnp.maximum(length, jnp.finfo(mixed.dtype).tiny), 1)
     return mixed

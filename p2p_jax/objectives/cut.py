@@ -76,11 +76,11 @@ def cut(config: ConfigDict) -> Objective:
     loss = complete_section(config.loss, LOSS, "loss")
     same_channels = config.data.input.channels == config.data.output.channels
     own_terms = terms.OwnTerms(loss, unknown := unknown_pixels(config))
-    _check(loss, same_channels)
+    _check(loss, same_channels, bool(own_terms))
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.output.channels)
     disc = build("discriminator") if loss.lambda_gan else None
-    game = adversary.make_adversary(disc, loss, real_first=False) if disc else None
+    game = adversary.make_adversary(disc, loss, real_first=False)
     layers = patch_nce.find_layers(gen, loss.layers) if loss.lambda_nce else ()
     encoder = patch_nce.Encoder(gen, layers)
     head = patch_nce.Head(
@@ -195,7 +195,7 @@ def cut(config: ConfigDict) -> Objective:
                     total += loss.lambda_nce * found[name] / len(reals)
             if own_terms:
                 weighted, each = own_terms(fakes[0], batch["real_b"], batch | {"real_a": seen[0]})
-                total, found = total + weighted, found | each
+                total, found = total + weighted, terms.beside(found, each)
             return total, (disc_stats, found | {"gen/total": total})
 
         given = params["gen_ab"], params.get("head", {}), fakes
@@ -245,8 +245,8 @@ def cut(config: ConfigDict) -> Objective:
     return Objective(init, update, translate, evaluate)
 
 
-def _check(loss: ConfigDict, same_channels: bool) -> None:
-    if not loss.lambda_gan and not loss.lambda_nce:
+def _check(loss: ConfigDict, same_channels: bool, has_terms: bool) -> None:
+    if not (loss.lambda_gan or loss.lambda_nce or has_terms):
         raise InputError("loss.lambda_gan and loss.lambda_nce are both 0: the generator would have no loss")
     if loss.lambda_nce and not same_channels:
         raise InputError(

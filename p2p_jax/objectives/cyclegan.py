@@ -69,19 +69,19 @@ def cyclegan(config: ConfigDict) -> Objective:
     """
     config = complete(config)
     loss = complete_section(config.loss, LOSS, "loss")
-    _check(loss, config)
     unknown = unknown_pixels(config)
     distance, perceptual = terms.find_distance(loss, unknown), terms.find_perceptual(loss, unknown)
     own_terms = terms.OwnTerms(loss, unknown)
+    _check(loss, config, bool(own_terms))
     build, data = make_networks(config), config.data
     channels = {"gen_ab": data.output.channels, "gen_ba": data.input.channels}
     networks = {name: build("generator", out_channels=number) for name, number in channels.items()}
     sides = {"generators": ("gen_ab", "gen_ba")}
-    if loss.lambda_gan:
-        disc = build("discriminator")
+    disc = build("discriminator") if loss.lambda_gan else None
+    game = adversary.make_adversary(disc, loss, real_first=True)
+    if disc:
         networks |= dict.fromkeys(("disc_a", "disc_b"), disc)
         sides["discriminators"] = ("disc_a", "disc_b")
-        game = adversary.make_adversary(disc, loss, real_first=True)
     cycles = CYCLES[loss.cycle] if loss.lambda_cycle else ()
     identity = bool(loss.lambda_identity and loss.lambda_cycle)
     sections = {"generators": "optimizer", "discriminators": "discriminator_optimizer"}
@@ -132,7 +132,7 @@ def cyclegan(config: ConfigDict) -> Objective:
             found: dict[str, jax.Array] = {}
             total = jnp.zeros(())
             fakes = {"a": fake_a, "b": fake_b}
-            if loss.lambda_gan:
+            if game:
                 for i, (name, way) in enumerate((("b", "ab"), ("a", "ba"))):
                     disc, real, key = f"disc_{name}", batch[f"real_{name}"], jax.random.fold_in(judging_rng, i)
                     gan, stats[disc] = game.generator_loss(params[disc], stats[disc], fakes[name], real, None, key)
@@ -154,17 +154,18 @@ def cyclegan(config: ConfigDict) -> Objective:
                 turned = {"real_a": real_b, "real_b": real_a}
                 for fake, real, given, way in ((fake_b, real_b, reals, "_ab"), (fake_a, real_a, turned, "_ba")):
                     weighted, each = own_terms(fake, real, given, way)
-                    total, found = total + weighted, found | each
+                    total, found = total + weighted, terms.beside(found, each)
             return total, (stats, fakes, found | {"gen/total": total})
 
         def disc_loss(discriminators):
+            assert game  # it is played where there is one
             stats = dict(gen_stats)
             found: dict[str, jax.Array] = {}
             total = jnp.zeros(())
             for i, name in enumerate(("a", "b"), start=2):
                 disc, key = f"disc_{name}", jax.random.fold_in(judging_rng, i)
-                given = discriminators[disc], stats[disc], batch[f"real_{name}"], fakes[name]
-                its_loss, (stats[disc], its_terms) = game.discriminator_loss(*given, None, key, state["step"])
+                given = discriminators[disc], stats[disc], batch[f"real_{name}"], fakes[name], None, key, state["step"]
+                its_loss, (stats[disc], its_terms) = game.discriminator_loss(*given)
                 found |= {f"disc/{term}_{name}": value for term, value in its_terms.items()}
                 total += its_loss
             return total, (stats, found)
@@ -225,8 +226,8 @@ def cyclegan(config: ConfigDict) -> Objective:
     return Objective(init, update, translate, evaluate)
 
 
-def _check(loss: ConfigDict, config: ConfigDict) -> None:
-    if loss.lambda_gan == 0 and loss.lambda_cycle == 0:
+def _check(loss: ConfigDict, config: ConfigDict, has_terms: bool) -> None:
+    if not (loss.lambda_gan or loss.lambda_cycle or has_terms):
         raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0: the generators would have no loss")
     if loss.lambda_identity and loss.lambda_cycle == 0:
         raise InputError(

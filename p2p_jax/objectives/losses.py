@@ -1,7 +1,7 @@
 """Losses of the two players on images [B, H, W, C] and logits [B, h, w, 1]; each returns a float scalar."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,13 +106,25 @@ def perceptual(features: Callable[[jax.Array], Sequence[jax.Array]]) -> Callable
 
     Returns:
       ``(x, y) -> scalar``, the mean over the batch. Further arguments do not count: it may be one of ``loss.terms``.
+
+    Raises:
+      InputError: there is no map; when it is called.
     """
 
     def distance(x: jax.Array, y: jax.Array, *_: object) -> jax.Array:
-        pairs = zip(features(x), features(y), strict=True)
+        pairs = zip(_maps(features(x)), _maps(features(y)), strict=True)
         return sum((jnp.square(_unit(a) - _unit(b)).sum(-1).mean() for a, b in pairs), start=jnp.zeros(()))
 
     return distance
+
+
+def _maps(found: Any) -> list[jax.Array]:
+    """Return maps of features as a list; one alone is no list of images."""
+    maps = [found] if hasattr(found, "shape") else list(found or ())
+    if not maps or any(len(jnp.shape(x)) != 4 for x in maps):
+        shapes = ", ".join(str(list(jnp.shape(x))) for x in maps) or "none"
+        raise InputError(f"a perceptual distance takes maps of features [B, h, w, c], one or several, not {shapes}")
+    return maps
 
 
 def _unit(features: jax.Array) -> jax.Array:

@@ -196,8 +196,10 @@ def _clip(name: str, at: float) -> optax.GradientTransformation:
     """
     if ":" not in name and name not in CLIPS:
         close = difflib.get_close_matches(name, CLIPS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose of {', '.join(CLIPS)}"
-        raise InputError(f"config.gradients.clip is {name!r}; {hint}, or name a function like optax.clip, module:name")
+        hint = (
+            f"did you mean {close[0]}?" if close else f"choose of {', '.join(CLIPS)}, or name a function, module:name"
+        )
+        raise InputError(f"config.gradients.clip is {name!r}; {hint}")
     make = resolve(name, "config.gradients.clip") if ":" in name else CLIPS[name]
     try:
         clip = make(at)

@@ -68,7 +68,7 @@ def pix2pix(config: ConfigDict) -> Objective:
     build = make_networks(config)
     gen = build("generator", out_channels=config.data.output.channels)
     disc = build("discriminator") if loss.lambda_gan else None
-    game = adversary.make_adversary(disc, loss, real_first=False) if disc else None
+    game = adversary.make_adversary(disc, loss, real_first=False)
     sections = {"generator": "optimizer", "discriminator": "discriminator_optimizer"}
     txs = {player: make_optimizer(config, section)[0] for player, section in sections.items()}
     learning_rates = make_learning_rates(config)
@@ -124,7 +124,7 @@ def pix2pix(config: ConfigDict) -> Objective:
                 total += loss.lambda_perceptual * found["gen/perceptual"]
             if own_terms:
                 weighted, each = own_terms(fake_b, target, batch)
-                total, found = total + weighted, found | each
+                total, found = total + weighted, terms.beside(found, each)
             return total, (new_stats, found | {"gen/total": total})
 
         grad_fake, (disc_stats, found) = jax.grad(gen_loss, has_aux=True)(fake_b)

@@ -1,7 +1,9 @@
 """What images are compared by: the distance of the objective's own terms, and terms from outside."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,8 @@ def find_distance(loss: ConfigDict, unknown: Unknown) -> Distance:
     """
     if loss.distance == "l1":
         return unknown.l1
-    return _of_known(_resolve(loss.distance, "distance", DISTANCES), unknown)
+    distance = _resolve(loss.distance, "distance", "x, y", DISTANCES)
+    return _of_known(lambda x, y: _scalar(distance(x, y), f"config.loss.distance={loss.distance}"), unknown)
 
 
 def find_perceptual(loss: ConfigDict, unknown: Unknown) -> Distance | None:
@@ -52,13 +55,14 @@ def find_perceptual(loss: ConfigDict, unknown: Unknown) -> Distance | None:
     Raises:
       InputError: its features are not named, or cannot be found.
     """
-    if not loss.lambda_perceptual:
-        return None
-    if not loss.perceptual:
+    if loss.perceptual:
+        distance = losses.perceptual(_resolve(loss.perceptual, "perceptual", "images"))
+        return _of_known(distance, unknown) if loss.lambda_perceptual else None
+    if loss.lambda_perceptual:
         raise InputError(
             "config.loss.lambda_perceptual needs features: set config.loss.perceptual to the 'module:name' of them"
         )
-    return _of_known(losses.perceptual(_resolve(loss.perceptual, "perceptual", {})), unknown)
+    return None
 
 
 class OwnTerms:
@@ -81,7 +85,7 @@ class OwnTerms:
                 raise InputError(
                     f"config.loss.terms has two terms called {name}; give one of the functions another name"
                 )
-            self._terms[name] = (weight, _resolve(reference, "terms", {}))
+            self._terms[name] = (weight, _resolve(reference, "terms", "fake, real, batch"))
 
     def __bool__(self) -> bool:
         return bool(self._terms)
@@ -99,19 +103,38 @@ class OwnTerms:
         """
         fake, real = self._unknown.hide(fake, real), self._unknown.fill(real)
         batch = {name: self._unknown.fill(images) for name, images in batch.items()}
-        found = {name: term(fake, real, batch) for name, (_, term) in self._terms.items()}
-        for name, value in found.items():
-            if jnp.shape(value) != ():
-                raise InputError(f"config.loss.terms: {name} must return a scalar, not {jnp.shape(value)}")
+        found = {
+            name: _scalar(term(fake, real, batch), f"config.loss.terms: {name}")
+            for name, (_, term) in self._terms.items()
+        }
         total = sum((weight * found[name] for name, (weight, _) in self._terms.items()), start=jnp.zeros(()))
         return total, {f"gen/{name}{suffix}": value for name, value in found.items()}
+
+
+def beside(found: Mapping[str, jax.Array], each: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return the metrics of an objective and those of its own terms together.
+
+    Raises:
+      InputError: one would hide the other.
+    """
+    if hidden := sorted({*found, "gen/total"} & each.keys()):
+        raise InputError(
+            f"config.loss.terms: the objective has a metric {hidden[0]} itself; give the function another name"
+        )
+    return {**found, **each}
+
+
+def _scalar(value: Any, told: str) -> Any:
+    if value is None or jnp.shape(value) != ():
+        raise InputError(f"{told} must return a scalar, not {None if value is None else jnp.shape(value)}")
+    return value
 
 
 def _read(terms: str | None) -> dict[str, float]:
     """Return weights by reference."""
     if not isinstance(terms, str | None):
         raise InputError(f"config.loss.terms is {terms!r}; it must be a mapping of 'module:name' to weights, or text")
-    parts = [part.partition("=") for part in terms.split(",")] if terms and terms.strip() else []
+    parts = [part.partition("=") for part in (terms or "").split(",") if part.strip()]
     pairs = [(reference.strip(), weight) for reference, _, weight in parts]
     found: dict[str, float] = {}
     for reference, weight in pairs:
@@ -128,7 +151,8 @@ def _read(terms: str | None) -> dict[str, float]:
     return found
 
 
-def _resolve(name: str, option: str, known: Mapping[str, Callable]) -> Callable:
+def _resolve(name: str, option: str, takes: str, known: Mapping[str, Callable] = {}) -> Callable:
+    """Return one of ours, or the function that "module:name" names, which must be one of such arguments."""
     if name in known:
         return known[name]
     if ":" not in name:
@@ -137,6 +161,12 @@ def _resolve(name: str, option: str, known: Mapping[str, Callable]) -> Callable:
     found = resolve(name, f"config.loss.{option}")
     if not callable(found):
         raise InputError(f"config.loss.{option}={name} is not a function, but {type(found).__name__}")
+    try:
+        inspect.signature(found).bind(*takes.split(", "))
+    except TypeError as error:
+        raise InputError(f"config.loss.{option}: {name} must take ({takes}), but {error}") from None
+    except ValueError:  # some that are written in C tell nothing
+        pass
     return found
 
 

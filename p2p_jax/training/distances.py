@@ -18,7 +18,7 @@ from p2p_jax.distances import NAMES, Collected, Features, Named, Reals, find_fea
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.shown import has_colours
-from p2p_jax.objectives import Objective
+from p2p_jax.objectives import Objective, averaging
 from p2p_jax.reporting import say
 from p2p_jax.training import parallel
 
@@ -78,7 +78,7 @@ class Distances:
         self._ways = _ways(config, objective, shapes, data)
         source = config.data.source
         self._paired = len(self._ways) == 1 if source == "given" else not is_unpaired(source)
-        self._has_average = "ema" in shapes
+        self._has_average = averaging.asks(config)  # an objective may keep something else under that name
         self._reals: dict[str, Reals] = {}
         self._copies: dict[str, float] = {}
 
@@ -135,7 +135,7 @@ class Distances:
         """
         states = {"": state}
         if self._has_average:
-            states["raw_"] = {name: part for name, part in state.items() if name != "ema"}
+            states["raw_"] = averaging.trained_alone(state)
         found = {(kind, way.fake): Collected(self._features) for kind in states for way in self._ways}
         for places, batch in self._batches():
             for kind, one in states.items():

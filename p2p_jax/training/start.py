@@ -31,6 +31,13 @@ PyTree = Any
 _IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
 
 
+class _Counted(NamedTuple):
+    """How many validation images there are, as ``Data`` tells it."""
+
+    num_val: int
+    val_counts: tuple[int, int]
+
+
 class Start(NamedTuple):
     """Everything that the loop starts from: the config filled in. `data` is None if no step is left to do."""
 
@@ -151,6 +158,27 @@ def prepare(
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names), distances)
 
 
+def check_measures(config: ConfigDict, counts: tuple[int, int]) -> None:
+    """Check that a run can measure what its config asks for, without a look at images.
+
+    Args:
+      config: complete.
+      counts: of the validation images, A and B.
+
+    Raises:
+      InputError: a metric is unknown or says nothing, or features cannot be had.
+    """
+    objective = make_objective(config)
+    rng, batch = jax.random.key(config.seed), blank_batch(config)
+    shapes = jax.eval_shape(objective.init, rng, batch)
+    names = list(jax.eval_shape(objective.evaluate, shapes, batch, rng)[0])
+    find_metrics(config.metrics)
+    features = open_features(config) if config.distances.features else None
+    images: Any = _Counted(max(counts), counts)  # it asks for no more before it looks
+    distances = Distances(config, objective, shapes, images, features) if features else None
+    _require_names(config, names, distances)
+
+
 def _require_names(config: ConfigDict, names: list[str], distances: Distances | None) -> None:
     """Refuse a best metric that there is not, and metrics that distances would hide."""
     if twice := sorted(set(names) & set(distances.names if distances else ())):
@@ -161,6 +189,11 @@ def _require_names(config: ConfigDict, names: list[str], distances: Distances | 
     if config.best_metric not in known and (distances or not config.distances.features):
         hint = "" if config.distances.features else "; kid and fid come with config.distances.features"
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(known)}{hint}")
+    if distances and config.best_metric in distances.names and config.best_metric.startswith(("copy_", "kid_std")):
+        raise InputError(
+            f"config.best_metric={config.best_metric} says nothing of a checkpoint: choose kid or fid, or a metric of "
+            "images"
+        )
     if distances and config.best_metric in distances.names and config.best_mode == "max":
         raise InputError(f"config.best_mode=max would keep the worst {config.best_metric}: set config.best_mode=min")
 

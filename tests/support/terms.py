@@ -26,6 +26,14 @@ def mean_absolute(fake, real, batch):
     return jnp.abs(fake - real).mean()
 
 
+def gan(fake, real, batch):
+    """Return L1, under a name that objectives have already."""
+    return mean_absolute(fake, real, batch)
+
+
+total = gan  # another such name
+
+
 def no_scalar(fake, real, batch):
     """Return a number for each image, which a term must not."""
     return jnp.abs(fake - real).mean((1, 2, 3))

@@ -189,5 +189,5 @@ def _step_across(path: Path) -> float | None:
     if not least < near < most:
         return None
     sides = columns[:, across : across + 2].mean(-1)
-    alike = np.corrcoef(sides.T)[0, 1] if sides.std(0).all() else 0.0
+    alike = np.corrcoef(sides.T)[0, 1] if np.ptp(sides, axis=0).all() else 0.0  # std of equal numbers may round up
     return float(steps[across]) / near if alike > _ALIKE else np.inf  # two textures that have nothing in common
