@@ -160,7 +160,8 @@ class OwnSegmenter:
         Raises:
           InputError: see ``check_output``.
         """
-        check_output(directory, overwrite=overwrite)
+        with belonging_together(directory.parent):  # another writer may have taken the old one away for a moment
+            check_output(directory, overwrite=overwrite)
         with unfinished_folder(directory) as made:
             (made / _PARAMS).write_bytes(serialization.to_bytes(jax.device_get(self.variables)))
             (made / _FACTS).write_text(json.dumps(self.facts, indent=2) + "\n")
