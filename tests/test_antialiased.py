@@ -10,8 +10,8 @@ from p2p_jax.config import complete
 from p2p_jax.errors import InputError
 from p2p_jax.interop.torch_names import modules_of
 from p2p_jax.interop.torch_state_dicts import from_torch
-from p2p_jax.nets import RECEPTIVE_FIELDS, MobileResNet, PatchGAN, ResNet, UNet, halve
-from p2p_jax.nets.resampling import blur_downsample, blur_upsample
+from p2p_jax.nets import RECEPTIVE_FIELDS, MobileResNet, PatchGAN, ResNet, UNet
+from p2p_jax.nets.resampling import blur_downsample, blur_upsample, halve
 from p2p_jax.objectives import make_network
 from p2p_jax.training import fine_tuning
 from support import configs

@@ -8,7 +8,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from p2p_jax.config import complete, resolve
 from p2p_jax.errors import InputError
-from p2p_jax.nets import MultiScalePatchGAN, PatchGAN, UNetDiscriminator, halve
+from p2p_jax.nets import MultiScalePatchGAN, PatchGAN, UNetDiscriminator
+from p2p_jax.nets.resampling import halve
 from p2p_jax.testing import check_objective
 from support import configs
 from support.precision import precision
