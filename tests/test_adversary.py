@@ -12,9 +12,8 @@ from p2p_jax.config import complete_section, resolve
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import adversary, losses
 from p2p_jax.testing import check_objective
-from p2p_jax.training import parallel
 from support.configs import SGD, small_config, small_cyclegan_config
-from support.images import random_batch
+from support.devices import assert_two_devices_equal_one
 from support.networks import PIXEL_GAN, TINY
 from support.terms import Linear, OfSquares
 
@@ -148,17 +147,7 @@ def test_two_devices_do_what_one_does_with_the_whole_batch(kind):
     """Without what is drawn device by device; SGD, as Adam hides scales."""
     terms = {"loss__r1_gamma": 30.0, "loss__r2_gamma": 20.0, "loss__gan": "relativistic"}
     config = MAKERS[kind](optimizer=SGD, **terms, **({"loss__pool_size": 0} if kind == "cyclegan" else {}))
-    objective, batch = resolve(config.objective)(config), random_batch(config)
-    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
-    one, two = (
-        jax.device_get(parallel.pmap_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1)))
-        for count in (1, 2)
-    )
-    for name, value in one[1].items():
-        assert float(two[1][name]) == pytest.approx(float(value), rel=1e-4), name
-    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), one[0]["params"], state["params"])
-    error = jax.tree.map(lambda a, b: np.abs(a - b).max(), one[0]["params"], two[0]["params"])
-    assert max(jax.tree.leaves(error)) < 1e-3 * max(jax.tree.leaves(moved))
+    moved = assert_two_devices_equal_one(config)
     assert min(max(jax.tree.leaves(player)) for player in moved.values()) > 1e-5
 
 

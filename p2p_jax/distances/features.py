@@ -58,7 +58,7 @@ class Features:
           [N, D] of ``dtype``.
 
         Raises:
-          InputError: the function gives something else, or as many features as before.
+          InputError: the function gives something else, or another number of features than before.
         """
         most = rows_of(pictures.shape[1:3])
         parts = []
