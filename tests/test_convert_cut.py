@@ -43,6 +43,7 @@ def test_a_folder_of_cut_becomes_a_run(tmp_path, capsys):
         ("generator", "upsampling", "antialiased", "with upsampling=antialiased"),
         ("discriminator", "downsampling", "antialiased", "with downsampling=antialiased"),
         ("discriminator", "spectral_norm", True, "with spectral_norm=True"),
+        ("generator", "attention_mask", True, "with attention_mask=True"),
     ]:
         other = opened.config.copy_and_resolve_references()
         other.generator.downsampling, other.generator.upsampling = "strided", "transposed"

@@ -167,6 +167,8 @@ def _fault(network: nn.Module) -> str:
         return "with a norm in the bottleneck (bottleneck_norm=True)"
     if isinstance(network, UNet | ResNet) and network.upsampling != "transposed":
         return f"with upsampling={network.upsampling}"
+    if isinstance(network, UNet | ResNet) and network.attention_mask:
+        return "with attention_mask=True"
     if isinstance(network, ResNet | PatchGAN) and network.downsampling != "strided":
         return f"with downsampling={network.downsampling}"
     if isinstance(network, PatchGAN) and network.spectral_norm:

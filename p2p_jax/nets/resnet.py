@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets.attention import finish
 from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import (
     BIASES,
@@ -71,6 +72,8 @@ class ResNet(nn.Module):
         after norm and ReLU, by ``resampling.blur_downsample``, as in CUT (Park et al. 2020).
       upsampling: "transposed" convolutions, "resize" and convolution, or "antialiased", as in CUT; see
         ``layers.make_upsampling``.
+      attention_mask: keep the input where a mask that the network draws says so, see ``attention.finish``; input and
+        output have as many channels.
       remat: compute the inside of the encoder, of every block and of the decoder again for the gradient instead of
         keeping it: less memory for large images and batches, a third more arithmetic.
       init_type, init_gain: kernel initialiser, see ``initializers.initializer``.
@@ -88,6 +91,7 @@ class ResNet(nn.Module):
     dropout_rate: float = attribute(0.0, bounds="[0, 1)")
     downsampling: str = attribute("strided", choices=DOWNSAMPLINGS)
     upsampling: str = attribute("transposed", choices=UPSAMPLINGS)
+    attention_mask: bool = False
     remat: bool = False
     init_type: str = attribute("normal", choices=INITIALIZERS)
     init_gain: float = attribute(0.02, bounds="[0, inf)")
@@ -151,9 +155,11 @@ class ResNet(nn.Module):
             for i, width in zip(range(_NUM_DOWNS, 0, -1), widths.ups, strict=True):
                 x = up(features=width, name=f"up_{i}")(x)
                 x = nn.relu(norm(name=f"up_{i}_norm")(x))
-            return padded(features=self.out_channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
+            channels = self.out_channels + self.attention_mask
+            return padded(features=channels, kernel_size=7, padding=3, use_bias=True, name="output")(x)
 
         wrap: Callable[[Any], Any] = compute_again if self.remat else lambda part: part
+        images = x
         x = wrap(encode)(self, x)
         if until in _ENCODER:
             return x
@@ -162,7 +168,7 @@ class ResNet(nn.Module):
             if until == f"block_{i}":
                 return x
         x = wrap(decode)(self, x)
-        return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+        return finish(x, images, self.attention_mask)
 
     @property
     def feature_layers(self) -> tuple[str, ...]:

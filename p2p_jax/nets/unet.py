@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets.attention import finish
 from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import (
     BIASES,
@@ -48,6 +49,8 @@ class UNet(nn.Module):
         2 to ``num_downs - 4``, the PyTorch release's 512-to-512 blocks.
       upsampling: "transposed" convolutions, "resize" and convolution, or "antialiased", see
         ``layers.make_upsampling``.
+      attention_mask: keep the input where a mask that the network draws says so, see ``attention.finish``; input and
+        output have as many channels.
       remat: compute the inside of the network again for the gradient instead of keeping it: less memory for large
         images and batches, a third more arithmetic in the generator.
       init_type, init_gain: kernel initialiser, see ``initializers.initializer``.
@@ -66,6 +69,7 @@ class UNet(nn.Module):
     dropout_rate: float = attribute(0.5, bounds="[0, 1)")
     dropout_layout: str = attribute("paper", choices=DROPOUT_LAYOUTS)
     upsampling: str = attribute("transposed", choices=UPSAMPLINGS)
+    attention_mask: bool = False
     remat: bool = False
     init_type: str = attribute("normal", choices=INITIALIZERS)
     init_gain: float = attribute(0.02, bounds="[0, inf)")
@@ -122,7 +126,7 @@ class UNet(nn.Module):
         depth = self.num_downs
         widths = [self.base_width * min(2**i, 8) for i in range(depth)]
 
-        encoded = []
+        images, encoded = x, []
         for i, width in enumerate(widths, start=1):
             x = conv(features=width, name=f"down_{i}")(x if i == 1 else leaky_relu(x))
             if 1 < i < depth or (i == depth and self.bottleneck_norm):
@@ -137,8 +141,8 @@ class UNet(nn.Module):
                 x = nn.Dropout(self.dropout_rate, name=f"up_{i}_dropout")(x, deterministic=not dropout)
             if self.skips:
                 x = jnp.concatenate([encoded[i - 2], x], axis=-1)
-        x = up(features=self.out_channels, name="up_1")(nn.relu(x))
-        return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+        x = up(features=self.out_channels + self.attention_mask, name="up_1")(nn.relu(x))
+        return finish(x, images, self.attention_mask)
 
     @property
     def feature_layers(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets.attention import finish
 from p2p_jax.nets.initializers import INITIALIZERS, initializer
 from p2p_jax.nets.layers import NORMS, Conv, compute_again, make_norm
 
@@ -32,6 +33,8 @@ class UNetViT(nn.Module):
       num_heads: of its attention.
       ffn_width: of the layer within each block.
       embed_width: sines of learned frequencies that tell a token its position; 0 leaves positions out.
+      attention_mask: keep the input where a mask that the network draws says so, see ``attention.finish``; input and
+        output have as many channels.
       remat: compute the inside of every level and block again for the gradient instead of keeping it.
       init_type, init_gain: initialiser of all kernels, see ``initializers.initializer``.
       dtype: computation dtype; None promotes input and parameters. Attention's softmax and the output tanh are at least
@@ -49,6 +52,7 @@ class UNetViT(nn.Module):
     num_heads: int = attribute(6, bounds="[1, 1024]")
     ffn_width: int = attribute(1536, bounds="[1, 65536]")
     embed_width: int = attribute(384, bounds="[0, 65536]")
+    attention_mask: bool = False
     remat: bool = False
     init_type: str = attribute("normal", choices=INITIALIZERS)
     init_gain: float = attribute(0.02, bounds="[0, inf)")
@@ -94,6 +98,7 @@ class UNetViT(nn.Module):
             return wrap(apply)
 
         wrap: Callable[[Any], Any] = compute_again if self.remat else lambda part: part
+        images = x
         x = nn.leaky_relu(conv(widths[0], kernel_size=3, stride=1, name="stem")(x))
         encoded = []
         for i, width in enumerate(widths, 1):
@@ -118,8 +123,9 @@ class UNetViT(nn.Module):
             x = conv(width, kernel_size=3, stride=1, name=f"up_{i}")(x.repeat(2, axis=1).repeat(2, axis=2))
             x = jnp.concatenate([x, encoded[i - 1]], axis=-1)
             x = level("up", i, width, widths[max(i - 2, 0)])(self, x)
-        x = conv(self.out_channels, kernel_size=1, stride=1, padding=0, name="output")(x)
-        return jnp.tanh(x.astype(jnp.promote_types(jnp.float32, x.dtype)))
+        channels = self.out_channels + self.attention_mask
+        x = conv(channels, kernel_size=1, stride=1, padding=0, name="output")(x)
+        return finish(x, images, self.attention_mask)
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
