@@ -1,0 +1,243 @@
+"""The demo's page, out of gradio's parts."""
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_jax.demo.model import Model, Shown, Way
+from p2p_jax.demo.pads import Pad
+from p2p_jax.errors import InputError
+from p2p_jax.reporting import say
+
+FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
+"""Of the page: what the browser has, so that none is asked for elsewhere."""
+CSS = """
+.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.swatches { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 13px; }
+.swatches i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; border: 1px solid #888; }
+"""
+_PAD_HEIGHT = 380  # pixels on the page
+_SIZES = (("its own", "own"), ("as in training", "training"))
+
+
+def import_gradio() -> Any:
+    """Return gradio.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise InputError(f"the demo needs gradio ({error}): pip install 'p2p_jax[demo]'") from error
+    return gradio
+
+
+def make(model: Model) -> Any:
+    """Return the page of a model, ``gradio.Blocks``."""
+    gr = import_gradio()
+    whole_file = _whole_file(gr)
+    names = list(model.ways)
+    first = model.ways[names[0]]
+
+    with gr.Blocks(title=model.title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(f"<h1>{html.escape(model.title)}</h1><p>{html.escape(model.about)}</p>", elem_id="about")
+        direction = gr.Radio(
+            [(model.names[name], name) for name in names],
+            value=names[0],
+            label="Direction",
+            visible=len(names) > 1,
+            elem_id="direction",
+        )
+        with gr.Row():
+            with gr.Column(min_width=320), gr.Tabs(selected="draw" if _is_drawn_first(first) else "picture") as tabs:
+                with gr.Tab("Picture", id="picture", elem_id="picture-tab"):
+                    picture = whole_file(
+                        label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None,
+                        visible=first.is_picture, height=_PAD_HEIGHT, elem_id="picture",
+                    )  # fmt: skip
+                    file = gr.File(
+                        label="Image file (TIFF, PNG, .npy)",
+                        type="filepath",
+                        visible=not first.is_picture,
+                        elem_id="file",
+                    )
+                    size = gr.Radio(_SIZES, value="own", label="Size at which it is translated", elem_id="size")
+                    go = gr.Button("Translate", variant="primary", elem_id="translate")
+                with gr.Tab("Draw", id="draw", elem_id="draw-tab", visible=first.pad is not None) as draw_tab:
+                    drawing = gr.ImageEditor(**_editor(gr, first.pad), elem_id="drawing")
+                    swatches = gr.HTML(_swatches(first.pad), elem_id="swatches")
+                    draw = gr.Button("Translate the drawing", variant="primary", elem_id="translate-drawing")
+            with gr.Column(min_width=320):
+                slider = gr.ImageSlider(
+                    label="Before and after", type="filepath", format="png", interactive=False, elem_id="slider",
+                    max_height=_PAD_HEIGHT,
+                )  # fmt: skip
+                told = gr.Markdown(elem_id="told")
+                download = gr.DownloadButton("Download", interactive=False, elem_id="download")
+                seed = gr.Number(
+                    model.seed or 0,
+                    label="Seed of the noise",
+                    precision=0,
+                    minimum=0,
+                    visible=model.seed is not None,
+                    elem_id="seed",
+                )
+        gr.Markdown("Examples of the validation set", visible=any(way.examples for way in model.ways.values()))
+        galleries = [_gallery(gr, name, model.ways[name], visible=name == names[0]) for name in names]
+
+        results = [slider, download, told]
+        given = [direction, picture, file, size, seed]
+        translate = _guarded(gr, _translator(model))
+        gr.on([go.click, picture.input, file.upload], translate, given, results, api_name="translate")
+        draw.click(_guarded(gr, _drawer(model)), [direction, drawing, seed], results, api_name="draw")
+
+        def turn(name: str) -> list[Any]:
+            way = model.ways[name]
+            return [
+                gr.update(visible=way.is_picture, value=None),
+                gr.update(visible=not way.is_picture, value=None),
+                gr.update(visible=way.pad is not None),
+                gr.update(selected="draw" if _is_drawn_first(way) else "picture"),
+                gr.ImageEditor(**_editor(gr, way.pad)),
+                _swatches(way.pad),
+                *(gr.update(visible=other == name and bool(model.ways[other].examples)) for other in names),
+            ]
+
+        turned = [picture, file, draw_tab, tabs, drawing, swatches, *galleries]
+        direction.change(turn, direction, turned, api_name=False, show_progress="hidden")
+        for name, gallery in zip(names, galleries, strict=True):
+            chosen = gallery.select(
+                _chooser(gr, model.ways[name]), None, [picture, file, tabs], api_name=False, show_progress="hidden"
+            )
+            chosen.then(translate, given, results, api_name=False)
+    page.queue(default_concurrency_limit=1, max_size=32)
+    return page
+
+
+def _whole_file(gr: Any) -> Any:
+    """Return gradio's image, but for what it gives: the file as it was sent, which our own readers open."""
+
+    class Image(gr.Image):
+        is_template = True  # to the browser it is gradio's
+
+        def preprocess(self, payload: Any) -> str | None:
+            if payload is None:
+                return None
+            if not payload.path:
+                raise gr.Error("This picture did not arrive: send it again.", print_exception=False)
+            return str(payload.path)
+
+    return Image
+
+
+def _translator(model: Model) -> Callable[..., Shown]:
+    def translate(direction: str, picture: str | None, file: str | None, size: str, seed: float | None) -> Shown:
+        source = picture if model.ways[direction].is_picture else file
+        if source is None:
+            raise InputError("There is no picture yet: drop one, or choose an example.")
+        return model.translate(direction, Path(source), fitted=size == "training", seed=_whole(seed))
+
+    return translate
+
+
+def _drawer(model: Model) -> Callable[..., Shown]:
+    def draw(direction: str, drawing: dict[str, Any] | None, seed: float | None) -> Shown:
+        drawn = drawing["composite"] if drawing else None
+        pad = model.ways[direction].pad
+        if drawn is None and pad is not None:
+            drawn = pad.blank
+        return model.draw(direction, np.asarray(drawn), seed=_whole(seed))
+
+    return draw
+
+
+def _whole(seed: float | None) -> int | None:
+    if seed is None:
+        return None
+    if not 0 <= seed < 2**32:
+        raise InputError("A seed is a whole number from 0 to 4,294,967,295.")
+    return int(seed)
+
+
+def _guarded(gr: Any, work: Callable[..., Shown]) -> Callable[..., Any]:
+    """Let a function show what it makes, and say in one sentence why it makes nothing."""
+
+    def do(*given: Any) -> tuple[Any, Any, str]:
+        try:
+            shown = work(*given)
+        except InputError as error:
+            raise gr.Error(str(error), title="Not translated", print_exception=False) from error
+        except Exception as error:  # told here in full, and there without a word of this machine
+            say(f"error: {type(error).__name__}: {error}")
+            sentence = "This picture could not be translated; whoever started the demo can see why."
+            raise gr.Error(sentence, title="Not translated", print_exception=False) from error
+        download = gr.DownloadButton(value=str(shown.file), interactive=True)
+        return (str(shown.before), str(shown.after)), download, shown.told
+
+    return do
+
+
+def _gallery(gr: Any, name: str, way: Way, *, visible: bool) -> Any:
+    return gr.Gallery(
+        [example.picture.squeeze() for example in way.examples],
+        label="Examples of the validation set",
+        show_label=False,
+        visible=visible and bool(way.examples),
+        columns=8, height=130, object_fit="contain", allow_preview=False, interactive=False, format="png", buttons=[],
+        elem_id=f"examples-{name}",
+    )  # fmt: skip
+
+
+def _chooser(gr: Any, way: Way) -> Callable[..., list[Any]]:
+    """Return what puts the example that was clicked where pictures are given."""
+
+    def choose(event: Any) -> list[Any]:
+        path = str(way.examples[event.index].file)
+        return [path, None, gr.update(selected="picture")] if way.is_picture else [None, path, gr.update()]
+
+    choose.__annotations__["event"] = gr.SelectData  # by which gradio knows what to give
+    return choose
+
+
+def _editor(gr: Any, pad: Pad | None) -> dict[str, Any]:
+    """Return the settings of the editor that is drawn in."""
+    settings = {
+        "label": "Drawing", "type": "pil", "image_mode": "RGBA", "format": "png", "sources": (), "transforms": (),
+        "layers": False, "fixed_canvas": True, "height": _PAD_HEIGHT, "buttons": [],
+    }  # fmt: skip
+    if pad is None:
+        return settings
+    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in pad.colors.values()]
+    blank = pad.blank
+    return settings | {
+        "value": {"background": blank, "layers": [], "composite": blank},
+        "canvas_size": pad.size[::-1],
+        "brush": gr.Brush(pad.brush, colors, _first_color(pad), "fixed" if pad.exact else "defaults"),
+        "eraser": gr.Eraser(2 * pad.brush),
+    }
+
+
+def _first_color(pad: Pad) -> str:
+    """Return the first colour that is seen on the background."""
+    seen = [color for color in pad.colors.values() if color != pad.background]
+    return "#{:02x}{:02x}{:02x}".format(*(seen or [pad.background])[0])
+
+
+def _swatches(pad: Pad | None) -> str:
+    """Return the names of the colours, as HTML."""
+    if pad is None or not pad.exact:
+        return ""
+    shown = "".join(
+        f'<span><i style="background: #{bytes(color).hex()}"></i>{html.escape(name)}</span>'
+        for name, color in pad.colors.items()
+    )
+    return f'<div class="swatches">{shown}</div>'
+
+
+def _is_drawn_first(way: Way) -> bool:
+    """Tell whether drawing is what a run is for: its inputs are labels or lines."""
+    return way.pad is not None and (way.pad.exact or "line" in way.pad.colors) and way.task is None
