@@ -26,7 +26,11 @@ def parser() -> Parser:
         help="let everybody in this network use it; by default this machine alone can",
     )  # fmt: skip
     add("--title", default="", help="of the page; the name of the run by default")
-    add("--palette", default="", help="colours to draw with, where the run does not know its classes: a name or a file")
+    add(
+        "--palette",
+        default="",
+        help="colours to draw with, where the run does not know its classes: a name, a file, or lines",
+    )
     add("--examples", type=int, help="images of the validation set to try (8; with --space none)")
     add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
     add("--checkpoint", default="latest", help="latest (default), best or a step")

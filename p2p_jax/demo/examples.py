@@ -66,6 +66,12 @@ def write(
         return []
 
 
+def load(folder: Path, domain: Domain) -> list[Example]:
+    """Return the examples that lie in a folder as files, in the order of their numbers; none if there is no folder."""
+    paths = sorted(folder.iterdir(), key=lambda path: (len(path.stem), path.name)) if folder.is_dir() else []
+    return [Example(path, domain.picture(domain.encode(values.read(path, domain).values))) for path in paths]
+
+
 def _write(stem: Path, image: np.ndarray, domain: Domain) -> Example:
     found = domain.decode(image)
     ending = next(ending for ending in (".png", ".tif", ".npy") if values.is_fit(ending, domain, domain))

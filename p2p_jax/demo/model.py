@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import tell_places
 from p2p_jax.demo import examples, pads
 from p2p_jax.demo.examples import Example
 from p2p_jax.demo.pads import Pad
@@ -85,6 +86,7 @@ class Model:
         *,
         num_examples: int = 0,
         data_dir: str | None = None,
+        examples_folder: Path | None = None,
     ):
         """Open a run.
 
@@ -94,6 +96,7 @@ class Model:
           settings: how it is shown.
           num_examples: of the validation set, in each direction, at most.
           data_dir: the folder of the data set, if it is no longer where the run's config says.
+          examples_folder: holds examples as files, in a folder for each direction; then the data set is not opened.
 
         Raises:
           InputError: see ``Translator.from_workdir``.
@@ -118,7 +121,17 @@ class Model:
             for name in first.directions
             if name != first.direction
         }
-        self.ways = {name: self._way(translator, num_examples, data_dir) for name, translator in translators.items()}
+        self.ways = {}
+        for name, translator in translators.items():
+            task = values.find_task(config) if name == config.data.direction else None
+            if task:
+                tell_places(config, Path(opened.workdir) / "config.json", "task")
+            if examples_folder:
+                domain = task.photographs if task else translator.domain_in
+                found = examples.load(examples_folder / name, domain)
+            else:
+                found = examples.write(translator, task, self._folder / "examples" / name, num_examples, data_dir)
+            self.ways[name] = Way(translator, task, self._pad(translator, task, found, name == first.direction), found)
         average = ", average of the weights" if first.weights == "average" else ""
         kind = config.objective.rpartition(":")[2]
         self.about = (
@@ -126,18 +139,11 @@ class Model:
             f"{self.crop[1]}x{self.crop[0]}; other sizes are taken as well"
         )
 
-    def _way(self, translator: Translator, num_examples: int, data_dir: str | None) -> Way:
-        config, folder = translator.config, self._folder / "examples" / translator.direction
-        task = values.find_task(config) if translator.direction == config.data.direction else None
-        found = examples.write(translator, task, folder, num_examples, data_dir)
-        pad = None
-        if task is None:  # else a drawing would be taken for a photograph
-            seen = [example.picture for example in found]
-            palette = self._settings.palette if _takes_palette(translator) else ""
-            pad = pads.find(translator.domain_in, self.crop, seen, palette=palette)
-        else:
-            pad = pads.find(translator.domain_in, self.crop, task=config.task.input)
-        return Way(translator, task, pad, found)
+    def _pad(self, translator: Translator, task: Task | None, found: list[Example], is_first: bool) -> Pad | None:
+        if task:
+            return pads.find(translator.domain_in, self.crop, task=translator.config.task.input)
+        palette = self._settings.palette if is_first and not translator.domain_in.is_labels else ""
+        return pads.find(translator.domain_in, self.crop, [example.picture for example in found], palette=palette)
 
     def translate(self, direction: str, source: Path, *, fitted: bool = False, seed: int | None = None) -> Shown:
         """Translate an image file.
@@ -234,10 +240,6 @@ def told(error: Exception, source: Path) -> str:
     """Return what an error says of a file that somebody has sent: its name, and no folder of this machine."""
     text = str(error).replace(str(source), source.name)
     return re.sub(r"(?<![\w.:/])(?:/[^\s/:;,()'\"]+){2,}", lambda found: Path(found[0]).name, text)
-
-
-def _takes_palette(translator: Translator) -> bool:
-    return translator.domain_in.is_labels or (translator.domain_in.is_bytes and translator.domain_in.channels == 3)
 
 
 def _picture_of_input(translator: Translator, given: Given) -> np.ndarray:

@@ -11,8 +11,10 @@ from p2p_jax.images import formats, labels, palettes
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.palettes import Palette
 
+LINES = "lines"
+"""What stands for lines on paper where a palette may be named."""
 _EDGES = ("canny_edges", "hed_edges")  # tasks whose inputs are lines
-_LINES = 0.9  # share of pixels that are black or white, above which examples are taken for drawings of lines
+_TWO_TONES = 0.9  # share of pixels that are black or white, above which examples are taken for drawings of lines
 _FREE = {
     "black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 128), "red": (200, 40, 40),
     "orange": (230, 140, 40), "yellow": (235, 210, 60), "green": (60, 140, 60), "blue": (50, 90, 180),
@@ -82,7 +84,7 @@ def find(
       examples: pictures of it, [H, W, 1 or 3] uint8, of which colours and background are taken where nothing else tells
         them.
       task: ``config.task.input``, if inputs are made of photographs: of edges, lines are drawn.
-      palette: the colours of classes, as ``find_palette`` takes them, for runs that do not know them.
+      palette: the colours of classes, as ``find_palette`` takes them, or ``LINES``, for runs that do not know them.
 
     Raises:
       InputError: there is no such palette.
@@ -91,13 +93,14 @@ def find(
     if not (is_picture or domain.is_labels):
         return None
     brush = max(2, round(min(size) / 20))
-    known = palettes.find_palette(palette) if palette else domain.palette or _of_examples(domain, examples)
+    named = palettes.find_palette(palette) if palette not in ("", LINES) else None
+    known = named or domain.palette or (None if palette else _of_examples(domain, examples))
     if domain.kind == "labels" and known is None:
         known = _invented(domain.channels)
     if known is not None:
         colors = {name: _rgb(color) for name, color in zip(known.names, known.colors, strict=True)}
         return Pad(colors, _commonest(examples, known), size, brush, True, domain)
-    if task.rpartition(":")[2] in _EDGES or _are_lines(examples):
+    if palette == LINES or task.rpartition(":")[2] in _EDGES or _are_lines(examples):
         is_dark = bool(examples) and np.mean([image.mean() for image in examples]) < 128
         line, paper = ((255,) * 3, (0,) * 3) if is_dark else ((0,) * 3, (255,) * 3)
         return Pad({"line": line, "paper": paper}, paper, size, max(1, round(min(size) / 128)), False, domain)
@@ -153,11 +156,11 @@ def _commonest(examples: Sequence[np.ndarray], known: Palette) -> tuple[int, int
 
 def _are_lines(examples: Sequence[np.ndarray]) -> bool:
     """Tell whether pictures are lines on paper: nearly all of their pixels are black or white."""
-    return bool(examples) and all(((image < 32) | (image > 223)).all(-1).mean() > _LINES for image in examples)
+    return bool(examples) and all(((image < 32) | (image > 223)).all(-1).mean() > _TWO_TONES for image in examples)
 
 
 def _invented(count: int) -> Palette:
-    """Return colours for classes that have none: hues as far from each other as they can be, bright and dark in turn."""
+    """Return colours for classes that have none: hues far from each other, bright and dark in turn."""
     colors = [colorsys.hsv_to_rgb(i / count, 1, (1, 0.6)[i % 2]) for i in range(count)]
     return Palette(tuple(f"class {i}" for i in range(count)), np.rint(np.array(colors) * 255).astype(np.uint8))
 

@@ -1,6 +1,7 @@
 """The demo's page, out of gradio's parts."""
 
 import html
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from p2p_jax.reporting import say
 FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
 """Of the page: what the browser has, so that none is asked for elsewhere."""
 CSS = """
-.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1240px !important; margin: 0 auto !important; }
 .swatches { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 13px; }
 .swatches i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; border: 1px solid #888; }
 """
@@ -39,7 +40,6 @@ def import_gradio() -> Any:
 def make(model: Model) -> Any:
     """Return the page of a model, ``gradio.Blocks``."""
     gr = import_gradio()
-    whole_file = _whole_file(gr)
     names = list(model.ways)
     first = model.ways[names[0]]
 
@@ -55,7 +55,7 @@ def make(model: Model) -> Any:
         with gr.Row():
             with gr.Column(min_width=320), gr.Tabs(selected="draw" if _is_drawn_first(first) else "picture") as tabs:
                 with gr.Tab("Picture", id="picture", elem_id="picture-tab"):
-                    picture = whole_file(
+                    picture = gr.Image(
                         label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None,
                         visible=first.is_picture, height=_PAD_HEIGHT, elem_id="picture",
                     )  # fmt: skip
@@ -92,8 +92,8 @@ def make(model: Model) -> Any:
         results = [slider, download, told]
         given = [direction, picture, file, size, seed]
         translate = _guarded(gr, _translator(model))
-        gr.on([go.click, picture.input, file.upload], translate, given, results, api_name="translate")
-        draw.click(_guarded(gr, _drawer(model)), [direction, drawing, seed], results, api_name="draw")
+        gr.on([go.click, picture.input, file.upload], translate, given, results, preprocess=False, api_name=False)
+        draw.click(_guarded(gr, _drawer(model)), [direction, drawing, seed], results, api_name=False)
 
         def turn(name: str) -> list[Any]:
             way = model.ways[name]
@@ -113,33 +113,33 @@ def make(model: Model) -> Any:
             chosen = gallery.select(
                 _chooser(gr, model.ways[name]), None, [picture, file, tabs], api_name=False, show_progress="hidden"
             )
-            chosen.then(translate, given, results, api_name=False)
+            chosen.then(translate, given, results, preprocess=False, api_name=False)
     page.queue(default_concurrency_limit=1, max_size=32)
     return page
 
 
-def _whole_file(gr: Any) -> Any:
-    """Return gradio's image, but for what it gives: the file as it was sent, which our own readers open."""
+def _sent(payload: Any) -> Path | None:
+    """Return the file that a page has sent, as it was sent; gradio itself would open it, and some it cannot.
 
-    class Image(gr.Image):
-        is_template = True  # to the browser it is gradio's
-
-        def preprocess(self, payload: Any) -> str | None:
-            if payload is None:
-                return None
-            if not payload.path:
-                raise gr.Error("This picture did not arrive: send it again.", print_exception=False)
-            return str(payload.path)
-
-    return Image
+    Raises:
+      InputError: it is none of those that pages have sent.
+    """
+    if payload is None:
+        return None
+    path = Path(str(payload.get("path") or "")) if isinstance(payload, dict) else Path()
+    if not (path.is_file() and path.resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve())):
+        raise InputError("This picture did not arrive: send it again.")
+    return path
 
 
 def _translator(model: Model) -> Callable[..., Shown]:
-    def translate(direction: str, picture: str | None, file: str | None, size: str, seed: float | None) -> Shown:
-        source = picture if model.ways[direction].is_picture else file
+    def translate(direction: Any, picture: Any, file: Any, size: Any, seed: Any) -> Shown:
+        if direction not in model.ways:
+            raise InputError("This model has no such direction.")
+        source = _sent(picture if model.ways[direction].is_picture else file)
         if source is None:
             raise InputError("There is no picture yet: drop one, or choose an example.")
-        return model.translate(direction, Path(source), fitted=size == "training", seed=_whole(seed))
+        return model.translate(direction, source, fitted=size == "training", seed=_whole(seed))
 
     return translate
 
@@ -155,10 +155,10 @@ def _drawer(model: Model) -> Callable[..., Shown]:
     return draw
 
 
-def _whole(seed: float | None) -> int | None:
+def _whole(seed: Any) -> int | None:
     if seed is None:
         return None
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int | float) or not 0 <= seed < 2**32:
         raise InputError("A seed is a whole number from 0 to 4,294,967,295.")
     return int(seed)
 
@@ -187,7 +187,7 @@ def _gallery(gr: Any, name: str, way: Way, *, visible: bool) -> Any:
         label="Examples of the validation set",
         show_label=False,
         visible=visible and bool(way.examples),
-        columns=8, height=130, object_fit="contain", allow_preview=False, interactive=False, format="png", buttons=[],
+        columns=8, height=150, object_fit="contain", allow_preview=False, interactive=False, format="png", buttons=[],
         elem_id=f"examples-{name}",
     )  # fmt: skip
 

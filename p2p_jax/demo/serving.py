@@ -52,7 +52,7 @@ def serve(
     """
     address = _EVERYWHERE if share_on_lan else _HERE
     port = _free(address, port)
-    _prepare()
+    prepare()
     pages.import_gradio()
     with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "sent"))
@@ -99,7 +99,7 @@ def launch(page: Any, *, port: int | None = None, address: str | None = None) ->
     )
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Keep gradio from asking other machines, before it is loaded."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"

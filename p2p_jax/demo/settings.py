@@ -14,7 +14,8 @@ class Settings(NamedTuple):
     Attributes:
       checkpoint, direction, norm, dropout, tile, overlap, trust, raw: see ``Translator.from_workdir``; `direction` is
         the one that is chosen at first.
-      palette: the colours that are drawn with, for runs that do not know them; see ``palettes.find_palette``.
+      palette: the colours that are drawn with in the direction that is chosen at first, for runs that do not know them:
+        see ``palettes.find_palette``; or "lines".
       max_pixels: of a picture that is given.
       title: of the page; the name of the run by default.
     """
