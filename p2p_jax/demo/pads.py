@@ -56,11 +56,10 @@ class Pad(NamedTuple):
         Raises:
           InputError: the file cannot be written.
         """
-        pixels = drawn[..., :3].astype(np.float32)
+        pixels = drawn[..., :3]
         if drawn.shape[-1] == 4:
-            weight = drawn[..., 3:].astype(np.float32) / 255
-            pixels = pixels * weight + np.array(self.background, np.float32) * (1 - weight)
-        pixels = np.rint(pixels).astype(np.uint8)
+            weight = drawn[..., 3:] / np.float32(255)
+            pixels = np.rint(pixels * weight + np.array(self.background) * (1 - weight)).astype(np.uint8)
         if self.exact:
             found = classes(pixels, np.array(list(self.colors.values()), np.uint8))
             pixels = np.array(list(self.colors.values()), np.uint8)[found]

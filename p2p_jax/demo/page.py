@@ -24,6 +24,10 @@ _PAD_HEIGHT = 380  # pixels on the page
 _SIZES = (("its own", "own"), ("as in training", "training"))
 
 
+class _NothingThereError(InputError):
+    """There is no picture to translate."""
+
+
 def import_gradio() -> Any:
     """Return gradio.
 
@@ -68,9 +72,8 @@ def make(model: Model) -> Any:
                     size = gr.Radio(_SIZES, value="own", label="Size at which it is translated", elem_id="size")
                     go = gr.Button("Translate", variant="primary", elem_id="translate")
                 with gr.Tab("Draw", id="draw", elem_id="draw-tab", visible=first.pad is not None) as draw_tab:
-                    drawing = gr.ImageEditor(**_editor(gr, first.pad), elem_id="drawing")
-                    swatches = gr.HTML(_swatches(first.pad), elem_id="swatches")
-                    draw = gr.Button("Translate the drawing", variant="primary", elem_id="translate-drawing")
+                    # One for each direction, so that a drawing is never taken for one of the other.
+                    drawn = [_drawn_in(gr, name, model.ways[name], visible=name == names[0]) for name in names]
             with gr.Column(min_width=320):
                 slider = gr.ImageSlider(
                     label="Before and after", type="filepath", format="png", interactive=False, elem_id="slider",
@@ -92,8 +95,14 @@ def make(model: Model) -> Any:
         results = [slider, download, told]
         given = [direction, picture, file, size, seed]
         translate = _guarded(gr, _translator(model))
-        gr.on([go.click, picture.input, file.upload], translate, given, results, preprocess=False, api_name=False)
-        draw.click(_guarded(gr, _drawer(model)), [direction, drawing, seed], results, api_name=False)
+        at_once = _guarded(gr, _translator(model), is_asked=False)
+        shown = {"api_visibility": "private", "show_progress_on": slider}
+        settings = {"preprocess": False, **shown}
+        go.click(translate, given, results, **settings)
+        gr.on([picture.input, file.upload], at_once, given, results, **settings)
+        for name, (_, drawing, draw) in zip(names, drawn, strict=True):
+            if draw:
+                draw.click(_guarded(gr, _drawer(model, name)), [drawing, seed], results, **shown)
 
         def turn(name: str) -> list[Any]:
             way = model.ways[name]
@@ -101,19 +110,22 @@ def make(model: Model) -> Any:
                 gr.update(visible=way.is_picture, value=None),
                 gr.update(visible=not way.is_picture, value=None),
                 gr.update(visible=way.pad is not None),
-                gr.update(selected="draw" if _is_drawn_first(way) else "picture"),
-                gr.ImageEditor(**_editor(gr, way.pad)),
-                _swatches(way.pad),
+                gr.update() if way.pad else gr.update(selected="picture"),
+                *(gr.update(visible=other == name) for other in names),
                 *(gr.update(visible=other == name and bool(model.ways[other].examples)) for other in names),
             ]
 
-        turned = [picture, file, draw_tab, tabs, drawing, swatches, *galleries]
-        direction.change(turn, direction, turned, api_name=False, show_progress="hidden")
+        turned = [picture, file, draw_tab, tabs, *(column for column, _, _ in drawn), *galleries]
+        direction.change(turn, direction, turned, api_visibility="private", show_progress="hidden")
         for name, gallery in zip(names, galleries, strict=True):
             chosen = gallery.select(
-                _chooser(gr, model.ways[name]), None, [picture, file, tabs], api_name=False, show_progress="hidden"
+                _chooser(gr, model.ways[name]),
+                None,
+                [picture, file, tabs],
+                api_visibility="private",
+                show_progress="hidden",
             )
-            chosen.then(translate, given, results, preprocess=False, api_name=False)
+            chosen.then(translate, given, results, **settings)
     page.queue(default_concurrency_limit=1, max_size=32)
     return page
 
@@ -138,16 +150,15 @@ def _translator(model: Model) -> Callable[..., Shown]:
             raise InputError("This model has no such direction.")
         source = _sent(picture if model.ways[direction].is_picture else file)
         if source is None:
-            raise InputError("There is no picture yet: drop one, or choose an example.")
+            raise _NothingThereError("There is no picture yet: drop one, or choose an example.")
         return model.translate(direction, source, fitted=size == "training", seed=_whole(seed))
 
     return translate
 
 
-def _drawer(model: Model) -> Callable[..., Shown]:
-    def draw(direction: str, drawing: dict[str, Any] | None, seed: float | None) -> Shown:
-        drawn = drawing["composite"] if drawing else None
-        pad = model.ways[direction].pad
+def _drawer(model: Model, direction: str) -> Callable[..., Shown]:
+    def draw(drawing: dict[str, Any] | None, seed: float | None) -> Shown:
+        drawn, pad = drawing["composite"] if drawing else None, model.ways[direction].pad
         if drawn is None and pad is not None:
             drawn = pad.blank
         return model.draw(direction, np.asarray(drawn), seed=_whole(seed))
@@ -163,18 +174,28 @@ def _whole(seed: Any) -> int | None:
     return int(seed)
 
 
-def _guarded(gr: Any, work: Callable[..., Shown]) -> Callable[..., Any]:
-    """Let a function show what it makes, and say in one sentence why it makes nothing."""
+def _guarded(gr: Any, work: Callable[..., Shown], *, is_asked: bool = True) -> Callable[..., Any]:
+    """Let a function show what it makes, and say in one sentence why it makes nothing.
 
-    def do(*given: Any) -> tuple[Any, Any, str]:
+    Args:
+      gr: gradio.
+      work: the function.
+      is_asked: somebody has pressed a button; else a picture that was taken away is no error.
+    """
+
+    def do(*given: Any) -> Any:
         try:
             shown = work(*given)
+        except _NothingThereError as error:
+            if is_asked:
+                raise gr.Error(str(error), print_exception=False) from error
+            return gr.skip()
         except InputError as error:
-            raise gr.Error(str(error), title="Not translated", print_exception=False) from error
+            raise gr.Error(str(error), print_exception=False) from error
         except Exception as error:  # told here in full, and there without a word of this machine
             say(f"error: {type(error).__name__}: {error}")
             sentence = "This picture could not be translated; whoever started the demo can see why."
-            raise gr.Error(sentence, title="Not translated", print_exception=False) from error
+            raise gr.Error(sentence, print_exception=False) from error
         download = gr.DownloadButton(value=str(shown.file), interactive=True)
         return (str(shown.before), str(shown.after)), download, shown.told
 
@@ -203,36 +224,37 @@ def _chooser(gr: Any, way: Way) -> Callable[..., list[Any]]:
     return choose
 
 
-def _editor(gr: Any, pad: Pad | None) -> dict[str, Any]:
-    """Return the settings of the editor that is drawn in."""
-    settings = {
-        "label": "Drawing", "type": "pil", "image_mode": "RGBA", "format": "png", "sources": (), "transforms": (),
-        "layers": False, "fixed_canvas": True, "height": _PAD_HEIGHT, "buttons": [],
-    }  # fmt: skip
-    if pad is None:
-        return settings
-    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in pad.colors.values()]
-    blank = pad.blank
-    return settings | {
-        "value": {"background": blank, "layers": [], "composite": blank},
-        "canvas_size": pad.size[::-1],
-        "brush": gr.Brush(pad.brush, colors, _first_color(pad), "fixed" if pad.exact else "defaults"),
-        "eraser": gr.Eraser(2 * pad.brush),
-    }
+def _drawn_in(gr: Any, name: str, way: Way, *, visible: bool) -> tuple[Any, Any, Any]:
+    """Make what is drawn in, in one direction; return the column, the editor and the button."""
+    pad = way.pad
+    with gr.Column(visible=visible, elem_id=f"draw-{name}") as column:
+        if pad is None:
+            return column, None, None
+        colors, blank = [_hex(color) for color in pad.colors.values()], pad.blank
+        editor = gr.ImageEditor(
+            {"background": blank, "layers": [], "composite": blank},
+            label="Drawing", type="pil", image_mode="RGBA", format="png", sources=(), transforms=(), layers=False,
+            canvas_size=pad.size[::-1], fixed_canvas=True, height=_PAD_HEIGHT, buttons=[],
+            brush=gr.Brush(pad.brush, colors, _first_color(pad), "fixed" if pad.exact else "defaults"),
+            eraser=gr.Eraser(2 * pad.brush), elem_id=f"drawing-{name}",
+        )  # fmt: skip
+        gr.HTML(_swatches(pad), visible=pad.exact, elem_id=f"swatches-{name}")
+        return column, editor, gr.Button("Translate the drawing", variant="primary", elem_id=f"translate-{name}")
 
 
 def _first_color(pad: Pad) -> str:
     """Return the first colour that is seen on the background."""
-    seen = [color for color in pad.colors.values() if color != pad.background]
-    return "#{:02x}{:02x}{:02x}".format(*(seen or [pad.background])[0])
+    return next((_hex(color) for color in pad.colors.values() if color != pad.background), _hex(pad.background))
 
 
-def _swatches(pad: Pad | None) -> str:
+def _hex(color: tuple[int, int, int]) -> str:
+    return f"#{bytes(color).hex()}"
+
+
+def _swatches(pad: Pad) -> str:
     """Return the names of the colours, as HTML."""
-    if pad is None or not pad.exact:
-        return ""
     shown = "".join(
-        f'<span><i style="background: #{bytes(color).hex()}"></i>{html.escape(name)}</span>'
+        f'<span><i style="background: {_hex(color)}"></i>{html.escape(name)}</span>'
         for name, color in pad.colors.items()
     )
     return f'<div class="swatches">{shown}</div>'
