@@ -210,7 +210,11 @@ class Model:
             return plain
         if direction not in self._noisy:
             self._noisy[direction] = NoisyTranslator(
-                plain.run, direction=direction, batch_size=1, tile=plain.tile, overlap=plain.overlap
+                plain.run,
+                direction=direction,
+                batch_size=1,
+                tile=self._settings.tile,
+                overlap=self._settings.overlap,
             )
         self._noisy[direction].seed(int(seed or 0))
         return self._noisy[direction]

@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import p2p_jax
 from p2p_jax.demo import page as pages
 from p2p_jax.demo import serving
 from p2p_jax.demo.model import Model
 from p2p_jax.demo.settings import Settings
 from p2p_jax.errors import InputError
-from p2p_jax.images.palettes import Palette
+from p2p_jax.images.palettes import BUILT_IN, Palette
 from p2p_jax.inference.run import Run
 from p2p_jax.reporting import say
 from p2p_jax.storage.writing import unfinished_folder
@@ -58,8 +60,10 @@ license: {license}
 
 # {heading}
 
-{about}. Made with [p2p_jax](https://github.com/p2p-jax/p2p-jax) {version}, whose source lies in `p2p_jax/` (MIT); the
-model is in `model/`.
+{about}.
+
+Made with [p2p_jax](https://github.com/p2p-jax/p2p-jax) {version}, whose source lies in `p2p_jax/` (MIT). The model
+is in `model/`.
 
 Here, with Python {python}:
 
@@ -169,6 +173,8 @@ def write_model(run: Run, target: Path) -> None:
     for name in ("facts.json", "converted_from.json", digests.NAME):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    for told in (target / step).rglob("commit_success.txt"):  # in which Orbax writes where the checkpoint lay
+        told.write_text("Checkpoint commit was successful\n", encoding="utf-8")
     _write_without_places(source / "config.json", target / "config.json")
     _write_without_places(source / step / "config" / "metadata", target / step / "config" / "metadata")
     digests.write_recorded(target / "config.json", (target / "config.json").read_text(encoding="utf-8"))
@@ -229,9 +235,9 @@ def _palette_of(model: Model) -> str:
     if pad is None or pad.domain.is_labels:
         return ""
     if pad.exact:
-        import numpy as np
-
-        return json.dumps(Palette(tuple(pad.colors), np.array(list(pad.colors.values()), np.uint8)).to_json())
+        found = Palette(tuple(pad.colors), np.array(list(pad.colors.values()), np.uint8)).to_json()
+        known = {name: palette._replace(void=palette.void[:0]).to_json() for name, palette in BUILT_IN.items()}
+        return next((name for name, palette in known.items() if palette == found), json.dumps(found))
     return "lines" if "line" in pad.colors else ""
 
 
