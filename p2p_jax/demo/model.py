@@ -115,7 +115,7 @@ class Model:
         self.crop = crop_shape(config.data)
         self.seed = config.seed if has_noise(opened) else None
         self.title = settings.title or Path(run).resolve().stem
-        self.names = _names(config.data)
+        self.names = names_of(config.data)
         translators = {first.direction: first} | {
             name: Translator(opened, direction=name, batch_size=1, tile=settings.tile, overlap=settings.overlap)
             for name in first.directions
@@ -262,7 +262,7 @@ def _is_shown_as_it_is(translator: Translator) -> bool:
     return dtype == np.uint8 and channels in (1, 3) and not is_bare
 
 
-def _names(data: Mapping[str, str]) -> dict[str, str]:
+def names_of(data: Mapping[str, str]) -> dict[str, str]:
     """Return what the directions are called: of a set such as horse2zebra by what its name says."""
     for name in (data["source"], data["dir"]):
         if found := re.fullmatch(r"([a-z]+)2([a-z]+)", Path(name).name):

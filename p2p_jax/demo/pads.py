@@ -15,6 +15,7 @@ LINES = "lines"
 """What stands for lines on paper where a palette may be named."""
 _EDGES = ("canny_edges", "hed_edges")  # tasks whose inputs are lines
 _TWO_TONES = 0.9  # share of pixels that are black or white, above which examples are taken for drawings of lines
+_CLASSES, _FAR = 0.6, 16  # share of pixels that have a class's colour in label maps, but for so many levels
 _FREE = {
     "black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 128), "red": (200, 40, 40),
     "orange": (230, 140, 40), "yellow": (235, 210, 60), "green": (60, 140, 60), "blue": (50, 90, 180),
@@ -137,11 +138,18 @@ def classes(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def _of_examples(domain: Domain, examples: Sequence[np.ndarray]) -> Palette | None:
-    """Return the palette that pictures have, if they are of one that is built in."""
+    """Return the palette that pictures have, if they are label maps in the colours of one that is built in.
+
+    A dark photograph is near to a black that is no class: most pixels must have colours of classes, of several.
+    """
     if not examples or any(image.shape[-1] != 3 for image in examples) or domain.channels != 3:
         return None
-    name = palettes.recognise(examples)
-    return palettes.find_palette(name) if name else None
+    if (name := palettes.recognise(examples)) is None:
+        return None
+    known = palettes.find_palette(name)
+    nearest, distances = palettes.palette_distances(np.concatenate([x.reshape(-1, 3) for x in examples]), known)
+    is_class = (distances <= _FAR) & (nearest < len(known.colors))
+    return known if is_class.mean() > _CLASSES and len(np.unique(nearest[is_class])) > 1 else None
 
 
 def _commonest(examples: Sequence[np.ndarray], known: Palette) -> tuple[int, int, int]:
