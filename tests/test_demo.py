@@ -18,7 +18,7 @@ from p2p_jax.commands import demo as command
 from p2p_jax.commands import translate
 from p2p_jax.config import complete
 from p2p_jax.data import archives, load_split
-from p2p_jax.demo import examples, pads
+from p2p_jax.demo import examples, pads, serving
 from p2p_jax.demo.model import Model, names_of
 from p2p_jax.demo.settings import Settings
 from p2p_jax.errors import InputError
@@ -318,6 +318,23 @@ def test_without_gradio_one_line_says_how_to_get_it(noisy_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     told = run_command(command, noisy_run, "--port", free_port())
     assert told.startswith("error: the demo needs gradio (") and told.endswith("): pip install 'p2p_jax[demo]'")
+
+
+@pytest.mark.parametrize("flag", ["--share-on-lan", "--share_on_lan", None])
+def test_it_is_for_this_machine_unless_one_says_so(noisy_run, monkeypatch, flag):
+    told = []
+
+    def launch(page, *, port, address):
+        told.append(address)
+        raise OSError("enough")
+
+    monkeypatch.setattr(serving, "launch", launch)
+    monkeypatch.setattr(serving, "prepare", lambda: None)
+    monkeypatch.setattr(serving.pages, "import_gradio", lambda: None)
+    monkeypatch.setattr(serving.pages, "make", lambda model: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which is set, and is put back
+    assert "cannot be had (enough)" in run_command(command, noisy_run, "--port", 0, *filter(None, [flag]))
+    assert told == ["0.0.0.0" if flag else "127.0.0.1"]
 
 
 # The folder of a Space
