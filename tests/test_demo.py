@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import struct
 import sys
@@ -40,6 +41,14 @@ SIZE = (16, 16)
 def make_run(folder, config):
     objective = make_objective(config)
     return write_run(folder, config, draw_state(blank_state(objective, config)), 3)
+
+
+@pytest.fixture(autouse=True)
+def keep_signals():
+    """The command takes SIGTERM for Ctrl-C, in a process that is its own elsewhere."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ written that runs as a Space of Hugging Face, or anywhere with Python.
 """
 
 import argparse
+import signal
 from pathlib import Path
 
 from p2p_jax.commands.command import Parser
@@ -70,6 +71,7 @@ def _demo(args: argparse.Namespace) -> None:
     if args.space is None:
         from p2p_jax.demo.serving import serve
 
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was sent goes with the demo
         serve(
             args.workdir,
             settings,
