@@ -46,6 +46,8 @@ setup(
         "export": ["jax2onnx>=0.17", "onnx>=1.20", "onnxruntime>=1.24"],
         "fid": ["torch-fidelity>=0.4"],  # with PyTorch and torchvision
         "video": ["av>=14"],
+        # A page to try a run on; earlier ones name other servers in it. It may want a Pillow that is not the newest.
+        "demo": ["gradio>=6.20"],
         # Containers of images. There are wheels for Linux and macOS, and none for Windows.
         "array_record": ["array_record>=0.6; sys_platform != 'win32'"],
         "huggingface": ["datasets>=4.0"],

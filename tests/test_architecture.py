@@ -18,6 +18,7 @@ FLOORS = [
     {"training"},
     {"inference"},
     {"evaluation", "interop", "testing"},
+    {"demo"},
     {"commands", "notebook"},
     {"main", "__main__"},
 ]

@@ -45,7 +45,7 @@ class Programs:
     """
 
     def __init__(self, function: Callable[[Any, jax.Array], jax.Array], weights: Any, mesh: Mesh, most: int = 8):
-        self._function, self._weights, self._mesh, self._most = function, weights, mesh, most
+        self.function, self.weights, self._mesh, self._most = function, weights, mesh, most
         self._split = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
         self._kept: OrderedDict[tuple[Kind, int], Any] = OrderedDict()  # the longest unused one first
         self._told: set[tuple[int, ...]] = set()
@@ -78,13 +78,13 @@ class Programs:
         images = jax.device_put(images, self._split)
         if before is not None and self._mesh.devices.flat[0].platform == "cpu":
             jax.block_until_ready(before)
-        return program(self._weights, images)
+        return program(self.weights, images)
 
     def _compile(self, kind: Kind, rows: int) -> Any:
         def on_one(weights, images):
             if images.dtype == jnp.uint8:
                 images = images.astype(jnp.float32) / 127.5 - 1
-            fakes = self._function(weights, images)
+            fakes = self.function(weights, images)
             if not kind.to_bytes:
                 return fakes
             return jnp.rint((jnp.clip(fakes.astype(jnp.float32), -1, 1) + 1) * 127.5).astype(jnp.uint8)
@@ -101,7 +101,7 @@ class Programs:
 
         images = jax.ShapeDtypeStruct((rows, *kind.shape), kind.dtype, sharding=self._split)
         with self._tell_if_long(kind.shape):
-            return jax.jit(over_devices).lower(self._weights, images).compile()
+            return jax.jit(over_devices).lower(self.weights, images).compile()
 
     @contextlib.contextmanager
     def _tell_if_long(self, shape: tuple[int, ...]) -> Iterator[None]:

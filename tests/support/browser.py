@@ -1,6 +1,7 @@
 """Headless Chromium for tests of pages; nothing is downloaded, and the tests are skipped where it is missing."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,12 @@ FLAGS = (
 
 
 @contextlib.contextmanager
-def chromium(tmp_path: Path, width: int = 1280, height: int = 900) -> Iterator[Any]:
+def chromium(tmp_path: Path, width: int = 1280, height: int = 900, *, network: bool = False) -> Iterator[Any]:
     """Start Chromium with a new profile below `tmp_path`; yield Selenium's driver, and quit it in the end.
 
     The driver's ``get_log("browser")`` returns what the page wrote to the console since the last call, errors and
-    refused requests included. A test that asks for the browser where it, its driver or Selenium is missing is skipped.
+    refused requests included; with `network` ``requests`` tells what was asked for. A test that asks for the browser
+    where it, its driver or Selenium is missing is skipped.
     """
     webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -44,9 +46,21 @@ def chromium(tmp_path: Path, width: int = 1280, height: int = 900) -> Iterator[A
     options.binary_location = browser
     for flag in (*FLAGS, f"--window-size={width},{height}", f"--user-data-dir={tmp_path / 'chromium'}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"} | ({"performance": "ALL"} if network else {}))
     driver = webdriver.Chrome(options, Service(executable_path=driver_path))
     try:
         yield driver
     finally:
         driver.quit()
+
+
+def requests(driver: Any) -> list[str]:
+    """Return the addresses that pages have asked for since the last call; those of the browser's own pages are none."""
+    found = []
+    for entry in driver.get_log("performance"):
+        told = json.loads(entry["message"])["message"]
+        if told["method"] == "Network.requestWillBeSent":
+            found.append(told["params"]["request"]["url"])
+        elif told["method"] == "Network.webSocketCreated":
+            found.append(told["params"]["url"])
+    return [url for url in found if not url.startswith("chrome://")]

@@ -1,0 +1,79 @@
+"""Examples for a demo: images of the run's validation set, if they are at hand."""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from p2p_jax.data import load_split
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.predictions import sides, with_data_dir
+from p2p_jax.images.domains import Domain
+from p2p_jax.inference import Translator, values
+from p2p_jax.inference.values import Given, Task
+from p2p_jax.reporting import say
+
+_DOWNLOADED = ("pix2pix/", "cycle_gan/")
+
+
+class Example(NamedTuple):
+    """An image to try.
+
+    Attributes:
+      file: to be translated.
+      picture: [H, W, 1 or 3] uint8, of what the network sees.
+    """
+
+    file: Path
+    picture: np.ndarray
+
+
+def write(
+    translator: Translator, task: Task | None, folder: Path, count: int, data_dir: str | None = None
+) -> list[Example]:
+    """Write the first images of the validation set as files, of the size that the run was trained on.
+
+    Where they are not to be had there are none, and a line says why: a demo downloads nothing.
+
+    Args:
+      translator: the run, and the direction in which it translates.
+      task: of a run whose inputs are made of photographs, which these files then are.
+      folder: that gets the files.
+      count: at most.
+      data_dir: the folder of the data set, if it is no longer where the run's config says.
+    """
+    if not count:
+        return []
+    data = translator.config.data
+    try:
+        if not data.val_split:
+            raise InputError("the run was trained without validation")
+        if not (translator.domain_in.is_measured and translator.domain_out.is_measured):
+            raise InputError("the ranges of this run's images are not known")
+        if data.source.startswith(_DOWNLOADED) and not (data_dir or data.dir):
+            raise InputError(f"{data.source} would be downloaded: name a copy, `data_dir`")
+        config = with_data_dir(translator.config, data_dir, Path(translator.run.workdir) / "config.json")
+        opened = load_split(config, data.val_split)
+        side, other, names = sides(translator, opened)
+        domain = task.photographs if task else translator.domain_in
+        side, count = other if task else side, min(count, len(names))
+        batches = (batch[side] for batch in opened.batches(count))
+        images = list(itertools.islice(itertools.chain.from_iterable(batches), count))
+        return [_write(folder / f"{number + 1}", image, domain) for number, image in enumerate(images)]
+    except (InputError, OSError) as error:
+        say(f"no examples: {error}")
+        return []
+
+
+def load(folder: Path, domain: Domain) -> list[Example]:
+    """Return the examples that lie in a folder as files, in the order of their numbers; none if there is no folder."""
+    paths = sorted(folder.iterdir(), key=lambda path: (len(path.stem), path.name)) if folder.is_dir() else []
+    return [Example(path, domain.picture(domain.encode(values.read(path, domain).values))) for path in paths]
+
+
+def _write(stem: Path, image: np.ndarray, domain: Domain) -> Example:
+    found = domain.decode(image)
+    ending = next(ending for ending in (".png", ".tif", ".npy") if values.is_fit(ending, domain, domain))
+    values.write(stem.with_suffix(ending), found, Given(found), domain, domain)
+    return Example(stem.with_suffix(ending), domain.picture(image))

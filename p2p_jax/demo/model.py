@@ -1,0 +1,271 @@
+"""What a demo does with a picture: the same as the command translate, one picture at a time. No gradio."""
+
+import re
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import tell_places
+from p2p_jax.demo import examples, pads
+from p2p_jax.demo.examples import Example
+from p2p_jax.demo.pads import Pad
+from p2p_jax.demo.settings import Settings
+from p2p_jax.errors import InputError
+from p2p_jax.evaluation.predictions import as_picture
+from p2p_jax.images import formats, limits, pictures
+from p2p_jax.inference import Translator, values
+from p2p_jax.inference.noise import NoisyTranslator, has_noise
+from p2p_jax.inference.run import open_run
+from p2p_jax.inference.values import Given, Task
+
+_KEPT = 32  # results, until a page has taken them
+_DIRECTIONS = {"AtoB": "A → B", "BtoA": "B → A"}
+
+
+class Way(NamedTuple):
+    """One direction of a run.
+
+    Attributes:
+      translator: of this direction.
+      task: what makes inputs of photographs, if that is how the run got them.
+      pad: what is drawn with, None where nothing is.
+      examples: to try.
+    """
+
+    translator: Translator
+    task: Task | None
+    pad: Pad | None
+    examples: list[Example]
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether what is given are pictures that a browser shows."""
+        domain = self.task.photographs if self.task else self.translator.domain_in
+        return values.is_picture(domain) or domain.is_labels
+
+
+class Shown(NamedTuple):
+    """A translation.
+
+    Attributes:
+      before: a PNG of what the network was given.
+      after: a PNG of what it made, of the same size.
+      file: the translation as the command translate writes it: where pictures are made, `after` itself.
+      told: a line about it.
+    """
+
+    before: Path
+    after: Path
+    file: Path
+    told: str
+
+
+class Model:
+    """A trained run, opened to be shown; may be called from any thread.
+
+    Attributes:
+      ways: by direction, "AtoB" and "BtoA"; the one that is chosen at first stands first.
+      title: of the page.
+      about: what it is, in a line.
+      seed: of the run's own noise; None where there is none.
+      crop: height and width of the images that it was trained on.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        folder: Path,
+        settings: Settings = Settings(),  # noqa: B008 (a tuple)
+        *,
+        num_examples: int = 0,
+        data_dir: str | None = None,
+        examples_folder: Path | None = None,
+    ):
+        """Open a run.
+
+        Args:
+          run: its directory, or a file that holds a model.
+          folder: for files that are made on the way.
+          settings: how it is shown.
+          num_examples: of the validation set, in each direction, at most.
+          data_dir: the folder of the data set, if it is no longer where the run's config says.
+          examples_folder: holds examples as files, in a folder for each direction; then the data set is not opened.
+
+        Raises:
+          InputError: see ``Translator.from_workdir``.
+        """
+        self._settings, self._folder, self._lock = settings, folder, threading.Lock()
+        self._kept: deque[Path] = deque()
+        self._noisy: dict[str, NoisyTranslator] = {}
+        opened = open_run(
+            run, settings.checkpoint, settings.norm, settings.dropout, trust=settings.trust, raw=settings.raw
+        )
+        first = Translator(
+            opened, direction=settings.direction, batch_size=1, tile=settings.tile, overlap=settings.overlap
+        )
+        config = first.config
+        limits.allow(max(settings.max_pixels, config.data.max_pixels), "max_pixels")
+        self.crop = crop_shape(config.data)
+        self.seed = config.seed if has_noise(opened) else None
+        self.title = settings.title or Path(run).resolve().stem
+        self.names = names_of(config.data)
+        translators = {first.direction: first} | {
+            name: Translator(opened, direction=name, batch_size=1, tile=settings.tile, overlap=settings.overlap)
+            for name in first.directions
+            if name != first.direction
+        }
+        self.ways = {}
+        for name, translator in translators.items():
+            task = values.find_task(config) if name == config.data.direction else None
+            if task:
+                tell_places(config, Path(opened.workdir) / "config.json", "task")
+            if examples_folder:
+                domain = task.photographs if task else translator.domain_in
+                found = examples.load(examples_folder / name, domain)
+            else:
+                found = examples.write(translator, task, self._folder / "examples" / name, num_examples, data_dir)
+            self.ways[name] = Way(translator, task, self._pad(translator, task, found, name == first.direction), found)
+        average = ", average of the weights" if first.weights == "average" else ""
+        kind = config.objective.rpartition(":")[2]
+        self.about = (
+            f"{kind}, step {first.step:,}{average}, {first.num_parameters:,} parameters, trained on images of "
+            f"{self.crop[1]}x{self.crop[0]}; other sizes are taken as well"
+        )
+
+    def _pad(self, translator: Translator, task: Task | None, found: list[Example], is_first: bool) -> Pad | None:
+        if task:
+            return pads.find(translator.domain_in, self.crop, task=translator.config.task.input)
+        palette = self._settings.palette if is_first and not translator.domain_in.is_labels else ""
+        return pads.find(translator.domain_in, self.crop, [example.picture for example in found], palette=palette)
+
+    def translate(self, direction: str, source: Path, *, fitted: bool = False, seed: int | None = None) -> Shown:
+        """Translate an image file.
+
+        Args:
+          direction: one of ``ways``.
+          source: the file; it may have been sent by anybody.
+          fitted: resize it so that its shorter side is that of the images in training; its own size by default.
+          seed: of the noise; the run's own by default.
+
+        Raises:
+          InputError: it cannot be translated; one sentence that names the file, and no folder.
+        """
+        return self._translate(direction, source, self.ways[direction].task, fitted, seed)
+
+    def draw(self, direction: str, drawn: np.ndarray, *, seed: int | None = None) -> Shown:
+        """Translate a drawing, [H, W, 3 or 4] uint8; it is an input, also of runs that make these of photographs.
+
+        Raises:
+          InputError: see ``translate``.
+        """
+        pad = self.ways[direction].pad
+        if pad is None:
+            raise InputError("images of this run cannot be drawn")
+        path = self._new_folder() / "drawing.png"
+        pad.write(path, drawn)
+        return self._translate(direction, path, None, False, seed)
+
+    def _translate(self, direction: str, source: Path, task: Task | None, fitted: bool, seed: int | None) -> Shown:
+        try:
+            with self._lock:
+                return self._shown(direction, source, task, fitted, seed)
+        except InputError as error:
+            raise InputError(told(error, source)) from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise InputError(f"{source.name} takes more memory than there is: make it smaller") from error
+
+    def _shown(self, direction: str, source: Path, task: Task | None, fitted: bool, seed: int | None) -> Shown:
+        started = time.monotonic()
+        translator = self._translator(direction, seed)
+        domains = translator.domain_in, translator.domain_out
+        given = values.read(source, domains[0], size=self._size(source, fitted), task=task)._replace(alpha=None)
+        output = translator(given.values)
+        ending = next(ending for ending in (".png", ".tif", ".npy") if values.is_fit(ending, *domains))
+        folder, stem = self._new_folder(), re.sub(r"[^\w.-]+", "_", source.stem)[:60] or "picture"
+        file, before, after = folder / f"{stem}_{direction}{ending}", folder / "before.png", folder / "after.png"
+        values.write(file, output, given, *domains)
+        pictures.write(before, _picture_of_input(translator, given))
+        if ending == ".png" and _is_shown_as_it_is(translator):
+            after = file
+        else:
+            normalized = (domain.encode(x) for domain, x in zip(domains, (given.values, output), strict=True))
+            inputs, outputs = normalized
+            pictures.write(after, as_picture(translator, outputs, inputs))
+        height, width = output.shape[:2]
+        seconds = time.monotonic() - started
+        return Shown(before, after, file, f"{source.name}: {width}x{height}, {self.names[direction]}, {seconds:.1f} s")
+
+    def _translator(self, direction: str, seed: int | None) -> Translator:
+        plain = self.ways[direction].translator
+        if self.seed is None or seed in (None, self.seed):
+            return plain
+        if direction not in self._noisy:
+            self._noisy[direction] = NoisyTranslator(
+                plain.run,
+                direction=direction,
+                batch_size=1,
+                tile=self._settings.tile,
+                overlap=self._settings.overlap,
+            )
+        self._noisy[direction].seed(int(seed or 0))
+        return self._noisy[direction]
+
+    def _size(self, source: Path, fitted: bool) -> float | None:
+        """Return by which factor a file is resized, after a look at how large it is."""
+        header = formats.read_header(source)
+        width, height = header.width, header.height
+        if width * height > self._settings.max_pixels:
+            raise InputError(
+                f"{source.name} has {width:,}x{height:,} pixels, and this demo takes {self._settings.max_pixels:,}: "
+                "make it smaller"
+            )
+        return min(self.crop) / min(width, height) if fitted else None
+
+    def _new_folder(self) -> Path:
+        """Return a folder for one result; those of long ago go."""
+        folder = self._folder / f"result_{time.monotonic_ns()}"
+        folder.mkdir(parents=True)
+        self._kept.append(folder)
+        while len(self._kept) > _KEPT:
+            shutil.rmtree(self._kept.popleft(), ignore_errors=True)
+        return folder
+
+
+def told(error: Exception, source: Path) -> str:
+    """Return what an error says of a file that somebody has sent: its name, and no folder of this machine."""
+    text = str(error).replace(str(source), source.name)
+    return re.sub(r"(?<![\w.:/])(?:/[^\s/:;,()'\"]+){2,}", lambda found: Path(found[0]).name, text)
+
+
+def _picture_of_input(translator: Translator, given: Given) -> np.ndarray:
+    domain = translator.domain_in
+    return given.values if _is_plain(given.values) and domain.is_bytes else domain.picture(domain.encode(given.values))
+
+
+def _is_plain(image: np.ndarray) -> bool:
+    return image.dtype == np.uint8 and image.shape[-1] in (1, 3)
+
+
+def _is_shown_as_it_is(translator: Translator) -> bool:
+    """Tell whether a browser shows the PNG of a translation as what it is: 8 bits, and no bare numbers of classes."""
+    dtype, channels = values.stored_form(translator.domain_in, translator.domain_out)
+    is_bare = translator.domain_out.kind == "labels" and translator.domain_out.palette is None
+    return dtype == np.uint8 and channels in (1, 3) and not is_bare
+
+
+def names_of(data: Mapping[str, str]) -> dict[str, str]:
+    """Return what the directions are called: of a set such as horse2zebra by what its name says."""
+    for name in (data["source"], data["dir"]):
+        if found := re.fullmatch(r"([a-z]+)2([a-z]+)", Path(name).name):
+            a, b = found.groups()
+            return {"AtoB": f"{a} → {b}", "BtoA": f"{b} → {a}"}
+    return dict(_DIRECTIONS)

@@ -1,0 +1,248 @@
+"""A demo as a folder: with the model, the library's source and what to install, it runs as a Space or by itself."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import p2p_jax
+from p2p_jax.demo import page as pages
+from p2p_jax.demo import serving
+from p2p_jax.demo.model import Model
+from p2p_jax.demo.settings import Settings
+from p2p_jax.errors import InputError
+from p2p_jax.images.palettes import BUILT_IN, Palette
+from p2p_jax.inference.run import Run
+from p2p_jax.reporting import say
+from p2p_jax.storage.writing import unfinished_folder
+from p2p_jax.training import digests
+
+_NEEDED = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "ml_collections", "absl-py", "pillow",
+    "tqdm", "flatbuffers", "gradio",
+)  # fmt: skip
+_IF_INSTALLED = ("tifffile", "imagecodecs", "pillow-heif", "scikit-image")
+_MODEL, _EXAMPLES = "model", "examples"
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_PLACES = ("dir", "dir_a", "dir_b")  # in a config's data: folders of the machine that trained
+_APP = '''"""The demo of a model that was trained with p2p_jax; README.md says how it is started."""
+
+from pathlib import Path
+
+from p2p_jax.demo.settings import Settings
+from p2p_jax.demo.space import start
+
+if __name__ == "__main__":
+    start(Path(__file__).parent, {settings})
+'''
+_README = """---
+title: {title}
+emoji: 🖼️
+colorFrom: indigo
+colorTo: green
+sdk: gradio
+sdk_version: {gradio}
+python_version: "{python}"
+app_file: app.py
+pinned: false
+license: {license}
+---
+
+# {heading}
+
+{about}.
+
+Made with [p2p_jax](https://github.com/p2p-jax/p2p-jax) {version}, whose source lies in `p2p_jax/` (MIT). The model
+is in `model/`.
+
+Here, with Python {python}:
+
+```bash
+python -m venv .venv
+.venv/bin/pip install -r requirements.txt
+.venv/bin/python app.py
+```
+
+As a Space: make one of the SDK Gradio and put these files into it, all but `.venv`.
+"""
+
+
+def write(
+    run: str | Path,
+    target: Path,
+    settings: Settings,
+    license: str,  # noqa: A002 (its name in the page's head)
+    num_examples: int = 0,
+    data_dir: str | None = None,
+) -> int:
+    """Write a folder that runs as a Space.
+
+    Args:
+      run: its directory, or a file that holds a model.
+      target: the folder; new or empty.
+      settings: how the run is shown; what is not said of drawings is found in the validation set, if it is at hand.
+      license: of the model.
+      num_examples: images of the validation set that are put into the folder, in each direction.
+      data_dir: the folder of the data set, if it is no longer where the run's config says.
+
+    Returns:
+      The number of files.
+
+    Raises:
+      InputError: the folder holds files, the run cannot be opened, no licence is named, or a package is not installed.
+    """
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise InputError(f"space={target} is not empty: name a new folder, so that nothing of yours is overwritten")
+    if not _LICENSE.fullmatch(license):
+        raise InputError(
+            f"license={license!r}: say under which licence the model is, as Spaces write it, such as mit, cc-by-4.0 or "
+            "other; it depends on the licence of the images as well"
+        )
+    if settings.trust:
+        raise InputError("a Space takes runs whose code is all the library's: `trust` names other code")
+    pages.import_gradio()
+    requirements = _requirements()
+    with tempfile.TemporaryDirectory() as scratch, unfinished_folder(target) as folder:
+        model = Model(run, Path(scratch), settings, num_examples=max(num_examples, 8), data_dir=data_dir)
+        first = next(iter(model.ways.values()))
+        write_model(first.translator.run, folder / _MODEL)
+        for name, way in model.ways.items():
+            for example in way.examples[:num_examples]:
+                (folder / _EXAMPLES / name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(example.file, folder / _EXAMPLES / name / example.file.name)
+        _copy_library(folder / "p2p_jax")
+        shown = settings._replace(
+            checkpoint="latest", palette=settings.palette or _palette_of(model), title=settings.title or model.title
+        )
+        (folder / "app.py").write_text(_APP.format(settings=_written(shown)), encoding="utf-8")
+        (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(
+            _README.format(
+                title=json.dumps(shown.title),
+                heading=shown.title,
+                about=model.about[0].upper() + model.about[1:],
+                gradio=importlib.metadata.version("gradio"),
+                python=".".join(platform.python_version_tuple()[:2]),
+                license=license,
+                version=p2p_jax.__version__,
+            ),
+            encoding="utf-8",
+        )
+        files = sum(path.is_file() for path in folder.rglob("*"))
+        os.replace(folder, target)
+    if not num_examples and any(way.examples for way in model.ways.values()):
+        say(
+            "no pictures of the validation set were put into the folder; with examples=8 they are, if you may show them"
+        )
+    return files
+
+
+def start(folder: Path, settings: Settings) -> None:
+    """Serve the demo that a folder of ``write`` holds; where, gradio's variables say, and this machine by default."""
+    serving.prepare()
+    with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as scratch:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch, "sent"))
+        model = Model(_model_of(folder), Path(scratch), settings, examples_folder=folder / _EXAMPLES)
+        page = pages.make(model)
+        serving.launch(page)
+        say(f"The demo is at {page.local_url}")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        page.close(verbose=False)
+
+
+def write_model(run: Run, target: Path) -> None:
+    """Write what of an opened run is needed to translate, without the folders that its config names."""
+    source = Path(run.workdir)
+    if source.is_file():
+        target.mkdir(parents=True)
+        shutil.copyfile(source, target / source.name)
+        return
+    step = Path("checkpoints", str(run.step))
+    shutil.copytree(source / step, target / step)
+    for name in ("facts.json", "converted_from.json", digests.NAME):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    for told in (target / step).rglob("commit_success.txt"):  # in which Orbax writes where the checkpoint lay
+        told.write_text("Checkpoint commit was successful\n", encoding="utf-8")
+    _write_without_places(source / "config.json", target / "config.json")
+    _write_without_places(source / step / "config" / "metadata", target / step / "config" / "metadata")
+    digests.write_recorded(target / "config.json", (target / "config.json").read_text(encoding="utf-8"))
+    digests.write(target / step)
+    digests.complete(target / step)
+
+
+def _model_of(folder: Path) -> Path:
+    files = [path for path in (folder / _MODEL).iterdir() if path.suffix == ".safetensors"]
+    return files[0] if files else folder / _MODEL
+
+
+def _write_without_places(source: Path, target: Path) -> None:
+    config = json.loads(source.read_text(encoding="utf-8"))
+    data = config.get("data", {})
+    config["data"] = data | {name: "" for name in _PLACES if data.get(name)}
+    if config.get("init_from"):
+        config["init_from"] = ""
+    target.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def _copy_library(target: Path) -> None:
+    """Copy the library's source: a Space installs what it needs before it sees the folder, and there is no release."""
+    source = Path(p2p_jax.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    shutil.copytree(source, target, ignore=ignored)
+    for place in (source.parent / "LICENSE", *_files_of_distribution("LICENSE")):
+        if place.is_file():
+            shutil.copyfile(place, target / "LICENSE")
+            break
+
+
+def _files_of_distribution(name: str) -> Sequence[Path]:
+    try:
+        found = importlib.metadata.files("p2p_jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())) for file in found if file.name == name]
+
+
+def _requirements() -> list[str]:
+    """Return what is installed here of what the demo needs, pinned."""
+    lines = []
+    for name in (*_NEEDED, *_IF_INSTALLED):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name in _NEEDED:
+                raise InputError(f"{name} is not installed: pip install 'p2p_jax[demo]'") from None
+            continue
+        lines.append(f"{name}=={version.partition('+')[0]}")
+    return lines
+
+
+def _palette_of(model: Model) -> str:
+    """Return what drawings have been found to need, where the run does not say it itself."""
+    pad = next(iter(model.ways.values())).pad
+    if pad is None or pad.domain.is_labels:
+        return ""
+    if pad.exact:
+        found = Palette(tuple(pad.colors), np.array(list(pad.colors.values()), np.uint8)).to_json()
+        known = {name: palette._replace(void=palette.void[:0]).to_json() for name, palette in BUILT_IN.items()}
+        return next((name for name, palette in known.items() if palette == found), json.dumps(found))
+    return "lines" if "line" in pad.colors else ""
+
+
+def _written(settings: Settings) -> str:
+    """Return settings as Python, without those that are as they are by default."""
+    default: dict[str, Any] = Settings()._asdict()
+    given = [f"{name}={value!r}" for name, value in settings._asdict().items() if value != default[name]]
+    return f"Settings({', '.join(given)})"
