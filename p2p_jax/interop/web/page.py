@@ -1,0 +1,112 @@
+"""What the page is told: the pictures that a network takes and makes, with what they are drawn, and where it is from."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.images import palettes
+from p2p_jax.images.domains import Domain
+
+STATIC = ("app.js", "pictures.js", "translate.js")
+_LAB = ("lab_l", "lab_ab")
+_NEAR = 24  # levels from black or white, within which a drawing's lines stay when it is stored as a JPEG
+_LINES = (0.9, 0.5)  # of the pixels of line drawings are black or white, and of them white
+_EDGES = ("canny_edges", "hed_edges")
+
+
+def check_domain(domain: Domain, verb: str) -> None:
+    """Refuse what is no picture.
+
+    Args:
+      domain: what the run takes or makes.
+      verb: "takes" or "makes".
+
+    Raises:
+      InputError: it is of another kind, or its range is not known.
+    """
+    is_picture = domain.is_labels or domain.kind in _LAB or (domain.kind == "uint8" and domain.channels in (1, 3))
+    if not is_picture or domain.unknown:
+        what = f"{domain.kind} of {domain.channels} channels" + " with unknown values" * domain.unknown
+        raise InputError(f"format=web shows pictures, and this run {verb} {what}: take format=onnx")
+    if not domain.is_measured:
+        raise InputError(f"format=web: the range of what the run {verb} is not known; take format=onnx")
+
+
+def describe(domain: Domain) -> dict[str, Any]:
+    """Return a domain as the page's script has it."""
+    palette = domain.palette
+    colors = palette.colors.tolist() if palette is not None else None
+    if domain.kind == "labels" and palette is None:  # the grays of Domain.picture
+        colors = [[value * 255 // max(domain.channels - 1, 1)] * 3 for value in range(domain.channels)]
+    return {
+        "kind": domain.kind,
+        "channels": domain.channels,
+        "low": list(domain.low),
+        "high": list(domain.high),
+        "colors": colors,
+        "void": palette.void.tolist() if palette is not None else [],
+    }
+
+
+def drawn_with(domain: Domain, task: str, palette: palettes.Palette | None, examples: np.ndarray | None) -> dict[str, Any]:
+    """Return with what inputs are drawn: the colours of labels, a black pen on white, or any colours.
+
+    Args:
+      domain: of the input.
+      task: what makes inputs of photographs, ``config.task.input``; "" where they are files.
+      palette: colours asked for; None: the domain's own, or those that the examples have.
+      examples: pictures of inputs, [N, H, W, C] uint8; None where there are none.
+
+    Returns:
+      ``kind`` ("palette", "lines" or "colors"), ``colors`` ([name, "#rrggbb"], ...), and ``paper``, the colour to begin
+      with.
+    """
+    chosen = domain.palette or palette
+    if chosen is None and domain.kind == "labels":
+        colors = np.array(describe(domain)["colors"], np.uint8)
+        chosen = palettes.Palette(tuple(f"class {i}" for i in range(len(colors))), colors)
+    if chosen is None and domain.kind == "uint8" and domain.channels == 3 and examples is not None:
+        name = palettes.recognise(list(examples))
+        chosen = palettes.BUILT_IN[name] if name else None
+    if chosen is not None:
+        named = [[name, _hex(color)] for name, color in zip(chosen.names, chosen.colors, strict=True)]
+        return {"kind": "palette", "colors": named, "paper": named[0][1]}
+    if task.rpartition(":")[2] in _EDGES or (domain.kind == "uint8" and examples is not None and _are_lines(examples)):
+        return {"kind": "lines", "colors": [["pen", "#000000"], ["rubber", "#ffffff"]], "paper": "#ffffff"}
+    return {"kind": "colors", "colors": [], "paper": "#ffffff"}
+
+
+def _are_lines(examples: np.ndarray) -> bool:
+    dark, light = (examples <= _NEAR).all(-1).mean(), (examples >= 255 - _NEAR).all(-1).mean()
+    return dark + light >= _LINES[0] and light >= _LINES[1]
+
+
+def _hex(color: np.ndarray | tuple[int, ...]) -> str:
+    return "#" + bytes(int(x) for x in color).hex()
+
+
+def write(folder: Path, title: str, runtime: Mapping[str, bytes]) -> None:
+    """Write the files of the page that are the same for every network.
+
+    Args:
+      folder: of the page.
+      title: of it.
+      runtime: name -> content.
+    """
+    package, own = files("p2p_jax"), files("p2p_jax.interop.web")
+    for name in STATIC:
+        (folder / name).write_bytes(own.joinpath(name).read_bytes())
+    (folder / "drawing.js").write_bytes(package.joinpath("drawing.js").read_bytes())
+    look = package.joinpath("look.css").read_text(encoding="utf-8")
+    (folder / "app.css").write_text(look + own.joinpath("app.css").read_text(encoding="utf-8"), encoding="utf-8")
+    html = Template(own.joinpath("index.html").read_text(encoding="utf-8")).substitute(title=escape(title))
+    (folder / "index.html").write_text(html, encoding="utf-8")
+    (folder / "ort").mkdir()
+    for name, content in runtime.items():
+        (folder / "ort" / name).write_bytes(content)
