@@ -129,7 +129,7 @@ function finish(given, translated, milliseconds, used) {
     const canvas = get(id);
     [canvas.width, canvas.height] = [picture.width, picture.height];
     canvas.classList.toggle("large", Math.max(picture.width, picture.height) > 400);
-    canvas.getContext("2d").putImageData(toImageData(picture), 0, 0);
+    canvas.getContext("2d", { willReadFrequently: true }).putImageData(toImageData(picture), 0, 0);
   }
   get("time").textContent = `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms for ${given.width} × ${given.height}`;
   get("time").dataset.direction = used.name;

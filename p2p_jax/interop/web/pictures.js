@@ -199,7 +199,7 @@ export function encode(picture, domain) {
   if (domain.kind.startsWith("lab_")) return encodeLab(picture, domain);
   let pixels = picture;
   if (domain.kind === "label_colors" && colors) pixels = painted(nearest(picture, colors), colors, width, height);
-  if (channels === 1) pixels = luma(picture);
+  if (channels === 1 && picture.channels === 3) pixels = luma(picture);
   for (let i = 0; i < found.length; i++) {
     const half = (high[i % channels] - low[i % channels]) / 2;
     found[i] = Math.min(Math.max((pixels.data[i] - low[i % channels]) / half - 1, -1), 1);
