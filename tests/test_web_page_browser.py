@@ -140,7 +140,7 @@ def chromium_of(pages, tmp_path_factory):
         yield Browser(driver, server, pages)
         origin = f"http://127.0.0.1:{server.server_port}/"
     urls = asked_by_pages(log)
-    assert any(url.endswith("/cycle/BtoA.onnx") for url in urls)  # asked by a worker, and seen nevertheless
+    assert any(url.endswith(".onnx") for url in urls)  # asked by a worker, and seen nevertheless
     assert [url for url in urls if not url.startswith((origin, "blob:", "data:"))] == []
 
 
@@ -319,6 +319,7 @@ def test_nothing_sticks_out(browser, width):
         "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
     facts = browser.find("#facts").text
+    assert facts.endswith("Threads\n1")
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert inner == outer <= width
     assert "ONNX Runtime Web 1." in facts and "grey levels" in facts and "step 7" in facts
@@ -347,6 +348,23 @@ def test_it_goes_on_without_the_network(pages, runs, tmp_path):
         browser.select("#direction", "BtoA")
         browser.settle()
         assert_same(browser.pixels("after"), translated(runs["cycle"], image, "BtoA"))
+        assert driver.get_log("browser") == []
+
+
+def test_threads_where_the_server_allows_them(pages, runs, tmp_path):
+    """With the headers that stand in the folder for hosts that read them."""
+    lines = (pages / "cycle" / "_headers").read_text().splitlines()
+    headers = dict(line.strip().split(": ") for line in lines[1:])
+    with served(pages, headers) as server, chromium(tmp_path / "profile") as driver:
+        browser = Browser(driver, server, pages)
+        browser.open("cycle")
+        assert driver.execute_script("return [crossOriginIsolated, navigator.hardwareConcurrency]")[0]
+        cores = driver.execute_script("return navigator.hardwareConcurrency")
+        assert driver.execute_script("return document.getElementById('threads').textContent") == str(min(cores, 8))
+        drawn = browser.pixels("drawing")
+        browser.drag((4, 6), (20, 12))
+        assert (browser.pixels("drawing") != drawn).any()
+        assert_same(browser.pixels("after"), translated(runs["cycle"], browser.pixels("drawing")))
         assert driver.get_log("browser") == []
 
 

@@ -126,7 +126,7 @@ def _export_web(args: argparse.Namespace) -> None:
     for note in found.notes:
         print(f"note: {note}")
     for way in found.ways:
-        stored = "" if way.share is None else f", {way.share:.0%} of the weights in 8 bits"
+        stored = f", {way.share:.0%} of the weights in {args.weights or 'float16'}"
         print(
             f"{way.direction}: {way.megabytes:.1f} MB{stored}; differs from the run by at most "
             f"{way.difference.largest:.2f} grey levels, {way.difference.mean:.3f} in the mean, on {found.compared_on}"

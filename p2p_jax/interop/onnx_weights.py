@@ -64,7 +64,7 @@ def store(model: Any, weights: str, wide: Collection[str] = ()) -> None:
     Args:
       model: ``onnx.ModelProto``, changed in place.
       weights: one of ``WEIGHTS``.
-      wide: names of tensors that are stored in float16 where `weights` is "int8".
+      wide: names of tensors that are stored in the next wider way: float16 in place of int8, float32 of float16.
 
     Raises:
       InputError: `weights` is another word.
@@ -77,7 +77,11 @@ def store(model: Any, weights: str, wide: Collection[str] = ()) -> None:
     found = dict(_tensors(model)) if weights != "float32" else {}
     kept, nodes = [x for x in model.graph.initializer if x.name not in found], []
     for name, tensor in found.items():
-        if weights == "float16" or name in wide:
+        way = WEIGHTS[WEIGHTS.index(weights) - (name in wide)]
+        if way == "float32":
+            kept.append(numpy_helper.from_array(tensor, name))
+            continue
+        if way == "float16":
             kept.append(numpy_helper.from_array(tensor.astype(np.float16), f"{name}_float16"))
             nodes.append(helper.make_node("Cast", [f"{name}_float16"], [name], to=onnx.TensorProto.FLOAT))
             continue

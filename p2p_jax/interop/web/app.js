@@ -20,6 +20,10 @@ const waiting = new Map();
 let jobs = 0;
 
 worker.onmessage = ({ data }) => {
+  if (data.threads !== undefined) {
+    get("threads").textContent = data.threads;
+    return;
+  }
   if (data.progress !== undefined) {
     if (loading) tell(`Loading the network: ${Math.round(data.progress * 100)} %`);
     return;
@@ -292,7 +296,7 @@ function fillChoices() {
     [term.textContent, told.textContent] = [name, value];
     return [term, told];
   });
-  get("facts").replaceChildren(...facts);
+  get("facts").prepend(...facts);
 }
 
 async function start() {

@@ -41,14 +41,14 @@ class Way(NamedTuple):
       direction: "AtoB" or "BtoA".
       megabytes: of its model.
       difference: to the run's own translation without noise.
-      share: of the weights, those in 8 bits; None where none were to be.
+      share: of the weights, those stored in as few bits as were asked for.
       seconds: for one image of the size of training in ONNX Runtime, outside of a browser, on the CPU.
     """
 
     direction: str
     megabytes: float
     difference: Levels
-    share: float | None
+    share: float
     seconds: float
 
 

@@ -14,8 +14,13 @@ from p2p_jax.images import palettes
 from p2p_jax.images.domains import Domain
 
 STATIC = ("app.js", "pictures.js", "translate.js")
+_HEADERS = """/*
+  Cross-Origin-Opener-Policy: same-origin
+  Cross-Origin-Embedder-Policy: require-corp
+"""  # as some hosts read them from a file of that name; without them there is one thread
 _LAB = ("lab_l", "lab_ab")
 _NEAR = 24  # levels from black or white, within which a drawing's lines stay when it is stored as a JPEG
+_LABELLED = 0.6  # of the pixels of label maps have a class's colour; the rest are borders that a JPEG blurred
 _LINES = (0.9, 0.5)  # of the pixels of line drawings are black or white, and of them white
 _EDGES = ("canny_edges", "hed_edges")
 
@@ -72,14 +77,24 @@ def drawn_with(domain: Domain, task: str, palette: palettes.Palette | None, exam
         colors = np.array(describe(domain)["colors"], np.uint8)
         chosen = palettes.Palette(tuple(f"class {i}" for i in range(len(colors))), colors)
     if chosen is None and domain.kind == "uint8" and domain.channels == 3 and examples is not None:
-        name = palettes.recognise(list(examples))
-        chosen = palettes.BUILT_IN[name] if name else None
+        chosen = _recognised(examples)
     if chosen is not None:
         named = [[name, _hex(color)] for name, color in zip(chosen.names, chosen.colors, strict=True)]
         return {"kind": "palette", "colors": named, "paper": named[0][1]}
     if task.rpartition(":")[2] in _EDGES or (domain.kind == "uint8" and examples is not None and _are_lines(examples)):
         return {"kind": "lines", "colors": [["pen", "#000000"], ["rubber", "#ffffff"]], "paper": "#ffffff"}
     return {"kind": "colors", "colors": [], "paper": "#ffffff"}
+
+
+def _recognised(examples: np.ndarray) -> palettes.Palette | None:
+    """Return the palette of pictures that are label maps, and no photographs of something dark."""
+    name = palettes.recognise(list(examples))
+    if name is None:
+        return None
+    palette = palettes.BUILT_IN[name]
+    nearest, far = palettes.palette_distances(examples.reshape(-1, 3), palette)
+    labelled = nearest[(far <= _NEAR) & (nearest < len(palette.colors))]
+    return palette if len(labelled) >= _LABELLED * len(nearest) and len(np.unique(labelled)) >= 3 else None
 
 
 def _are_lines(examples: np.ndarray) -> bool:
@@ -107,6 +122,7 @@ def write(folder: Path, title: str, runtime: Mapping[str, bytes]) -> None:
     (folder / "app.css").write_text(look + own.joinpath("app.css").read_text(encoding="utf-8"), encoding="utf-8")
     html = Template(own.joinpath("index.html").read_text(encoding="utf-8")).substitute(title=escape(title))
     (folder / "index.html").write_text(html, encoding="utf-8")
+    (folder / "_headers").write_text(_HEADERS, encoding="utf-8")
     (folder / "ort").mkdir()
     for name, content in runtime.items():
         (folder / "ort" / name).write_bytes(content)

@@ -1,13 +1,15 @@
 // The networks, in a worker, so that the page answers while they compute. Everything comes from this very folder.
 import * as ort from "./ort/ort.wasm.min.module.js";
 
+const MOST_THREADS = 8;
 const here = (name) => new URL(name, import.meta.url).href;
 ort.env.wasm.wasmPaths = {
   mjs: here("./ort/ort-wasm-simd-threaded.module.js"),
   wasm: here("./ort/ort-wasm-simd-threaded.wasm"),
 };
-// Threads need a page that is isolated from others, which two headers of the server ask for.
-if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1;
+// Threads need a page that is isolated from others, which two headers of the server ask for (see the file _headers).
+const threads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+ort.env.wasm.numThreads = threads;
 
 const models = new Map(); // name -> bytes, until a session is made of them
 const sessions = new Map();
@@ -65,4 +67,4 @@ onmessage = ({ data: { id, task, ...given } }) => {
     .then((found) => postMessage({ id, ...found }, found.picture ? [found.picture.data.buffer] : []))
     .catch((error) => postMessage({ id, error: error?.message ?? String(error) }));
 };
-postMessage({ ready: true });
+postMessage({ threads });

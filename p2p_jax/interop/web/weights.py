@@ -33,12 +33,12 @@ class Stored(NamedTuple):
     Attributes:
       content: of the file.
       difference: to the run.
-      share: of the weights, those stored in 8 bits; None where none were to be.
+      share: of the weights, those stored in as few bits as were asked for.
     """
 
     content: bytes
     difference: Levels
-    share: float | None
+    share: float
 
 
 def compare(found: np.ndarray, expected: np.ndarray) -> Levels:
@@ -51,7 +51,7 @@ def compare(found: np.ndarray, expected: np.ndarray) -> Levels:
 def store(model: Any, weights: str, images: np.ndarray, expected: np.ndarray) -> Stored:
     """Store a model's weights in as few bits as are asked for, where its translations stay those of the run.
 
-    In 8 bits stand as many weights as can: of what they are the tensors that cost most for their size stay in 16.
+    Where they would not, the tensors that cost most for their size are stored in twice the bits, as few as it takes.
 
     Args:
       model: ``onnx.ModelProto`` in float32; stays as it is.
@@ -60,39 +60,32 @@ def store(model: Any, weights: str, images: np.ndarray, expected: np.ndarray) ->
       expected: what the run makes of them.
 
     Raises:
-      InputError: translations differ by more than ``MOST``; says by how much.
+      InputError: translations differ by more than ``MOST`` though half of the weights have more bits; says by how much.
     """
-    if weights != "int8":
-        content = _stored(model, weights)
-        difference = compare(_run(content, images), expected)
-        if difference.largest > MOST:
-            raise InputError(
-                f"weights={weights}: translations differ from the run's by {difference.largest:.1f} grey levels, and "
-                f"may by {MOST:g}" + (": take weights=float32" if weights == "float16" else "")
-            )
-        return Stored(content, difference, None)
     sizes = onnx_weights.sizes(model)
-    some = slice(0, _SEARCHED)
 
-    def differs(wide: Collection[str], rows: slice = some) -> Levels:
-        return compare(_run(_stored(model, "int8", wide), images[rows]), expected[rows])
+    def differs(wide: Collection[str], rows: slice = slice(None)) -> Levels:
+        return compare(_run(_stored(model, weights, wide), images[rows]), expected[rows])
 
-    def alone(name: str) -> float:
-        return differs(sizes.keys() - {name}).largest / sizes[name]
-
-    whole = differs(())
-    order = sorted(sizes, key=alone, reverse=True) if whole.largest > MOST else []
-    count = _least(len(order), lambda count: differs(order[:count]).largest <= MOST) if order else 0
-    while count < len(sizes) and differs(order[:count], slice(None)).largest > MOST:
-        order, count = order or sorted(sizes, key=alone, reverse=True), count + 1
-    share = 1 - sum(sizes[name] for name in order[:count]) / max(sum(sizes.values()), 1)
-    if share < 0.5:
+    whole, wide = differs(()), list[str]()
+    if whole.largest > MOST and weights != "float32":
+        some = slice(0, _SEARCHED)
+        alone = {name: differs(sizes.keys() - {name}, some).largest / sizes[name] for name in sizes}
+        order = sorted(sizes, key=lambda name: alone[name], reverse=True)
+        count = _least(len(order), lambda count: differs(order[:count], some).largest <= MOST)
+        while count < len(order) and differs(order[:count]).largest > MOST:
+            count += 1
+        wide = order[:count]
+    share = 1 - sum(sizes[name] for name in wide) / max(sum(sizes.values()), 1)
+    content = _stored(model, weights, wide)
+    difference = compare(_run(content, images), expected) if wide else whole
+    if share < 0.5 or difference.largest > MOST:
+        wider = onnx_weights.WEIGHTS[max(onnx_weights.WEIGHTS.index(weights) - 1, 0)]
         raise InputError(
-            f"weights=int8: translations would differ from the run's by {whole.largest:.1f} grey levels, and may by "
-            f"{MOST:g}; no more than {share:.0%} of the weights could be stored so: take weights=float16"
+            f"weights={weights}: translations would differ from the run's by {whole.largest:.1f} grey levels, and may by "
+            f"{MOST:g}" + (f", or half of the weights need more bits: take weights={wider}" if wider != weights else "")
         )
-    content = _stored(model, "int8", order[:count])
-    return Stored(content, compare(_run(content, images), expected), share)
+    return Stored(content, difference, share)
 
 
 def _least(most: int, holds: Callable[[int], bool]) -> int:
