@@ -104,7 +104,9 @@ class Browser:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
         size = self.driver.execute_script("return [arguments[0].width, arguments[0].height]", canvas)
         scale = canvas.size["width"] / size[0]
-        (x0, y0), (x1, y1) = ([round((at - side / 2) * scale) for at, side in zip(p, size, strict=True)] for p in (start, end))
+        (x0, y0), (x1, y1) = (
+            [round((at - side / 2) * scale) for at, side in zip(p, size, strict=True)] for p in (start, end)
+        )
         actions = ActionChains(self.driver, duration=20).move_to_element_with_offset(canvas, x0, y0).click_and_hold()
         actions.move_to_element_with_offset(canvas, x1, y1).release().perform()
         self.settle()
@@ -385,9 +387,11 @@ def test_a_model_that_is_not_the_pages_own_is_refused(chromium_of, fault):
     model = folder / "AtoB.onnx"
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
-    {"changed": lambda: model.write_bytes(content), "cut": lambda: model.write_bytes(content[:-9]), "missing": model.unlink}[
-        fault
-    ]()
+    {
+        "changed": lambda: model.write_bytes(content),
+        "cut": lambda: model.write_bytes(content[:-9]),
+        "missing": model.unlink,
+    }[fault]()
     chromium_of.open(fault)
     wanted = "is missing (404)" if fault == "missing" else "is not the file of this page"
     assert chromium_of.status().startswith("The page cannot start: AtoB.onnx " + wanted)

@@ -19,9 +19,9 @@ _HEADERS = """/*
   Cross-Origin-Embedder-Policy: require-corp
 """  # as some hosts read them from a file of that name; without them there is one thread
 _LAB = ("lab_l", "lab_ab")
-_NEAR = 24  # levels from black or white, within which a drawing's lines stay when it is stored as a JPEG
-_LABELLED = 0.6  # of the pixels of label maps have a class's colour; the rest are borders that a JPEG blurred
-_LINES = (0.9, 0.5)  # of the pixels of line drawings are black or white, and of them white
+_NEAR = 24  # levels, by which colours change where a picture is resized and stored as a JPEG
+_LABELLED = 0.5  # of the pixels of label maps have a class's colour; the rest are borders that a JPEG blurred
+_PAPER, _GRAY = 0.7, 0.98  # of the pixels of line drawings are white, and without colour
 _EDGES = ("canny_edges", "hed_edges")
 
 
@@ -59,7 +59,9 @@ def describe(domain: Domain) -> dict[str, Any]:
     }
 
 
-def drawn_with(domain: Domain, task: str, palette: palettes.Palette | None, examples: np.ndarray | None) -> dict[str, Any]:
+def drawn_with(
+    domain: Domain, task: str, palette: palettes.Palette | None, examples: np.ndarray | None
+) -> dict[str, Any]:
     """Return with what inputs are drawn: the colours of labels, a black pen on white, or any colours.
 
     Args:
@@ -98,8 +100,9 @@ def _recognised(examples: np.ndarray) -> palettes.Palette | None:
 
 
 def _are_lines(examples: np.ndarray) -> bool:
-    dark, light = (examples <= _NEAR).all(-1).mean(), (examples >= 255 - _NEAR).all(-1).mean()
-    return dark + light >= _LINES[0] and light >= _LINES[1]
+    paper = (examples >= 255 - _NEAR).all(-1).mean()
+    gray = (np.ptp(examples.astype(np.int16), axis=-1) <= _NEAR).mean()
+    return bool(paper >= _PAPER and gray >= _GRAY)
 
 
 def _hex(color: np.ndarray | tuple[int, ...]) -> str:
