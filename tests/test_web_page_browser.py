@@ -24,8 +24,8 @@ from support.web_pages import asked_by_pages, runtime_package, served
 
 pytestmark = pytest.mark.slow
 
-for name in ("jax2onnx", "onnx", "onnxruntime"):
-    pytest.importorskip(name)
+for package in ("jax2onnx", "onnx", "onnxruntime"):
+    pytest.importorskip(package)
 SIDE = 32
 DATA = {"data": {"crop_size": SIDE, "load_size": SIDE}}
 PIXELS = """
@@ -38,8 +38,9 @@ const [code, name, kind] = arguments;
 const bytes = Uint8Array.from(atob(code), (x) => x.charCodeAt(0));
 const files = new DataTransfer();
 files.items.add(new File([bytes], name, {type: "image/png"}));
-if (kind === "drop") document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true}));
-if (kind === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: files, bubbles: true}));
+const how = {bubbles: true, cancelable: true};
+if (kind === "drop") document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: files, ...how}));
+if (kind === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: files, ...how}));
 """
 
 

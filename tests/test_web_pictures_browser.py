@@ -9,7 +9,6 @@ import pytest
 import p2p_jax
 from p2p_jax.images import palettes
 from p2p_jax.images.domains import Domain
-from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
 from p2p_jax.inference import values
 from p2p_jax.inference.sizes import Sizes

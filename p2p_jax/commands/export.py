@@ -22,7 +22,6 @@ from pathlib import Path
 from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
 
-
 _OF_WEB = ("weights", "runtime", "data_dir", "split", "palette", "title")
 
 

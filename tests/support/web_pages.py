@@ -59,8 +59,8 @@ def served(folder: Path, headers: Mapping[str, str] = MappingProxyType({})) -> I
 def asked_by_pages(log: Path) -> list[str]:
     """Return the URLs that pages and their workers asked for, in Chromium's own log of the network.
 
-    The flag is ``--log-net-log=FILE``, and the log is whole when the browser has ended. What Chromium asks for on its own
-    behalf has no page as its initiator.
+    The flag is ``--log-net-log=FILE``, and the log is whole when the browser has ended. What Chromium asks for on its
+    own behalf has no page as its initiator.
     """
     events = [json.loads(line.rstrip(",")) for line in log.read_text().splitlines() if '"initiator":"' in line]
     params = [event["params"] for event in events]  # an event is a line

@@ -103,8 +103,8 @@ def export_web(
       runtime_path: the npm package onnxruntime-web, see ``runtime.find``.
       data_dir: the folder of the data set, if it is no longer where the config says.
       split: of the data set, on which translations are compared; the one of validation by default.
-      palette: the colours to draw with, see ``palettes.find_palette``; by default those of the run's labels, declared or
-        recognised.
+      palette: the colours to draw with, see ``palettes.find_palette``; by default those of the run's labels, declared
+        or recognised.
       title: of the page; the run's name by default.
       objective: what was trained, if it was given to ``p2p_jax.train``.
       trust: code outside the library that the run's config may name; see ``Translator.from_workdir``.

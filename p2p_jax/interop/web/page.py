@@ -1,10 +1,10 @@
-"""What the page is told: the pictures that a network takes and makes, with what they are drawn, and where it is from."""
+"""What the page is told: what a network takes and makes, and with what its inputs are drawn; and the page's files."""
 
 from collections.abc import Mapping
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from html import escape
 from typing import Any
 
 import numpy as np

@@ -82,8 +82,9 @@ def store(model: Any, weights: str, images: np.ndarray, expected: np.ndarray) ->
     if share < 0.5 or difference.largest > MOST:
         wider = onnx_weights.WEIGHTS[max(onnx_weights.WEIGHTS.index(weights) - 1, 0)]
         raise InputError(
-            f"weights={weights}: translations would differ from the run's by {whole.largest:.1f} grey levels, and may by "
-            f"{MOST:g}" + (f", or half of the weights need more bits: take weights={wider}" if wider != weights else "")
+            f"weights={weights}: translations would differ from the run's by {whole.largest:.1f} grey levels, and may "
+            f"by {MOST:g}"
+            + (f", or half of the weights need more bits: take weights={wider}" if wider != weights else "")
         )
     return Stored(content, difference, share)
 
