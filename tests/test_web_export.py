@@ -115,6 +115,13 @@ def test_whole_numbers_have_a_scale_a_channel_where_it_loses_least():
     assert (onnx_weights.quantize(np.zeros((4, 80), np.float32)).tensor == 0).all()
 
 
+def test_differences_are_in_grey_levels():
+    ones = np.ones((2, 1, 1, 1), np.float32)
+    assert storing.compare(ones, ones * [[[[1 - 2 / 255]]], [[[1]]]]) == pytest.approx((1, 0.5))
+    assert storing.compare(ones * 9, ones) == (0, 0)  # as a picture shows it
+    assert storing.compare(ones * [[[[np.nan]]], [[[1]]]], ones).largest == np.inf
+
+
 def product(*weights):
     """Make a model of images [1, H, W, C] that are multiplied by matrices, and of which the tangent is taken."""
     import onnx
