@@ -1,9 +1,11 @@
 """The exported page in a real browser, from a plain server on the loopback address, and without one."""
 
 import base64
+import importlib.util
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from p2p_jax.config import complete, resolve
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.palettes import CMP_FACADES
 from p2p_jax.inference import values
+from p2p_jax.interop.web import runtime
 from p2p_jax.interop.web.exporting import export_web
 from support.browser import chromium
 from support.configs import SMALL, SMALL_CYCLEGAN, merged
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 for package in ("jax2onnx", "onnx", "onnxruntime"):
     pytest.importorskip(package)
+DOCS = Path(__file__).parent.parent / "docs"
 SIDE = 32
 DATA = {"data": {"crop_size": SIDE, "load_size": SIDE}}
 PIXELS = """
@@ -178,6 +182,20 @@ def test_both_directions_are_the_translator(browser, runs, tmp_path):
         told = browser.find("#time")
         assert told.text.endswith(f" ms for {SIDE} \u00d7 {SIDE}") and float(told.text.split()[0]) > 0
         assert told.get_attribute("data-direction") == direction
+
+
+def test_what_is_drawn_on_an_image_stays_in_the_other_direction(browser, tmp_path):
+    Image.fromarray(noise(SIDE, SIDE, 3)).save(tmp_path / "a.png")
+    browser.open("cycle")
+    browser.choose(tmp_path / "a.png")
+    browser.select("#tool", "rectangle")
+    browser.color("#c0392b")
+    browser.drag((4, 6), (20, 12))
+    drawn = browser.pixels("drawing")
+    assert (drawn[6:12, 4:20] == (0xC0, 0x39, 0x2B)).all()
+    browser.select("#direction", "BtoA")
+    browser.settle()
+    np.testing.assert_array_equal(browser.pixels("before"), drawn)
 
 
 def upright_jpeg(path):
@@ -406,3 +424,28 @@ def test_the_page_lets_nothing_of_others_in(pages):
     assert manifest["runtime"]["package"] == "onnxruntime-web" and len(manifest["runtime"]["sha256"]) >= 3
     assert not [line for line in html.splitlines() if "//" in line and "localhost" not in line]
     assert io.BytesIO((pages / "cycle" / "ort" / "ort-wasm-simd-threaded.wasm").read_bytes()).read(4) == b"\0asm"
+
+
+def test_the_documentation_has_a_live_page(tmp_path):
+    import onnxruntime
+
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    model = DOCS / hooks.LIVE / "BtoA.onnx"
+    assert model.stat().st_size < 300_000
+    shutil.copytree(model.parent, tmp_path / "site" / hooks.LIVE)
+    hooks.live_page(DOCS, tmp_path / "site", runtime.find(runtime_package()))
+    with served(tmp_path / "site") as server, chromium(tmp_path / "profile") as driver:
+        browser = Browser(driver, server, tmp_path / "site")
+        browser.open(hooks.LIVE)
+        browser.select("#tool", "rectangle")
+        browser.color("facade")
+        browser.drag((8, 10), (56, 60))
+        browser.color("window")
+        browser.drag((16, 20), (24, 30))
+        drawn, found = browser.pixels("drawing"), browser.pixels("after")
+        assert driver.get_log("browser") == []
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"images": drawn[None].astype(np.float32) / 127.5 - 1})
+    assert_same(found, np.rint((expected[0] + 1) * 127.5).astype(int))

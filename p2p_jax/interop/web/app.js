@@ -277,9 +277,10 @@ async function choose(direction) {
   way = direction;
   get("size-choice").hidden = way.fixed;
   fillColors();
-  if (source) show(source);
-  else if (!before || before.draw.paper !== way.draw.paper || isLabels(before.input) !== isLabels(way.input)) blank();
-  else update();
+  const kind = ({ input, fixed }) => [isLabels(input), input.channels === 1, fixed].join();
+  if (before && kind(before) === kind(way) && before.draw.paper === way.draw.paper) update(); // what is drawn stays
+  else if (source) show(source);
+  else blank();
 }
 
 function fillChoices() {
@@ -291,7 +292,8 @@ function fillChoices() {
   get("width").value = Math.max(Math.round(least * 0.03), 1);
   get("width").max = Math.max(Math.round(least * 0.16), 8);
   setWidth();
-  const facts = manifest.facts.flatMap(([name, value]) => {
+  const runtime = `ONNX Runtime Web ${manifest.runtime.version} (MIT licence, Microsoft; see ort/LICENSE)`;
+  const facts = [...manifest.facts, ["Computes with", runtime]].flatMap(([name, value]) => {
     const [term, told] = [document.createElement("dt"), document.createElement("dd")];
     [term.textContent, told.textContent] = [name, value];
     return [term, told];

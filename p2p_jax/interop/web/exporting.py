@@ -30,7 +30,6 @@ from p2p_jax.storage.refusals import reason
 from p2p_jax.storage.writing import belonging_together, unfinished_folder
 
 _FORMAT = "p2p_jax web page"
-_MANIFEST = "manifest.json"
 _TOLERANCE = 1e-4  # of the model in float32, on the scale of [-1, 1]
 
 
@@ -132,7 +131,6 @@ def export_web(
     try:
         with unfinished_folder(output) as folder:
             folder.mkdir(exist_ok=True)
-            page.write(folder, title, found.files)
             ways, told, notes = [], [], dict[str, None]()
             for translator in translators:
                 exportable = make_exportable(translator, pixels=False, noisy=noisy)
@@ -140,9 +138,8 @@ def export_web(
                 ways.append(way)
                 told.append(_way(translator, exportable, model, way, colors, compared))
                 notes.update(dict.fromkeys(exportable.notes))
-            facts = _facts(first, exportable, found, compared, ways, weights)
-            manifest = _manifest(first, title, told, facts, found)
-            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            facts = _facts(first, exportable, compared, ways, weights)
+            page.write(folder, _manifest(first, title, told, facts), found)
             megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
             _put(folder, output)
     except OSError as error:
@@ -163,7 +160,7 @@ def _check_output(output: Path) -> Path:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        return json.loads((folder / _MANIFEST).read_bytes())["format"] == _FORMAT
+        return json.loads((folder / page.MANIFEST).read_bytes())["format"] == _FORMAT
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -233,7 +230,6 @@ def _manifest(
     title: str,
     ways: Sequence[dict[str, Any]],
     facts: Sequence[tuple[str, str]],
-    found: runtime.Runtime,
 ) -> dict[str, Any]:
     background = translator.domain_in.background or WHITE
     return {
@@ -245,7 +241,6 @@ def _manifest(
         "checkpoint_id": translator.checkpoint_id,
         "size": list(crop_shape(translator.config.data)),
         "background": "#" + bytes(background).hex(),
-        "runtime": {"package": runtime.PACKAGE, "version": found.version, "sha256": found.digests()},
         "facts": [list(fact) for fact in facts],
         "directions": list(ways),
     }
@@ -254,7 +249,6 @@ def _manifest(
 def _facts(
     translator: Translator,
     exportable: Exportable,
-    found: runtime.Runtime,
     compared: Examples,
     ways: Sequence[Way],
     weights: str,
@@ -269,6 +263,5 @@ def _facts(
         ("Weights", f"{weights}; {models}; digest {translator.checkpoint_id}"),
         ("Compared with the run", f"largest difference {largest:.2f} grey levels, mean {mean:.3f}, on {compared.told}"),
         ("Made with", f"p2p_jax {p2p_jax.__version__}"),
-        ("Computes with", f"ONNX Runtime Web {found.version} (MIT licence, Microsoft; see ort/LICENSE)"),
     ]
     return [*facts, *(("Note", note) for note in exportable.notes)]

@@ -1,5 +1,6 @@
 """What the page is told: what a network takes and makes, and with what its inputs are drawn; and the page's files."""
 
+import json
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
@@ -12,7 +13,9 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import palettes
 from p2p_jax.images.domains import Domain
+from p2p_jax.interop.web.runtime import PACKAGE, Runtime
 
+MANIFEST = "manifest.json"
 STATIC = ("app.js", "pictures.js", "translate.js")
 _HEADERS = """/*
   Cross-Origin-Opener-Policy: same-origin
@@ -109,13 +112,13 @@ def _hex(color: np.ndarray | tuple[int, ...]) -> str:
     return "#" + bytes(int(x) for x in color).hex()
 
 
-def write(folder: Path, title: str, runtime: Mapping[str, bytes]) -> None:
-    """Write the files of the page that are the same for every network.
+def write(folder: Path, manifest: Mapping[str, Any], runtime: Runtime) -> None:
+    """Write all files of a page but its models.
 
     Args:
-      folder: of the page.
-      title: of it.
-      runtime: name -> content.
+      folder: of the page, which is there.
+      manifest: what its script is told; ``title``, and all but the runtime.
+      runtime: with which it computes.
     """
     package, own = files("p2p_jax"), files("p2p_jax.interop.web")
     for name in STATIC:
@@ -123,9 +126,12 @@ def write(folder: Path, title: str, runtime: Mapping[str, bytes]) -> None:
     (folder / "drawing.js").write_bytes(package.joinpath("drawing.js").read_bytes())
     look = package.joinpath("look.css").read_text(encoding="utf-8")
     (folder / "app.css").write_text(look + own.joinpath("app.css").read_text(encoding="utf-8"), encoding="utf-8")
-    html = Template(own.joinpath("index.html").read_text(encoding="utf-8")).substitute(title=escape(title))
-    (folder / "index.html").write_text(html, encoding="utf-8")
+    html = Template(own.joinpath("index.html").read_text(encoding="utf-8"))
+    (folder / "index.html").write_text(html.substitute(title=escape(manifest["title"])), encoding="utf-8")
     (folder / "_headers").write_text(_HEADERS, encoding="utf-8")
-    (folder / "ort").mkdir()
-    for name, content in runtime.items():
+    (folder / "ort").mkdir(exist_ok=True)
+    for name, content in runtime.files.items():
         (folder / "ort" / name).write_bytes(content)
+    computes = {"package": PACKAGE, "version": runtime.version, "sha256": runtime.digests()}
+    told = json.dumps({**manifest, "runtime": computes}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(told, encoding="utf-8")
