@@ -51,6 +51,7 @@ const drawing = new Drawing(get("drawing"));
 let manifest, way; // what export wrote, and the direction in use
 let loading = true;
 let [busy, again] = [false, false]; // a translation is under way, and another one is wanted
+let [opening, soon] = [0, 0]; // images that are read, and the timer until a change is translated
 let source = null; // {name, picture}: the image as it was chosen, in RGB
 
 function limits() {
@@ -84,22 +85,34 @@ function blank() {
   update();
 }
 
+// What is shown as the translation is none of the input yet, or is.
+function tellBusy() {
+  if (busy || again || opening || soon) get("output").setAttribute("aria-busy", "true");
+  else get("output").removeAttribute("aria-busy");
+}
+
 async function open(file, name) {
+  opening++;
+  tellBusy();
   try {
-    const bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
-    const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-    const context = canvas.getContext("2d");
-    context.fillStyle = manifest.background; // what is transparent lies on it
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(bitmap, 0, 0);
-    source = { name: name ?? "image", picture: fromImageData(context.getImageData(0, 0, canvas.width, canvas.height)) };
-    bitmap.close();
+    await read(file, name);
+    show(source);
   } catch {
     tell(`${name ?? "What was pasted"} is no image that this browser can read.`, true);
-    return;
   }
-  tell("");
-  show(source);
+  opening--;
+  tellBusy();
+}
+
+async function read(file, name) {
+  const bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.fillStyle = manifest.background; // what is transparent lies on it
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0);
+  source = { name: name ?? "image", picture: fromImageData(context.getImageData(0, 0, canvas.width, canvas.height)) };
+  bitmap.close();
 }
 
 // --- translation -----------------------------------------------------------------------------------------------------
@@ -110,7 +123,7 @@ async function translate() {
     return;
   }
   [busy, again] = [true, false];
-  get("output").setAttribute("aria-busy", "true");
+  tellBusy();
   const [used, given] = [way, fromImageData(drawing.picture)];
   try {
     const { height, width } = given;
@@ -124,8 +137,8 @@ async function translate() {
       : `The image could not be translated: ${error.message}`, true);
   }
   busy = false;
-  get("output").removeAttribute("aria-busy");
   if (again) translate();
+  else tellBusy();
 }
 
 function finish(given, translated, milliseconds, used) {
@@ -140,15 +153,19 @@ function finish(given, translated, milliseconds, used) {
   get("save").disabled = false;
 }
 
-let soon;
 function update() {
+  if (!loading) tell("");
   const { width, height } = get("drawing");
   get("drawing").classList.toggle("large", Math.max(width, height) > 400);
   get("drawing").setAttribute("aria-label", `Input, ${width} by ${height} pixels, to draw on`);
   get("undo").disabled = !drawing.canUndo;
   get("place").hidden = true;
   clearTimeout(soon);
-  soon = setTimeout(translate, 60);
+  soon = setTimeout(() => {
+    soon = 0;
+    translate();
+  }, 60);
+  tellBusy();
 }
 
 // --- tools -----------------------------------------------------------------------------------------------------------
