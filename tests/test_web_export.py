@@ -59,8 +59,8 @@ def test_the_runtime_is_read_from_a_folder_and_from_an_archive(package, tmp_path
         assert found.files["ort-wasm-simd-threaded.wasm"] == b"\0asm"
         assert found.files["ort.wasm.min.module.js"] == b"export {};"
         assert found.digests()["ort-wasm-simd-threaded.wasm"] == hashlib.sha256(b"\0asm").hexdigest()
-        # The npm package has no licence in it; the Python package of the same code has.
-        assert ("LICENSE" in found.files) == bool(find_spec("onnxruntime"))
+        assert b"Copyright (c) Microsoft Corporation" in found.files["LICENSE"]  # which the npm package has not
+        assert ("ThirdPartyNotices.txt" in found.files) == bool(find_spec("onnxruntime"))
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_pages_stand_in_the_package():
     from importlib.resources import files
 
     own = files("p2p_jax.interop.web")
-    for name in (*page.STATIC, "app.css", "index.html"):
+    for name in (*page.STATIC, "app.css", "index.html", "onnxruntime_licence.txt"):
         assert own.joinpath(name).is_file()
     for name in ("drawing.js", "drawing_pad.js", "look.css"):
         assert files("p2p_jax").joinpath(name).is_file()

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import tarfile
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ _FILES = {
     "dist/ort-wasm-simd-threaded.mjs": "ort-wasm-simd-threaded.module.js",
     "dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
 }
-_LICENCE = ("LICENSE", "ThirdPartyNotices.txt")
+_NOTICES = "ThirdPartyNotices.txt"
 _GET = f"`npm install {PACKAGE}` in the current folder, or `npm pack {PACKAGE}` and `runtime` with the .tgz"
 
 
@@ -101,7 +102,8 @@ def _read(read: Callable[[str], bytes], path: Path) -> Runtime:
 
 
 def _licence() -> dict[str, bytes]:
-    """Return the licence and its notices; the npm package has none, and the Python package of the same code has."""
+    """Return the licence, and its notices where they are: the npm package has none, the Python package of it has."""
+    licence = files("p2p_jax.interop.web").joinpath("onnxruntime_licence.txt").read_bytes()
     spec = importlib.util.find_spec("onnxruntime")
-    folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    return {n: (folder / n).read_bytes() for folder in folders for n in _LICENCE if (folder / n).is_file()}
+    places = [Path(place, _NOTICES) for place in (spec.submodule_search_locations or ())] if spec else []
+    return {"LICENSE": licence} | {_NOTICES: place.read_bytes() for place in places if place.is_file()}
