@@ -105,5 +105,6 @@ def _licence() -> dict[str, bytes]:
     """Return the licence, and its notices where they are: the npm package has none, the Python package of it has."""
     licence = files("p2p_jax.interop.web").joinpath("onnxruntime_licence.txt").read_bytes()
     spec = importlib.util.find_spec("onnxruntime")
-    places = [Path(place, _NOTICES) for place in (spec.submodule_search_locations or ())] if spec else []
-    return {"LICENSE": licence} | {_NOTICES: place.read_bytes() for place in places if place.is_file()}
+    folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    notices = next((folder / _NOTICES for folder in folders if (folder / _NOTICES).is_file()), None)
+    return {"LICENSE": licence} | ({_NOTICES: notices.read_bytes()} if notices else {})
