@@ -17,7 +17,7 @@ setup(
     # configs/ stands at the top of the checkout, where users look for it, and is installed as p2p_jax.configs.
     packages=[*find_packages(include=["p2p_jax", "p2p_jax.*"]), "p2p_jax.configs"],
     package_dir={"p2p_jax.configs": "configs"},
-    package_data={"": ["*.css", "*.html", "*.js"]},
+    package_data={"": ["*.css", "*.html", "*.js", "*.txt"]},
     install_requires=[
         "jax>=0.7.2",
         "flax>=0.11.2",

@@ -99,7 +99,7 @@ class DrawingPad(anywidget.AnyWidget):
       scale: how many times as large it is shown.
     """
 
-    _esm = Path(__file__).with_name("drawing_pad.js")
+    _esm = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("drawing.js", "drawing_pad.js"))
     _colors: traitlets.List = traitlets.List().tag(sync=True)  # of [name, "#rrggbb"]
     _scale = traitlets.Int().tag(sync=True)
     _start = traitlets.Unicode().tag(sync=True)  # pictures are PNG files as data URLs

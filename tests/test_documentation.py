@@ -24,6 +24,7 @@ from p2p_jax import main
 from p2p_jax.commands import train
 from p2p_jax.config import complete, load, load_with_overrides, resolve
 from support import trees
+from support.web_pages import write_package
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -285,6 +286,18 @@ def test_exports_are_written_and_loaded_as_printed(folder, pix2pix_run, name, ca
     assert len(snippet.strip().splitlines()) <= 7  # six lines and an empty one
     output = run_snippet(snippet + "\nprint(translated.shape, translated.dtype)", capsys)
     assert output.strip() == {"onnx": "(2, 64, 64, 3) float32", "stablehlo": "(2, 64, 64, 3) uint8"}[name]
+
+
+@pytest.mark.slow
+def test_a_page_is_written_as_printed(folder, pix2pix_run):
+    pytest.importorskip("jax2onnx")
+    shutil.copytree(pix2pix_run, folder / "runs" / "mine")
+    write_package(folder / "node_modules" / "onnxruntime-web")
+    (arguments,) = arguments_of("export", "web")
+    run("export", arguments)
+    page = Path(arguments[arguments.index("--output") + 1])
+    assert "<h1>Facades</h1>" in (page / "index.html").read_text()
+    assert (page / "BtoA.onnx").stat().st_size > 5_000
 
 
 @pytest.mark.slow

@@ -373,6 +373,7 @@ def test_an_evaluation_without_per_image_metrics_or_images(tmp_path):
 def test_templates_are_ascii():
     names = [path.name for path in Path(report.__file__).parent.iterdir() if path.suffix in (".html", ".css", ".js")]
     assert set(names) >= {"report.html", "report.css", "report_curves.js", "report.js", "comparison.html"}
-    for name in names:
-        text = pages.files("p2p_jax.evaluation").joinpath(name).read_bytes().decode()
+    folder = pages.files("p2p_jax.evaluation")
+    for file in (pages.files("p2p_jax").joinpath("look.css"), *map(folder.joinpath, names)):
+        text = file.read_bytes().decode()
         assert text.isascii() and "\r" not in text  # else the hashes of the policy would not fit

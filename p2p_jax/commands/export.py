@@ -7,13 +7,22 @@ metadata); "torch" is what the PyTorch release of pix2pix and CycleGAN loads (--
 folder for all networks). The first two take images [B, H, W, C], float32 in [-1, 1] (with --pixels the run's own
 values, such as bytes), of any batch and, where the network allows, of any multiple of its sizes, and leave the noise of
 dropout out.
+
+    python -m p2p_jax export runs/facades --format web --output page
+
+"web" is a folder for any web server, such as python3 -m http.server: a page on which visitors draw, drop images and see
+them translated, in their own browsers. The npm package onnxruntime-web must be here (npm install onnxruntime-web), or
+named with --runtime.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
+
+_OF_WEB = ("weights", "runtime", "data_dir", "split", "palette", "title")
 
 
 def parser() -> Parser:
@@ -21,19 +30,31 @@ def parser() -> Parser:
     made = Parser("export", __doc__, opens_run=True)
     add = made.add_argument
     made.add_place("workdir", metavar="RUN", help="directory of the trained run")
-    add("--format", required=True, choices=["onnx", "stablehlo", "torch"], help="of the file")
-    add("--output", required=True, type=Path, help="file to write; one that exists is replaced")
+    add("--format", required=True, choices=["onnx", "stablehlo", "torch", "web"], help="of the file")
+    add("--output", required=True, type=Path, help="file to write, for web a folder; one that exists is replaced")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
     add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN, in the words of the training folders")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--pixels", action="store_true", help="take and give values of the run's images, such as 0 to 255")
-    add("--tolerance", type=float, default=1e-4, help="largest difference to the run, on the scale of [-1, 1] (1e-4)")
+    add("--tolerance", type=float, help="largest difference to the run, on the scale of [-1, 1] (1e-4)")
+    web = made.add_argument_group("for --format web")
+    web.add_argument("--weights", choices=["float32", "float16", "int8"], help="how they are stored (float16)")
+    web.add_argument("--runtime", type=Path, help="the npm package onnxruntime-web, its folder or .tgz")
+    web.add_argument("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
+    web.add_argument("--split", help="images to compare translations on, such as test; those of validation by default")
+    web.add_argument("--palette", help="colours to draw with, as for evaluate; those of the run's labels by default")
+    web.add_argument("--title", help="of the page; the run's name by default")
     made.add_raw()
     made.add_trust()
     return made
 
 
 def _export(args: argparse.Namespace) -> None:
+    if args.format == "web":
+        _export_web(args)
+        return
+    if given := [f"--{name}" for name in _OF_WEB if getattr(args, name) is not None]:
+        raise InputError(f"{', '.join(given)}: for --format web alone")
     if args.format == "torch":
         _export_torch(args)
         return
@@ -48,7 +69,7 @@ def _export(args: argparse.Namespace) -> None:
         args.direction,
         args.norm,
         pixels=args.pixels,
-        tolerance=args.tolerance,
+        tolerance=1e-4 if args.tolerance is None else args.tolerance,
         trust=args.trust,
         raw=args.raw,
     )
@@ -78,6 +99,41 @@ def _export_torch(args: argparse.Namespace) -> None:
         print(f"{written.path}: {written.options}")
         for note in written.notes:
             print(f"note: {note}")
+
+
+def _export_web(args: argparse.Namespace) -> None:
+    from p2p_jax.interop.web.exporting import export_web
+
+    if args.pixels or args.tolerance is not None:
+        raise InputError("--pixels and --tolerance are for onnx and stablehlo; a page is held to 2 grey levels")
+    print(f"{args.workdir}: exporting and checking ...", flush=True)
+    found = export_web(
+        args.workdir,
+        args.output,
+        args.checkpoint,
+        args.direction,
+        args.norm,
+        weights=args.weights or "float16",
+        runtime_path=args.runtime,
+        data_dir=args.data_dir,
+        split=args.split,
+        palette=args.palette,
+        title=args.title,
+        trust=args.trust,
+        raw=args.raw,
+    )
+    for note in found.notes:
+        print(f"note: {note}")
+    for way in found.ways:
+        stored = f", {way.share:.0%} of the weights in {args.weights or 'float16'}"
+        print(
+            f"{way.direction}: {way.megabytes:.1f} MB{stored}; differs from the run by at most "
+            f"{way.difference.largest:.2f} grey levels, {way.difference.mean:.3f} in the mean, on {found.compared_on}"
+        )
+        height, width = found.size
+        print(f"{height}x{width} on the CPU, outside of a browser: {way.seconds * 1e3:.1f} ms an image")
+    print(f"{found.folder}: {found.megabytes:.1f} MB with ONNX Runtime Web {found.runtime}; to look at it:")
+    print(f"    python3 -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(found.folder))}")
 
 
 def run(argv: list[str] | None = None) -> None:

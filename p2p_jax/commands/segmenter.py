@@ -119,7 +119,7 @@ def _examples(
 
 def _config(args: argparse.Namespace) -> "ConfigDict":
     from p2p_jax.config import complete, load
-    from p2p_jax.evaluation.predictions import with_data_dir
+    from p2p_jax.data.elsewhere import with_data_dir
     from p2p_jax.training.checkpoint import read_filled_in
 
     config = load(args.config) if args.config else read_filled_in(args.workdir, args.trust)

@@ -14,7 +14,7 @@ def fill(html: str, css: Sequence[str], js: Sequence[str], **parts: str) -> str:
 
     Args:
       html: name of the template beside this file, with places for ``policy``, ``css`` and ``js``.
-      css: names of the files that make its style, in order.
+      css: names of the files that make its style, in order, behind the look that all pages of the library have.
       js: those of its script.
       **parts: what goes into the template's other places, HTML already.
     """
@@ -23,7 +23,8 @@ def fill(html: str, css: Sequence[str], js: Sequence[str], **parts: str) -> str:
     def read(names: Sequence[str]) -> str:
         return "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
 
-    style, script = read(css), read(js)
+    look = files("p2p_jax").joinpath("look.css").read_text(encoding="utf-8")
+    style, script = look + read(css), read(js)
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"

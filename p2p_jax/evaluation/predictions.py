@@ -1,16 +1,12 @@
 """What a run makes of a split of its data set."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from p2p_jax.config import complete, stored
 from p2p_jax.data import Split, load_split
-from p2p_jax.data.containers.contents import parse
-from p2p_jax.errors import InputError
+from p2p_jax.data.elsewhere import with_data_dir as with_data_dir  # where it stood before
 from p2p_jax.inference import Translator
 
 
@@ -79,31 +75,6 @@ def as_picture(translator: Translator, images: np.ndarray, inputs: np.ndarray | 
       inputs: that belong to them, the same; None if there are none.
     """
     return translator.domain_out.picture(images, inputs if translator.domain_in.kind == "lab_l" else None)
-
-
-def with_data_dir(config: ConfigDict, data_dir: str | None, file: Path) -> ConfigDict:
-    """Return a run's config with another folder of the data set, if one is given; say what is read that the run names.
-
-    Args:
-      config: of a run.
-      data_dir: the folder, or None for the one that the config names.
-      file: in which the config is stored, for messages.
-
-    Raises:
-      InputError: there is no such folder, or the config names folders outside of the one that is given.
-    """
-    if data_dir is not None:
-        for name in ("dir_a", "dir_b"):
-            if not stored.stays_inside(config.data[name]):
-                raise InputError(
-                    f"{file}: config.data.{name} is {config.data[name]!r}, which leads out of data_dir={data_dir}; "
-                    "write a place inside of that folder there, such as {split}/A"
-                )
-        config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
-    if config.data.dir and not Path(config.data.dir).is_dir() and not parse(config.data.source):
-        raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
-    stored.tell_places(config, file, *(["data", "task"] if data_dir is None else ["task"]))
-    return config
 
 
 def sides(translator: Translator, split: Split) -> tuple[str, str, Sequence[str]]:

@@ -7,13 +7,13 @@ from typing import Any
 from p2p_jax.config import stored, with_facts
 from p2p_jax.config.stored import Trust
 from p2p_jax.data import Split, load_split
+from p2p_jax.data.elsewhere import with_data_dir
 from p2p_jax.data.splits import as_split
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import parts, set_metrics
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.kept_pictures import Scratch
 from p2p_jax.evaluation.passing import Passing, refuse_parts
-from p2p_jax.evaluation.predictions import with_data_dir
 from p2p_jax.evaluation.results import identify, tell, write
 from p2p_jax.evaluation.scoring import score
 from p2p_jax.images.domains import of_config

@@ -108,26 +108,44 @@ def export(
     """
     if format not in FORMATS:
         raise InputError(f"format={format}: choose one of {', '.join(FORMATS)}")
-    file_format = FORMATS[format]
-    file_format.require()
+    FORMATS[format].require()
     output = _check_output(Path(output), format)
     run, noisy = open_in_float32(workdir, checkpoint, norm, objective, trust, raw)
     translator = Translator(run, direction=direction, batch_size=2)
     exportable = make_exportable(translator, pixels=pixels, noisy=noisy)
-    crop = crop_shape(run.config.data)
     with _unfinished(output) as unfinished:
         try:
-            file_format.write(exportable, unfinished)
+            found = write_checked(translator, exportable, format, unfinished, tolerance)
         except OSError as error:
             raise InputError(f"output={output} cannot be written ({reason(error, output)})") from error
-        with jax.default_device(_cpu()):
-            call = file_format.load(unfinished)
-            sizes = _sizes(exportable, crop)
-            difference = _compare(call, translator, exportable, sizes, tolerance)
-            seconds, jax_seconds = _time(call, exportable, crop)
+    return found._replace(path=output)
+
+
+def write_checked(
+    translator: Translator, exportable: Exportable, format: str, path: Path, tolerance: float
+) -> Exported:
+    """Write what an opened run computes, load it, and compare it with the run.
+
+    Args:
+      translator: of a run in float32 and without noise, in batches of 2.
+      exportable: of it.
+      format: one of ``FORMATS``.
+      path: of the file, which is written in place.
+      tolerance: see ``export``.
+
+    Raises:
+      InputError: it cannot be converted, or differs by more.
+    """
+    crop = crop_shape(translator.config.data)
+    FORMATS[format].write(exportable, path)
+    with jax.default_device(_cpu()):
+        call = FORMATS[format].load(path)
+        sizes = _sizes(exportable, crop)
+        difference = _compare(call, translator, exportable, sizes, tolerance)
+        seconds, jax_seconds = _time(call, exportable, crop)
     return Exported(
-        output,
-        output.stat().st_size / 1e6,
+        path,
+        path.stat().st_size / 1e6,
         tuple(exportable.metadata["shape"]),
         sizes,
         difference,

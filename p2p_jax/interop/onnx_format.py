@@ -17,8 +17,11 @@ OPSET, IR_VERSION = 17, 8  # of 2022: newer operators are not needed, and older 
 INPUT, OUTPUT = "images", "translated"
 
 
-def require() -> None:
+def require(format: str = "onnx") -> None:
     """Check that what is needed is installed.
+
+    Args:
+      format: what is asked for, for messages.
 
     Raises:
       InputError: it is not.
@@ -29,7 +32,7 @@ def require() -> None:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"format=onnx needs jax2onnx, onnx and onnxruntime ({error}): pip install 'p2p_jax[export]'"
+            f"format={format} needs jax2onnx, onnx and onnxruntime ({error}): pip install 'p2p_jax[export]'"
         ) from error
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,12 @@ FLAGS = (
 
 
 @contextlib.contextmanager
-def chromium(tmp_path: Path, width: int = 1280, height: int = 900, *, network: bool = False) -> Iterator[Any]:
+def chromium(
+    tmp_path: Path, width: int = 1280, height: int = 900, flags: Sequence[str] = (), *, network: bool = False
+) -> Iterator[Any]:
     """Start Chromium with a new profile below `tmp_path`; yield Selenium's driver, and quit it in the end.
+
+    `flags` are added to those that all have.
 
     The driver's ``get_log("browser")`` returns what the page wrote to the console since the last call, errors and
     refused requests included; with `network` ``requests`` tells what was asked for. A test that asks for the browser
@@ -44,7 +48,7 @@ def chromium(tmp_path: Path, width: int = 1280, height: int = 900, *, network: b
 
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in (*FLAGS, f"--window-size={width},{height}", f"--user-data-dir={tmp_path / 'chromium'}"):
+    for flag in (*FLAGS, *flags, f"--window-size={width},{height}", f"--user-data-dir={tmp_path / 'chromium'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"} | ({"performance": "ALL"} if network else {}))
     driver = webdriver.Chrome(options, Service(executable_path=driver_path))

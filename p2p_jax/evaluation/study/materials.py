@@ -45,7 +45,8 @@ def from_runs(
       InputError: a run cannot be used, or two have one name.
     """
     from p2p_jax.data import load_split  # TensorFlow, JAX and checkpoints: only where runs are asked for
-    from p2p_jax.evaluation.predictions import sides, with_data_dir
+    from p2p_jax.data.elsewhere import with_data_dir
+    from p2p_jax.evaluation.predictions import sides
     from p2p_jax.inference import Translator
 
     algorithms = {}

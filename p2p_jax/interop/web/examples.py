@@ -1,0 +1,64 @@
+"""Images of the run's own validation set, to compare translations on; noise where there are none."""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from p2p_jax.config.options import crop_shape
+from p2p_jax.data import layouts, load_split
+from p2p_jax.data.elsewhere import with_data_dir
+from p2p_jax.errors import InputError
+from p2p_jax.inference.run import Run
+
+_MOST = 32  # images
+_TOYS = ("toy_facades", "toy_unpaired")
+
+
+class Examples(NamedTuple):
+    """Images as the networks of a run take them.
+
+    Attributes:
+      images: "real_a" and "real_b" -> [N, H, W, C] float32 in [-1, 1].
+      told: what they are, such as "32 images of val".
+      are_real: whether they are no noise.
+    """
+
+    images: dict[str, np.ndarray]
+    told: str
+    are_real: bool
+
+
+def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
+    """Return the first images of a split, or noise. Nothing is downloaded.
+
+    Args:
+      run: opened.
+      data_dir: the folder of the data set; by default that of the config, where it is there.
+      split: of it; by default the one of validation.
+
+    Raises:
+      InputError: there are no such images though `data_dir` or `split` asks for them.
+    """
+    asked = data_dir is not None or split is not None
+    split = split or run.config.data.val_split or run.config.data.train_split
+    if asked or _is_here(run):
+        try:
+            config = with_data_dir(run.config, data_dir, run.workdir / "config.json")
+            batches = load_split(config, split).batches(2)
+            found = list(itertools.islice(batches, _MOST // 2))
+            images = {name: np.concatenate([batch[name] for batch in found]) for name in ("real_a", "real_b")}
+            return Examples(images, f"{len(images['real_a'])} images of {split}", True)
+        except InputError:
+            if asked:
+                raise
+    rng, crop = np.random.default_rng(0), crop_shape(run.config.data)
+    shapes = {name: (4, *crop, spec.shape[-1]) for name, spec in run.batch.items()}
+    noise = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    return Examples(noise, "noise, as the run's images are not here", False)
+
+
+def _is_here(run: Run) -> bool:
+    data = run.config.data
+    return data.source in _TOYS or (layouts.is_file_source(data.source) and bool(data.dir) and Path(data.dir).exists())

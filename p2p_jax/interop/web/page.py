@@ -1,0 +1,137 @@
+"""What the page is told: what a network takes and makes, and with what its inputs are drawn; and the page's files."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from p2p_jax.errors import InputError
+from p2p_jax.images import palettes
+from p2p_jax.images.domains import Domain
+from p2p_jax.interop.web.runtime import PACKAGE, Runtime
+
+MANIFEST = "manifest.json"
+STATIC = ("app.js", "pictures.js", "translate.js")
+_HEADERS = """/*
+  Cross-Origin-Opener-Policy: same-origin
+  Cross-Origin-Embedder-Policy: require-corp
+"""  # as some hosts read them from a file of that name; without them there is one thread
+_LAB = ("lab_l", "lab_ab")
+_NEAR = 24  # levels, by which colours change where a picture is resized and stored as a JPEG
+_LABELLED = 0.5  # of the pixels of label maps have a class's colour; the rest are borders that a JPEG blurred
+_PAPER, _GRAY = 0.7, 0.98  # of the pixels of line drawings are white, and without colour
+_EDGES = ("canny_edges", "hed_edges")
+
+
+def check_domain(domain: Domain, verb: str) -> None:
+    """Refuse what is no picture.
+
+    Args:
+      domain: what the run takes or makes.
+      verb: "takes" or "makes".
+
+    Raises:
+      InputError: it is of another kind, or its range is not known.
+    """
+    is_picture = domain.is_labels or domain.kind in _LAB or (domain.kind == "uint8" and domain.channels in (1, 3))
+    if not is_picture or domain.unknown:
+        what = f"{domain.kind} of {domain.channels} channels" + " with unknown values" * domain.unknown
+        raise InputError(f"format=web shows pictures, and this run {verb} {what}: take format=onnx")
+    if not domain.is_measured:
+        raise InputError(f"format=web: the range of what the run {verb} is not known; take format=onnx")
+
+
+def describe(domain: Domain) -> dict[str, Any]:
+    """Return a domain as the page's script has it."""
+    palette = domain.palette
+    colors = palette.colors.tolist() if palette is not None else None
+    if domain.kind == "labels" and palette is None:  # the grays of Domain.picture
+        colors = [[value * 255 // max(domain.channels - 1, 1)] * 3 for value in range(domain.channels)]
+    return {
+        "kind": domain.kind,
+        "channels": domain.channels,
+        "low": list(domain.low),
+        "high": list(domain.high),
+        "colors": colors,
+        "void": palette.void.tolist() if palette is not None else [],
+    }
+
+
+def drawn_with(
+    domain: Domain, task: str, palette: palettes.Palette | None, examples: np.ndarray | None
+) -> dict[str, Any]:
+    """Return with what inputs are drawn: the colours of labels, a black pen on white, or any colours.
+
+    Args:
+      domain: of the input.
+      task: what makes inputs of photographs, ``config.task.input``; "" where they are files.
+      palette: colours asked for; None: the domain's own, or those that the examples have.
+      examples: pictures of inputs, [N, H, W, C] uint8; None where there are none.
+
+    Returns:
+      ``kind`` ("palette", "lines" or "colors"), ``colors`` ([name, "#rrggbb"], ...), and ``paper``, the colour to begin
+      with.
+    """
+    chosen = domain.palette or palette
+    if chosen is None and domain.kind == "labels":
+        colors = np.array(describe(domain)["colors"], np.uint8)
+        chosen = palettes.Palette(tuple(f"class {i}" for i in range(len(colors))), colors)
+    if chosen is None and domain.kind == "uint8" and domain.channels == 3 and examples is not None:
+        chosen = _recognised(examples)
+    if chosen is not None:
+        named = [[name, _hex(color)] for name, color in zip(chosen.names, chosen.colors, strict=True)]
+        return {"kind": "palette", "colors": named, "paper": named[0][1]}
+    if task.rpartition(":")[2] in _EDGES or (domain.kind == "uint8" and examples is not None and _are_lines(examples)):
+        return {"kind": "lines", "colors": [["pen", "#000000"], ["rubber", "#ffffff"]], "paper": "#ffffff"}
+    return {"kind": "colors", "colors": [], "paper": "#ffffff"}
+
+
+def _recognised(examples: np.ndarray) -> palettes.Palette | None:
+    """Return the palette of pictures that are label maps, and no photographs of something dark."""
+    name = palettes.recognise(list(examples))
+    if name is None:
+        return None
+    palette = palettes.BUILT_IN[name]
+    nearest, far = palettes.palette_distances(examples.reshape(-1, 3), palette)
+    labelled = nearest[(far <= _NEAR) & (nearest < len(palette.colors))]
+    return palette if len(labelled) >= _LABELLED * len(nearest) and len(np.unique(labelled)) >= 3 else None
+
+
+def _are_lines(examples: np.ndarray) -> bool:
+    paper = (examples >= 255 - _NEAR).all(-1).mean()
+    gray = (np.ptp(examples.astype(np.int16), axis=-1) <= _NEAR).mean()
+    return bool(paper >= _PAPER and gray >= _GRAY)
+
+
+def _hex(color: np.ndarray | tuple[int, ...]) -> str:
+    return "#" + bytes(int(x) for x in color).hex()
+
+
+def write(folder: Path, manifest: Mapping[str, Any], runtime: Runtime) -> None:
+    """Write all files of a page but its models.
+
+    Args:
+      folder: of the page, which is there.
+      manifest: what its script is told; ``title``, and all but the runtime.
+      runtime: with which it computes.
+    """
+    package, own = files("p2p_jax"), files("p2p_jax.interop.web")
+    for name in STATIC:
+        (folder / name).write_bytes(own.joinpath(name).read_bytes())
+    (folder / "drawing.js").write_bytes(package.joinpath("drawing.js").read_bytes())
+    look = package.joinpath("look.css").read_text(encoding="utf-8")
+    (folder / "app.css").write_text(look + own.joinpath("app.css").read_text(encoding="utf-8"), encoding="utf-8")
+    html = Template(own.joinpath("index.html").read_text(encoding="utf-8"))
+    (folder / "index.html").write_text(html.substitute(title=escape(manifest["title"])), encoding="utf-8")
+    (folder / "_headers").write_text(_HEADERS, encoding="utf-8")
+    (folder / "ort").mkdir(exist_ok=True)
+    for name, content in runtime.files.items():
+        (folder / "ort" / name).write_bytes(content)
+    computes = {"package": PACKAGE, "version": runtime.version, "sha256": runtime.digests()}
+    told = json.dumps({**manifest, "runtime": computes}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(told, encoding="utf-8")
