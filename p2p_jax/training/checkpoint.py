@@ -162,7 +162,10 @@ def read_config(workdir: Path, trust: Trust | None = ()) -> ConfigDict | None:
             f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
         ) from None
     except NotADirectoryError:
-        raise InputError(f"workdir={workdir} is a file; name a directory") from None
+        raise InputError(
+            f"workdir={workdir} is a file, and a run's directory is needed; a model file translates, and others start "
+            f"from it with --config.init_from={workdir}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     outside = stored.require_trust(found, path, trust)

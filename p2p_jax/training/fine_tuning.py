@@ -9,11 +9,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.config.stored import LIBRARY, Trust
+from p2p_jax.config.stored import LIBRARY, Trust, require_trust
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import averaging, make_network
 from p2p_jax.reporting import say
+from p2p_jax.training import model_file
 from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
+from p2p_jax.training.model_file import ModelFile
 from p2p_jax.training.soundness import require_sound
 
 PyTree = Any
@@ -47,10 +49,11 @@ class Source(NamedTuple):
 
     Attributes:
       name: what ``config.init_from`` says.
-      workdir: directory of its run.
+      workdir: directory of its run, or the model file.
       step: its step.
       shapes: the structure of its state, see ``checkpoint.saved_shapes``.
       config: stored with it, see ``checkpoint.saved_config``.
+      file: the model file, where it is one.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Source(NamedTuple):
     step: int
     shapes: PyTree
     config: Mapping[str, Any]
+    file: ModelFile | None = None
 
 
 class _Player(NamedTuple):
@@ -86,7 +90,7 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     """Find the checkpoint that a run is to start from, and read what it holds, not the weights.
 
     Args:
-      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints.
+      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints; or a model file.
       workdir: directory of the new run.
       trust: code outside the library that its config may name.
 
@@ -94,6 +98,10 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
       InputError: there is no such checkpoint, it is the new run's own, or its config names code that is not trusted.
     """
     path, step = Path(init_from), None
+    if model_file.is_model_file(path):
+        file = model_file.read(path)
+        require_trust(file.about["config"], path, trust, used=("generator", "discriminator"))
+        return Source(init_from, path, file.step, file.shapes(), file.about["config"], file)
     if path.is_file() or Path(f"{path}.index").is_file():
         raise InputError(
             f"config.init_from={init_from} is a file, not the directory of a run; "
@@ -242,6 +250,8 @@ def _count(layers: Iterable[Mapping[str, Any]]) -> int:
 
 def _read(source: Source, wanted: set[str]) -> dict[str, np.ndarray]:
     """Read leaves of the source's state."""
+    if source.file is not None:
+        return {name: source.file.arrays[name] for name in wanted}
     template = jax.tree_util.tree_map_with_path(
         lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype) if _name(path) in wanted else ocp.PLACEHOLDER,
         source.shapes,
@@ -285,7 +295,10 @@ def _misfit(
 
 def _report(source: Source, players: list[_Player], others: list[str]) -> None:
     start = f"init_from {source.name}, step {source.step:,}"
-    start += ", generators as averaged there" if averaging.KEY in source.shapes else ""
+    is_average = source.file.weights == "average" if source.file else averaging.KEY in source.shapes
+    start += ", generators as averaged there" if is_average else ""
+    if source.file is not None:
+        say(f"{start}: a model file, without discriminators: what it does not hold begins anew")
     for player in players:
         if player.origin is None:
             say(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")
