@@ -4,8 +4,8 @@
 
 The card tells data, metrics with the number of images, limits and the licence, as far as the run knows them. Images go
 there only where they are named (--picture runs/facades/samples/....png): those of a data set may not be yours to
-publish. Who you are says hf auth login, or the environment variable HF_TOKEN. Translator.from_pretrained("user/facades")
-opens it anywhere.
+publish. Who you are says hf auth login, or the environment variable HF_TOKEN. What lies there opens anywhere:
+Translator.from_pretrained("user/facades").
 """
 
 import argparse

@@ -251,6 +251,11 @@ def _open_file(
 
 
 def lacks_statistics(workdir: Path) -> bool:
+    """Tell whether a run was converted from a release that keeps no running statistics: its own are made up.
+
+    Raises:
+      InputError: the file that says so cannot be read.
+    """
     file = workdir / CONVERTED
     digests.require_recorded(file)
     try:

@@ -1,4 +1,4 @@
-"""A trained run as one model file: its generators, and what is known of them, with nothing of the machine they are from."""
+"""A trained run as one model file: its generators, what is known of them, and nothing of the machine they are from."""
 
 import os
 import re
@@ -118,8 +118,8 @@ def pack(
         notes.append(f"left out, as it names places of this machine: {', '.join(f'config.{x}' for x in stripped)}")
     if named := sorted({name for names in outside(config).values() for name in names}):
         notes.append(
-            f"its config names code outside the library, {', '.join(named)}, which does not go along: whoever opens the "
-            "file needs it, and has to trust it by name"
+            f"its config names code outside the library, {', '.join(named)}, which does not go along: whoever opens "
+            "the file needs it, and has to trust it by name"
         )
     difference = 0.0
     if dtype == "float16":
@@ -201,10 +201,10 @@ def _arrays(
         names.update(run.read_by(translate, run.batch[given], shapes))
     if whole:
         names.update(run.read_by(run.objective.evaluate, None, shapes))
-    players = {tuple(name.removeprefix(average).split("/")[:2]) for name in names}
-    players = {player for collection, player in players if collection == "params"}
+    parts = [name.removeprefix(average).split("/") for name in names]
+    players = {part[1] for part in parts if part[0] == "params"}
     names.update(_statistics(run, shapes, players))
-    arrays, notes = {}, []
+    arrays, notes = dict[str, np.ndarray](), list[str]()
     for name, value in run.values(names, shapes).items():
         array, plain = np.asarray(value), name.removeprefix(average)
         if plain in arrays:
@@ -225,7 +225,7 @@ def _arrays(
 def _statistics(run: Run, shapes: Any, players: set[str]) -> set[str]:
     """Return the names of the running statistics of players, where the run has kept any."""
     if run.file is not None:
-        return {name for name in run.file.arrays if name.startswith(_STATISTICS)}
+        return {x for x in run.file.arrays if x.startswith(_STATISTICS) and x.split("/")[1] in players}
     if lacks_statistics(run.workdir):
         return set()
     known = [name for name in named(shapes) if name.removeprefix(f"{averaging.KEY}/").startswith(_STATISTICS)]

@@ -7,16 +7,18 @@ from typing import Any
 
 _TAGS = ("p2p_jax", "image-to-image", "jax", "flax", "gan")
 # What the hub takes as a licence; of others it wants a name, and what is linked or written beside it.
-LICENCES = frozenset(
-    (
-        "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 "
-        "bigscience-bloom-rail-1.0 bigscience-openrail-m c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 "
-        "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 "
-        "cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 "
-        "eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 "
-        "openrail openrail++ osl-3.0 other pddl postgresql unlicense unknown wtfpl zlib"
-    ).split()
-)
+# fmt: off
+LICENCES = frozenset((
+    "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
+    "bsl-1.0", "bigscience-bloom-rail-1.0", "bigscience-openrail-m", "c-uda", "cc", "cc-by-2.0", "cc-by-2.5",
+    "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
+    "cc0-1.0", "creativeml-openrail-m", "ecl-2.0", "epl-1.0", "epl-2.0", "eupl-1.1", "eupl-1.2", "gfdl", "gpl",
+    "gpl-2.0", "gpl-3.0", "isc", "lgpl", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0", "ms-pl", "ncsa", "odbl", "odc-by",
+    "ofl-1.1", "openrail", "openrail++", "osl-3.0", "other", "pddl", "postgresql", "unlicense", "unknown", "wtfpl",
+    "zlib",
+))
+# fmt: on
 _FEW = 50  # images, below which a measurement says little
 
 
@@ -127,7 +129,7 @@ def _metrics(found: Sequence[Any]) -> Iterator[str]:
     yield from ("| metric | value | between images | images (N) | of | measured by |", "|---|---|---|---|---|---|")
     yield from rows
     yield ""
-    yield "Values are of the training's own validation, or of `p2p-jax evaluate`, with these very weights."
+    yield "Values are of the training's own validation, or of `p2p-jax evaluate`, with these weights in float32."
 
 
 def _rows(told: Mapping[str, Any]) -> Iterator[str]:
@@ -151,7 +153,7 @@ def _limits(about: Mapping[str, Any]) -> Iterator[str]:
     model, data, config = about["model"], about["data"], about["config"]
     crop = data.get("crop")
     if isinstance(crop, list) and len(crop) == 2:
-        yield f"It was trained on images of {_text(crop[1])}x{_text(crop[0])} pixels (width x height); others are taken."
+        yield f"It was trained on images of {_text(crop[1])}x{_text(crop[0])} pixels (width x height) and takes others."
     yield "It knows the kind of images that it was trained on, and makes something up of others."
     steps = config.get("num_steps")
     if isinstance(steps, int) and model["step"] < steps:
@@ -163,7 +165,7 @@ def _limits(about: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         yield "How well it does is not known."
     if (config.get("inference") or {}).get("norm") == "batch":
-        yield "Norms take their statistics from the translated image itself: parts of an image are not what the whole is."
+        yield "Norms take their statistics from the image itself: parts of it do not make what the whole makes."
     yield "Discriminators and the state of optimizers are not in the file: a training goes on from the run's directory."
 
 

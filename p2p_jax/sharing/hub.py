@@ -4,17 +4,21 @@ A token goes to the hub in the header of requests and nowhere else: what the hub
 which may hold it.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from p2p_jax.errors import InputError
 
 FILENAME = "model.safetensors"
 """What the model file of a repository is called."""
+_Found = TypeVar("_Found")
+_CLIENTS = re.compile("http|requests|urllib3")
+"""Modules that huggingface_hub speaks through, by version."""
 _LOGIN = "log in with hf auth login, or set the environment variable HF_TOKEN"
 
 
@@ -31,8 +35,20 @@ def fetch(name: str, revision: str | None = None, filename: str = FILENAME, toke
       InputError: there is no such repository or file, it may not be read, or the hub cannot be reached.
     """
     hub = import_hub()
-    with _told(hub, name, "read", revision=revision, filename=filename):
-        return Path(hub.HfApi(token=token).hf_hub_download(name, filename, revision=revision))
+
+    def download() -> Path:
+        api = hub.HfApi(token=token)
+        address = hub.hf_hub_url(name, filename, revision=revision, endpoint=api.endpoint)
+        try:
+            api.get_hf_file_metadata(url=address)
+        except Exception as error:
+            if not _is_of_the_line(error):
+                raise
+            # A download would try for half a minute, and tell each time.
+            return Path(api.hf_hub_download(name, filename, revision=revision, local_files_only=True))
+        return Path(api.hf_hub_download(name, filename, revision=revision))
+
+    return _telling(download, hub, name, "read", revision=revision, filename=filename)
 
 
 def upload(
@@ -54,15 +70,25 @@ def upload(
       InputError: it may not be written, or the hub cannot be reached.
     """
     hub = import_hub()
-    with _told(hub, name, "write"):
+
+    def put() -> str:
         api = hub.HfApi(token=token)
-        address = api.create_repo(name, private=private, exist_ok=True)
-        operations = [
-            hub.CommitOperationAdd(path_in_repo=place, path_or_fileobj=str(x) if isinstance(x, Path) else x)
-            for place, x in files.items()
-        ]
-        api.create_commit(name, operations, commit_message=message)
-    return str(address)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # they repeat what the hub says
+            address = api.create_repo(name, private=private or None, exist_ok=True)
+            if private and not api.repo_info(name).private:
+                raise InputError(
+                    f"{name} is there already, and everybody can read it: choose another name, make it private on its "
+                    "page, or leave `private` out; nothing was written"
+                )
+            operations = [
+                hub.CommitOperationAdd(path_in_repo=place, path_or_fileobj=str(x) if isinstance(x, Path) else x)
+                for place, x in files.items()
+            ]
+            api.create_commit(name, operations, commit_message=message)
+        return str(address)
+
+    return _telling(put, hub, name, "write")
 
 
 def check_name(name: str) -> str:
@@ -90,22 +116,26 @@ def import_hub() -> ModuleType:
     return huggingface_hub
 
 
-@contextlib.contextmanager
-def _told(
-    hub: ModuleType, name: str, doing: str, revision: str | None = None, filename: str = FILENAME
-) -> Iterator[None]:
-    """Say in one sentence what keeps a repository from being read or written.
+def _telling(
+    call: Callable[[], _Found],
+    hub: ModuleType,
+    name: str,
+    doing: str,
+    revision: str | None = None,
+    filename: str = FILENAME,
+) -> _Found:
+    """Return what a call of the hub does, or say in one sentence what keeps it from that.
 
-    What is raised does not hold the error that was met: its text may repeat what was sent.
+    What is raised does not hold the error that was met, as its cause or its context: its text may repeat what was sent.
     """
-    import httpx
     from huggingface_hub import errors
 
     check_name(name)
     place = _place(hub)
     try:
-        yield
-        return
+        return call()
+    except InputError:
+        raise
     except errors.HFValidationError:
         found = f"{name!r} is not a name that repositories on the hub have: user/name, of letters, digits, - _ and ."
     except errors.GatedRepoError:
@@ -114,25 +144,34 @@ def _told(
         found = f"{name} on {place} has no revision {revision}"
     except errors.LocalEntryNotFoundError as error:
         cause = error.__cause__ or error.__context__
-        found = _answered(cause, name, place, doing) if isinstance(cause, errors.HfHubHTTPError) else None
-        found = found or _unreachable(name, place, doing)
+        if isinstance(cause, errors.HfHubHTTPError):
+            found = _answered(cause, name, place, doing)
+        else:
+            found = _unreachable(name, place, doing)
     except errors.EntryNotFoundError:
         found = f"{name} on {place} has no file {filename}: it holds no model of p2p_jax, or under another `filename`"
     except errors.HfHubHTTPError as error:
         found = _answered(error, name, place, doing)
     except errors.OfflineModeIsEnabled:
         found = f"{_unreachable(name, place, doing)} (HF_HUB_OFFLINE is set)"
-    except (httpx.HTTPError, ConnectionError, TimeoutError):
-        found = _unreachable(name, place, doing)
-    except (ValueError, RuntimeError, OSError) as error:  # what an upload met, with the answer in it
+    except Exception as error:  # of any kind, as what an upload meets is wrapped, with the answer in its text
         cause = error.__cause__ or error
         if isinstance(cause, errors.HfHubHTTPError):
             found = _answered(cause, name, place, doing)
-        elif isinstance(cause, httpx.HTTPError | ConnectionError | TimeoutError):
+        elif _is_of_the_line(cause):
             found = _unreachable(name, place, doing)
         else:
             found = f"{name} on {place} cannot be {'read' if doing == 'read' else 'written'} ({type(cause).__name__})"
     raise InputError(found)
+
+
+def _is_of_the_line(error: BaseException) -> bool:
+    """Tell whether an error says that there was no answer."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return False
+    return isinstance(error, ConnectionError | TimeoutError) or _CLIENTS.match(type(error).__module__) is not None
 
 
 def _answered(error: Any, name: str, place: str, doing: str) -> str:
@@ -158,5 +197,5 @@ def _unreachable(name: str, place: str, doing: str) -> str:
 
 def _place(hub: ModuleType) -> str:
     """Return the hub's address, without what may be secret in it."""
-    parts = urlsplit(hub.constants.ENDPOINT)
+    parts = urlsplit(hub.HfApi().endpoint)
     return f"{parts.hostname or 'the hub'}{f':{parts.port}' if parts.port else ''}"
