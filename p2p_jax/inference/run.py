@@ -233,9 +233,9 @@ def _open_file(
         raise InputError(
             f"{path} holds the average of the weights alone: leave `raw` out, or pack the run again with it"
         )
-    made = averaged(objective, config) if objective else make_objective(config)
-    run = Run(path, config, made, file.step, raw, file)
     try:
+        made = averaged(objective, config) if objective else make_objective(config)
+        run = Run(path, config, made, file.step, raw, file)
         expected = named(run.shapes)
     except Exception as error:  # of any kind, where numbers of a stranger's config make no network
         told = str(error).strip().partition("\n")[0][:200]

@@ -1,4 +1,4 @@
-"""A hub on the loopback address: the few calls that huggingface_hub makes for a model, answered as the real one does."""
+"""A hub on the loopback address: the few calls that huggingface_hub makes for a model, answered as they are."""
 
 import base64
 import contextlib
