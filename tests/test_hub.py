@@ -16,7 +16,7 @@ from p2p_jax.objectives import make_objective
 from p2p_jax.sharing import hub as hub_of_ours
 from p2p_jax.sharing.card import write_card
 from support.configs import small_cyclegan_config
-from support.hub import TOKEN, running
+from support.hub import TOKEN, pretend, running
 from support.networks import draw_state
 from support.processes import run_python
 from support.runs import blank_state, run_command, write_run
@@ -36,21 +36,11 @@ def run_folder(tmp_path_factory):
     return run
 
 
-def point_to(monkeypatch, hub):
-    """Let huggingface_hub take a hub for the real one, as HF_ENDPOINT does where it is imported."""
-    place = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", place)
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """Run a hub, with an empty cache and no token on this machine."""
     with running() as found:
-        point_to(monkeypatch, found)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # between programs of theirs
+        pretend(monkeypatch, found, tmp_path / "cache")
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield found
 
@@ -143,11 +133,11 @@ def test_who_may_not_write_is_told_so(run_folder, hub):
     assert not hub.repositories
 
 
-def test_offline_is_one_sentence_and_what_was_fetched_still_opens(run_folder, hub, monkeypatch):
+def test_offline_is_one_sentence_and_what_was_fetched_still_opens(run_folder, hub, monkeypatch, tmp_path):
     push_to_hub(run_folder, "user/horses", licence="mit", token=TOKEN)
     there = Translator.from_pretrained("user/horses").checkpoint_id
     with running() as gone:
-        point_to(monkeypatch, gone)
+        pretend(monkeypatch, gone, tmp_path / "cache")
     with pytest.raises(InputError, match=f"127.0.0.1:{gone.port} cannot be reached, and user/other was not fetched"):
         Translator.from_pretrained("user/other")
     with pytest.raises(InputError, match="cannot be reached, and nothing was written: is this machine online"):

@@ -1,4 +1,4 @@
-"""Model files: a run's generators in one file that translates as the run does, and tells nothing of where it is from."""
+"""Model files: a run's generators in one file that translates as it does, and tells nothing of where it is from."""
 
 import json
 

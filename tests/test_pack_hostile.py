@@ -161,7 +161,7 @@ FAULTS = {
     "metadata that is no text": (with_header(lambda x: x["__metadata__"].update(config={"a": 1})), "is damaged"),
     "a format of the future": (
         of_text("p2p_jax", '{"format": 99, "version": "9.1"}'),
-        "format 99 .*pip install --upgr",
+        "format 99 .*pip install -U p2p_jax",
     ),
     "a format of no number": (of_text("p2p_jax", '{"format": "x"}'), TOLD),
     "no config": (of_text("config", None), f"{TOLD} .there is no 'config'"),

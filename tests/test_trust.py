@@ -553,7 +553,7 @@ def test_commands_that_open_runs_say_so():
         parser = __import__(verb.module, fromlist=["parser"]).parser()
         assert parser._opens_run == verb.opens_run, name
     opening = {name for name, verb in VERBS.items() if verb.opens_run}
-    assert opening == {"resume", "translate", "evaluate", "export", "study", "segmenter", "runs"}
+    assert opening == {"resume", "translate", "evaluate", "export", "pack", "push", "study", "segmenter", "runs"}
 
 
 @pytest.mark.slow

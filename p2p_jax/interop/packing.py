@@ -93,7 +93,7 @@ def pack(
     dtype = dtype or (run.file.about["model"].get("dtype", "float32") if run.file else "float32")
     first = Translator(run, direction=direction, batch_size=1)
     directions = (direction,) if direction else first.directions
-    ids = _ids(run, directions)
+    ids = _ids(run, first, directions)
     arrays, notes = _arrays(run, directions, whole=direction is None, dtype=dtype)
     config, stripped = without_places(run.config.to_dict())
     about = {
@@ -128,12 +128,14 @@ def pack(
     return Packed(output, output.stat().st_size / 1e6, about, told, difference, tuple(notes))
 
 
-def _ids(run: Run, directions: tuple[str, ...]) -> dict[str, str]:
+def _ids(run: Run, first: Translator, directions: tuple[str, ...]) -> dict[str, str]:
     """Return what tells the run's weights of each direction from others."""
     if run.file:
         known = run.file.about["model"].get("checkpoint_ids")
         return {way: str(known[way]) for way in directions if isinstance(known, Mapping) and way in known}
-    return {way: Translator(run, direction=way, batch_size=1).checkpoint_id for way in directions}
+    others = [way for way in directions if way != first.direction]
+    translators = [first, *(Translator(run, direction=way, batch_size=1) for way in others)]
+    return {translator.direction: translator.checkpoint_id for translator in translators}
 
 
 def without_places(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

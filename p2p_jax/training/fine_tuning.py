@@ -9,13 +9,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.config.stored import LIBRARY, Trust, require_trust
+from p2p_jax.config.stored import Trust, require_trust
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import averaging, make_network
+from p2p_jax.objectives import averaging
 from p2p_jax.reporting import say
 from p2p_jax.training import model_file
 from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
 from p2p_jax.training.model_file import ModelFile
+from p2p_jax.training.network_differences import differences, misfit
 from p2p_jax.training.soundness import require_sound
 
 PyTree = Any
@@ -38,9 +39,6 @@ TURNED = {
     "disc_a": ("disc_b", "discriminator"),
 }
 """The same where ``config.data.direction`` of the two runs differs."""
-# Attributes of networks.
-_SAME_FUNCTION = {*("init_type", "init_gain", "dtype", "param_dtype", "axis_name"), *("remat", "out_channels")}
-_SAME_FUNCTION |= {"parent", "name"}
 _SHOWN = 6  # layers named before "and N more"
 
 
@@ -154,7 +152,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     origins = ORIGINS if direction == config.data.direction else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
     if not any(player.leaves for player in players if not player.name.startswith(("disc", "head"))):
-        raise InputError(_misfit(source, source.config.get("generator") or {}, config, ours, theirs))
+        raise InputError(misfit(source.name, source.config.get("generator") or {}, config, ours, theirs))
     _refuse_copies(state)
     average = {name.removeprefix("ema/"): name for name in _named_leaves(source.shapes) if name.startswith("ema/")}
     origins_of = {name: average.get(origin, origin) for player in players for name, origin in player.leaves.items()}
@@ -163,7 +161,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
     if origins is TURNED:
         say(f"  note: config.data.direction was {direction} there and is {config.data.direction} here")
-    for line in _differences(source.config, config):
+    for line in differences(source.config, config):
         say(f"  note: {line}")
     state = jax.tree_util.tree_map_with_path(
         lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
@@ -189,25 +187,6 @@ def _layers(state: PyTree) -> dict[str, dict[str, dict[str, Any]]]:
             player, *layer = place.split("/")
             found.setdefault(player, {}).setdefault("/".join(layer[:-1]), {})[name] = leaf
     return found
-
-
-def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Say what the networks compute otherwise with the same weights, and the option that keeps it as it was."""
-    found = []
-    for section in ("generator", "discriminator"):
-        theirs = (stored.get(section) or {}).get("network")
-        if theirs != config[section].get("network") and theirs not in LIBRARY[f"{section}.network"]:
-            continue  # another network, which is not made to be compared
-        try:
-            old, new = make_network(stored.get(section) or {}, section), make_network(config[section], section)
-        except (InputError, KeyError, ImportError, TypeError):
-            continue  # of a lab that is gone, or of none
-        for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION if type(old) is type(new) else ():
-            there, here = getattr(old, name), getattr(new, name)
-            if there != here:
-                keeps = f"--config.{section}.{name}={there} keeps it"
-                found.append(f"{section}.{name} was {there!r} there and is {here!r} here; {keeps}")
-    return sorted(found)
 
 
 def _match(
@@ -274,23 +253,6 @@ def _refuse_copies(state: PyTree) -> None:
                     f"the new state's {name} is a copy of its random {kernel}, which config.init_from cannot fill; "
                     f"{mend}leave config.init_from empty"
                 )
-
-
-def _misfit(
-    source: Source, stored: Mapping[str, Any], config: ConfigDict, ours: Mapping[str, Any], theirs: Mapping[str, Any]
-) -> str:
-    """Say that nothing fits, with both networks and the options in which they differ."""
-    here = config.generator.to_dict()
-    keys = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
-
-    def describe(section, players):
-        options = ", ".join(f"{key}={section[key]}" for key in keys if key in section and key != "network")
-        return f"{section.get('network', 'unknown')}{f' with {options}' if options else ''} ({', '.join(players)})"
-
-    return (
-        f"config.init_from={source.name}: no layer of a generator there fits. It has {describe(stored, theirs)}, the "
-        f"new run {describe(here, ours)}; make config.generator alike, or leave config.init_from empty"
-    )
 
 
 def _report(source: Source, players: list[_Player], others: list[str]) -> None:

@@ -151,7 +151,7 @@ def _told(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
             version = head.get("version")
             raise InputError(
                 f"{path} has the format {head['format']} of p2p_jax {version}, which this version, {__version__}, does "
-                "not know: pip install --upgrade p2p_jax"
+                "not know: pip install -U p2p_jax"
             )
         about = {name: _object(texts[name]) for name in SUBJECTS}
         _check_model(about["model"])
