@@ -225,6 +225,10 @@ def test_metrics_stand_in_the_card_with_their_number_and_strangers_words_are_no_
     assert "It was measured on 37 images at most" in card and "maps of 12 labels" in card
     assert "- source: `x  # <script>`" in card and "\n# <" not in card  # in code marks
     assert "the average of the generators after step 10" in card
+    about["model"] |= {"direction": "BtoA"}  # of the training, so that this is the way back
+    told |= {"num_images": None}
+    card = write_card(about, "user/name", "model.safetensors", "ab" * 32, 23.1)
+    assert "direction `AtoB`, from pictures to maps of 12 labels" in card and "| 21.46 | 2 | not known | `test`" in card
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch, run_folder):

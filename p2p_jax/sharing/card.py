@@ -38,14 +38,17 @@ def write_card(
     model = about["model"]
     objective = str(model.get("objective", "")).rpartition(":")[2]
     ways = [f"`{way}`" for way in model["directions"]]
+    sides = ("input", "output") if model.get("direction") in (None, *model["directions"]) else ("output", "input")
+    given = about["domains"].get(sides[0])
+    dtype = str(given.get("dtype", "")) if isinstance(given, Mapping) else ""
     lines = [
         *_front_matter(about["licence"]["name"], [*_TAGS, objective] if objective.isidentifier() else list(_TAGS)),
         "",
         f"# {_text(name.partition('/')[2])}",
         "",
         f"Image-to-image translation, trained with {_code(objective)} of [p2p_jax]"
-        f"(https://github.com/p2p-jax/p2p-jax): direction {' and '.join(ways)}, from {_domain(about, 'input')} to "
-        f"{_domain(about, 'output')}{'' if len(ways) == 1 else ', and back'}.",
+        f"(https://github.com/p2p-jax/p2p-jax): direction {' and '.join(ways)}, from {_domain(about, sides[0])} to "
+        f"{_domain(about, sides[1])}{'' if len(ways) == 1 else ', and back'}.",
         "",
         "## Use",
         "",
@@ -56,7 +59,7 @@ def write_card(
         "from p2p_jax import Translator",
         "",
         f'translator = Translator.from_pretrained("{name}")',
-        "translation = translator(image)  # uint8 [H, W, C], or as many: [N, H, W, C]",
+        f"translation = translator(image)  # {dtype if dtype.isalnum() else ''} [H, W, C], or several: [N, H, W, C]",
         "```",
         "",
         *_pictures(pictures),
@@ -134,7 +137,7 @@ def _metrics(found: Sequence[Any]) -> Iterator[str]:
 
 def _rows(told: Mapping[str, Any]) -> Iterator[str]:
     count, split, by = told.get("num_images"), told.get("split", ""), told.get("by", "")
-    ends = [_text(_number(count)), _code(split), f"{_text(by)}, {_text(told.get('seen', ''))}"]
+    ends = [_text(_number(count)) or "not known", _code(split), f"{_text(by)}, {_text(told.get('seen', ''))}"]
     ends[1] += f", {_text(told['direction'])}" if told.get("direction") else ""
     metrics, sets = told.get("metrics"), told.get("set_metrics")
     for name, value in (metrics if isinstance(metrics, Mapping) else {}).items():
