@@ -338,8 +338,9 @@ def test_evaluation_of_a_file_is_that_of_the_run(pix2pix, packed, tmp_path, caps
 def test_what_a_file_cannot_do_is_one_sentence(command, packed, tmp_path):
     more = ("--output", tmp_path / "fcn") if command is segmenter_command else ()
     told = run_command(command, "--workdir", packed["pix2pix"], *more)
-    assert told.startswith(f"error: --workdir {packed['pix2pix']} is a file, and a run's directory is needed")
-    assert f"--config.init_from={packed['pix2pix']}" in told
+    path = packed["pix2pix"]
+    mend = f"name a directory: from a model file others start, with --config.init_from={path}"
+    assert told == f"error: --workdir {path} is a file; {mend}"
 
 
 def test_a_file_needs_neither_the_run_nor_tensorflow(pix2pix, packed, tmp_path):

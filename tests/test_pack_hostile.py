@@ -235,7 +235,9 @@ def test_a_good_file_under_another_name_opens_and_others_are_told(good, tmp_path
     assert model_file.read(other).step == 1
     weights = tmp_path / "model.pth"
     weights.write_bytes(b"PK\3\4 and so on")
-    with pytest.raises(InputError, match="model.pth is a file, and not a model file.*convert --input .*model.pth"):
+    with pytest.raises(
+        InputError, match="model.pth is a file; name a directory, or a model file.*convert --input .*model.pth"
+    ):
         Translator.from_workdir(weights)
     with pytest.raises(InputError, match="config.init_from=.*model.pth is a file, not the directory of a run"):
         find_source(str(weights), tmp_path)

@@ -105,8 +105,8 @@ def require_form(path: Path) -> None:
     """
     if not is_model_file(path):
         raise InputError(
-            f"{path} is a file, and not a model file, {tensor_file.SUFFIX}, that `pack` writes; of weights that "
-            f"another program saved, python -m p2p_jax convert --input {path} --workdir RUN makes a run"
+            f"{path} is a file; name a directory, or a model file ({tensor_file.SUFFIX}) that `pack` has written. Of "
+            f"weights that another program saved, python -m p2p_jax convert --input {path} --workdir RUN makes a run"
         )
 
 
