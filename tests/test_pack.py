@@ -19,7 +19,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.evaluation import evaluate
 from p2p_jax.evaluation.study import from_runs
 from p2p_jax.inference.run import open_run
-from p2p_jax.interop import pack
+from p2p_jax.interop import pack, write_torch
 from p2p_jax.interop.packing import without_places
 from p2p_jax.objectives import make_objective
 from p2p_jax.training import model_file
@@ -316,6 +316,23 @@ def test_commands_take_a_file_as_a_run(pix2pix, packed, tmp_path, capsys):
     assert run_command(pack_command, packed["pix2pix"], target, "--dtype", "float16", "--licence", "mit") == 0
     out = capsys.readouterr().out
     assert f"{target}: step 3, BtoA, float16, 0.0 MB, licence: mit" in out and "grey levels" in out
+
+
+def test_files_of_pytorch_are_those_of_the_run(cyclegan, packed, tmp_path):
+    torch = pytest.importorskip("torch")
+    for source, name in ((cyclegan, "run"), (packed["cyclegan"], "file")):
+        written = write_torch(open_run(source), tmp_path / name)
+        generators = [x.path.name for x in written if "_G_" in x.path.name]
+        assert generators == ["latest_net_G_A.pth", "latest_net_G_B.pth"]
+        assert (len(written) == 2) == (name == "file")  # of which it has no discriminators
+    for name in generators:
+        ours, theirs = (torch.load(tmp_path / folder / name, weights_only=True) for folder in ("run", "file"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    back = pack(cyclegan, tmp_path / "back.safetensors", direction="BtoA").path
+    assert [x.path.name for x in write_torch(open_run(back), tmp_path / "net.pth", "BtoA")] == ["net.pth"]
+    with pytest.raises(InputError, match="this run was trained for BtoA alone"):
+        write_torch(open_run(back), tmp_path / "net.pth")
 
 
 def test_evaluation_of_a_file_is_that_of_the_run(pix2pix, packed, tmp_path, capsys):

@@ -182,8 +182,8 @@ FAULTS = {
     "weights of no kind": (lambda good, path: changed(good, path, {"model": {"weights": 7}}), TOLD),
     "a licence of many pages": (lambda good, path: changed(good, path, {"licence": {"name": "x" * 999}}), TOLD),
     "another shape": (
-        of_arrays(lambda x: x.update({KERNEL: np.zeros((3, 3, 1, 1), np.float32)})),
-        f"the array {KERNEL} has the shape .3, 3, 1, 1., and its config describes",
+        of_arrays(lambda x: x.update({KERNEL: np.zeros((4, 4, 3, 5), np.float32)})),
+        f"the array {KERNEL} has the shape .4, 4, 3, 5., and its config describes .4, 4, 3, 4.",
     ),
     "an array of another network": (
         of_arrays(lambda x: x.update({"params/generator/extra": np.zeros(3, np.float32)})),
@@ -227,6 +227,20 @@ def test_nothing_is_taken_of_what_a_header_claims(good, tmp_path):
         with pytest.raises(InputError, match="was cut off or is damaged"):
             model_file.read(raw(tmp_path / f"{number}.safetensors", header, data))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_a_file_of_holes_takes_no_memory(good, tmp_path):
+    """A file may be as long as its header says, and hold nothing."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for size, told in ((4 * 10**9, "the array params/x is no part of what"), (10**13, "up to 8,589,934,592 are read")):
+        header, data = taken_apart(good)
+        header["params/x"] = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
+        path = raw(tmp_path / "holes.safetensors", header, data)
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size + size)
+        with pytest.raises(InputError, match=told):
+            Translator.from_file(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
 
 def test_a_good_file_under_another_name_opens_and_others_are_told(good, tmp_path):

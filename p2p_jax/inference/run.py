@@ -71,7 +71,9 @@ class Run(NamedTuple):
 
     def stored_config(self, trust: Trust = ()) -> ConfigDict | None:
         """Return its config as it is stored, without the switches that were given when it was opened."""
-        return model_file.config_of(self.file, trust) if self.file else read_config(self.workdir, trust)
+        if self.file:
+            return model_file.config_of(self.file.about, self.workdir, trust)
+        return read_config(self.workdir, trust)
 
     @property
     def rng(self) -> jax.Array:
@@ -225,29 +227,31 @@ def _open_file(
     Raises:
       InputError: see ``open_run``; or the arrays are not those of its config.
     """
-    file = model_file.read(path)
-    config = _with_switches(model_file.config_of(file, trust), norm, dropout)
-    if str(checkpoint) not in ("latest", "best", str(file.step)):
-        raise InputError(f"checkpoint={checkpoint}: {path} holds the weights of step {file.step} alone")
-    if raw and file.weights == "average":
+    model_file.require_form(path)
+    about, shapes = model_file.read_about(path), model_file.read_shapes(path)
+    config = _with_switches(model_file.config_of(about, path, trust), norm, dropout)
+    if str(checkpoint) not in ("latest", "best", str(about["model"]["step"])):
+        raise InputError(f"checkpoint={checkpoint}: {path} holds the weights of step {about['model']['step']} alone")
+    if raw and about["model"]["weights"] == "average":
         raise InputError(
             f"{path} holds the average of the weights alone: leave `raw` out, or pack the run again with it"
         )
+    head = ModelFile(path, {}, about, "")
     try:
         made = averaged(objective, config) if objective else make_objective(config)
-        run = Run(path, config, made, file.step, raw, file)
+        run = Run(path, config, made, head.step, raw, head)
         expected = named(run.shapes)
     except Exception as error:  # of any kind, where numbers of a stranger's config make no network
         told = str(error).strip().partition("\n")[0][:200]
         raise InputError(f"the config in {path} describes no network that can be made: {told}") from error
-    for name, array in file.arrays.items():
+    for name, shape in shapes.items():  # before any array is read
         if name not in expected:
             raise InputError(f"{path}: the array {name} is no part of what its config describes")
-        if array.shape != expected[name].shape:
+        if shape != expected[name].shape:
             raise InputError(
-                f"{path}: the array {name} has the shape {array.shape}, and its config describes {expected[name].shape}"
+                f"{path}: the array {name} has the shape {shape}, and its config describes {expected[name].shape}"
             )
-    return run
+    return run._replace(file=model_file.read(path))
 
 
 def lacks_statistics(workdir: Path) -> bool:

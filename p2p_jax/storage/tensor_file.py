@@ -19,11 +19,8 @@ SUFFIX = ".safetensors"
 DIGEST = "sha256"
 """The text of a file that holds the digest of its arrays and of its other texts."""
 _LONGEST_HEADER = 1 << 24  # bytes; a network of 10,000 arrays has 2 MB
-_DTYPES = {
-    "BOOL": np.bool_,
-    **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
-}
+_LONGEST = 1 << 33  # bytes of a file: 2,000 million weights, and a file of holes may say that it has more
+_DTYPES = {"BOOL", *(f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64)), "F16", "F32", "F64"}
 """Those that NumPy has, by their names in the format."""
 
 
@@ -64,15 +61,15 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]
     return told
 
 
-def read_texts(path: Path) -> dict[str, str]:
-    """Return the texts of a file alone; the arrays are not read.
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return the shapes of the arrays of a file, and its texts; arrays are not read, and the digest is not compared.
 
     Raises:
-      InputError: it is not a file of this format, or its header is damaged.
+      InputError: it is not a file of this format, its header is damaged, or a dtype is not read.
     """
     _check_length(path)
     with _opened(path) as file:
-        return file.metadata() or {}
+        return _shapes(file, path), file.metadata() or {}
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -84,17 +81,12 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError
 
     _check_length(path)
-    arrays = {}
     with _opened(path) as file:
-        texts = file.metadata() or {}
-        for name in sorted(file.keys()):
-            kind = file.get_slice(name).get_dtype()
-            if kind not in _DTYPES:
-                raise InputError(f"{path}: the array {name} is of the dtype {kind}, which is not read")
-            try:
-                arrays[name] = file.get_tensor(name)
-            except (SafetensorError, ValueError, TypeError, OSError) as error:
-                raise _damaged(path, error) from error
+        names, texts = sorted(_shapes(file, path)), file.metadata() or {}
+        try:
+            arrays = {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, ValueError, TypeError, OSError) as error:
+            raise _damaged(path, error) from error
     if texts.get(DIGEST) != digest(arrays, texts):
         raise InputError(
             f"{path} is damaged: it does not hold what was written into it, as its own digest tells; fetch it again"
@@ -103,6 +95,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"{path}: the array {name} holds numbers that are not finite, with which nothing is made")
     return arrays, texts
+
+
+def _shapes(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
+    names = file.keys()
+    slices = {name: file.get_slice(name) for name in names}
+    for name, array in slices.items():
+        if (kind := array.get_dtype()) not in _DTYPES:
+            raise InputError(f"{path}: the array {name} is of the dtype {kind}, which is not read")
+    return {name: tuple(array.get_shape()) for name, array in slices.items()}
 
 
 def digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
@@ -126,6 +127,8 @@ def _check_length(path: Path) -> None:
             header = file.read(length) if fits else b""
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    if size > _LONGEST:
+        raise InputError(f"{path} has {size:,} bytes; up to {_LONGEST:,} are read")
     if not header.startswith(b"{"):
         raise InputError(
             f"{path} is not a safetensors file, or was cut off: it has {size:,} bytes, and its first 8 are not the "

@@ -92,7 +92,7 @@ def read(path: Path) -> ModelFile:
       InputError: it is none, or damaged; names it.
     """
     require_form(path)
-    _told(path, tensor_file.read_texts(path))  # before arrays that may be anything
+    read_about(path)  # before arrays that may be anything
     arrays, texts = tensor_file.read(path)
     return ModelFile(path, arrays, _told(path, texts), texts[tensor_file.DIGEST])
 
@@ -116,20 +116,34 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
       InputError: it is none; names it.
     """
-    return _told(path, tensor_file.read_texts(path))
+    return _told(path, tensor_file.read_header(path)[1])
 
 
-def config_of(file: ModelFile, trust: Trust = ()) -> ConfigDict:
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of a model file by their names; the arrays are not read.
+
+    Raises:
+      InputError: it is no file of the format; names it.
+    """
+    return tensor_file.read_header(path)[0]
+
+
+def config_of(about: Mapping[str, Any], path: Path, trust: Trust = ()) -> ConfigDict:
     """Return the config that a model file holds, complete.
+
+    Args:
+      about: what the file tells of itself.
+      path: of the file.
+      trust: code outside the library that the config may name.
 
     Raises:
       InputError: it cannot be used, or names code outside the library that is not in `trust`.
     """
-    stored.require_trust(file.about["config"], file.path, trust)
+    stored.require_trust(about["config"], path, trust)
     try:
-        return complete(file.about["config"])
+        return complete(about["config"])
     except InputError as error:
-        raise InputError(f"the config in {file.path} cannot be used: {error}") from error
+        raise InputError(f"the config in {path} cannot be used: {error}") from error
 
 
 def _told(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
