@@ -62,6 +62,7 @@ setup(
             "nbclient>=0.10",  # runs the notebooks, in
             "ipykernel>=6.29",
             "rasterio>=1.4",  # reads what is written of rasters
+            "huggingface_hub>=1.0",  # speaks with a hub of the tests' own
             "array_record>=0.6; sys_platform != 'win32'",  # small; datasets, with its 250 MB, is not asked for
         ],
         "dev": ["ruff>=0.12", "mypy>=1.15"],

@@ -15,7 +15,7 @@ from p2p_jax.interop import pack, push_to_hub
 from p2p_jax.objectives import make_objective
 from p2p_jax.sharing import hub as hub_of_ours
 from p2p_jax.sharing.card import write_card
-from support.configs import small_cyclegan_config
+from support.configs import small_config, small_cyclegan_config
 from support.hub import TOKEN, pretend, running
 from support.networks import draw_state
 from support.processes import run_python
@@ -25,15 +25,24 @@ pytest.importorskip("huggingface_hub")
 IMAGE = np.random.default_rng(5).integers(0, 256, (1, 16, 16, 3)).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """Return a CycleGAN of whose images nothing but the number is known."""
-    config = small_cyclegan_config(data__dir="/home/somebody/horses")
-    state = draw_state(blank_state(make_objective(config), config))
-    run = write_run(tmp_path_factory.mktemp("runs") / "horses", config, state, step=3)
+def make_run(folder, config):
+    """Make a run of whose images nothing but the number is known."""
+    run = write_run(folder / "horses", config, draw_state(blank_state(make_objective(config), config)), step=3)
     facts = {"num_train": 1067, "images": {"val": {"count": 120, "contents": "x"}}}
     (run / "facts.json").write_text(json.dumps(facts))
     return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A pix2pix; read it only."""
+    return make_run(tmp_path_factory.mktemp("runs"), small_config(data__dir="/home/somebody/horses"))
+
+
+@pytest.fixture(scope="module")
+def both_ways(tmp_path_factory):
+    """A CycleGAN; read it only."""
+    return make_run(tmp_path_factory.mktemp("runs"), small_cyclegan_config(data__dir="/home/somebody/horses"))
 
 
 @pytest.fixture
@@ -45,17 +54,17 @@ def hub(monkeypatch, tmp_path):
         yield found
 
 
-def test_what_is_pushed_is_what_is_pulled(run_folder, hub):
-    pushed = push_to_hub(run_folder, "user/horses", licence="cc-by-4.0", token=TOKEN)
+def test_what_is_pushed_is_what_is_pulled(both_ways, hub):
+    pushed = push_to_hub(both_ways, "user/horses", licence="cc-by-4.0", token=TOKEN)
     assert pushed.files == ("model.safetensors", "README.md")
     assert pushed.address == f"{hub.endpoint}/user/horses"
     assert not hub.repositories["user/horses"].private
-    ours, theirs = Translator.from_workdir(run_folder), Translator.from_pretrained("user/horses")
+    ours, theirs = Translator.from_workdir(both_ways), Translator.from_pretrained("user/horses")
     np.testing.assert_array_equal(theirs(IMAGE), ours(IMAGE))
     assert theirs.checkpoint_id == ours.checkpoint_id
     assert theirs.directions == ("AtoB", "BtoA")
     first = hub.repositories["user/horses"].commits[-1][0]
-    push_to_hub(run_folder, "user/horses", licence="mit", direction="BtoA", token=TOKEN)  # over what is there
+    push_to_hub(both_ways, "user/horses", licence="mit", direction="BtoA", token=TOKEN)  # over what is there
     assert Translator.from_pretrained("user/horses").directions == ("BtoA",)
     assert Translator.from_pretrained("user/horses", first).directions == ("AtoB", "BtoA")
 
@@ -189,8 +198,8 @@ def test_the_command_pushes_in_the_name_of_the_environment(run_folder, hub, monk
     assert told.startswith("error: 127.0.0.1") and TOKEN not in told + str(capsys.readouterr())
 
 
-def test_the_card_tells_what_the_run_knows(run_folder, hub):
-    card = push_to_hub(run_folder, "user/horses", licence="CC-BY-NC-4.0", token=TOKEN).card
+def test_the_card_tells_what_the_run_knows(both_ways, hub):
+    card = push_to_hub(both_ways, "user/horses", licence="CC-BY-NC-4.0", token=TOKEN).card
     head, _, rest = card.removeprefix("---\n").partition("---\n")
     assert head.splitlines() == [
         'license: "cc-by-nc-4.0"',
@@ -200,12 +209,12 @@ def test_the_card_tells_what_the_run_knows(run_folder, hub):
         *(f'- "{tag}"' for tag in ("p2p_jax", "image-to-image", "jax", "flax", "gan", "cyclegan")),
     ]
     assert "- images: 120 of `val`" in rest and "- source: `toy_unpaired`" in rest
-    assert "somebody" not in card and str(run_folder.parent) not in card
+    assert "somebody" not in card and str(both_ways.parent) not in card
     assert "How well it does is not known." in rest and "these weights are of step 3" in rest
     code = re.search(r"```python\n(.*?)```", rest, re.DOTALL)[1]
     found = {"image": IMAGE[0]}
     exec(code, found)  # as it stands there, against the hub
-    np.testing.assert_array_equal(found["translation"], Translator.from_workdir(run_folder)(IMAGE[0]))
+    np.testing.assert_array_equal(found["translation"], Translator.from_workdir(both_ways)(IMAGE[0]))
 
 
 def test_metrics_stand_in_the_card_with_their_number_and_strangers_words_are_no_markup():
