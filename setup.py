@@ -30,6 +30,7 @@ setup(
         "ml_collections>=1.1.0",
         "absl-py>=2.1",
         "pillow>=10.3",
+        "safetensors>=0.5",  # model files; half a megabyte, and needs nothing
         "tqdm>=4.66",
         "flatbuffers>=24",  # jax.export writes with it
     ],
@@ -51,6 +52,7 @@ setup(
         # Containers of images. There are wheels for Linux and macOS, and none for Windows.
         "array_record": ["array_record>=0.6; sys_platform != 'win32'"],
         "huggingface": ["datasets>=4.0"],
+        "hub": ["huggingface_hub>=1.0"],  # models of others, and one's own
         # No ipykernel: the one that Colab or Jupyter runs must stay as it is.
         "notebooks": ["anywidget>=0.9.13", "ipython", "matplotlib>=3.8", "pandas>=2.2"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
@@ -62,6 +64,7 @@ setup(
             "nbclient>=0.10",  # runs the notebooks, in
             "ipykernel>=6.29",
             "rasterio>=1.4",  # reads what is written of rasters
+            "huggingface_hub>=1.0",  # speaks with a hub of the tests' own
             "array_record>=0.6; sys_platform != 'win32'",  # small; datasets, with its 250 MB, is not asked for
         ],
         "dev": ["ruff>=0.12", "mypy>=1.15"],

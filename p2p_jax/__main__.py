@@ -31,6 +31,10 @@ VERBS = {
     "convert": Verb("p2p_jax.commands.convert", "make a run of weights of the PyTorch or TensorFlow release"),
     "export": Verb("p2p_jax.commands.export", "write a trained generator as ONNX, StableHLO or for PyTorch", True),
     "demo": Verb("p2p_jax.commands.demo", "try a trained run on a page: upload, draw, before and after", True),
+    "pack": Verb(
+        "p2p_jax.commands.pack", "write a trained generator as one file, to be sent and opened anywhere", True
+    ),
+    "push": Verb("p2p_jax.commands.push", "put a trained generator on the Hugging Face hub, with a card", True),
     "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
     "compare": Verb("p2p_jax.commands.compare", "train configs of equal cost with several seeds: a table and a page"),
     "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),

@@ -51,7 +51,7 @@ def trust_of_the_tests(request):
     own = {f"{name}:{thing}" for thing in vars(request.module)}
     own |= {f"support.networks:{thing}" for thing in ("Pointwise", "Tiny", "linear")}
     with pytest.MonkeyPatch.context() as patch:
-        if name != "test_trust":
+        if name not in ("test_trust", "test_pack_hostile"):
             patch.setattr(stored, "trusted", lambda trust: trusted(trust) | own)
         yield
 

@@ -16,6 +16,7 @@ FLOORS = [
     {"data", "distances", "published", "objectives"},
     {"cluster"},
     {"training"},
+    {"sharing"},
     {"inference"},
     {"evaluation", "interop", "testing"},
     {"demo"},

@@ -225,6 +225,8 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     (folder / "photos" / "new").mkdir(parents=True)
     Image.new("RGB", (40, 30), "navy").save(folder / "photos" / "new" / "plain.png")
     Image.new("RGB", (64, 64), "navy").save(folder / "plan.png")
+    for arguments in arguments_of("pack"):
+        run("pack", arguments)
     for arguments in arguments_of("translate"):
         run("translate", arguments)
     with Image.open(folder / "translated" / "plain.png") as image:
@@ -240,6 +242,25 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     assert (folder / "runs" / "study" / "study.json").is_file()
     run("study", arguments_of("study", "analyse")[0])
     assert "Published, on other people and images" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_models_come_and_go_as_printed(folder, pix2pix_run, monkeypatch, capsys):
+    pytest.importorskip("huggingface_hub")
+    from support.hub import TOKEN, pretend, running
+
+    shutil.copytree(pix2pix_run, folder / "runs" / "mine")
+    (arguments,) = arguments_of("push")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with running() as hub:
+        pretend(monkeypatch, hub, folder / "cache")
+        run("push", arguments)
+        (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == "hub"]
+        assert run_snippet(snippet + "\nprint(translator.step, translator.weights)", capsys).split() == ["4", "raw"]
+    for arguments in arguments_of("pack"):
+        run("pack", arguments)
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == "model file"]
+    assert run_snippet(snippet + "\nprint(translator.step, translator.direction)", capsys).split() == ["4", "BtoA"]
 
 
 @pytest.mark.slow

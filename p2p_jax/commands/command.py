@@ -53,13 +53,22 @@ class Parser(argparse.ArgumentParser):
         self._opens_run = opens_run
         self._places: dict[str, bool] = {}
 
-    def add_place(self, name: str, *, required: bool = True, nargs: str = "?", **settings: Any) -> None:
-        """Add an argument that is given by its place or by its name: ``RUN``, or ``--workdir RUN``."""
+    def add_place(self, name: str, *others: str, required: bool = True, nargs: str = "?", **settings: Any) -> None:
+        """Add an argument that is given by its place or by its name: ``RUN``, or ``--workdir RUN``.
+
+        Args:
+          name: of the argument.
+          *others: by which it is given too, ``--model FILE``.
+          required: it has to be given.
+          nargs: see ``argparse``.
+          **settings: of ``add_argument``.
+        """
         self.add_argument(name, nargs=nargs, **settings)
         if nargs == "*":
             settings["nargs"] = "+"
         settings["help"] = argparse.SUPPRESS
-        self.add_argument(f"--{name}", dest=_BY_NAME + name, default=argparse.SUPPRESS, **settings)
+        flags = [f"--{word}" for word in (name, *others)]
+        self.add_argument(*flags, dest=_BY_NAME + name, default=argparse.SUPPRESS, **settings)
         self._places[name] = required
 
     def add_trust(self, parser: argparse.ArgumentParser | None = None) -> None:

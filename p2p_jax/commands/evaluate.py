@@ -28,7 +28,7 @@ def parser() -> Parser:
     """Return what the command takes."""
     made = Parser("evaluate", __doc__, opens_run=True)
     add = made.add_argument
-    made.add_place("workdir", metavar="RUN", type=Path, help="directory of the trained run")
+    made.add_place("workdir", "model", metavar="RUN", type=Path, help="directory of the trained run, or its model file")
     add("--split", help="such as test; the split of validation by default")
     add(
         "--metrics",
@@ -74,6 +74,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         options["metrics"] = [name.strip() for name in args.metrics.split(",")]
     if "dropout" in options:
         options["dropout"] = args.dropout == "on"
+    if args.workdir.is_file() and "output" not in options:
+        raise InputError(f"{args.workdir} is a file, beside which no results are put: name a folder with --output")
     if "output" not in options and (config := read_config(args.workdir, args.trust)) is not None:
         step = find_step(args.workdir, config, args.checkpoint)
         dropout = f"dropout_{args.dropout}" if args.dropout else None

@@ -29,7 +29,7 @@ def parser() -> Parser:
     """Return what the command takes."""
     made = Parser("export", __doc__, opens_run=True)
     add = made.add_argument
-    made.add_place("workdir", metavar="RUN", help="directory of the trained run")
+    made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or its model file")
     add("--format", required=True, choices=["onnx", "stablehlo", "torch", "web"], help="of the file")
     add("--output", required=True, type=Path, help="file to write, for web a folder; one that exists is replaced")
     add("--checkpoint", default="latest", help="latest (default), best or a step")

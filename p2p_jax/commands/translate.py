@@ -22,7 +22,7 @@ def parser() -> Parser:
     """Return what the command takes."""
     made = Parser("translate", __doc__, opens_run=True)
     add = made.add_argument
-    made.add_place("workdir", metavar="RUN", help="directory of the trained run")
+    made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or its model file")
     made.add_place("input", help="image, folder, quoted pattern, .npy stack or video")
     add("--output", required=True, type=Path, help="folder, or file where the input is one; made if missing")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
@@ -122,7 +122,7 @@ def _translate(args: argparse.Namespace) -> int:
     weights = told_weights(translator.weights, args.raw)
     print(f"{args.workdir}: step {translator.step:,}{weights}, {translator.direction}", flush=True)
     if task:
-        tell_places(translator.config, translator.run.workdir / "config.json", "task")
+        tell_places(translator.config, translator.run.config_file, "task")
         print(
             f"images are photographs, of which {translator.config.task.input} makes inputs; --no_task: they are inputs"
         )

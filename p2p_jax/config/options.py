@@ -53,7 +53,7 @@ _NOT_OF_NAMES = re.compile(r"[\\:\x00-\x1f\x7f]")  # what separates on other sys
 OPTIONS = (
     Option("objective", str, "p2p_jax:pix2pix", '"module:function" from a config to an Objective'),
     Option("seed", int, 0, "of everything random: weights, dropout, data order, augmentation", "[0, 4294967295]"),
-    Option("init_from", str, "", 'start from the weights of another run as far as they fit: its directory, or that of one of its checkpoints; "": random'),
+    Option("init_from", str, "", 'start from the weights of another run as far as they fit: its directory, that of one of its checkpoints, or a model file; "": random'),
     Option("num_steps", int, 80_000, "generator updates in all", _COUNT, may_change=_RUNS),
     Option("batch_size", int, 1, "images per step over all devices together", _COUNT),
     Option("dtype", str, "float32", "of the computation; bfloat16 on accelerators", choices=("float32", "bfloat16", "float64")),

@@ -22,7 +22,6 @@ from p2p_jax.inference.run import Run, open_run
 from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
 from p2p_jax.storage.lock import locked
-from p2p_jax.training.checkpoint import read_facts
 
 _TURN = 600.0  # seconds in which another evaluation must have written its results
 
@@ -57,7 +56,7 @@ def evaluate(
     processes, each of its own images, and are put together to what one process would have found.
 
     Args:
-      workdir: the run's directory.
+      workdir: the run's directory, or a model file of it.
       split: such as "test"; by default the config's ``data.val_split``.
       metrics: some of ``METRICS``; by default "histogram" where scikit-image is installed, and "fcn" if a
         `segmenter` is given.
@@ -107,7 +106,7 @@ def evaluate(
         raise InputError("`shard` and `merge` need `output`, the folder in which the parts are")
     run = open_run(workdir, checkpoint, norm, dropout, trust=trust, raw=raw)
     if data is None:
-        run = run._replace(config=with_data_dir(run.config, data_dir, run.workdir / "config.json"))
+        run = run._replace(config=with_data_dir(run.config, data_dir, run.config_file))
     split = split or ("given" if data is not None else run.config.data.val_split)
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
@@ -123,7 +122,7 @@ def evaluate(
         run = run._replace(config=config, objective=make_objective(config))
         translator = Translator(run, direction=direction, tile=tile)
     if features is None and "distances" in (metrics or ()):
-        stored.tell_places(run.config, run.workdir / "config.json", "distances")
+        stored.tell_places(run.config, run.config_file, "distances")
     asked, judge = set_metrics.prepare(
         opened,
         of_config(run.config.data),
@@ -178,7 +177,7 @@ def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:
 
 def _compare_images(run: Run, split: str, opened: Split) -> None:
     """Note a split of other images than those with which the run was trained."""
-    whole = read_facts(run.workdir).get("fingerprint", "")
+    whole = run.facts.get("fingerprint", "")
     begun = dict(zip((run.config.data.train_split, run.config.data.val_split), whole.split("-"), strict=False))
     if split in begun and begun[split] not in ("", opened.fingerprint):
         say(f"note: the images of {split} are others, or more or fewer, than when the run was trained")

@@ -108,7 +108,7 @@ def identify(run: Run, translator: Translator, checkpoint: str | int, split: str
     """Return what is evaluated."""
     sizes = [len(names) for names in opened.names]
     return {
-        "run": run.workdir.absolute().name,
+        "run": run.name if run.file else run.workdir.absolute().name,
         "step": run.step,
         "checkpoint": str(checkpoint),
         "weights": run.weights,

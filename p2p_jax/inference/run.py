@@ -1,8 +1,8 @@
-"""A run's directory, opened to be used: its config, its objective, and as much of its state as is needed."""
+"""A run's directory, or its model file, opened to be used: config, objective, and as much of the state as is needed."""
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from p2p_jax.config.paths import expanded
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, averaged, averaging, make_network, make_objective, statistics
-from p2p_jax.training import digests, own_code
-from p2p_jax.training.checkpoint import CONVERTED, find_step, read_filled_in, restore_part
+from p2p_jax.training import digests, model_file, own_code
+from p2p_jax.training.checkpoint import CONVERTED, find_step, read_config, read_facts, read_filled_in, restore_part
+from p2p_jax.training.model_file import ModelFile
 
 PyTree = Any
 
@@ -27,11 +28,12 @@ class Run(NamedTuple):
     """A trained run.
 
     Attributes:
-      workdir: its directory.
+      workdir: its directory, or the model file.
       config: its config, with the switches in force under ``inference``.
       objective: what was trained.
       step: the step of the checkpoint that is used.
       raw: take the weights as they were trained, where the run has an average of them.
+      file: the model file, where it was opened from one; it holds no more than ``p2p_jax.interop.pack`` put into it.
     """
 
     workdir: Path
@@ -39,11 +41,39 @@ class Run(NamedTuple):
     objective: Objective
     step: int
     raw: bool = False
+    file: ModelFile | None = None
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its directory, or the file without its ending."""
+        return self.workdir.stem if self.file else self.workdir.resolve().name
+
+    @property
+    def config_file(self) -> Path:
+        """Where its config stands."""
+        return self.workdir if self.file else self.workdir / "config.json"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the images that it was trained on, as ``facts.json`` has it."""
+        return self.file.facts if self.file else read_facts(self.workdir)
 
     @property
     def weights(self) -> str:
         """Which weights are used: "average" of the run's steps (``config.ema``), or "raw", those of the step itself."""
+        if self.file:
+            return self.file.weights
         return "average" if averaging.asks(self.config) and not self.raw else "raw"
+
+    def holds(self, direction: str) -> bool:
+        """Tell whether the weights of a direction are at hand, if the run was trained for it: "AtoB" or "BtoA"."""
+        return self.file is None or direction in self.file.directions
+
+    def stored_config(self, trust: Trust = ()) -> ConfigDict | None:
+        """Return its config as it is stored, without the switches that were given when it was opened."""
+        if self.file:
+            return model_file.config_of(self.file.about, self.workdir, trust)
+        return read_config(self.workdir, trust)
 
     @property
     def rng(self) -> jax.Array:
@@ -58,8 +88,11 @@ class Run(NamedTuple):
 
     @property
     def shapes(self) -> PyTree:
-        """The shapes of the state as it is stored, found by tracing."""
-        return jax.eval_shape(self.objective.init, self.rng, self.batch)
+        """The shapes of the state as it is stored, found by tracing; of a model file with one set of weights."""
+        shapes = jax.eval_shape(self.objective.init, self.rng, self.batch)
+        if self.file is None or not averaging.asks(self.config):
+            return shapes
+        return averaging.in_use(shapes) if self.weights == "average" else averaging.trained_alone(shapes)
 
     def restore(
         self, function: Callable[..., Any], batch: Any = None
@@ -76,26 +109,68 @@ class Run(NamedTuple):
           The leaves, and a function that makes a state of them. Its other leaves are zeros; it has no average where the
           weights are wanted as they were trained.
         """
-        leaves, structure = jax.tree.flatten(self.shapes)
-        batch = self.batch if batch is None else batch
-        of_state = averaging.trained_alone if averaging.asks(self.config) and self.raw else lambda state: state
-
-        def read_of(state, batch, rng):
-            return function(of_state(state), batch, rng)
-
-        traced = jax.make_jaxpr(read_of)(jax.tree.unflatten(structure, leaves), batch, self.rng).jaxpr
-        read = {id(x) for equation in traced.eqns for x in equation.invars} | {id(x) for x in traced.outvars}
-        places = [i for i, x in enumerate(traced.invars[: len(leaves)]) if id(x) in read]
-        template = [leaf if i in places else ocp.PLACEHOLDER for i, leaf in enumerate(leaves)]
-        state = jax.tree.leaves(restore_part(self.workdir, self.step, jax.tree.unflatten(structure, template)))
+        shapes = self.shapes
+        leaves, structure = jax.tree.flatten(shapes)
+        read = set(self.read_by(function, batch, shapes))
+        places = [i for i, name in enumerate(named(shapes)) if name in read]
 
         def rebuild(kept):
             values = [jnp.zeros(x.shape, x.dtype) for x in leaves]
             for place, value in zip(places, kept, strict=True):
                 values[place] = value
-            return of_state(jax.tree.unflatten(structure, values))
+            return self._of_state(jax.tree.unflatten(structure, values))
 
-        return [state[place] for place in places], rebuild
+        return list(self.values(read, shapes).values()), rebuild
+
+    def read_by(self, function: Callable[..., Any], batch: Any = None, shapes: PyTree = None) -> list[str]:
+        """Return the names of the leaves that a function reads, as ``values`` takes them; see ``restore``."""
+        shapes = self.shapes if shapes is None else shapes
+        leaves, structure = jax.tree.flatten(shapes)
+        batch = self.batch if batch is None else batch
+
+        def read_of(state, batch, rng):
+            return function(self._of_state(state), batch, rng)
+
+        traced = jax.make_jaxpr(read_of)(jax.tree.unflatten(structure, leaves), batch, self.rng).jaxpr
+        read = {id(x) for equation in traced.eqns for x in equation.invars} | {id(x) for x in traced.outvars}
+        return [name for name, x in zip(named(shapes), traced.invars, strict=False) if id(x) in read]
+
+    def values(self, names: Collection[str], shapes: PyTree = None) -> dict[str, jax.Array]:
+        """Return leaves of the state by their names, ``params/generator/LAYER/LEAF``, in the order of the state.
+
+        Raises:
+          InputError: they cannot be read, or the model file does not hold them.
+        """
+        shapes = self.shapes if shapes is None else shapes
+        known = named(shapes)
+        if self.file is not None:
+            return self._of_file(self.file, {name: leaf for name, leaf in known.items() if name in names})
+        leaves, structure = jax.tree.flatten(shapes)
+        template = [leaf if name in names else ocp.PLACEHOLDER for name, leaf in zip(known, leaves, strict=True)]
+        state = jax.tree.leaves(restore_part(self.workdir, self.step, jax.tree.unflatten(structure, template)))
+        return {name: leaf for name, leaf in zip(known, state, strict=True) if name in names}
+
+    def _of_file(self, file: ModelFile, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        if absent := [name for name in wanted if name not in file.arrays]:
+            raise InputError(
+                f"{file.path} does not hold {absent[0]}{f' and {len(absent) - 1:,} more' if absent[1:] else ''}, which "
+                f"is needed for that: it holds what translates {' and '.join(file.directions)}, and no more"
+            )
+        device = jax.local_devices()[0]
+        return {name: jax.device_put(file.arrays[name].astype(leaf.dtype), device) for name, leaf in wanted.items()}
+
+    def _of_state(self, state: PyTree) -> PyTree:
+        return averaging.trained_alone(state) if averaging.asks(self.config) and self.raw else state
+
+
+def name_of(path: tuple) -> str:
+    """Return the name of a leaf of a state, such as "params/generator/down_1/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named(state: PyTree) -> dict[str, Any]:
+    """Return the leaves of a state by their names."""
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def open_run(
@@ -107,20 +182,19 @@ def open_run(
     trust: Trust = (),
     raw: bool = False,
 ) -> Run:
-    """Open a run; see ``Translator.from_workdir`` for the arguments.
+    """Open a run's directory, or a model file of it; see ``Translator.from_workdir`` for the arguments.
 
     Raises:
       InputError: no such run or checkpoint, a setting that does not fit, or code in its config that is not trusted.
     """
     workdir = expanded(workdir)
+    if workdir.is_file():
+        return _open_file(workdir, checkpoint, norm, dropout, objective, trust, raw=raw)
     config = read_filled_in(workdir, trust)
     if config is None:
         raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")
-    given = {"norm": norm, "dropout": dropout}
-    inference = config.inference.to_dict() | {k: v for k, v in given.items() if v is not None}
-    config = complete(config.to_dict() | {"inference": inference})
-    config = complete(config.to_dict() | {"inference": inference | {"norm": statistics(config)}})
-    if config.inference.norm == "running" and _lacks_statistics(workdir):
+    config = _with_switches(config, norm, dropout)
+    if config.inference.norm == "running" and lacks_statistics(workdir):
         raise InputError(
             f"{workdir} was converted from a release that keeps no running statistics: leave norm=running out"
         )
@@ -130,7 +204,62 @@ def open_run(
     return Run(workdir, config, averaged(objective, config) if objective else make_objective(config), step, raw)
 
 
-def _lacks_statistics(workdir: Path) -> bool:
+def _with_switches(config: ConfigDict, norm: str | None, dropout: bool | None) -> ConfigDict:
+    """Return a config with the switches of inference that are given, and "auto" as what it means."""
+    given = {"norm": norm, "dropout": dropout}
+    inference = config.inference.to_dict() | {k: v for k, v in given.items() if v is not None}
+    config = complete(config.to_dict() | {"inference": inference})
+    return complete(config.to_dict() | {"inference": inference | {"norm": statistics(config)}})
+
+
+def _open_file(
+    path: Path,
+    checkpoint: str | int,
+    norm: str | None,
+    dropout: bool | None,
+    objective: Objective | None,
+    trust: Trust,
+    *,
+    raw: bool,
+) -> Run:
+    """Open a model file.
+
+    Raises:
+      InputError: see ``open_run``; or the arrays are not those of its config.
+    """
+    model_file.require_form(path)
+    about, shapes = model_file.read_about(path), model_file.read_shapes(path)
+    config = _with_switches(model_file.config_of(about, path, trust), norm, dropout)
+    if str(checkpoint) not in ("latest", "best", str(about["model"]["step"])):
+        raise InputError(f"checkpoint={checkpoint}: {path} holds the weights of step {about['model']['step']} alone")
+    if raw and about["model"]["weights"] == "average":
+        raise InputError(
+            f"{path} holds the average of the weights alone: leave `raw` out, or pack the run again with it"
+        )
+    head = ModelFile(path, {}, about, "")
+    try:
+        made = averaged(objective, config) if objective else make_objective(config)
+        run = Run(path, config, made, head.step, raw, head)
+        expected = named(run.shapes)
+    except Exception as error:  # of any kind, where numbers of a stranger's config make no network
+        told = str(error).strip().partition("\n")[0][:200]
+        raise InputError(f"the config in {path} describes no network that can be made: {told}") from error
+    for name, shape in shapes.items():  # before any array is read
+        if name not in expected:
+            raise InputError(f"{path}: the array {name} is no part of what its config describes")
+        if shape != expected[name].shape:
+            raise InputError(
+                f"{path}: the array {name} has the shape {shape}, and its config describes {expected[name].shape}"
+            )
+    return run._replace(file=model_file.read(path))
+
+
+def lacks_statistics(workdir: Path) -> bool:
+    """Tell whether a run was converted from a release that keeps no running statistics: its own are made up.
+
+    Raises:
+      InputError: the file that says so cannot be read.
+    """
     file = workdir / CONVERTED
     digests.require_recorded(file)
     try:

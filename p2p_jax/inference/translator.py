@@ -1,7 +1,6 @@
 """A trained run as a function on arrays of any size."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, overload
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from p2p_jax.config.options import crop_shape
-from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
 from p2p_jax.images import unknown
 from p2p_jax.images.domains import of_config
@@ -18,19 +16,22 @@ from p2p_jax.images.palettes import VOID
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.inference import tiling, values
 from p2p_jax.inference.batches import Batches, Limits
+from p2p_jax.inference.opened import Opened
 from p2p_jax.inference.programs import Programs
-from p2p_jax.inference.run import Run, open_run, warn_of_tiles
+from p2p_jax.inference.run import Run, warn_of_tiles
 from p2p_jax.inference.sizes import find_sizes
 from p2p_jax.nets.weights import digest
-from p2p_jax.objectives import DEVICE_AXIS, Objective
+from p2p_jax.objectives import DEVICE_AXIS
 
 PyTree = Any
 _SIDE = 256  # of a square: as many such images as `batch_size` says are a batch whatever training saw
 _OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
 
 
-class Translator:
+class Translator(Opened):
     """A trained run as a function on images, under the switches with which it was trained.
+
+    ``from_workdir`` opens a run's directory, ``from_file`` a model file, ``from_pretrained`` one of a hub.
 
     Images are values of the domains that the run's config describes, in their own units and dtypes. Every image is
     translated alone, whatever else is in its batch, and with the same noise each time: the one that the run's
@@ -68,10 +69,12 @@ class Translator:
         data, batch = run.config.data, run.batch
         fakes = jax.eval_shape(run.objective.translate, run.shapes, batch, run.rng)
         ways = {data.direction: ("real_a", "fake_b"), _OTHER[data.direction]: ("real_b", "fake_a")}
-        self.directions = tuple(name for name, (_, fake) in ways.items() if fake in fakes)
-        self.direction = direction or data.direction
+        self.directions = tuple(name for name, (_, fake) in ways.items() if fake in fakes and run.holds(name))
+        own = [name for name in (data.direction, *self.directions) if name in self.directions]
+        self.direction = direction or (own or [data.direction])[0]
         if self.direction not in self.directions:
-            raise InputError(f"direction={direction}: this run was trained for {' and '.join(self.directions)} alone")
+            holder = "file holds" if run.file else "run was trained for"
+            raise InputError(f"direction={self.direction}: this {holder} {' and '.join(self.directions)} alone")
         self._given, self._fake = ways[self.direction]
         self.channels_in, self.channels_out = batch[self._given].shape[-1], fakes[self._fake].shape[-1]
         domains = of_config(data)
@@ -94,47 +97,6 @@ class Translator:
         crop = crop_shape(data)
         pixels = self.batch_size * max(crop[0] * crop[1], _SIDE * _SIDE)
         self._limits = Limits(self.batch_size, pixels, self._mesh.size)
-
-    @classmethod
-    def from_workdir(
-        cls,
-        workdir: str | Path,
-        checkpoint: str | int = "latest",
-        direction: str | None = None,
-        norm: str | None = None,
-        dropout: bool | None = None,
-        *,
-        batch_size: int = 8,
-        tile: int | None = None,
-        overlap: int | None = None,
-        objective: Objective | None = None,
-        trust: Trust = (),
-        raw: bool = False,
-    ) -> "Translator":
-        """Open a run.
-
-        Args:
-          workdir: the run's directory.
-          checkpoint: "latest", "best" or a step.
-          direction: "AtoB" or "BtoA", in the words of the folders that the run was trained on; by default the run's own
-            ``config.data.direction``. Runs of CycleGAN know both.
-          norm: "batch" normalises by the statistics of the translated image, "running" by those of training; by default
-            as ``config.inference.norm`` says.
-          dropout: keep the noise of training; by default as ``config.inference.dropout`` says.
-          batch_size: images translated at a time, over all devices of this host.
-          tile: images with a side longer than this are translated in tiles of this side, in pixels; None: never.
-          overlap: pixels that neighbouring tiles share; a quarter of `tile` by default.
-          objective: what was trained, if it was given to ``p2p_jax.train`` in place of ``config.objective``.
-          trust: code outside the library that the run's config may name, "module:name" or several: it is executed. Code
-            that is not here is loaded from the run's directory, where training has stored it.
-          raw: take the generator as it was after the step, where the run has an average of it (``config.ema``).
-
-        Raises:
-          InputError: no such run, checkpoint or direction, a setting that does not fit, or a config that names code
-            which is not trusted.
-        """
-        run = open_run(workdir, checkpoint, norm, dropout, objective, trust, raw)
-        return cls(run, direction=direction, batch_size=batch_size, tile=tile, overlap=overlap)
 
     @overload
     def __call__(self, images: np.ndarray, *, normalized: bool = False) -> np.ndarray: ...

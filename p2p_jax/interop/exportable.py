@@ -18,7 +18,6 @@ from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.inference.sizes import Sizes, find_sizes
 from p2p_jax.objectives import Objective, make_network, make_objective
-from p2p_jax.training.checkpoint import read_config
 
 Weights = list[jax.Array]
 
@@ -71,7 +70,7 @@ def open_in_float32(
       InputError: see ``Translator.from_workdir``, which explains the arguments.
     """
     run = open_run(workdir, checkpoint, norm, False, objective, trust, raw)
-    stored = read_config(run.workdir, trust)
+    stored = run.stored_config(trust)
     if objective is None and run.config.dtype != "float32":
         run = run._replace(objective=make_objective(complete(run.config.to_dict() | {"dtype": "float32"})))
     draws = getattr(make_network(run.config.generator), "dropout_rate", 1.0) > 0
@@ -176,7 +175,7 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
     return {
         "p2p_jax": p2p_jax.__version__,
         "jax": jax.__version__,
-        "run": run.workdir.resolve().name,
+        "run": run.name,
         "step": run.step,
         "weights": translator.weights,
         "checkpoint_id": translator.checkpoint_id,
@@ -187,8 +186,8 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
         "multiple": sizes.multiple,  # of height and width, to which Translator pads them
         "pixels": pixels,
         "range": "values" if pixels else [-1, 1],
-        "input": _describe(translator.domain_in),
-        "output": _describe(translator.domain_out),
+        "input": describe(translator.domain_in),
+        "output": describe(translator.domain_out),
         "norm": run.config.inference.norm,
         "dropout": False,
         "dtype": "float32",  # of the computation
@@ -196,7 +195,7 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
     }
 
 
-def _describe(domain: Domain) -> dict[str, Any]:
+def describe(domain: Domain) -> dict[str, Any]:
     """Return a domain as JSON has it: each of ``range`` is the values of a channel that become -1 and 1."""
     return {
         "kind": domain.kind,

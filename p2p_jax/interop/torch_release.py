@@ -67,7 +67,8 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
     torch_files.import_torch()
     if direction not in (None, "AtoB", "BtoA"):
         raise InputError(f"direction={direction}: choose AtoB or BtoA")
-    output, players = Path(output), [name for name in FILES if name in run.shapes["params"]]
+    held = run.file.shapes() if run.file else run.shapes
+    output, players = Path(output), [name for name in FILES if name in held.get("params", {})]
     if output.suffix.lower() in (".pt", ".pkl", ".bin", ".ckpt"):
         raise InputError(f"output={output}: name FILE.pth for the generator, or a folder for all networks")
     if output.suffix.lower() == ".pth":
@@ -75,7 +76,8 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         wanted = ("generator", "gen_ab") if own else ("gen_ba",)
         players = [name for name in players if name in wanted]
         if not players:
-            raise InputError(f"direction={direction}: this run was trained for {run.config.data.direction} alone")
+            ways = " and ".join(run.file.directions) if run.file else run.config.data.direction
+            raise InputError(f"direction={direction}: this run was trained for {ways} alone")
         paths = [output]
     else:
         if direction is not None:
@@ -224,6 +226,8 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
 def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
     """Return the weights and statistics of every player, flat; of generators their average where the run has one."""
     kept = ("params", "batch_stats")
+    if run.file:
+        return _flat(run.file.shapes(), kept)
     shapes, absent = run.shapes, functools.partial(jax.tree.map, lambda _: ocp.PLACEHOLDER)
     average: Mapping[str, Any] = shapes[averaging.KEY] if run.weights == "average" else {}
     template = {key: part if key in kept else absent(part) for key, part in shapes.items()}
@@ -233,6 +237,10 @@ def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
             template[key] = {k: absent(x) if k in average[key] else x for k, x in shapes[key].items()}
     stored = restore_part(run.workdir, run.step, template)
     state: Mapping[str, Any] = averaging.in_use(stored) if average else averaging.trained_alone(stored)
+    return _flat(state, kept)
+
+
+def _flat(state: Mapping[str, Any], kept: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
     return {
         name: {
             f"{key}/{leaf}": np.asarray(value, np.float32)

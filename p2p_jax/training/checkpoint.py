@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from p2p_jax.config import complete, filled_in, stored, with_facts
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
+from p2p_jax.storage.tensor_file import is_tensor_file
 from p2p_jax.training import digests, own_code
 from p2p_jax.training.soundness import fault, folder_of, others, require_sound, saved_steps
 
@@ -162,7 +163,8 @@ def read_config(workdir: Path, trust: Trust | None = ()) -> ConfigDict | None:
             f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
         ) from None
     except NotADirectoryError:
-        raise InputError(f"workdir={workdir} is a file; name a directory") from None
+        more = f": from a model file others start, with --config.init_from={workdir}" if is_tensor_file(workdir) else ""
+        raise InputError(f"workdir={workdir} is a file; name a directory{more}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
     outside = stored.require_trust(found, path, trust)

@@ -9,11 +9,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from p2p_jax.config.stored import LIBRARY, Trust
+from p2p_jax.config.stored import Trust, require_trust
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import averaging, make_network
+from p2p_jax.objectives import averaging
 from p2p_jax.reporting import say
+from p2p_jax.training import model_file
 from p2p_jax.training.checkpoint import restore_part, saved_config, saved_shapes, saved_steps
+from p2p_jax.training.model_file import ModelFile
+from p2p_jax.training.network_differences import differences, misfit
 from p2p_jax.training.soundness import require_sound
 
 PyTree = Any
@@ -36,9 +39,6 @@ TURNED = {
     "disc_a": ("disc_b", "discriminator"),
 }
 """The same where ``config.data.direction`` of the two runs differs."""
-# Attributes of networks.
-_SAME_FUNCTION = {*("init_type", "init_gain", "dtype", "param_dtype", "axis_name"), *("remat", "out_channels")}
-_SAME_FUNCTION |= {"parent", "name"}
 _SHOWN = 6  # layers named before "and N more"
 
 
@@ -47,10 +47,11 @@ class Source(NamedTuple):
 
     Attributes:
       name: what ``config.init_from`` says.
-      workdir: directory of its run.
+      workdir: directory of its run, or the model file.
       step: its step.
       shapes: the structure of its state, see ``checkpoint.saved_shapes``.
       config: stored with it, see ``checkpoint.saved_config``.
+      file: the model file, where it is one.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Source(NamedTuple):
     step: int
     shapes: PyTree
     config: Mapping[str, Any]
+    file: ModelFile | None = None
 
 
 class _Player(NamedTuple):
@@ -86,7 +88,7 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     """Find the checkpoint that a run is to start from, and read what it holds, not the weights.
 
     Args:
-      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints.
+      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints; or a model file.
       workdir: directory of the new run.
       trust: code outside the library that its config may name.
 
@@ -94,6 +96,10 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
       InputError: there is no such checkpoint, it is the new run's own, or its config names code that is not trusted.
     """
     path, step = Path(init_from), None
+    if model_file.is_model_file(path):
+        file = model_file.read(path)
+        require_trust(file.about["config"], path, trust, used=("generator", "discriminator"))
+        return Source(init_from, path, file.step, file.shapes(), file.about["config"], file)
     if path.is_file() or Path(f"{path}.index").is_file():
         raise InputError(
             f"config.init_from={init_from} is a file, not the directory of a run; "
@@ -146,7 +152,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     origins = ORIGINS if direction == config.data.direction else TURNED
     players = [_match(name, origins.get(name, (name,)), ours[name], theirs) for name in ours]
     if not any(player.leaves for player in players if not player.name.startswith(("disc", "head"))):
-        raise InputError(_misfit(source, source.config.get("generator") or {}, config, ours, theirs))
+        raise InputError(misfit(source.name, source.config.get("generator") or {}, config, ours, theirs))
     _refuse_copies(state)
     average = {name.removeprefix("ema/"): name for name in _named_leaves(source.shapes) if name.startswith("ema/")}
     origins_of = {name: average.get(origin, origin) for player in players for name, origin in player.leaves.items()}
@@ -155,7 +161,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     _report(source, players, sorted(theirs.keys() - {player.origin for player in players}))
     if origins is TURNED:
         say(f"  note: config.data.direction was {direction} there and is {config.data.direction} here")
-    for line in _differences(source.config, config):
+    for line in differences(source.config, config):
         say(f"  note: {line}")
     state = jax.tree_util.tree_map_with_path(
         lambda path, leaf: taken[_name(path)].astype(leaf.dtype) if _name(path) in taken else leaf, state
@@ -181,25 +187,6 @@ def _layers(state: PyTree) -> dict[str, dict[str, dict[str, Any]]]:
             player, *layer = place.split("/")
             found.setdefault(player, {}).setdefault("/".join(layer[:-1]), {})[name] = leaf
     return found
-
-
-def _differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Say what the networks compute otherwise with the same weights, and the option that keeps it as it was."""
-    found = []
-    for section in ("generator", "discriminator"):
-        theirs = (stored.get(section) or {}).get("network")
-        if theirs != config[section].get("network") and theirs not in LIBRARY[f"{section}.network"]:
-            continue  # another network, which is not made to be compared
-        try:
-            old, new = make_network(stored.get(section) or {}, section), make_network(config[section], section)
-        except (InputError, KeyError, ImportError, TypeError):
-            continue  # of a lab that is gone, or of none
-        for name in old.__dataclass_fields__.keys() - _SAME_FUNCTION if type(old) is type(new) else ():
-            there, here = getattr(old, name), getattr(new, name)
-            if there != here:
-                keeps = f"--config.{section}.{name}={there} keeps it"
-                found.append(f"{section}.{name} was {there!r} there and is {here!r} here; {keeps}")
-    return sorted(found)
 
 
 def _match(
@@ -242,6 +229,8 @@ def _count(layers: Iterable[Mapping[str, Any]]) -> int:
 
 def _read(source: Source, wanted: set[str]) -> dict[str, np.ndarray]:
     """Read leaves of the source's state."""
+    if source.file is not None:
+        return {name: source.file.arrays[name] for name in wanted}
     template = jax.tree_util.tree_map_with_path(
         lambda path, x: jax.ShapeDtypeStruct(x.shape, x.dtype) if _name(path) in wanted else ocp.PLACEHOLDER,
         source.shapes,
@@ -266,26 +255,12 @@ def _refuse_copies(state: PyTree) -> None:
                 )
 
 
-def _misfit(
-    source: Source, stored: Mapping[str, Any], config: ConfigDict, ours: Mapping[str, Any], theirs: Mapping[str, Any]
-) -> str:
-    """Say that nothing fits, with both networks and the options in which they differ."""
-    here = config.generator.to_dict()
-    keys = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
-
-    def describe(section, players):
-        options = ", ".join(f"{key}={section[key]}" for key in keys if key in section and key != "network")
-        return f"{section.get('network', 'unknown')}{f' with {options}' if options else ''} ({', '.join(players)})"
-
-    return (
-        f"config.init_from={source.name}: no layer of a generator there fits. It has {describe(stored, theirs)}, the "
-        f"new run {describe(here, ours)}; make config.generator alike, or leave config.init_from empty"
-    )
-
-
 def _report(source: Source, players: list[_Player], others: list[str]) -> None:
     start = f"init_from {source.name}, step {source.step:,}"
-    start += ", generators as averaged there" if averaging.KEY in source.shapes else ""
+    is_average = source.file.weights == "average" if source.file else averaging.KEY in source.shapes
+    start += ", generators as averaged there" if is_average else ""
+    if source.file is not None:
+        say(f"{start}: a model file, without discriminators: what it does not hold begins anew")
     for player in players:
         if player.origin is None:
             say(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")

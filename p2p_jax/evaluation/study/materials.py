@@ -52,14 +52,14 @@ def from_runs(
     algorithms = {}
     for name, workdir in _named(runs, "runs").items():
         translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction, trust=trust)
-        config = with_data_dir(translator.config, data_dir, Path(workdir) / "config.json")
+        config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         name_of_split = split or config.data.val_split
         if not name_of_split:
             raise InputError(f"{workdir} was trained without validation: name the split to show, `split`")
         opened = load_split(config, name_of_split)
         given, wanted, _ = sides(translator, opened)
         source = {
-            "workdir": Path(workdir).resolve().name,
+            "workdir": translator.run.name,
             "objective": translator.config.objective,
             "step": int(translator.step),
             "weights": translator.weights,

@@ -1,0 +1,1 @@
+"""Model files on a hub, and the card that says what one is."""
