@@ -27,7 +27,8 @@ def make(args: argparse.Namespace) -> None:
     """Write the sheets and the key."""
     from p2p_jax import Translator
     from p2p_jax.data import load_split
-    from p2p_jax.evaluation.predictions import as_picture, predict, with_data_dir
+    from p2p_jax.data.elsewhere import with_data_dir
+    from p2p_jax.evaluation.predictions import as_picture, predict
 
     draw = random.Random(args.seed)
     groups, chosen, names = [], list[int](), list[str]()
@@ -35,7 +36,7 @@ def make(args: argparse.Namespace) -> None:
         pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for number, run in enumerate(runs):
             translator = Translator.from_workdir(run, batch_size=1, trust=args.trust)
-            config = with_data_dir(translator.config, args.data_dir, Path(run) / "config.json")
+            config = with_data_dir(translator.config, args.data_dir, translator.run.config_file)
             every = list(predict(translator, load_split(config, args.split)))
             if not chosen:
                 chosen = sorted(draw.sample(range(len(every)), min(args.count, len(every))))

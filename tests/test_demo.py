@@ -359,7 +359,7 @@ def space_run(tmp_path):
 def test_a_space_holds_all_that_it_needs_and_no_folder_of_this_machine(space_run, tmp_path):
     pytest.importorskip("gradio", reason="pip install 'p2p_jax[demo]'")
     space = tmp_path / "space"
-    options = ["--space", space, "--license", "cc-by-4.0", "--palette", "cmp_facades", "--title", 'Houses: "toy"']
+    options = ["--space", space, "--licence", "cc-by-4.0", "--palette", "cmp_facades", "--title", 'Houses: "toy"']
     assert run_command(command, space_run, *options) == 0
     told = (space / "README.md").read_text()
     assert "\nlicense: cc-by-4.0\n" in told and '\ntitle: "Houses: \\"toy\\""\n' in told and "\nsdk: gradio\n" in told
@@ -371,7 +371,7 @@ def test_a_space_holds_all_that_it_needs_and_no_folder_of_this_machine(space_run
         if path.is_file() and not path.is_relative_to(space / "p2p_jax"):
             contents = path.read_bytes()
             assert b"anna" not in contents and str(tmp_path).encode() not in contents, path
-    found, own = Translator.from_workdir(space / "model"), Translator.from_workdir(space_run)
+    found, own = Translator.from_workdir(space / "model.safetensors"), Translator.from_workdir(space_run)
     assert found.checkpoint_id == own.checkpoint_id
     image = noise(16, 16, 3)
     np.testing.assert_array_equal(found(image), own(image))
@@ -385,8 +385,8 @@ def test_a_space_holds_all_that_it_needs_and_no_folder_of_this_machine(space_run
 
 def test_a_space_asks_for_a_licence_and_takes_no_code(space_run, tmp_path):
     told = run_command(command, space_run, "--space", tmp_path / "space")
-    assert told.startswith("error: --license ''") and not (tmp_path / "space").exists()
-    told = run_command(command, space_run, "--space", tmp_path / "space", "--license", "mit", "--trust", "my:code")
+    assert told.startswith("error: --licence ''") and not (tmp_path / "space").exists()
+    told = run_command(command, space_run, "--space", tmp_path / "space", "--licence", "mit", "--trust", "my:code")
     assert "whose code is all the library's" in told and not (tmp_path / "space").exists()
 
 
@@ -402,7 +402,7 @@ def test_examples_of_a_space_are_put_there_if_asked_for(cyclegan, tmp_path, caps
     names = sorted(str(path.relative_to(tmp_path / "two" / "examples")) for path in (tmp_path / "two").rglob("*.png"))
     assert names == ["AtoB/1.png", "AtoB/2.png", "BtoA/1.png", "BtoA/2.png"]
     folder = tmp_path / "two"
-    model = Model(folder / "model", tmp_path / "demo", examples_folder=folder / "examples")
+    model = Model(folder / "model.safetensors", tmp_path / "demo", examples_folder=folder / "examples")
     assert [len(way.examples) for way in model.ways.values()] == [2, 2] and model.ways["BtoA"].pad.exact
 
 
@@ -411,7 +411,7 @@ def test_requirements_are_all_that_is_imported(space_run, tmp_path):
     """What the demo loads is in requirements.txt, or is asked for by something there."""
     pytest.importorskip("gradio", reason="pip install 'p2p_jax[demo]'")
     space = tmp_path / "space"
-    assert run_command(command, space_run, "--space", space, "--license", "mit") == 0
+    assert run_command(command, space_run, "--space", space, "--licence", "mit") == 0
     code = """
         import importlib.metadata as metadata, json, re, sys
         space, scratch = sys.argv[1:]
@@ -420,7 +420,7 @@ def test_requirements_are_all_that_is_imported(space_run, tmp_path):
         from pathlib import Path
         from p2p_jax.demo import model, page
         assert model.__file__.startswith(space), model.__file__
-        opened = model.Model(Path(space, "model"), Path(scratch))
+        opened = model.Model(Path(space, "model.safetensors"), Path(scratch))
         opened.draw("BtoA", opened.ways["BtoA"].pad.blank)
         page.make(opened)
         asked, left = set(), [line.partition("==")[0] for line in Path(space, "requirements.txt").read_text().split()]

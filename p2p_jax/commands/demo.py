@@ -42,7 +42,7 @@ def parser() -> Parser:
     add("--overlap", type=int, help="pixels that tiles share; a quarter of --tile by default")
     add("--max_pixels", type=int, default=MAX_PIXELS, help="of a picture that is given (%(default)s)")
     add("--space", type=Path, metavar="FOLDER", help="write a folder that runs as a Space; new or empty")
-    add("--license", default="", help="of the model, such as mit or cc-by-4.0: asked for by --space")
+    add("--licence", "--license", default="", help="of the model, such as mit or cc-by-4.0: asked for by --space")
     made.add_raw()
     made.add_trust()
     return made
@@ -83,7 +83,7 @@ def _demo(args: argparse.Namespace) -> None:
         return
     from p2p_jax.demo.space import write
 
-    files = write(args.workdir, args.space, settings, args.license, args.examples or 0, args.data_dir)
+    files = write(args.workdir, args.space, settings, args.licence, args.examples or 0, args.data_dir)
     print(f"{args.space}: {files:,} files; {args.space / 'README.md'} says how it is started and published")
 
 

@@ -24,7 +24,7 @@ def parser() -> Parser:
     made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or a model file of it")
     made.add_place("output", metavar="FILE", type=Path, help="FILE.safetensors to write")
     add_packing(made)
-    made.add_argument("--licence", default="", help="under which others may use it, such as cc-by-4.0")
+    made.add_argument("--licence", "--license", default="", help="under which others may use it, such as cc-by-4.0")
     made.add_raw()
     made.add_trust()
     return made

@@ -19,7 +19,9 @@ def parser() -> Parser:
     made = Parser("push", __doc__, opens_run=True)
     made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or a model file of it")
     made.add_place("name", metavar="USER/NAME", help="of the repository; made if missing")
-    made.add_argument("--licence", default="", help="under which others may use it, such as cc-by-4.0; has to be said")
+    made.add_argument(
+        "--licence", "--license", default="", help="under which others may use it, such as cc-by-4.0; has to be said"
+    )
     made.add_argument("--private", action="store_true", help="not for everybody, where the repository is made now")
     made.add_argument(
         "--picture", dest="pictures", action="append", default=[], metavar="FILE", help="a sample; may stand again"

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p_jax.data import load_split
+from p2p_jax.data.elsewhere import with_data_dir
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation.predictions import sides, with_data_dir
+from p2p_jax.evaluation.predictions import sides
 from p2p_jax.images.domains import Domain
 from p2p_jax.inference import Translator, values
 from p2p_jax.inference.values import Given, Task
@@ -53,7 +54,7 @@ def write(
             raise InputError("the ranges of this run's images are not known")
         if data.source.startswith(_DOWNLOADED) and not (data_dir or data.dir):
             raise InputError(f"{data.source} would be downloaded: name a copy, `data_dir`")
-        config = with_data_dir(translator.config, data_dir, Path(translator.run.workdir) / "config.json")
+        config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         opened = load_split(config, data.val_split)
         side, other, names = sides(translator, opened)
         domain = task.photographs if task else translator.domain_in

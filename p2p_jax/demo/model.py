@@ -114,7 +114,7 @@ class Model:
         limits.allow(max(settings.max_pixels, config.data.max_pixels), "max_pixels")
         self.crop = crop_shape(config.data)
         self.seed = config.seed if has_noise(opened) else None
-        self.title = settings.title or Path(run).resolve().stem
+        self.title = settings.title or opened.name
         self.names = names_of(config.data)
         translators = {first.direction: first} | {
             name: Translator(opened, direction=name, batch_size=1, tile=settings.tile, overlap=settings.overlap)
@@ -125,7 +125,7 @@ class Model:
         for name, translator in translators.items():
             task = values.find_task(config) if name == config.data.direction else None
             if task:
-                tell_places(config, Path(opened.workdir) / "config.json", "task")
+                tell_places(config, opened.config_file, "task")
             if examples_folder:
                 domain = task.photographs if task else translator.domain_in
                 found = examples.load(examples_folder / name, domain)

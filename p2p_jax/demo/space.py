@@ -22,19 +22,17 @@ from p2p_jax.demo.model import Model
 from p2p_jax.demo.settings import Settings
 from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import BUILT_IN, Palette
-from p2p_jax.inference.run import Run
+from p2p_jax.interop.packing import pack
 from p2p_jax.reporting import say
 from p2p_jax.storage.writing import unfinished_folder
-from p2p_jax.training import digests
 
 _NEEDED = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "ml_collections", "absl-py", "pillow",
-    "tqdm", "flatbuffers", "gradio",
+    "tqdm", "flatbuffers", "safetensors", "gradio",
 )  # fmt: skip
 _IF_INSTALLED = ("tifffile", "imagecodecs", "pillow-heif", "scikit-image")
-_MODEL, _EXAMPLES = "model", "examples"
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_PLACES = ("dir", "dir_a", "dir_b")  # in a config's data: folders of the machine that trained
+_MODEL, _EXAMPLES = "model.safetensors", "examples"
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _APP = '''"""The demo of a model that was trained with p2p_jax; README.md says how it is started."""
 
 from pathlib import Path
@@ -63,7 +61,7 @@ license: {license}
 {about}.
 
 Made with [p2p_jax](https://github.com/p2p-jax/p2p-jax) {version}, whose source lies in `p2p_jax/` (MIT). The model
-is in `model/`.
+is `model.safetensors`.
 
 Here, with Python {python}:
 
@@ -81,7 +79,7 @@ def write(
     run: str | Path,
     target: Path,
     settings: Settings,
-    license: str,  # noqa: A002 (its name in the page's head)
+    licence: str,
     num_examples: int = 0,
     data_dir: str | None = None,
 ) -> int:
@@ -91,7 +89,7 @@ def write(
       run: its directory, or a file that holds a model.
       target: the folder; new or empty.
       settings: how the run is shown; what is not said of drawings is found in the validation set, if it is at hand.
-      license: of the model.
+      licence: of the model.
       num_examples: images of the validation set that are put into the folder, in each direction.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
 
@@ -103,9 +101,9 @@ def write(
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise InputError(f"space={target} is not empty: name a new folder, so that nothing of yours is overwritten")
-    if not _LICENSE.fullmatch(license):
+    if not _LICENCE.fullmatch(licence):
         raise InputError(
-            f"license={license!r}: say under which licence the model is, as Spaces write it, such as mit, cc-by-4.0 or "
+            f"licence={licence!r}: say under which licence the model is, as Spaces write it, such as mit, cc-by-4.0 or "
             "other; it depends on the licence of the images as well"
         )
     if settings.trust:
@@ -114,15 +112,17 @@ def write(
     requirements = _requirements()
     with tempfile.TemporaryDirectory() as scratch, unfinished_folder(target) as folder:
         model = Model(run, Path(scratch), settings, num_examples=max(num_examples, 8), data_dir=data_dir)
-        first = next(iter(model.ways.values()))
-        write_model(first.translator.run, folder / _MODEL)
+        pack(run, folder / _MODEL, settings.checkpoint, licence=licence, raw=settings.raw)
         for name, way in model.ways.items():
             for example in way.examples[:num_examples]:
                 (folder / _EXAMPLES / name).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(example.file, folder / _EXAMPLES / name / example.file.name)
         _copy_library(folder / "p2p_jax")
         shown = settings._replace(
-            checkpoint="latest", palette=settings.palette or _palette_of(model), title=settings.title or model.title
+            checkpoint="latest",
+            raw=False,  # the file holds one kind of weights
+            palette=settings.palette or _palette_of(model),
+            title=settings.title or model.title,
         )
         (folder / "app.py").write_text(_APP.format(settings=_written(shown)), encoding="utf-8")
         (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -133,7 +133,7 @@ def write(
                 about=model.about[0].upper() + model.about[1:],
                 gradio=importlib.metadata.version("gradio"),
                 python=".".join(platform.python_version_tuple()[:2]),
-                license=license,
+                license=licence,
                 version=p2p_jax.__version__,
             ),
             encoding="utf-8",
@@ -152,48 +152,13 @@ def start(folder: Path, settings: Settings) -> None:
     serving.prepare()
     with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as scratch:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch, "sent"))
-        model = Model(_model_of(folder), Path(scratch), settings, examples_folder=folder / _EXAMPLES)
+        model = Model(folder / _MODEL, Path(scratch), settings, examples_folder=folder / _EXAMPLES)
         page = pages.make(model)
         serving.launch(page)
         say(f"The demo is at {page.local_url}")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         page.close(verbose=False)
-
-
-def write_model(run: Run, target: Path) -> None:
-    """Write what of an opened run is needed to translate, without the folders that its config names."""
-    source = Path(run.workdir)
-    if source.is_file():
-        target.mkdir(parents=True)
-        shutil.copyfile(source, target / source.name)
-        return
-    step = Path("checkpoints", str(run.step))
-    shutil.copytree(source / step, target / step)
-    for name in ("facts.json", "converted_from.json", digests.NAME):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    for told in (target / step).rglob("commit_success.txt"):  # in which Orbax writes where the checkpoint lay
-        told.write_text("Checkpoint commit was successful\n", encoding="utf-8")
-    _write_without_places(source / "config.json", target / "config.json")
-    _write_without_places(source / step / "config" / "metadata", target / step / "config" / "metadata")
-    digests.write_recorded(target / "config.json", (target / "config.json").read_text(encoding="utf-8"))
-    digests.write(target / step)
-    digests.complete(target / step)
-
-
-def _model_of(folder: Path) -> Path:
-    files = [path for path in (folder / _MODEL).iterdir() if path.suffix == ".safetensors"]
-    return files[0] if files else folder / _MODEL
-
-
-def _write_without_places(source: Path, target: Path) -> None:
-    config = json.loads(source.read_text(encoding="utf-8"))
-    data = config.get("data", {})
-    config["data"] = data | {name: "" for name in _PLACES if data.get(name)}
-    if config.get("init_from"):
-        config["init_from"] = ""
-    target.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _copy_library(target: Path) -> None:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p_jax.data import Split, load_split
-from p2p_jax.data.elsewhere import with_data_dir as with_data_dir  # where it stood before
 from p2p_jax.inference import Translator
 
 

@@ -45,7 +45,7 @@ def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
     split = split or run.config.data.val_split or run.config.data.train_split
     if asked or _is_here(run):
         try:
-            config = with_data_dir(run.config, data_dir, run.workdir / "config.json")
+            config = with_data_dir(run.config, data_dir, run.config_file)
             batches = load_split(config, split).batches(2)
             found = list(itertools.islice(batches, _MOST // 2))
             images = {name: np.concatenate([batch[name] for batch in found]) for name in ("real_a", "real_b")}

@@ -127,7 +127,7 @@ def export_web(
         page.check_domain(translator.domain_in, "takes")
         page.check_domain(translator.domain_out, "makes")
     compared = examples.find(run, data_dir, split)
-    title = title or run.workdir.resolve().name
+    title = title or run.name
     try:
         with unfinished_folder(output) as folder:
             folder.mkdir(exist_ok=True)
@@ -236,7 +236,7 @@ def _manifest(
         "format": _FORMAT,
         "p2p_jax": p2p_jax.__version__,
         "title": title,
-        "run": translator.run.workdir.resolve().name,
+        "run": translator.run.name,
         "step": translator.step,
         "checkpoint_id": translator.checkpoint_id,
         "size": list(crop_shape(translator.config.data)),
