@@ -1,6 +1,5 @@
 """The exported page in a real browser, from a plain server on the loopback address, and without one."""
 
-import base64
 import importlib.util
 import io
 import json
@@ -23,7 +22,7 @@ from support.configs import SMALL, SMALL_CYCLEGAN, merged
 from support.images import noise
 from support.networks import POINTWISE, draw_state
 from support.runs import blank_state, write_run
-from support.web_pages import asked_by_pages, runtime_package, served
+from support.web_pages import Browser, asked_by_pages, runtime_package, served
 
 pytestmark = pytest.mark.slow
 
@@ -32,89 +31,11 @@ for package in ("jax2onnx", "onnx", "onnxruntime"):
 DOCS = Path(__file__).parent.parent / "docs"
 SIDE = 32
 DATA = {"data": {"crop_size": SIDE, "load_size": SIDE}}
-PIXELS = """
-const canvas = document.getElementById(arguments[0]);
-const {data, width, height} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-return [Array.from(data), height, width];
-"""
-CHOOSE = """
-const [code, name, kind] = arguments;
-const bytes = Uint8Array.from(atob(code), (x) => x.charCodeAt(0));
-const files = new DataTransfer();
-files.items.add(new File([bytes], name, {type: "image/png"}));
-const how = {bubbles: true, cancelable: true};
-if (kind === "drop") document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: files, ...how}));
-if (kind === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: files, ...how}));
-"""
 
 
 def made_run(workdir, base, changes):
     config = complete(merged(merged(base, {"loss": {"lambda_gan": 0.0}} if base is SMALL else {}), changes))
     return write_run(workdir, config, draw_state(blank_state(resolve(config.objective)(config), config), 8.0), 7)
-
-
-class Browser:
-    """Chromium with a page open, which it got from a server."""
-
-    def __init__(self, driver, server, folder):
-        self.driver, self.server, self.folder = driver, server, folder
-
-    def open(self, name):
-        self.driver.get(f"http://127.0.0.1:{self.server.server_port}/{name}/index.html")
-        self.wait("document.body.dataset.state")
-
-    def wait(self, condition):
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.driver, 30, 0.05).until(lambda driver: driver.execute_script(f"return {condition}"))
-
-    def settle(self):
-        """Wait until what was drawn or chosen is translated."""
-        self.driver.execute_async_script("setTimeout(arguments[0], 100)")  # after which a translation has begun
-        self.wait("!document.querySelector('#output[aria-busy]')")
-        assert self.status() == ""
-
-    def find(self, selector):
-        return self.driver.find_element("css selector", selector)
-
-    def status(self):
-        return self.driver.execute_script("return document.getElementById('status').textContent")
-
-    def pixels(self, canvas):
-        data, height, width = self.driver.execute_script(PIXELS, canvas)
-        pixels = np.array(data, np.uint8).reshape(height, width, 4)
-        assert (pixels[..., 3] == 255).all()
-        return pixels[..., :3]
-
-    def choose(self, path, how="file"):
-        if how == "file":
-            self.find("#file").send_keys(str(path))
-        else:
-            self.driver.execute_script(CHOOSE, base64.b64encode(path.read_bytes()).decode(), path.name, how)
-        self.settle()
-
-    def select(self, selector, value):
-        from selenium.webdriver.support.select import Select
-
-        Select(self.find(selector)).select_by_value(value)
-
-    def color(self, name):
-        self.find(f"#colors label:has([aria-label='{name}'])").click()
-
-    def drag(self, start, end):
-        """Move the mouse from one pixel of the drawing to another one, with the button held."""
-        from selenium.webdriver import ActionChains
-
-        canvas = self.find("#drawing")
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-        size = self.driver.execute_script("return [arguments[0].width, arguments[0].height]", canvas)
-        scale = canvas.size["width"] / size[0]
-        (x0, y0), (x1, y1) = (
-            [round((at - side / 2) * scale) for at, side in zip(p, size, strict=True)] for p in (start, end)
-        )
-        actions = ActionChains(self.driver, duration=20).move_to_element_with_offset(canvas, x0, y0).click_and_hold()
-        actions.move_to_element_with_offset(canvas, x1, y1).release().perform()
-        self.settle()
 
 
 @pytest.fixture(scope="module")
