@@ -2,11 +2,11 @@
 
     python -m benchmarks.cost [--objective pix2pix] [--size 256] [--batch 1,16,64] [--dtype float32] [--xla]
 
-prints the least time that a step can take on each device of the table. Counted are the convolutions alone, by the
+prints the least time that a step can take on each device of the table. Only the convolutions are counted, by the
 shapes of the networks: forward, gradient of the kernel, and gradient of the input where somebody needs it. Each such
 pass reads its two operands and writes its result once; Adam reads and writes 28 bytes a parameter. All else (norms,
 activations, losses) is taken to be fused into these. ``p2p_jax.training.cost`` counts the arithmetic of any objective;
-what is read and written by each pass is known here alone, and a test holds the two together. ``--xla`` adds what XLA's
+what is read and written by each pass is known only here, and a test holds the two together. ``--xla`` adds what XLA's
 own analysis says of the step compiled for the device at hand. On CPUs neither of its figures is the work: products over
 patches write the patches first, and calls of libraries and fast algorithms hide arithmetic.
 """

@@ -7,7 +7,7 @@ side, two small squares in one PNG of a few hundred bytes, of which there are 25
 their own open it, by turns for step 0 and for the later step, and report the seconds from their start to the opened set
 and from there to the first batch, and their peak of memory. On a busy machine the time of the
 processor, of all threads, is the steadier figure. Of the peak a part may be pages of files that the system
-shows a process without a copy; where it tells (Linux), memory of the process alone, at the end, stands beside it.
+shows a process without a copy; where it tells (Linux), memory of only the process, at the end, stands beside it.
 "folder" is one of single files, for comparison.
 """
 

@@ -228,7 +228,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=1, help="that JAX uses; on a CPU simulated ones")
     parser.add_argument("--resident", action="store_true", help="JAX draws its batches from images on the device")
     parser.add_argument("--steps_per_dispatch", type=int, default=1, help="JAX's, in one call; 0: as in training")
-    parser.add_argument("--twins", default="eager", help=f"of {', '.join(TWINS)}, with commas; empty for JAX alone")
+    parser.add_argument("--twins", default="eager", help=f"of {', '.join(TWINS)}, with commas; empty for only JAX")
     parser.add_argument("--alone", action="store_true", help="one process after the other: each has all memory")
     parser.add_argument("--repeats", type=int, default=20, help="rounds; two more warm up")
     parser.add_argument("--json", type=Path, help="write the result to this file too")
@@ -240,7 +240,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if unknown := set(args.twins) - set(TWINS):
         parser.error(f"--twins: there is no {', '.join(sorted(unknown))}; choose of {', '.join(TWINS)}")
     if args.devices > 1 and args.twins:
-        parser.error("PyTorch's twins run on one device: add --twins= to time JAX alone on several")
+        parser.error("PyTorch's twins run on one device: add --twins= to time only JAX on several")
     if args.batch % args.devices:
         parser.error(f"--batch {args.batch} does not divide over {args.devices} devices")
     return args

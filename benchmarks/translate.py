@@ -52,7 +52,7 @@ def write_run(config, workdir: Path) -> None:
 
 
 def _bare(config, images):
-    """Return a function that runs the network alone over as many images as it is told."""
+    """Return a function that runs only the network over as many images as it is told."""
     import jax
     import jax.numpy as jnp
 
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--images", type=int, default=16, help="in a round")
     parser.add_argument("--width", type=int, default=64, help="channels of the network's first layer")
-    parser.add_argument("--twins", default="eager", help=f"of {', '.join(TWINS)}, with commas; empty for JAX alone")
+    parser.add_argument("--twins", default="eager", help=f"of {', '.join(TWINS)}, with commas; empty for only JAX")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; one more warms up")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", choices=("jax", *TWINS), help=argparse.SUPPRESS)

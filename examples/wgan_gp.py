@@ -4,7 +4,7 @@
 
 The critic learns in every step, the generator in every ``loss.critic_steps``-th, so that every step of the critic sees
 images of its own; ``num_steps`` and a schedule's steps count the critic's. Its score of an image is the mean over the
-patches of a PatchGAN, and the penalty is on the slope with respect to the photograph alone, not to the label map. All
+patches of a PatchGAN, and the penalty is on the slope with respect to only the photograph, not to the label map. All
 but the update is pix2pix's. The library's loop trains it unchanged, started in the folder that holds examples/.
 
 Hardware: any CPU. Time: 6 to 8 minutes on 2 cores. Expect a validation L1 below 0.07 on the toy facades.

@@ -182,7 +182,7 @@ def test_what_the_release_does_not_have_is_not_written(tmp_path, pix2pix_run):
     other = run._replace(config=small_config(generator__base_width=8))
     with pytest.raises(InputError, match="weights are not those of the p2p_jax.nets:UNet that the config describes"):
         write_torch(other, tmp_path / "files")
-    with pytest.raises(InputError, match="trained for BtoA alone"):
+    with pytest.raises(InputError, match="trained for only BtoA"):
         write_torch(run, tmp_path / "G.pth", "AtoB")
     assert not (tmp_path / "files").exists() and not (tmp_path / "G.pth").exists()
 

@@ -428,7 +428,7 @@ def test_runs_translate_one_way(cut_run, tmp_path):
     assert translator.directions == ("AtoB",)
     image = np.random.RandomState(0).randint(0, 256, (16, 20, 3), np.uint8)
     assert translator(image).shape == (16, 20, 3)
-    with pytest.raises(InputError, match="direction=BtoA: this run was trained for AtoB alone"):
+    with pytest.raises(InputError, match="direction=BtoA: this run was trained for only AtoB"):
         Translator.from_workdir(cut_run, direction="BtoA")
     # Head and discriminator are not among what is read.
     assert translator.num_parameters == sum(x.size for x in jax.tree.leaves(translator.run.shapes["params"]["gen_ab"]))

@@ -209,7 +209,7 @@ def test_a_data_set_that_was_moved(run, pairs, tmp_path):
         (["--segmenter", "nowhere"], "there is no segmenter nowhere"),
         (["--split", "tset"], "tset"),
         (["--checkpoint", "5"], "no checkpoint 5"),
-        (["--direction", "AtoB"], "trained for BtoA alone"),
+        (["--direction", "AtoB"], "trained for only BtoA"),
     ],
 )
 def test_one_line_for_what_cannot_be_done(run, options, message):

@@ -305,7 +305,7 @@ def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
         ({"output": "."}, "is a folder; name a file"),
         ({"workdir": "nothing"}, "nothing holds no trained run"),
         ({"checkpoint": "3"}, "no checkpoint 3"),
-        ({"direction": "AtoB"}, "trained for BtoA alone"),
+        ({"direction": "AtoB"}, "trained for only BtoA"),
         ({"output": "file/f"}, "cannot be written: .*file is not a folder"),
     ],
 )

@@ -313,7 +313,7 @@ def test_arrays_that_are_no_images(name, tmp_path):
 
 def test_two_arrays_are_no_image(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 3)), b=np.zeros((3, 3)))
-    with pytest.raises(InputError, match=r"x\.npz holds 2 arrays \(a, b\); an image is one array alone"):
+    with pytest.raises(InputError, match=r"x\.npz holds 2 arrays \(a, b\); an image is only one array"):
         formats.read(tmp_path / "x.npz")
 
 

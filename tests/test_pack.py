@@ -150,11 +150,11 @@ def test_one_direction_or_all(cyclegan, packed, tmp_path):
     opened = Translator.from_file(found.path)
     assert (opened.direction, opened.directions) == ("BtoA", ("BtoA",))
     np.testing.assert_array_equal(opened(IMAGES), Translator.from_workdir(cyclegan, direction="BtoA")(IMAGES))
-    with pytest.raises(InputError, match="direction=AtoB: this file holds BtoA alone"):
+    with pytest.raises(InputError, match="direction=AtoB: this file holds only BtoA"):
         Translator.from_file(found.path, "AtoB")
     with pytest.raises(InputError, match=r"does not hold params/gen_ab/.*holds what translates BtoA, and no more"):
         evaluate(found.path, split="val")
-    with pytest.raises(InputError, match="direction=AtoB: this file holds BtoA alone"):
+    with pytest.raises(InputError, match="direction=AtoB: this file holds only BtoA"):
         pack(found.path, tmp_path / "other.safetensors", direction="AtoB")
 
 
@@ -167,13 +167,13 @@ def test_the_average_is_packed_or_what_is_trained(cyclegan, packed, tmp_path):
         np.testing.assert_array_equal(theirs(IMAGES), ours(IMAGES))
         assert theirs.checkpoint_id == ours.checkpoint_id
     assert Translator.from_file(raw.path, raw=True).weights == "raw"
-    with pytest.raises(InputError, match="holds the average of the weights alone: leave `raw` out"):
+    with pytest.raises(InputError, match="holds only the average of the weights: leave `raw` out"):
         Translator.from_file(packed["cyclegan"], raw=True)
 
 
 def test_a_file_holds_one_step(packed):
     assert open_run(packed["pix2pix"], 3).step == open_run(packed["pix2pix"], "best").step == 3
-    with pytest.raises(InputError, match="checkpoint=4: .* holds the weights of step 3 alone"):
+    with pytest.raises(InputError, match="checkpoint=4: .* holds only the weights of step 3"):
         open_run(packed["pix2pix"], 4)
 
 
@@ -262,7 +262,7 @@ def test_what_cannot_be_packed_is_one_sentence(pix2pix, packed, tmp_path):
         (lambda: pack(pix2pix, other), "would replace a file that is no model file"),
         (lambda: pack(pix2pix, tmp_path), "a model file ends with .safetensors"),
         (lambda: pack(pix2pix, target, dtype="int8"), "dtype=int8: choose one of float32, float16"),
-        (lambda: pack(pix2pix, target, direction="AtoB"), "direction=AtoB: this run was trained for BtoA alone"),
+        (lambda: pack(pix2pix, target, direction="AtoB"), "direction=AtoB: this run was trained for only BtoA"),
         (lambda: pack(pix2pix, target, "99"), "has no checkpoint 99"),
         (lambda: pack(pix2pix, target, licence="a\nb"), "licence='a.nb': write the name of one"),
         (lambda: pack(tmp_path / "absent", target), "holds no trained run"),
@@ -331,7 +331,7 @@ def test_files_of_pytorch_are_those_of_the_run(cyclegan, packed, tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     back = pack(cyclegan, tmp_path / "back.safetensors", direction="BtoA").path
     assert [x.path.name for x in write_torch(open_run(back), tmp_path / "net.pth", "BtoA")] == ["net.pth"]
-    with pytest.raises(InputError, match="this run was trained for BtoA alone"):
+    with pytest.raises(InputError, match="this run was trained for only BtoA"):
         write_torch(open_run(back), tmp_path / "net.pth")
 
 

@@ -198,7 +198,7 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
         ("one.png", ["--size", "0"], "--size 0: write one number"),
         ("one.png", ["--size", "3x4x5"], "--size 3x4x5: write one number"),
         ("one.png", ["--checkpoint", "9"], "no checkpoint 9"),
-        ("one.png", ["--direction", "AtoB"], "trained for BtoA alone"),
+        ("one.png", ["--direction", "AtoB"], "trained for only BtoA"),
         ("one.png", ["--batch_size", "0"], "--batch_size 0"),
     ],
 )

@@ -166,7 +166,7 @@ def test_switches_default_to_the_config_and_can_be_changed(pix2pix_run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "AtoB"}, "direction=AtoB: this run was trained for BtoA alone"),
+        ({"direction": "AtoB"}, "direction=AtoB: this run was trained for only BtoA"),
         ({"tile": 20}, "tile=20 must be a multiple of 8"),
         ({"tile": 16, "overlap": 16}, "overlap=16 must be at least 0 and less than tile=16"),
         ({"overlap": 4}, "give `tile` too"),

@@ -310,7 +310,7 @@ def test_a_page_that_differs_is_not_written(small_run, package, tmp_path, monkey
     ("options", "message"),
     [
         ({"workdir": "nothing"}, "holds no trained run"),
-        ({"direction": "AtoB"}, "trained for BtoA alone"),
+        ({"direction": "AtoB"}, "trained for only BtoA"),
         ({"weights": "int4"}, "weights=int4: choose float32, float16, int8"),
         ({"runtime_path": "nowhere"}, "runtime=nowhere: there is no such"),
         ({"palette": "nowhere"}, "there is no palette 'nowhere'"),
@@ -366,7 +366,7 @@ def test_command(small_run, package, tmp_path, capsys):
 
 def test_flags_of_pages_are_for_pages(small_run, tmp_path):
     flags = ["--weights", "int8", "--title", "T"]
-    with pytest.raises(SystemExit, match="error: --weights, --title: for --format web alone"):
+    with pytest.raises(SystemExit, match="error: --weights, --title: only for --format web"):
         command(["--workdir", str(small_run), "--format", "stablehlo", "--output", str(tmp_path / "f"), *flags])
 
 

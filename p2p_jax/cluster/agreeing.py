@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 def only_the_first(work: Callable[[], _T]) -> _T | None:
-    """Do something on process 0 alone, which the others wait for.
+    """Do something only on process 0, which the others wait for.
 
     Returns:
       What it returns, on process 0; None on the others.
@@ -38,7 +38,7 @@ def only_the_first(work: Callable[[], _T]) -> _T | None:
 
 @contextlib.contextmanager
 def by_the_first(enter: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T | None]:
-    """Enter a context on process 0 alone; see ``only_the_first``."""
+    """Enter a context only on process 0; see ``only_the_first``."""
     with contextlib.ExitStack() as stack:
         yield only_the_first(lambda: stack.enter_context(enter()))
 

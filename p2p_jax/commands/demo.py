@@ -2,7 +2,7 @@
 
     python -m p2p_jax demo runs/facades
 
-The page is for this machine alone, unless --share-on-lan is given. With --space FOLDER nothing is served: a folder is
+The page is only for this machine, unless --share-on-lan is given. With --space FOLDER nothing is served: a folder is
 written that runs as a Space of Hugging Face, or anywhere with Python.
 """
 
@@ -24,7 +24,7 @@ def parser() -> Parser:
     add("--port", type=int, default=7860, help="0 takes a free one (%(default)s)")
     add(
         "--share-on-lan", "--share_on_lan", action="store_true",
-        help="let everybody in this network use it; by default this machine alone can",
+        help="let everybody in this network use it; by default only this machine can",
     )  # fmt: skip
     add("--title", default="", help="of the page; the name of the run by default")
     add(

@@ -2,7 +2,7 @@
 
     python -m p2p_jax export runs/facades --format onnx --output facades.onnx
 
-"onnx" runs in ONNX Runtime and much else; "stablehlo" needs JAX and flatbuffers alone (FILE.json beside it holds the
+"onnx" runs in ONNX Runtime and much else; "stablehlo" needs only JAX and flatbuffers (FILE.json beside it holds the
 metadata); "torch" is what the PyTorch release of pix2pix and CycleGAN loads (--output FILE.pth for the generator, or a
 folder for all networks). The first two take images [B, H, W, C], float32 in [-1, 1] (with --pixels the run's own
 values, such as bytes), of any batch and, where the network allows, of any multiple of its sizes, and leave the noise of
@@ -54,7 +54,7 @@ def _export(args: argparse.Namespace) -> None:
         _export_web(args)
         return
     if given := [f"--{name}" for name in _OF_WEB if getattr(args, name) is not None]:
-        raise InputError(f"{', '.join(given)}: for --format web alone")
+        raise InputError(f"{', '.join(given)}: only for --format web")
     if args.format == "torch":
         _export_torch(args)
         return
@@ -93,7 +93,7 @@ def _export_torch(args: argparse.Namespace) -> None:
     from p2p_jax.interop.torch_release import write_torch
 
     if args.pixels or args.norm:
-        raise InputError("--pixels and --norm are for onnx and stablehlo; a file of PyTorch holds weights alone")
+        raise InputError("--pixels and --norm are for onnx and stablehlo; a file of PyTorch holds only weights")
     run = open_run(args.workdir, args.checkpoint, trust=args.trust, raw=args.raw)
     for written in write_torch(run, args.output, args.direction):
         print(f"{written.path}: {written.options}")

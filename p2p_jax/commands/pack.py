@@ -34,7 +34,7 @@ def add_packing(made: Parser) -> None:
     """Add the flags that say what is packed."""
     add = made.add_argument
     add("--checkpoint", default="latest", help="latest (default), best or a step")
-    add("--direction", choices=["AtoB", "BtoA"], help="the generator of this way alone; all by default")
+    add("--direction", choices=["AtoB", "BtoA"], help="only the generator of this way; all by default")
     add("--dtype", choices=["float32", "float16"], help="of the weights (float32); float16 is half as long")
 
 

@@ -128,7 +128,7 @@ FREE_SECTIONS: dict[str, dict[str, Any]] = {
     "discriminator": {"network": "p2p_jax.nets:PatchGAN"},
     "loss": {},
     "optimizer": {"factory": "optax:adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8},
-    "discriminator_optimizer": {},  # what differs from `optimizer`; another factory takes its own options alone
+    "discriminator_optimizer": {},  # what differs from `optimizer`; another factory takes only its own options
     "extra": {},
 }
 # fmt: on

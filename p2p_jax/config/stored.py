@@ -1,7 +1,7 @@
 """What a config that was stored may name: a run's directory is data, and may be a stranger's.
 
 Whoever writes a config of their own may name any code in it, "module:name". A config that lies in a run's directory
-names code of the library alone, unless the caller trusts the rest by name. What is checked here has been read and no
+names only code of the library, unless the caller trusts the rest by name. What is checked here has been read and no
 more: nothing is imported, made or called.
 """
 

@@ -83,7 +83,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def of_files(paths: Iterable[Path]) -> Listing:
-    """Sort files by what they are, by their names alone."""
+    """Sort files by what they are, by only their names."""
     images: list[Path] = []
     others: Counter[str] = Counter()
     hidden = 0

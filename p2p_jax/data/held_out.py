@@ -1,4 +1,4 @@
-"""A share of files that is kept for validation: which they are, names alone decide."""
+"""A share of files that is kept for validation: which they are, only names decide."""
 
 import hashlib
 from collections.abc import Sequence

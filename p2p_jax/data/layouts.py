@@ -125,7 +125,7 @@ def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
 
 
 def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
-    """Return the part of a layout that is for validation, or the rest: which is which, names alone decide."""
+    """Return the part of a layout that is for validation, or the rest: which is which, only names decide."""
     kept = functools.partial(held_out.chosen, fraction=data.val_fraction, is_held_out=is_held_out)
     places = [kept(layout.a)] * 2 if layout.paired else [kept(layout.a), kept(layout.b)]
     a, b = ([files[i] for i in chosen] for files, chosen in zip(layout.sides, places, strict=True))

@@ -2,7 +2,7 @@
 
 For ``data.resident``, evaluation and translation. What the stream keeps in memory (``data.cache_mb``) is
 ``stream/image_cache.py``.
-Nothing here needs TensorFlow, unless a source from outside the library has a ``read`` alone.
+Nothing here needs TensorFlow, unless a source from outside the library has only a ``read``.
 """
 
 from collections.abc import Callable, Iterable

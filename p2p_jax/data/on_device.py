@@ -1,7 +1,7 @@
 """Training images that stay on the device: decoded once, shuffled, cropped and mirrored inside the compiled step.
 
 No TensorFlow. Orders and crops differ from those of the stream (``stream/sides.py``, ``stream/cropping.py``); for the
-same crop, pixels are equal to the bit. Both follow from the seed and the place in the endless stream alone, on any
+same crop, pixels are equal to the bit. Both follow from the seed and only the place in the endless stream, on any
 number of devices and processes.
 """
 

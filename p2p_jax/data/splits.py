@@ -57,7 +57,7 @@ def load_split(
     whole: bool = False,
     shard: tuple[int, int] = (0, 1),
 ) -> Split:
-    """Open one split of the data set of a config; TensorFlow is needed for inputs that are made of photographs alone.
+    """Open one split of the data set of a config; TensorFlow is needed only for inputs that are made of photographs.
 
     Args:
       config: reads ``data`` and ``task``.

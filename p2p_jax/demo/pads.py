@@ -31,7 +31,7 @@ class Pad(NamedTuple):
       background: RGB, of an empty drawing.
       size: height and width of a drawing: what the run was trained on.
       brush: how wide a stroke is at first, in pixels.
-      exact: whether a drawing has these colours alone, as they stand for classes.
+      exact: whether a drawing has only these colours, as they stand for classes.
       domain: what a drawing is.
     """
 

@@ -1,4 +1,4 @@
-"""Serving a demo: to this machine alone, unless the caller says otherwise, and asking no other machine for anything."""
+"""Serving a demo: only to this machine, unless the caller says otherwise, and asking no other machine for anything."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from p2p_jax.reporting import say
 _HERE, _EVERYWHERE = "127.0.0.1", "0.0.0.0"
 _LARGEST_FILE = 200 * 2**20  # bytes
 _HEADERS = {
-    # The page may ask this server alone, whatever a part of gradio would like to have.
+    # The page may ask only this server, whatever a part of gradio would like to have.
     "content-security-policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
@@ -43,7 +43,7 @@ def serve(
       run: its directory, or a file that holds a model.
       settings: how it is shown.
       port: 0 takes a free one.
-      share_on_lan: let other machines of this network use it; by default this machine alone can.
+      share_on_lan: let other machines of this network use it; by default only this machine can.
       num_examples: of the validation set, in each direction.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
 

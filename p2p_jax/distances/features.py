@@ -26,7 +26,7 @@ class Features:
       name: by which it is asked for.
       function: ``uint8 [N, H, W, 3] -> [N, D]`` numbers.
       option: where it is named, for messages.
-      digest: tells its weights from others; "" where its code alone tells what it is.
+      digest: tells its weights from others; "" where only its code tells what it is.
 
     Attributes:
       width: D, once it is known.

@@ -22,7 +22,7 @@ _MOST = 2**31 - 1  # steps: they are counted in 32 bits
 _TOLD = 0.02  # by which whole steps may miss a budget
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")  # of a folder
 _OF_TRAINING = ("data.flip", "data.resident", "data.cache_mb", "data.max_pixels", "data.num_train")
-_LOADED = ("data.load_size", "data.load_width")  # of the images of training alone, unless they are cropped afterwards
+_LOADED = ("data.load_size", "data.load_width")  # only of the images of training, unless they are cropped afterwards
 
 
 class Plan(NamedTuple):
@@ -89,7 +89,7 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     named = {config.distances.features: name for name, config in configs.items() if config.distances.features}
     if len(named) > 1:
         told = ", ".join(f"{features} in {name}" for features, name in named.items())
-        raise InputError(f"config.distances.features is {told}: KID and FID compare by the same features alone")
+        raise InputError(f"config.distances.features is {told}: KID and FID compare only by the same features")
     costs = {name: _measured(name, config) for name, config in configs.items()}
     budget = None if gmac is None else gmac * GIGA
     if equal == "gmac" and budget is None:

@@ -65,7 +65,7 @@ class LabHistograms:
         """Return what two sets' distributions have in common, ``sum(min(p, q))`` of each channel.
 
         Returns:
-          channel -> 1 for the same distribution, 0 for disjoint ones; "L" alone for grayscale.
+          channel -> 1 for the same distribution, 0 for disjoint ones; only "L" for grayscale.
 
         Raises:
           ValueError: a set is empty, or one is grayscale and the other is not.

@@ -27,9 +27,7 @@ def _of_array(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
         with zipfile.ZipFile(file) as archive:
             if len(archive.namelist()) != 1:
                 names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
-                raise InputError(
-                    f"{path} holds {len(archive.namelist())} arrays ({names}); an image is one array alone"
-                )
+                raise InputError(f"{path} holds {len(archive.namelist())} arrays ({names}); an image is only one array")
             with archive.open(archive.namelist()[0]) as member:
                 shape, dtype = _npy_head(member)
     else:

@@ -6,7 +6,7 @@ Three forms of an image [H, W, C] are told apart:
 - values: in the units of the domain, of its ``dtype``, [H, W, ``value_channels``];
 - normalized: what networks see, float32 in [-1, 1], [H, W, ``channels``].
 
-Raw and values differ in Lab alone, where files hold RGB.
+Raw and values differ only in Lab, where files hold RGB.
 """
 
 from typing import NamedTuple

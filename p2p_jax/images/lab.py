@@ -41,7 +41,7 @@ def to_rgb(lab: np.ndarray) -> np.ndarray:
       lab: [..., 3] float; an L beyond [0, 100] is cut off.
 
     Returns:
-      [..., 3] uint8, sRGB, whose L differs from that of `lab` by the rounding to 8 bits alone.
+      [..., 3] uint8, sRGB, whose L differs from that of `lab` only by the rounding to 8 bits.
 
     Raises:
       InputError: scikit-image is not installed.

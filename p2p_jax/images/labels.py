@@ -1,4 +1,4 @@
-"""Labels as files store them, numbers or indices of a palette, and the classes that they stand for. NumPy alone.
+"""Labels as files store them, numbers or indices of a palette, and the classes that they stand for. Only NumPy.
 
 Classes are numbered from 0; ``VOID`` is none of them. Files may count from 1, write masks of 0 and 255, number every
 instance of an object (Cityscapes: 26001 is the second car, 26 the class), or keep the colours of classes in a palette.

@@ -74,7 +74,7 @@ CITYSCAPES = Palette(
 )  # fmt: skip
 """Cordts et al. 2016: the 19 classes that are scored, train ids 0 to 18; all others are void.
 
-By colour alone number plates are cars, and groups of poles are poles.
+By only their colour number plates are cars, and groups of poles are poles.
 """
 
 BUILT_IN = {"cmp_facades": CMP_FACADES, "pix2pix_facades": PIX2PIX_FACADES, "cityscapes": CITYSCAPES}

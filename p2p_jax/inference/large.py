@@ -16,7 +16,7 @@ _LAB = {"lab_l", "lab_ab"}
 
 
 def may_fit(translator: Translator, source: Path, target: Path) -> bool:
-    """Tell whether a file may be translated so, by names alone: from TIFF to TIFF, in tiles."""
+    """Tell whether a file may be translated so, by only its names: from TIFF to TIFF, in tiles."""
     return bool(translator.tile) and {source.suffix.lower(), target.suffix.lower()} <= set(_TIFF)
 
 

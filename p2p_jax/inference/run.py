@@ -231,10 +231,10 @@ def _open_file(
     about, shapes = model_file.read_about(path), model_file.read_shapes(path)
     config = _with_switches(model_file.config_of(about, path, trust), norm, dropout)
     if str(checkpoint) not in ("latest", "best", str(about["model"]["step"])):
-        raise InputError(f"checkpoint={checkpoint}: {path} holds the weights of step {about['model']['step']} alone")
+        raise InputError(f"checkpoint={checkpoint}: {path} holds only the weights of step {about['model']['step']}")
     if raw and about["model"]["weights"] == "average":
         raise InputError(
-            f"{path} holds the average of the weights alone: leave `raw` out, or pack the run again with it"
+            f"{path} holds only the average of the weights: leave `raw` out, or pack the run again with it"
         )
     head = ModelFile(path, {}, about, "")
     try:

@@ -1,4 +1,4 @@
-"""Sizes of images that a network takes, found by asking it, and the padding of all others (numpy alone)."""
+"""Sizes of images that a network takes, found by asking it, and the padding of all others (only NumPy)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ class Sizes(NamedTuple):
     """The sizes that a network takes.
 
     Attributes:
-      multiple: sides are multiples of it; of a network of one size alone its height.
+      multiple: sides are multiples of it; of a network that takes only one size its height.
       steps: to whose multiples height and width are padded: `multiple` for both, or the one size. No further: norms
         take the statistics of the whole picture, padding included.
       smallest: the shortest side.

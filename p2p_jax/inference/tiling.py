@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: where the tiles lie, and how what comes out of them is blended (numpy alone)."""
+"""Large images in overlapping tiles: where the tiles lie, and how what comes out of them is blended (only NumPy)."""
 
 from collections.abc import Iterable, Iterator
 

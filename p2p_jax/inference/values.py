@@ -47,7 +47,7 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
     elif image.dtype.kind == domain.raw_dtype.kind == "f":
         image = image.astype(np.float32)
     if image.dtype.kind == "f" and domain.dtype.kind != "f" and not np.isnan(image).any():
-        domain._replace(unknown=False).check(image)  # floats are for what is unknown alone
+        domain._replace(unknown=False).check(image)  # floats are only for what is unknown
     domain.check(image)
     return image if domain.is_bytes else domain.encode(image)
 

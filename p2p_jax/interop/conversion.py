@@ -127,7 +127,7 @@ def _read_tensorflow(files: list[Path], judges: list[Path], options: Options) ->
     path = next(path for path in files if _is_tensorflow(path))
     if len(files) > 1 or judges:
         raise InputError(
-            f"{path} is of the TensorFlow release, which knows pix2pix alone and keeps the discriminator with the "
+            f"{path} is of the TensorFlow release, which knows only pix2pix and keeps the discriminator with the "
             "generator: give one `input` and nothing else"
         )
     default = Options()

@@ -18,7 +18,7 @@ class Options(NamedTuple):
     """What cannot be seen in files, and what a run needs besides weights.
 
     Attributes:
-      concat, norm, discriminator_padding: of the PyTorch release alone; see ``torch_state_dicts.read_network``.
+      concat, norm, discriminator_padding: only of the PyTorch release; see ``torch_state_dicts.read_network``.
       dropout: whether the run translates with the noise of dropout; None: as the release does by default, with it for
         pix2pix and where a ResNet has dropout, without it for CycleGAN.
       eval: translate as the PyTorch release does with ``eval``: without noise, and norms that keep running statistics

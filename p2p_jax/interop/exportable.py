@@ -1,4 +1,4 @@
-"""A run's translation as one function of images alone, of any size, as formats for other programs take it."""
+"""A run's translation as one function of only images, of any size, as formats for other programs take it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ class Exportable(NamedTuple):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether images of one size alone are taken."""
+        """Whether only images of one size are taken."""
         return all(isinstance(side, int) for side in self.images.shape[1:3])
 
 

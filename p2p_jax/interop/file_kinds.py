@@ -185,7 +185,7 @@ def _of_other_program(head: bytes, path: Path) -> Kind | None:
     suffixes = {
         ".pb": Kind("a TensorFlow graph", "give the checkpoint that it was made of"),
         ".mlmodel": Kind("a Core ML model", "give the file of weights that it was made of"),
-        ".caffemodel": Kind("a network of Caffe", "its weights are read for HED's edges alone"),
+        ".caffemodel": Kind("a network of Caffe", "its weights are read only for HED's edges"),
     }
     return suffixes.get(path.suffix.lower()) if not head.startswith(b"\x80") else None
 

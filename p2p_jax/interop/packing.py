@@ -62,7 +62,7 @@ def pack(
     trust: Trust = (),
     raw: bool = False,
 ) -> Packed:
-    """Write the generators of a run, with all that is known of them, to one file that is data alone.
+    """Write the generators of a run, with all that is known of them, to one file that is only data.
 
     Without `direction` it holds all that translation and validation read: both generators of CycleGAN, the generator
     and the heads of CUT. What names places of this machine, ``data.dir`` and the like and any absolute path in the
@@ -72,7 +72,7 @@ def pack(
       workdir: the run's directory; or a model file, of which another one is made.
       output: the file, FILE.safetensors; a model file that is there is replaced.
       checkpoint: "latest", "best" or a step.
-      direction: "AtoB" or "BtoA": the generator of this way alone.
+      direction: "AtoB" or "BtoA": only the generator of this way.
       dtype: of the weights: "float32", by default that, or of a model file its own; or "float16". Statistics of norms
         stay in float32.
       licence: under which others may use it, such as "cc-by-4.0"; of a model file by default its own.

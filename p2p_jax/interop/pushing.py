@@ -58,7 +58,7 @@ def push_to_hub(
       private: only for those who may read it, if the repository is made now.
       pictures: files of samples to be shown on the card; they are written anew as PNG, without what else is in them.
       checkpoint: see ``pack``, as are direction, dtype, trust and raw.
-      direction: "AtoB" or "BtoA": the generator of this way alone.
+      direction: "AtoB" or "BtoA": only the generator of this way.
       dtype: of the weights.
       trust: code outside the library that the run's config may name.
       raw: take the generators as they were after the step, where the run has an average of them.

@@ -139,7 +139,7 @@ def _fault(path: Path, reason: str) -> InputError:
     if asked := re.search(r"GLOBAL ([\w.]+)", reason):
         return InputError(
             f"{path} holds more than weights (it asks for {asked[1]}), which could run code: it was not read. Whoever "
-            "made it can save the weights alone: torch.save(net.state_dict(), FILE)"
+            "made it can save only the weights: torch.save(net.state_dict(), FILE)"
         )
     return InputError(f"{path} is damaged, or no file of weights that PyTorch wrote; fetch or copy it again")
 

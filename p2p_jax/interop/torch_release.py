@@ -77,7 +77,7 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         players = [name for name in players if name in wanted]
         if not players:
             ways = " and ".join(run.file.directions) if run.file else run.config.data.direction
-            raise InputError(f"direction={direction}: this run was trained for {ways} alone")
+            raise InputError(f"direction={direction}: this run was trained for only {ways}")
         paths = [output]
     else:
         if direction is not None:

@@ -1,4 +1,4 @@
-"""Networks of the papers as Flax modules; they need JAX and Flax alone.
+"""Networks of the papers as Flax modules; they need only JAX and Flax.
 
 One of your own is any Flax module that a config names: ``generator.network = "my_nets:Tiny"`` is called as
 ``(x, *, train, dropout)``, ``discriminator.network`` as ``(x, *, train)``, which may return several maps of logits; its

@@ -29,7 +29,7 @@ class Conv(nn.Module):
     """Convolve with a square kernel; `transposed` turns it into its transpose (upsampling by `stride`).
 
     Input [B, H, W, I], output [B, H', W', features] in `dtype` (None: the promotion of input and parameters). What
-    `padding` adds to the borders is `pad_with` (one of PADDINGS; a transposed convolution knows zeros alone).
+    `padding` adds to the borders is `pad_with` (one of PADDINGS; a transposed convolution knows only zeros).
     """
 
     features: int
@@ -257,7 +257,7 @@ def has_biases(biases: str, norm: str) -> bool:
     """Tell whether the convolutions before a norm have biases, which a batch norm makes superfluous.
 
     Args:
-      biases: "auto": unless the norm is "batch", as published; "all": they have; "last": the last convolution alone.
+      biases: "auto": unless the norm is "batch", as published; "all": they have; "last": only the last convolution.
       norm: one of NORMS.
 
     Raises:

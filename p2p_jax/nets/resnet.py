@@ -63,7 +63,7 @@ class ResNet(nn.Module):
       base_width: channels of the first layer; they double with each of the two downsamplings.
       norm: "instance", "instance_affine" (with a scale and a bias per channel), "instance_tracked" (which keeps
         running statistics, as the PyTorch release from 2018-06 to 2019-01), "batch" or "none".
-      biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
+      biases: which convolutions have biases: "all", only the "last", or "auto": only the last with batch norm, else
         all, as published.
       padding: "reflect" or "zero", of all convolutions but the two downsampling and the two transposed or antialiased
         ones, which are always padded with zeros.

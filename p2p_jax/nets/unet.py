@@ -40,7 +40,7 @@ class UNet(nn.Module):
       skips: concatenate encoder outputs to decoder outputs.
       norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel), "instance_tracked" (which
         keeps running statistics, as the PyTorch release from 2018-06 to 2019-01) or "none".
-      biases: which convolutions have biases: "all", the "last" alone, or "auto": the last alone with batch norm, else
+      biases: which convolutions have biases: "all", only the "last", or "auto": only the last with batch norm, else
         all, as published.
       bottleneck_norm: normalise the innermost encoder layer too, as the paper's text printed before its erratum. At
         batch size 1 on a 1x1 map batch norm returns exactly zero there.

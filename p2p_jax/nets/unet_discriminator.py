@@ -27,7 +27,7 @@ class UNetDiscriminator(nn.Module):
       base_width: channels of the first layer.
       num_downs: convolutions of stride 2; image sides are multiples of ``2 ** num_downs``.
       encoder_logits: judge the deepest map too, by a 3x3 convolution, as in the U-Net GAN, which sums up the map and so
-        has one number for the image; here it is one for every patch. False: pixels alone, as in Real-ESRGAN, with the
+        has one number for the image; here it is one for every patch. False: only pixels, as in Real-ESRGAN, with the
         same parameters: 4,376,897 for 3 channels.
       spectral_norm: of all convolutions but the first one and those that give logits, as in Real-ESRGAN; see
         ``spectral_norm.SpectralNorm``.
@@ -52,7 +52,7 @@ class UNetDiscriminator(nn.Module):
           train: let the vectors of the spectral norm move; False uses those that are kept.
 
         Returns:
-          [B, H / 2 ** num_downs, likewise W, 1] of patches and [B, H, W, 1] of pixels; the latter alone without
+          [B, H / 2 ** num_downs, likewise W, 1] of patches and [B, H, W, 1] of pixels; only the latter without
           `encoder_logits`.
 
         Raises:

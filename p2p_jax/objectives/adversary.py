@@ -35,7 +35,7 @@ class Adversary(NamedTuple):
     """A discriminator and the rules of its game; see ``make_adversary``.
 
     Images are [B, H, W, C] in [-1, 1]. `condition`, of as many images, is what a conditional discriminator sees beside
-    them; None: it sees the images alone. A discriminator returns logits [B, h, w, 1] or a tuple of such maps, over
+    them; None: it sees only the images. A discriminator returns logits [B, h, w, 1] or a tuple of such maps, over
     which losses and scores are averaged.
     """
 
@@ -151,7 +151,7 @@ class Adversary(NamedTuple):
     def _slope(
         self, params: Any, stats: Stats, images: jax.Array, condition: jax.Array | None, rng: jax.Array
     ) -> jax.Array:
-        """Return the squared gradient of the mean score by the picture alone, summed over it; the mean over images."""
+        """Return the squared gradient of the mean score by only the picture, summed over it; the mean over images."""
 
         def score(images):
             logits, _ = self.judge(params, stats, images, condition, rng)
@@ -178,7 +178,7 @@ def make_adversary(network: nn.Module | None, loss: ConfigDict, *, real_first: b
     Args:
       network: called as ``(x, *, train)``.
       loss: with ``gan`` and ``OPTIONS``.
-      real_first: the discriminator sees the real images first, which counts for running statistics alone.
+      real_first: the discriminator sees the real images first, which counts only for running statistics.
 
     Raises:
       InputError: an unknown loss or augmentation.

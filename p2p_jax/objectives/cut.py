@@ -106,7 +106,7 @@ def cut(config: ConfigDict) -> Objective:
         return new_state(variables, {player: txs[player] for player in variables})
 
     def run(params, stats, images, rng, *, whole):
-        """Apply the generator, or its encoder alone, to several batches in training mode.
+        """Apply the generator, or only its encoder, to several batches in training mode.
 
         Returns:
           The translations of each, if it is the whole; the features of each; the batch statistics after the first.

@@ -1,7 +1,7 @@
 """Differentiable augmentation of all that a discriminator sees (DiffAugment, Zhao et al. 2020, section 3).
 
 Every image is changed by itself. Input and output of a conditional discriminator are shifted and cut out alike; colours
-are those of the picture alone.
+are only those of the picture.
 """
 
 from collections.abc import Callable

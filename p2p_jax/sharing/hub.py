@@ -139,7 +139,7 @@ def _telling(
     except errors.HFValidationError:
         found = f"{name!r} is not a name that repositories on the hub have: user/name, of letters, digits, - _ and ."
     except errors.GatedRepoError:
-        found = f"{name} on {place} is given out on request alone: ask on its page there, then {_LOGIN}"
+        found = f"{name} on {place} is given out only on request: ask on its page there, then {_LOGIN}"
     except errors.RevisionNotFoundError:
         found = f"{name} on {place} has no revision {revision}"
     except errors.LocalEntryNotFoundError as error:
@@ -175,7 +175,7 @@ def _is_of_the_line(error: BaseException) -> bool:
 
 
 def _answered(error: Any, name: str, place: str, doing: str) -> str:
-    """Say what the hub has answered, by the number alone."""
+    """Say what the hub has answered, by only the number."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 404) and doing == "read":
         return f"there is no repository {name} on {place}, or it is private: {_LOGIN} to read what is"

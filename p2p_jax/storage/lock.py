@@ -75,7 +75,7 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
     """Hold a run's directory, which is made if missing, against everyone else who would write the run.
 
     Args:
-      folder: the directory, or another whose files one process alone should write.
+      folder: the directory, or another whose files only one process should write.
       argument: by which the caller got it, for messages.
       wait: seconds in which the holder may let go of it.
 

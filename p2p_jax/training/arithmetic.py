@@ -4,7 +4,7 @@ Counted are ``conv_general_dilated`` and ``dot_general``, in whatever they are n
 have derivatives of their own, parts that are computed again (`remat`), loops, branches. All else (norms, activations,
 random numbers, optimizers) is not: on every device it is bound by memory. See ``training.work`` for each of them.
 
-Which branch is taken is followed where it can be known beforehand: numbers that are computed of given ones alone, such
+Which branch is taken is followed where it can be known beforehand: numbers that are computed only from given ones, such
 as the number of the step, are computed.
 """
 

@@ -2,7 +2,7 @@
 
 A run's directory holds ``config.json``, what was asked for, ``facts.json``, what was found in the images, and
 ``checkpoints/STEP/{state,config,facts,metrics}`` with ``digests.json``; a step directory appears under its name only
-when it is complete, so a kill during a save costs that save alone. Nothing is restored that is not as it was written.
+when it is complete, so a kill during a save costs only that save. Nothing is restored that is not as it was written.
 """
 
 import json

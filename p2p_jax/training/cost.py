@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 
 def measure(config: ConfigDict, objective: Objective | None = None) -> Cost:
-    """Count what an experiment costs, by tracing alone; what counts as a multiply-add, see ``training.arithmetic``.
+    """Count what an experiment costs, by only tracing it; what counts as a multiply-add, see ``training.arithmetic``.
 
     Branches that depend on the number of the step (a term in every 16th step, say) or on the step's random numbers are
     followed through all steps of the run.

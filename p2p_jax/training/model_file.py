@@ -1,4 +1,4 @@
-"""Model files: the generators of a run with all that is known of them, in one file that is data alone.
+"""Model files: the generators of a run with all that is known of them, in one file that is only data.
 
 Arrays are named as in a run's state, ``params/gen_ab/LAYER/LEAF``. Texts beside them are JSON, one for each subject of
 ``SUBJECTS``. The config names code as that of a run does, and is refused as such.

@@ -23,7 +23,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.storage.writing import in_one_step, write_text
 
 RECORD, FOLDER = "code.json", "code"
-_MOST_BYTES = 1 << 20  # of a source that is stored; of larger ones the hash alone
+_MOST_BYTES = 1 << 20  # of a source that is stored; of larger ones only the hash
 
 
 def store(workdir: Path, config: ConfigDict, functions: Iterable[Any] = ()) -> None:

@@ -70,7 +70,7 @@ class Checkpoints:
                 best_fn=quality,
                 best_mode=config.best_mode,
                 preservation_policy=policy,
-                # It is called in the background by the first process alone, when all files of all processes are
+                # It is called in the background only by the first process, when all files of all processes are
                 # written, before the checkpoint gets its name.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             ),

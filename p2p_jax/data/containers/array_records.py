@@ -202,7 +202,7 @@ def _library() -> Any:
 
 @functools.cache
 def _example() -> Any:
-    """Return the message tf.train.Example, without TensorFlow: of its bytes alone, which are all that is read."""
+    """Return the message tf.train.Example, without TensorFlow: only of its bytes, which are all that is read."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kind = descriptor_pb2.FieldDescriptorProto

@@ -49,7 +49,7 @@ def _told(wanted: tuple[int, ...]) -> str:
 
 
 def _in_order(images: Sequence[str]) -> tuple[str, ...]:
-    """Return columns in their order, but A before B where their names differ in that alone."""
+    """Return columns in their order, but A before B where their names differ only in that."""
     if len(images) == 2 and images[0][:-1] == images[1][:-1] and images[0][-1:].lower() > images[1][-1:].lower():
         return images[1], images[0]
     return tuple(images)

@@ -93,7 +93,7 @@ def _widen(found: np.ndarray, buffer: np.ndarray, extras: np.ndarray, lengths: n
       lengths: theirs, [n].
     """
     full = found[3:] == _FULL32
-    easy = np.flatnonzero(full[2] & ~full[:2].any(0) & (lengths >= 12))  # the place alone, as in most large files
+    easy = np.flatnonzero(full[2] & ~full[:2].any(0) & (lengths >= 12))  # only the place, as in most large files
     if len(easy):
         head = _gather(buffer, extras[easy], 12)
         easy = easy[(head[:, :4] == (1, 0, 8, 0)).all(1)]

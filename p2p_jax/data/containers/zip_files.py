@@ -169,7 +169,7 @@ def _choose(tree: _Tree, split: str, layout: str, *, is_split: bool) -> list[_Fo
       tree: of the zip file.
       split: its name.
       layout: of ``contents.LAYOUTS``.
-      is_split: whether the zip file is of that split alone.
+      is_split: whether the zip file is only of that split.
     """
     two = [(f"{split}/A", f"{split}/B"), (f"A/{split}", f"B/{split}"), (f"{split}A", f"{split}B")]
     one = [split]

@@ -33,7 +33,7 @@ class File(NamedTuple):
       marked: the same with ``{split}`` where the name of its split stands in folders, and in the file's own name too
         where that repeats the folders'.
       split: the name of its split, "" if it has none.
-      in_name: the split stands in the name of the file alone.
+      in_name: the split stands only in the name of the file.
     """
 
     parts: Parts

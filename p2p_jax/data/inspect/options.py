@@ -19,7 +19,7 @@ from p2p_jax.reporting import quiet
 from p2p_jax.storage.writing import write_text
 
 SHARE = {"val_fraction": "0.1"}
-"""Where there is one split alone."""
+"""Where there is only one split."""
 _OF_FOLDERS = ("dir_a", "dir_b", "suffix_a", "suffix_b")
 _FORMS = 6  # ways to describe the same pairs that are tried
 

@@ -57,7 +57,7 @@ def of_layout(layout: Layout, usable: Collection[Path]) -> list[Example]:
     if layout.paired and layout.a is not layout.b:
         pairs = zip(layout.a, layout.b, strict=True)
         return [_whole((a, b), (0, 1)) for a, b in pairs if a in usable and b in usable]
-    sides = (1,) if layout.paired else (0, 1)  # of photographs from which A is made there is B alone
+    sides = (1,) if layout.paired else (0, 1)  # of photographs from which A is made there is only B
     return [_whole((path,), (side,)) for side in sides for path in layout.sides[side] if path in usable]
 
 
@@ -94,7 +94,7 @@ def _drawn(source: Source, index: int, side: int | None = None, number: int = 1)
 
     if side is None and number == 2:
         return Example(name, (f"{name}, A", f"{name}, B"), (0, 1), read)
-    return Example(name, (name,), (1 if side is None else side,), read)  # of photographs there is B alone
+    return Example(name, (name,), (1 if side is None else side,), read)  # of photographs there is only B
 
 
 def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen:

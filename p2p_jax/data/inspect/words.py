@@ -9,7 +9,7 @@ TRAIN = ("training", "train", "trn", "tr")
 VAL = ("validation", "valid", "val", "dev", "testing", "test", "evaluation", "eval", "ts")
 """The same of what is kept apart, the likelier first."""
 SPLIT = "{split}"
-_SHORT = ("tr", "ts")  # which are splits after small letters alone: imagesTr
+_SHORT = ("tr", "ts")  # which are splits only after small letters: imagesTr
 _FOLLOWED = r"(?=annot|label|mask|image|img|gt)"
 _WORDS = "|".join(sorted({*TRAIN, *VAL} - {*_SHORT}, key=len, reverse=True))
 _WHOLE = re.compile(rf"(?:{_WORDS})(?:[_-]?(?:set|data))?\d*", re.IGNORECASE)

@@ -40,7 +40,7 @@ class ImageCache(NamedTuple):
             images = make()
             size = tf.add_n([tf.size(x, tf.int64) * x.dtype.size for x in images])
             # Reserved before it is filled: threads side by side never exceed the limit together. Two that read the same
-            # image at once reserve it twice, which costs room in sets of a few images alone.
+            # image at once reserve it twice, which costs room only in sets of a few images.
             tf.cond(self.used.assign_add(size) <= self.limit, lambda: keep(images), lambda: release(size))
             return images
 

@@ -32,7 +32,7 @@ class Side(NamedTuple):
       source: what is read, in the order of `domains`.
       domains: of each image that belongs to one example.
       has_input: whether the first of its images is ``real_a``.
-      make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, which alone is read.
+      make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, and only that is read.
       memory: keeps the images that are read, of the size to which they are resized; None keeps none.
     """
 

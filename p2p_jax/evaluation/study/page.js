@@ -1,6 +1,6 @@
 "use strict";
 
-// One participant's session. The server alone knows what is fake; this page asks for the images of the trial that comes
+// One participant's session. Only the server knows what is fake; this page asks for the images of the trial that comes
 // next, shows them one after the other, and sends back what was chosen and how long everything took.
 
 const SIDES = ["left", "right"];
@@ -235,7 +235,7 @@ function keep(participant, fresh) {
   localStorage.setItem(nameOf(participant), fresh);
 }
 
-// The name is kept for this tab alone, so that a reload goes on with the session.
+// The name is kept only for this tab, so that a reload goes on with the session.
 async function remembered() {
   const participant = sessionStorage.getItem("participant");
   if (participant === null) return null;

@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             # A page of another site can reach this machine through the browser, but not under this machine's name.
             if self.headers.get("Host", "").partition(":")[0].lower() not in _HOSTS:
                 self.close_connection = True
-                raise RefusedError(403, "This server answers to this machine alone.")
+                raise RefusedError(403, "This server answers only this machine.")
             handle()
         except RefusedError as refusal:
             self._send_json(refusal.status, {"error": str(refusal)})
