@@ -13,7 +13,7 @@ from p2p_jax.interop.torch_state_dicts import from_torch
 from p2p_jax.nets import RECEPTIVE_FIELDS, MobileResNet, PatchGAN, ResNet, UNet
 from p2p_jax.nets.resampling import blur_downsample, blur_upsample, halve
 from p2p_jax.objectives import make_network
-from p2p_jax.training import fine_tuning
+from p2p_jax.training import network_differences
 from support import configs
 from support.configs import merged
 from support.precision import precision
@@ -135,7 +135,7 @@ def test_an_unknown_downsampling_is_named(network):
 def test_fine_tuning_tells_that_the_same_weights_compute_otherwise():
     theirs = complete(configs.SMALL_CYCLEGAN).to_dict()
     smooth = merged(configs.SMALL_CYCLEGAN, {"generator": SMOOTH, "discriminator": {"spectral_norm": True}})
-    told = "\n".join(fine_tuning._differences(theirs, complete(smooth)))
+    told = "\n".join(network_differences.differences(theirs, complete(smooth)))
     assert "generator.downsampling was 'strided' there and is 'antialiased' here" in told
     assert "--config.generator.upsampling=transposed keeps it" in told
     assert "discriminator.spectral_norm was False there and is True here" in told

@@ -226,7 +226,7 @@ def test_train_step_reports_ratios_and_the_share_of_peak(capsys):
     ("given", "message"),
     [
         (["--twins=slow"], "there is no slow; choose of eager, best, graphs"),
-        (["--devices=2"], "PyTorch's twins run on one device: add --twins= to time JAX alone"),
+        (["--devices=2"], "PyTorch's twins run on one device: add --twins= to time only JAX"),
         (["--batch=3", "--devices=2", "--twins="], "--batch 3 does not divide over 2 devices"),
     ],
 )

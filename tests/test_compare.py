@@ -95,7 +95,7 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
         (
             {"x": {"distances__features": "lab:one"}, "y": {"distances__features": "inception"}},
             {},
-            "config.distances.features is lab:one in x, inception in y: KID and FID compare by the same features",
+            "config.distances.features is lab:one in x, inception in y: KID and FID compare only by the same features",
         ),
         ({"a/b": {}}, {}, "'a/b' is no name: each run has a folder of it"),
         ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 does not divide over 2 devices"),

@@ -1,6 +1,7 @@
 """What a demo does with pictures and drawings, and the folder that runs as a Space; the page itself needs a browser."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -335,15 +336,16 @@ def test_it_is_for_this_machine_unless_one_says_so(noisy_run, monkeypatch, flag)
 
     def launch(page, *, port, address):
         told.append(address)
+        assert (os.environ["HF_HUB_OFFLINE"], os.environ["GRADIO_ANALYTICS_ENABLED"]) == ("1", "False")
         raise OSError("enough")
 
     monkeypatch.setattr(serving, "launch", launch)
-    monkeypatch.setattr(serving, "prepare", lambda: None)
     monkeypatch.setattr(serving.pages, "import_gradio", lambda: None)
     monkeypatch.setattr(serving.pages, "make", lambda model: None)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which is set, and is put back
+    before = dict(os.environ)
     assert "cannot be had (enough)" in run_command(command, noisy_run, "--port", 0, *filter(None, [flag]))
     assert told == ["0.0.0.0" if flag else "127.0.0.1"]
+    assert dict(os.environ) == before
 
 
 # The folder of a Space

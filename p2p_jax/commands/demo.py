@@ -71,15 +71,19 @@ def _demo(args: argparse.Namespace) -> None:
     if args.space is None:
         from p2p_jax.demo.serving import serve
 
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was sent goes with the demo
-        serve(
-            args.workdir,
-            settings,
-            port=args.port,
-            share_on_lan=args.share_on_lan,
-            num_examples=8 if args.examples is None else args.examples,
-            data_dir=args.data_dir,
-        )
+        # So that what was sent goes with the demo.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            serve(
+                args.workdir,
+                settings,
+                port=args.port,
+                share_on_lan=args.share_on_lan,
+                num_examples=8 if args.examples is None else args.examples,
+                data_dir=args.data_dir,
+            )
+        finally:
+            signal.signal(signal.SIGTERM, before)
         return
     from p2p_jax.demo.space import write
 

@@ -1,9 +1,11 @@
 """Serving a demo: only to this machine, unless the caller says otherwise, and asking no other machine for anything."""
 
+import contextlib
 import os
 import socket
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,9 @@ def serve(
     """
     address = _EVERYWHERE if share_on_lan else _HERE
     port = _free(address, port)
-    prepare()
-    pages.import_gradio()
-    with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "sent"))
-        model = Model(run, Path(folder), settings, num_examples=num_examples, data_dir=data_dir)
+    with environment() as folder:
+        pages.import_gradio()
+        model = Model(run, folder, settings, num_examples=num_examples, data_dir=data_dir)
         page = pages.make(model)
         try:
             launch(page, port=port, address=address)
@@ -99,12 +99,21 @@ def launch(page: Any, *, port: int | None = None, address: str | None = None) ->
     )
 
 
-def prepare() -> None:
-    """Keep gradio from asking other machines, before it is loaded."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is there
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name, ""), _HERE, "localhost")))
+@contextlib.contextmanager
+def environment() -> Iterator[Path]:
+    """Keep gradio, which is loaded in here, from asking other machines; yield a folder that is there as long as it."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "sent"))
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is there
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name, ""), _HERE, "localhost")))
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _middleware(address: str) -> list[Any]:

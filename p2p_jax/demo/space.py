@@ -149,10 +149,8 @@ def write(
 
 def start(folder: Path, settings: Settings) -> None:
     """Serve the demo that a folder of ``write`` holds; where, gradio's variables say, and this machine by default."""
-    serving.prepare()
-    with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as scratch:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch, "sent"))
-        model = Model(folder / _MODEL, Path(scratch), settings, examples_folder=folder / _EXAMPLES)
+    with serving.environment() as scratch:
+        model = Model(folder / _MODEL, scratch, settings, examples_folder=folder / _EXAMPLES)
         page = pages.make(model)
         serving.launch(page)
         say(f"The demo is at {page.local_url}")
