@@ -73,6 +73,11 @@ def packed(pix2pix, cyclegan, tmp_path_factory):
     return {name: pack(run, folder / f"{name}.safetensors").path for name, run in runs.items()}
 
 
+def test_a_file_may_be_read_by_whom_other_files_may(packed, tmp_path):
+    (tmp_path / "other").touch()
+    assert packed["pix2pix"].stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_file_translates_as_its_run_does(pix2pix, cyclegan, packed):
     for name, run, direction in (
         ("pix2pix", pix2pix, "BtoA"),

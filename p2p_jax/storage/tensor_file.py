@@ -57,7 +57,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]
     found = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     told = digest(found, texts)
     with in_one_step(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(found, temporary, {**texts, DIGEST: told})
+        temporary.chmod(mode)  # as any new file: safetensors keeps all others from reading it
     return told
 
 
