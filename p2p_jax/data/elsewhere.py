@@ -32,3 +32,11 @@ def with_data_dir(config: ConfigDict, data_dir: str | None, file: Path) -> Confi
         raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
     stored.tell_places(config, file, *(["data", "task"] if data_dir is None else ["task"]))
     return config
+
+
+def is_downloaded(data: ConfigDict) -> bool:
+    """Tell whether opening the data set of a config would download it, or look for it on a hub."""
+    kind = data.source.partition("/")[0]
+    if kind == "hugging_face":
+        return not Path(data.dir).exists()
+    return kind in ("pix2pix", "cycle_gan") and not data.dir

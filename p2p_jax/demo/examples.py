@@ -7,15 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from p2p_jax.data import load_split
-from p2p_jax.data.elsewhere import with_data_dir
+from p2p_jax.data.elsewhere import is_downloaded, with_data_dir
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.predictions import sides
 from p2p_jax.images.domains import Domain
 from p2p_jax.inference import Translator, values
 from p2p_jax.inference.values import Given, Task
 from p2p_jax.reporting import say
-
-_DOWNLOADED = ("pix2pix/", "cycle_gan/")
 
 
 class Example(NamedTuple):
@@ -52,8 +50,8 @@ def write(
             raise InputError("the run was trained without validation")
         if not (translator.domain_in.is_measured and translator.domain_out.is_measured):
             raise InputError("the ranges of this run's images are not known")
-        if data.source.startswith(_DOWNLOADED) and not (data_dir or data.dir):
-            raise InputError(f"{data.source} would be downloaded: name a copy, `data_dir`")
+        if not data_dir and is_downloaded(data):
+            raise InputError(f"{data.dir or data.source} would be downloaded: name a copy, `data_dir`")
         config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         opened = load_split(config, data.val_split)
         side, other, names = sides(translator, opened)

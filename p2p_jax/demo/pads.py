@@ -7,15 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2p_jax.images import formats, labels, palettes
+from p2p_jax.images import drawings, formats, labels, palettes
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.palettes import Palette
 
 LINES = "lines"
 """What stands for lines on paper where a palette may be named."""
-_EDGES = ("canny_edges", "hed_edges")  # tasks whose inputs are lines
-_TWO_TONES = 0.9  # share of pixels that are black or white, above which examples are taken for drawings of lines
-_CLASSES, _FAR = 0.6, 16  # share of pixels that have a class's colour in label maps, but for so many levels
 _FREE = {
     "black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 128), "red": (200, 40, 40),
     "orange": (230, 140, 40), "yellow": (235, 210, 60), "green": (60, 140, 60), "blue": (50, 90, 180),
@@ -94,15 +91,15 @@ def find(
         return None
     brush = max(2, round(min(size) / 20))
     named = palettes.find_palette(palette) if palette not in ("", LINES) else None
-    known = named or domain.palette or (None if palette else _of_examples(domain, examples))
+    known = named or domain.palette or (None if palette else drawings.palette_of(examples))
     if domain.kind == "labels" and known is None:
         known = _invented(domain.channels)
     if known is not None:
         colors = {name: _rgb(color) for name, color in zip(known.names, known.colors, strict=True)}
         return Pad(colors, _commonest(examples, known), size, brush, True, domain)
-    if palette == LINES or task.rpartition(":")[2] in _EDGES or _are_lines(examples):
-        is_dark = bool(examples) and np.mean([image.mean() for image in examples]) < 128
-        line, paper = ((255,) * 3, (0,) * 3) if is_dark else ((0,) * 3, (255,) * 3)
+    found = drawings.paper_of(examples)
+    if palette == LINES or drawings.makes_lines(task) or found is not None:
+        line, paper = ((255,) * 3, (0,) * 3) if found == 0 else ((0,) * 3, (255,) * 3)
         return Pad({"line": line, "paper": paper}, paper, size, max(1, round(min(size) / 128)), False, domain)
     return Pad(dict(_FREE), (255, 255, 255), size, brush, False, domain)
 
@@ -137,21 +134,6 @@ def classes(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return found
 
 
-def _of_examples(domain: Domain, examples: Sequence[np.ndarray]) -> Palette | None:
-    """Return the palette that pictures have, if they are label maps in the colours of one that is built in.
-
-    A dark photograph is near to a black that is no class: most pixels must have colours of classes, of several.
-    """
-    if not examples or any(image.shape[-1] != 3 for image in examples) or domain.channels != 3:
-        return None
-    if (name := palettes.recognise(examples)) is None:
-        return None
-    known = palettes.find_palette(name)
-    nearest, distances = palettes.palette_distances(np.concatenate([x.reshape(-1, 3) for x in examples]), known)
-    is_class = (distances <= _FAR) & (nearest < len(known.colors))
-    return known if is_class.mean() > _CLASSES and len(np.unique(nearest[is_class])) > 1 else None
-
-
 def _commonest(examples: Sequence[np.ndarray], known: Palette) -> tuple[int, int, int]:
     """Return the colour of most pixels; the first one without examples."""
     coloured = [image for image in examples if image.shape[-1] == 3]
@@ -159,11 +141,6 @@ def _commonest(examples: Sequence[np.ndarray], known: Palette) -> tuple[int, int
         return _rgb(known.colors[0])
     counts = sum(np.bincount(palettes.nearest_labels(x, known).ravel(), minlength=len(known.colors)) for x in coloured)
     return _rgb(known.colors[int(np.argmax(counts))])
-
-
-def _are_lines(examples: Sequence[np.ndarray]) -> bool:
-    """Tell whether pictures are lines on paper: nearly all of their pixels are black or white."""
-    return bool(examples) and all(((image < 32) | (image > 223)).all(-1).mean() > _TWO_TONES for image in examples)
 
 
 def _invented(count: int) -> Palette:

@@ -102,18 +102,23 @@ def launch(page: Any, *, port: int | None = None, address: str | None = None) ->
 @contextlib.contextmanager
 def environment() -> Iterator[Path]:
     """Keep gradio, which is loaded in here, from asking other machines; yield a folder that is there as long as it."""
-    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "sent"))
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        given = {
+            "GRADIO_TEMP_DIR": str(Path(folder, "sent")),
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_OFFLINE": "1",
+        }
         for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is there
-            os.environ[name] = ",".join(filter(None, (os.environ.get(name, ""), _HERE, "localhost")))
+            given[name] = ",".join(filter(None, (os.environ.get(name, ""), _HERE, "localhost")))
+        before = {name: os.environ.get(name) for name in given}
+        os.environ.update(given)
         try:
             yield Path(folder)
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _middleware(address: str) -> list[Any]:

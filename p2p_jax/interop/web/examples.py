@@ -1,19 +1,17 @@
 """Images of the run's own validation set, to compare translations on; noise where there are none."""
 
 import itertools
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from p2p_jax.config.options import crop_shape
-from p2p_jax.data import layouts, load_split
-from p2p_jax.data.elsewhere import with_data_dir
+from p2p_jax.data import load_split
+from p2p_jax.data.elsewhere import is_downloaded, with_data_dir
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import Run
 
 _MOST = 32  # images
-_TOYS = ("toy_facades", "toy_unpaired")
 
 
 class Examples(NamedTuple):
@@ -43,7 +41,7 @@ def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
     """
     asked = data_dir is not None or split is not None
     split = split or run.config.data.val_split or run.config.data.train_split
-    if asked or _is_here(run):
+    if asked or not is_downloaded(run.config.data):
         try:
             config = with_data_dir(run.config, data_dir, run.config_file)
             batches = load_split(config, split).batches(2)
@@ -57,8 +55,3 @@ def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
     shapes = {name: (4, *crop, spec.shape[-1]) for name, spec in run.batch.items()}
     noise = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
     return Examples(noise, "noise, as the run's images are not here", False)
-
-
-def _is_here(run: Run) -> bool:
-    data = run.config.data
-    return data.source in _TOYS or (layouts.is_file_source(data.source) and bool(data.dir) and Path(data.dir).exists())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import palettes
+from p2p_jax.images import drawings, palettes
 from p2p_jax.images.domains import Domain
 from p2p_jax.interop.web.runtime import PACKAGE, Runtime
 
@@ -22,10 +22,6 @@ _HEADERS = """/*
   Cross-Origin-Embedder-Policy: require-corp
 """  # as some hosts read them from a file of that name; without them there is one thread
 _LAB = ("lab_l", "lab_ab")
-_NEAR = 24  # levels, by which colours change where a picture is resized and stored as a JPEG
-_LABELLED = 0.5  # of the pixels of label maps have a class's colour; the rest are borders that a JPEG blurred
-_PAPER, _GRAY = 0.7, 0.98  # of the pixels of line drawings are white, and without colour
-_EDGES = ("canny_edges", "hed_edges")
 
 
 def check_domain(domain: Domain, verb: str) -> None:
@@ -82,30 +78,14 @@ def drawn_with(
         colors = np.array(describe(domain)["colors"], np.uint8)
         chosen = palettes.Palette(tuple(f"class {i}" for i in range(len(colors))), colors)
     if chosen is None and domain.kind == "uint8" and domain.channels == 3 and examples is not None:
-        chosen = _recognised(examples)
+        chosen = drawings.palette_of(list(examples))
     if chosen is not None:
         named = [[name, _hex(color)] for name, color in zip(chosen.names, chosen.colors, strict=True)]
         return {"kind": "palette", "colors": named, "paper": named[0][1]}
-    if task.rpartition(":")[2] in _EDGES or (domain.kind == "uint8" and examples is not None and _are_lines(examples)):
+    is_drawn = domain.kind == "uint8" and examples is not None and drawings.paper_of(list(examples)) == 255
+    if drawings.makes_lines(task) or is_drawn:
         return {"kind": "lines", "colors": [["pen", "#000000"], ["rubber", "#ffffff"]], "paper": "#ffffff"}
     return {"kind": "colors", "colors": [], "paper": "#ffffff"}
-
-
-def _recognised(examples: np.ndarray) -> palettes.Palette | None:
-    """Return the palette of pictures that are label maps, and no photographs of something dark."""
-    name = palettes.recognise(list(examples))
-    if name is None:
-        return None
-    palette = palettes.BUILT_IN[name]
-    nearest, far = palettes.palette_distances(examples.reshape(-1, 3), palette)
-    labelled = nearest[(far <= _NEAR) & (nearest < len(palette.colors))]
-    return palette if len(labelled) >= _LABELLED * len(nearest) and len(np.unique(labelled)) >= 3 else None
-
-
-def _are_lines(examples: np.ndarray) -> bool:
-    paper = (examples >= 255 - _NEAR).all(-1).mean()
-    gray = (np.ptp(examples.astype(np.int16), axis=-1) <= _NEAR).mean()
-    return bool(paper >= _PAPER and gray >= _GRAY)
 
 
 def _hex(color: np.ndarray | tuple[int, ...]) -> str:
