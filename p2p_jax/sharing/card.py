@@ -53,7 +53,7 @@ def write_card(
         "## Use",
         "",
         "```bash",
-        "pip install 'p2p_jax[hub]'",
+        "pip install 'p2p_jax[hub] @ git+https://github.com/p2p-jax/p2p-jax'",
         "```",
         "```python",
         "from p2p_jax import Translator",
