@@ -452,6 +452,7 @@ def test_other_lines_of_shells_are_known(capsys):
         "pip install -e '.[data,tb,eval,images,video,notebooks,docs,test]' && pytest",  # what CI runs
         'python -c "import jax; print(jax.devices())"',
         "jupyter lab notebooks",
+        "cp -r photos/val/B taught/val",
     }
     (code,) = [shlex.split(line)[2] for line in others if line.startswith("python -c")]
     assert "CpuDevice" in run_snippet(code, capsys)
