@@ -3,9 +3,9 @@
     python -m p2p_jax.main --config configs/facades_modern.py --workdir runs/facades_modern
 
 Data: as configs/facades.py. Hardware: any GPU with 4 GB. Time: the same multiply-adds. Expected: fewer parameters, no
-checkerboard, a smaller distance to real images. It was found at 64x64 (figures in benchmarks/README.md) and not measured
-at 256x256. What differs: resize and convolution; batches of 4, so that batch norm translates by running statistics;
-hinge loss and less L1; DiffAugment's translation; no dropout; a learning rate that falls to 0.
+checkerboard, a smaller distance to real images. It was found at 64x64 (figures in benchmarks/README.md), and not
+measured at 256x256. What differs: resize and convolution; batches of 4, so that batch norm translates by running
+statistics; hinge loss and less L1; DiffAugment's translation; no dropout; a learning rate that falls to 0.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python -m p2p_jax.main --config configs/facades_small.py --workdir runs/facades_small
 
-Data: the facades (31 MB, downloaded). Hardware: any CPU. Time: 5 minutes on one core. Expect a validation L1 of 0.18 and
-a checkerboard over the pictures, as from all transposed convolutions. Without the published jitter of sizes.
+Data: the facades (31 MB, downloaded). Hardware: any CPU. Time: 5 minutes on one core. Expect a validation L1 of 0.18
+and a checkerboard over the pictures, as from all transposed convolutions. Without the published jitter of sizes.
 """
 
 from ml_collections import ConfigDict
