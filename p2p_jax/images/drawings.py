@@ -22,7 +22,7 @@ def makes_lines(task: str) -> bool:
 def palette_of(pictures: Sequence[np.ndarray]) -> Palette | None:
     """Return the palette of the library that pictures have, if they are label maps; None if they are not.
 
-    A dark photograph is near to a black that is no class: most pixels must have colours of classes, of several.
+    A dark photograph is near to a black that is not a class: most pixels must have colours of classes, of several.
 
     Args:
       pictures: [H, W, 1 or 3] uint8 each.
@@ -52,4 +52,4 @@ def paper_of(pictures: Sequence[np.ndarray]) -> int | None:
     white, black = (colors >= 255 - _NEAR).all(-1).mean(), (colors <= _NEAR).all(-1).mean()
     if white >= _PAPER:
         return 255
-    return 0 if black >= _PAPER and black + white >= _TWO_TONES else None  # grays on black are scans, and no lines
+    return 0 if black >= _PAPER and black + white >= _TWO_TONES else None  # grays on black are scans, not lines
