@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.endurance import write_pairs
+from p2p_jax.training import metrics_file
 
 _LIMIT = 600  # seconds that a command may take
 _DATA = ("--config.data.source=side_by_side", "--config.data.load_size=64", "--config.data.crop_size=64")
@@ -311,8 +312,12 @@ def kill_training(folder: Path, inputs: Path, times: int, draw: random.Random) -
 
 
 def rows_of_csv(workdir: Path) -> collections.Counter:
-    """Return how often each row stands in metrics.csv, values and all."""
-    return collections.Counter((workdir / "metrics.csv").read_text().splitlines())
+    """Return how often each row stands in metrics.csv, values and all, but for how long it took."""
+    rows = metrics_file.read(workdir / "metrics.csv").rows
+    timed = {metrics_file.SECONDS, metrics_file.SPEED}
+    return collections.Counter(
+        str((step, *((name, cell) for name, cell in row.items() if name not in timed))) for step, row in rows.items()
+    )
 
 
 def rows_of_tensorboard(workdir: Path) -> collections.Counter:

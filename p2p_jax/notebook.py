@@ -13,7 +13,7 @@ from PIL import Image
 
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain
-from p2p_jax.training.monitoring import make_grid
+from p2p_jax.training.grids import make_grid
 
 try:
     import anywidget

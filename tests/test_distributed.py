@@ -21,6 +21,7 @@ from support.configs import SGD, SMALL, SMALL_CYCLEGAN
 from support.networks import PIXEL_GAN
 from support.networks import TINY as TINY_GENERATOR
 from support.processes import finish, processes
+from support.runs import assert_rows_close
 
 AGAIN = "start all processes again with the same command, on any number of hosts"
 # A config file that also notes which images its process reads.
@@ -107,12 +108,7 @@ def test_two_processes_train_like_one_and_one_goes_on_with_fewer_devices(tmp_pat
 def assert_ended_alike(one, two):
     np.testing.assert_allclose(parameters(two, 4), parameters(one, 4), atol=1e-6)
     assert np.abs(parameters(one, 4) - parameters(one, 2)).max() > 1e-4
-    rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (one, two)]
-    assert len(rows[0]) == len(rows[1]) == 5
-    for a, b in zip(*rows, strict=True):
-        if not a.startswith("step"):
-            a, b = (np.array([float(cell or 0) for cell in row.split(",")]) for row in (a, b))
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert_rows_close(one, two, 4)
 
 
 # The command on noise in memory, so that TensorFlow is not loaded, and with a shorter patience.

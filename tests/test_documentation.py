@@ -24,6 +24,7 @@ from p2p_jax import main
 from p2p_jax.commands import train
 from p2p_jax.config import complete, load, load_with_overrides, resolve
 from support import trees
+from support.runs import rows_of
 from support.web_pages import write_package
 
 ROOT = Path(__file__).parent.parent
@@ -429,7 +430,7 @@ def test_own_objective_changes_the_result(folder):
         config.extra.noise, config.data.val_split = noise, ""
         config.num_steps, config.batch_size, config.generator.base_width, config.generator.num_downs = 1, 2, 4, 2
         p2p_jax.train(config, folder / "runs" / str(noise))
-        losses.append((folder / "runs" / str(noise) / "metrics.csv").read_text().splitlines()[-1])
+        losses.append(rows_of(folder / "runs" / str(noise))[-1])
     assert losses[0] != losses[1]
 
 

@@ -22,7 +22,7 @@ from support.comparers import same_pixels
 from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import noise, save, to_uint8, write_facades
 from support.networks import draw_state, linear
-from support.runs import blank_state, rows_of, write_run
+from support.runs import blank_state, rows_of, sample_grid, write_run
 from support.runs import translate_files as translate
 
 
@@ -83,19 +83,18 @@ def test_the_images_of_translate_and_of_the_sample_grid(run, pairs, tmp_path):
     """One image, three ways: the sample grid of training, the command translate on its file, and evaluation."""
     predictions = {p.name: p for p in predict(Translator.from_workdir(run), "val")}
     assert list(predictions) == [f"house_{i}.png" for i in range(5)]
-    grid = np.asarray(Image.open(run / "samples" / "step_0000004.png"))
+    grid = sample_grid(run, 4, width=16)
     for i in range(2):
         labels = pictures.read(pairs / "val" / f"house_{i}.png").pixels[:, 32:]
         save(tmp_path / "in" / f"{i}.png", labels)
     assert translate(run, tmp_path / "in", tmp_path / "out", "--size", "16") == 0
     for i in range(2):
         prediction = predictions[f"house_{i}.png"]
-        rows = slice(16 + 20 * i, 32 + 20 * i)
-        assert np.abs(to_uint8(prediction.input).astype(int) - grid[rows, 0:16]).max() <= 1
-        assert same_pixels(to_uint8(prediction.output), grid[rows, 20:36])
+        assert np.abs(to_uint8(prediction.input).astype(int) - grid["input"][i]).max() <= 1
+        assert same_pixels(to_uint8(prediction.output), grid["output"][i])
         # Another size is resized by another library, whose roundings may differ in a pixel.
         translated = pictures.read(tmp_path / "out" / f"{i}.png").pixels
-        assert np.abs(translated.astype(int) - grid[rows, 20:36]).mean() < 0.5
+        assert np.abs(translated.astype(int) - grid["output"][i]).mean() < 0.5
 
 
 def test_labels_at_their_own_resolution(run, pairs):

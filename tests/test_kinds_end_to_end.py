@@ -14,7 +14,7 @@ from p2p_jax.images import formats, lab
 from p2p_jax.images.palettes import CMP_FACADES, PIX2PIX_FACADES, to_hex, true_labels
 from p2p_jax.training.checkpoint import read_filled_in
 from support.configs import small_config, small_cyclegan_config
-from support.runs import translate_files
+from support.runs import sample_grid, translate_files
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +82,8 @@ def test_paletted_labels_to_photographs(folder, tmp_path):
     assert (made[0].pixels.dtype, made[0].pixels.shape, made[0].palette) == (np.uint8, (SIZE, SIZE, 3), None)
     labels = formats.read(folder / "pairs" / "val" / "A" / "00.png").pixels
     np.testing.assert_array_equal(made[0].pixels, found(labels))
-    grid = np.asarray(Image.open(tmp_path / "run" / "samples" / "step_0000200.png"))
-    shown = {tuple(color) for color in grid[18 : 16 + SIZE, 2 : SIZE - 2].reshape(-1, 3).tolist()}
+    labels = sample_grid(tmp_path / "run", 200, SIZE)["input"]
+    shown = {tuple(color) for color in labels.reshape(-1, 3).tolist()}
     assert shown <= {tuple(color) for color in CMP_FACADES.colors.tolist()}  # labels in their colours
 
 
@@ -141,8 +141,8 @@ def test_tasks_of_photographs(folder, tmp_path, name, channels):
     made = translated(tmp_path / "run", folder / "photos" / "val", tmp_path / "out")
     assert len(made) == 12
     assert made[0].pixels.shape == (SIZE, SIZE, 3)
-    grid = np.asarray(Image.open(tmp_path / "run" / "samples" / "step_0000002.png")).astype(int)
-    given, target = grid[16 : 16 + SIZE, :SIZE], grid[16 : 16 + SIZE, 2 * (SIZE + 4) : 2 * (SIZE + 4) + SIZE]
+    grid = sample_grid(tmp_path / "run", 2, SIZE)
+    given, target = grid["input"][0].astype(int), grid["target"][0]
     photo = formats.read(folder / "photos" / "val" / "00.png").pixels
     np.testing.assert_array_equal(target, photo)
     hole = np.zeros((SIZE, SIZE), bool)

@@ -1,6 +1,7 @@
-"""Metrics file, sample grids, durations, stop requests."""
+"""Metrics file, sample grids, stop requests."""
 
 import os
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -9,10 +10,8 @@ import pytest
 from PIL import Image
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import lab
-from p2p_jax.images.domains import Domain
-from p2p_jax.training import monitoring
-from p2p_jax.training.monitoring import Log, format_seconds, make_grid, pictures
+from p2p_jax.training import metrics_file, pace
+from p2p_jax.training.monitoring import Log
 from p2p_jax.training.stopping import stop_requests
 from support.configs import small_config
 from support.images import to_uint8
@@ -39,48 +38,6 @@ def test_to_uint8_rounds_and_clips():
     assert to_uint8(images).tolist() == [0, 0, 128, 191, 255, 255, 255, 0]
 
 
-def test_grid_places_columns_and_repeats_gray():
-    red = np.zeros((2, 8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
-    gray = np.full((2, 8, 8, 1), 128, np.uint8)
-    grid = make_grid({"input": red, "output": gray})
-    assert grid.shape == (16 + 2 * 8 + 4, 2 * 8 + 4, 3)
-    np.testing.assert_array_equal(grid[16:24, :8], np.broadcast_to([255, 0, 0], (8, 8, 3)))
-    np.testing.assert_array_equal(grid[28:, 12:], np.full((8, 8, 3), 128))
-    assert (grid[16:, 8:12] == 255).all()
-
-
-def test_pictures_of_columns_of_several_kinds():
-    four_bands, labels = Domain("uint16", 4, (0.0,) * 4, (10.0,) * 4), Domain("labels", 2)
-    one_hot = labels.encode(np.array([0, 1], np.uint8).reshape(2, 1, 1, 1))
-    bands = np.zeros((2, 1, 1, 4), np.float32) + np.array([-1, 0, 1, 1], np.float32)
-    shown = pictures({"input": bands, "output": one_hot, "heat": bands[..., :1]}, (four_bands, labels))
-    assert list(shown) == ["input", "output", "heat"]
-    assert shown["input"].tolist() == [[[[0, 128, 255]]]] * 2
-    assert shown["output"].tolist() == [[[[0]]], [[[255]]]]
-    assert shown["heat"].tolist() == [[[[0]]]] * 2  # of neither kind
-    assert make_grid(shown).shape == (16 + 2 + 4, 3 + 8, 3)
-
-
-def test_columns_of_equal_channels_are_told_apart_by_their_names():
-    a, b = Domain("label_colors", 3, (0.0,) * 3, (255.0,) * 3), Domain("labels", 3)
-    image = np.zeros((1, 1, 1, 3), np.float32)
-    names = ["input", "output", "target", "real A", "fake B", "rec A", "real B", "fake A", "rec B"]
-    shown = pictures(dict.fromkeys(names, image), (a, b))
-    of_a = [name for name in names if shown[name].shape[-1] == 3]
-    assert of_a == ["input", "real A", "rec A", "fake A"]
-
-
-def test_colours_are_shown_with_the_lightness_of_their_row():
-    photo = np.random.RandomState(0).randint(60, 200, (2, 8, 8, 3)).astype(np.uint8)
-    domains = Domain("lab_l", 1, (0.0,), (100.0,)), Domain("lab_ab", 2, (-110.0,) * 2, (110.0,) * 2)
-    lightness, colour = (domain.encode(domain.values(photo)) for domain in domains)
-    shown = pictures({"input": lightness, "output": 0 * colour, "target": colour}, domains)
-    assert np.abs(shown["target"].astype(int) - photo).max() <= 1
-    np.testing.assert_allclose(lab.from_rgb(shown["output"])[..., 0], (lightness[..., 0] + 1) * 50, atol=0.3)
-    assert np.ptp(shown["output"], axis=-1).max() == 0  # gray
-    assert shown["input"].shape == (2, 8, 8, 1)
-
-
 def test_the_log_shows_what_the_config_describes(tmp_path):
     config = small_config(
         data__output__kind="labels", data__output__channels=2, data__output__palette="#ff0000,#00ff00"
@@ -90,7 +47,8 @@ def test_the_log_shows_what_the_config_describes(tmp_path):
     log.samples(3, {"input": np.zeros((1, 8, 8, 3), np.float32), "output": labels})
     log.close()
     grid = np.asarray(Image.open(tmp_path / "samples" / "step_0000003.png"))
-    assert (grid[16:, :8] == 128).all() and (grid[16:, 12:] == [255, 0, 0]).all()
+    assert grid.shape == (32 + 256, 2 * 256 + 4, 3)  # enlarged, under the step and the names of the columns
+    assert (grid[32:, :256] == 128).all() and (grid[32:, 260:] == [255, 0, 0]).all()
 
 
 def test_a_row_takes_what_comes_for_its_step(tmp_path):
@@ -113,21 +71,13 @@ def test_what_fails_in_the_background_is_raised(tmp_path):
     log.samples(1, grid)
     log._finish()
     (tmp_path / "samples" / "step_0000001.png").rename(tmp_path / "first.png")
-    (tmp_path / "samples").rmdir()
+    shutil.rmtree(tmp_path / "samples")
     (tmp_path / "samples").touch()
     log.samples(2, grid)
     with pytest.raises(InputError, match="step_0000002.png cannot be written"):
         log.close()
     with Image.open(tmp_path / "first.png") as image:
-        assert image.size == (8, 16 + 8)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59, "59 s"), (125, "2 min 05 s"), (7500, "2 h 05 min"), (float("inf"), "unknown")],
-)
-def test_durations(seconds, text):
-    assert format_seconds(seconds) == text
+        assert image.size == (256, 32 + 256)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -142,13 +92,35 @@ def test_stop_requests(signum):
     assert signal.getsignal(signum) == before
 
 
-def test_speed_is_that_of_several_rows(tmp_path, monkeypatch, capsys):
-    clock = iter([0.0, 100.0, 101.0, 102.0, 102.0])  # the first row compiles; the devices were ahead of the last
-    monkeypatch.setattr(monitoring, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    log = Log(tmp_path, ["train/a"], 0, small_config(num_steps=1000))
-    for step in (10, 20, 30, 40):
-        log.progress(step, {"train/a": 1.0})
+def test_rows_say_how_far_and_how_fast_a_run_is(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=500.0)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock.now)
+    config = small_config(num_steps=100, batch_size=2, data__num_train=8)
+    for first in (0, 10):  # the second start goes on counting
+        log = Log(tmp_path, [*metrics_file.RUN, "train/a"], first, config)
+        clock.now += 8.0
+        log.reached(first + 4)
+        log.progress(first + 4, {"train/a": 1.0})
+        log.metrics(first + 10, {"train/a": 2.0})
+        log.close()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "step,run/seconds,run/epoch,run/images_per_s,train/a",
+        "4,8.0,1.0,1.0,1.0",
+        "10,8.0,2.5,,2.0",
+        "14,16.0,3.5,1.0,1.0",
+        "20,16.0,5.0,,2.0",
+    ]
+
+
+def test_a_long_run_says_early_how_long_it_takes(tmp_path, monkeypatch, capsys):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock.now)
+    log = Log(tmp_path, ["train/a"], 0, small_config(num_steps=80_000), lambda: 43.45e9)
+    for step in (1, 2, 3):
+        clock.now += 4.0
+        log.reached(step)
     log.close()
-    lines = capsys.readouterr().out.splitlines()[-4:]
-    assert ["with compiling" in line for line in lines] == [True, False, False, False]
-    assert [line.split("  ")[2] for line in lines] == ["0.1 steps/s", "10 steps/s", "10 steps/s", "15 steps/s"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "GMAC" in line or "warning" in line]
+    assert lines[0] == "43.5 GMAC a step, 4 s a step: about 3 d 16 h to go"
+    assert lines[1].startswith("warning: this takes 3 d 16 h on this CPU") and "config.data.crop_size" in lines[1]
+    assert len(lines) == 2

@@ -24,7 +24,7 @@ from support.configs import SGD, small_config, small_cyclegan_config
 from support.images import write_images, write_pairs
 from support.networks import PIXEL_GAN, TINY, linear
 from support.processes import python, run
-from support.runs import memory_data, rows_of, stop_at
+from support.runs import memory_data, rows_of, sample_grid, stop_at
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,19 @@ def test_what_a_run_leaves_behind(uninterrupted, pairs):
     state, workdir = uninterrupted
     assert int(state["step"]) == 4
     rows = rows_of(workdir)
-    assert (workdir / "metrics.csv").read_text().startswith("step,train/")
+    assert (workdir / "metrics.csv").read_text().startswith("step,run/seconds,run/epoch,")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert [bool(row["eval/l1"]) for row in rows] == [False, True, False, True]
     assert all(float(row["train/gen/l1"]) > 0 for row in rows)
-    assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["step_0000002.png", "step_0000004.png"]
+    assert [float(row["run/epoch"]) for row in rows] == [0.4, 0.8, 1.2, 1.6]
+    grids = [f"step_000000{step}.png" for step in (0, 2, 4)]
+    assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["index.html", *grids, "steps.js"]
+    assert all(name in (workdir / "samples" / "steps.js").read_text() for name in grids)
     grid = Image.open(workdir / "samples" / "step_0000004.png")
-    assert grid.size == (3 * 16 + 2 * 4, 16 + 2 * 16 + 4)
+    assert grid.size == (3 * 256 + 2 * 4, 32 + 2 * 256 + 4)
+    assert {name: images.shape for name, images in sample_grid(workdir, 4, 16).items()} == dict.fromkeys(
+        ["input", "output", "target"], (2, 16, 16, 3)
+    )
     stored = json.loads((workdir / "config.json").read_text())
     facts = json.loads((workdir / "facts.json").read_text())
     assert (stored["data"]["num_train"], facts["num_train"]) == (0, 5)  # as it was asked for, and as it was found
@@ -124,8 +130,7 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
     assert_equal_trees(train(config(), tmp_path / "parts"), whole)
     rows = rows_of(tmp_path / "whole")
     assert float(rows[-1]["eval/cycle"]) > 0
-    grid = Image.open(tmp_path / "whole" / "samples" / "step_0000008.png")
-    assert grid.size == (6 * 16 + 5 * 4, 16 + 3 * 16 + 2 * 4)
+    assert [images.shape for images in sample_grid(tmp_path / "whole", 8, 16).values()] == [(3, 16, 16, 3)] * 6
     assert "on 5 training examples from unpaired" in (tmp_path / "whole" / "summary.txt").read_text()
 
 

@@ -16,16 +16,14 @@ from p2p_jax.training.checkpoint import read_config
 from support.configs import small_config
 from support.images import noise, to_uint8
 from support.networks import POINTWISE
-from support.runs import memory_data
+from support.runs import memory_data, sample_grid
 
 
 def cells(workdir, step, columns, rows):
     """Return the images in a sample grid, by column and row."""
-    grid = np.asarray(Image.open(workdir / "samples" / f"step_{step:07d}.png"))
-    return [
-        [grid[16 + row * 20 : 32 + row * 20, column * 20 : 16 + column * 20] for row in range(rows)]
-        for column in range(columns)
-    ]
+    found = list(sample_grid(workdir, step, width=16).values())
+    assert len(found) == columns and {len(images) for images in found} == {rows}
+    return found
 
 
 @pytest.mark.parametrize("step", [2, 4])

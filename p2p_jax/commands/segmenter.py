@@ -56,7 +56,7 @@ def _train(args: argparse.Namespace) -> None:
     from p2p_jax.images.domains import of_config
     from p2p_jax.images.palettes import find_palette
     from p2p_jax.nets.fcn import check_output
-    from p2p_jax.training.monitoring import format_seconds
+    from p2p_jax.training.progress import format_seconds
 
     for name in ("size", "num_steps", "batch_size", "base_width", "crop_size"):
         if (value := getattr(args, name)) is not None and value < 1:

@@ -17,7 +17,7 @@ from p2p_jax.evaluation.segmentation import Scores, fcn_score, resized
 from p2p_jax.images.palettes import VOID, Palette
 from p2p_jax.nets.fcn import FCN, STRIDES, OwnSegmenter, check_output, init, to_floats
 from p2p_jax.reporting import say
-from p2p_jax.training.monitoring import format_seconds
+from p2p_jax.training.progress import format_seconds
 
 Examples = Sequence[tuple[np.ndarray, np.ndarray]]
 """Photographs [H, W, 3] uint8, each with its labels [h, w]. It is shown in the resolution of its labels, bilinear."""

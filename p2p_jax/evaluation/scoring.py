@@ -21,7 +21,7 @@ from p2p_jax.inference import Translator, tiling
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import find_metrics, full_reference
 from p2p_jax.training import parallel
-from p2p_jax.training.monitoring import pictures
+from p2p_jax.training.grids import pictures
 
 _PER_DEVICE = 8
 _LONGEST_SHOWN = 512  # pixels of a side of a picture in the report

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import itertools
 import math
 import signal
@@ -24,7 +25,7 @@ from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
 from p2p_jax.reporting import quiet, say
 from p2p_jax.storage.lock import locked
-from p2p_jax.training import monitoring, parallel, start
+from p2p_jax.training import cost, metrics_file, monitoring, parallel, start
 from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.stopping import stop_requests
 
@@ -86,18 +87,24 @@ def train(
         first = iter([(update, batch)])
         names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
         evaluated = run.eval_metrics + (run.distances.names if run.distances else [])
-        columns = [f"train/{name}" for name in names] + [f"eval/{name}" for name in evaluated]
-        log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config)))
+        columns = [*metrics_file.RUN, *(f"train/{name}" for name in names), *(f"eval/{name}" for name in evaluated)]
+        work = functools.partial(_multiply_adds, config, run.objective)
+        log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config, work)))
         in_flight: collections.deque[_InFlight] = collections.deque()
         first_step, started = step, time.monotonic()
 
         def due(every):
             return step % every == 0 or step == config.num_steps
 
+        say(f"{run.workdir}: {config.objective}, {_num_parameters(state):,} parameters")
         say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
         stop_request.saves = True
+        if step == 0:
+            with log.pace.apart():
+                log.samples(0, evaluate(state, sample_batch, rng)[1])
         for update, batch in itertools.chain(first, dispatches):
-            state, metrics, finite = update.run(state, batch, rng)
+            with log.pace.compiling(update):
+                state, metrics, finite = update.run(state, batch, rng)
             step += finite.size
             logged = metrics if due(config.log_every) else {}
             jax.tree.map(lambda x: x.copy_to_host_async(), (finite, logged))
@@ -107,16 +114,17 @@ def train(
             _settle(in_flight, log, checkpoints, leave=0 if looks else 2)  # the host is at most two dispatches ahead
 
             results = None
-            if due(config.eval_every) and run.data.num_val:
-                results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng, has_unknown)
-                log.evaluation(step, results, f"validation over {run.data.num_val} images")
-            if distances:
-                found = distances(state)
-                log.evaluation(step, found, f"distances over {distances.counted}")
-                results = {**(results or {}), **found}
-            if due(config.sample_every):
-                log.samples(step, evaluate(state, sample_batch, rng)[1])
-            log.flush()
+            with log.pace.apart():
+                if due(config.eval_every) and run.data.num_val:
+                    results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng, has_unknown)
+                    log.evaluation(step, results, f"validation over {run.data.num_val} images")
+                if distances:
+                    found = distances(state)
+                    log.evaluation(step, found, f"distances over {distances.counted}")
+                    results = {**(results or {}), **found}
+                if due(config.sample_every):
+                    log.samples(step, evaluate(state, sample_batch, rng)[1])
+                log.flush()
 
             stopping = step < config.num_steps and _agreed(stop_request.signum, step, config)
             if lock and lock.lost:
@@ -126,7 +134,8 @@ def train(
                 log.settle()  # no row before a checkpoint is ever written again
                 if not parallel.all_finite(state):
                     raise _diverged(step, "a parameter", checkpoints)
-                checkpoints.save(step, parallel.for_saving(state), results)
+                with log.pace.apart():
+                    checkpoints.save(step, parallel.for_saving(state), results)
             if stopping:
                 checkpoints.wait()
                 told = f"stopped at step {step:,}; run the same command to resume"
@@ -168,6 +177,20 @@ def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int)
         yield from ahead
     finally:
         getattr(batches, "close", lambda: None)()  # a generator's reading threads end with the run
+
+
+def _num_parameters(state: PyTree) -> int:
+    """Return how many parameters are trained; of all numbers of a state that has no "params"."""
+    params = state["params"] if isinstance(state, Mapping) and "params" in state else state
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _multiply_adds(config: ConfigDict, objective: Objective) -> float | None:
+    """Return the multiply-adds of a step, or None where they cannot be counted."""
+    try:
+        return cost.measure(config, objective).step
+    except Exception:  # an objective of the user's, of which only this figure is missing then
+        return None
 
 
 def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
@@ -228,6 +251,7 @@ def _settle(
         bad = np.flatnonzero(~np.asarray(finite))
         if len(bad):
             raise _diverged(step - finite.size + 1 + int(bad[0]), "a loss", checkpoints)
+        log.reached(step)
         if metrics:
             row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
             log.progress(step, row)

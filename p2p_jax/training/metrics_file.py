@@ -13,6 +13,9 @@ from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 from p2p_jax.storage.writing import first_free, write_text
 
+SECONDS, EPOCH, SPEED = "run/seconds", "run/epoch", "run/images_per_s"
+RUN = (SECONDS, EPOCH, SPEED)  # columns that say how far and how fast a run is
+
 _STEP = re.compile(r"\d{1,15}")
 _POINT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)

@@ -1,11 +1,10 @@
-"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids."""
+"""What a run shows of itself: metrics as CSV and TensorBoard, progress, sample grids and their page."""
 
 import collections
 import concurrent.futures
 import contextlib
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,45 +12,63 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageDraw, ImageFont
 
-from p2p_jax.images.domains import Domain, of_config
-from p2p_jax.reporting import say
+from p2p_jax.images.domains import of_config
+from p2p_jax.reporting import caution, columns_to_draw_in, draw, say
 from p2p_jax.storage.refusals import writing
-from p2p_jax.storage.writing import unfinished, write_text
-from p2p_jax.training import metrics_file
+from p2p_jax.storage.writing import write_text
+from p2p_jax.training import grids, metrics_file, progress
 from p2p_jax.training.events import Events
+from p2p_jax.training.pace import Pace
+from p2p_jax.training.progress import format_seconds
+from p2p_jax.training.samples_page import SamplesPage
 
-_ROWS_OF_SPEED = 10
+_DRAW_EVERY = 0.2  # seconds between two drawings of the bar
+_DAY = 86400.0
+_ESTIMATED_FROM = 5.0  # seconds of training steps
+_WORTH_AN_ESTIMATE = 60.0  # seconds that a run must still take
 
 
 class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
 
-    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed. Grids and
-    TensorBoard are written by a thread of their own; what fails there is raised by a later call, `close` at the latest.
+    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed. Grids, their
+    page and TensorBoard are written by a thread of their own; what fails there is raised by a later call, `close` at
+    the latest.
 
     Args:
       workdir: the run's directory.
-      columns: names of all metrics, fixed for the life of the file.
+      columns: names of all metrics, fixed for the life of the file. Those of ``metrics_file.RUN`` are filled in here.
       step: the step that training continues from. Rows after it, left by a run that went on after its last
         checkpoint, are removed: they are about to be written again.
-      config: reads ``num_steps``, ``batch_size`` and what the images are, in ``data``.
+      config: reads ``num_steps``, ``batch_size``, and what the images are and how many, in ``data``.
+      multiply_adds: returns those of a step, or None; called once, in the thread, where a run takes long.
     """
 
-    def __init__(self, workdir: Path, columns: Sequence[str], step: int, config: ConfigDict):
-        self._workdir, self._config = workdir, config
+    def __init__(
+        self,
+        workdir: Path,
+        columns: Sequence[str],
+        step: int,
+        config: ConfigDict,
+        multiply_adds: Callable[[], float | None] = lambda: None,
+    ):
+        self._workdir, self._config, self._multiply_adds = workdir, config, multiply_adds
         self._columns = ["step", *columns]
         self._writes = jax.process_index() == 0
-        self._reported = collections.deque([(step, time.monotonic())], maxlen=_ROWS_OF_SPEED + 1)
-        self._compiles = True
+        self.pace = Pace(step)
+        self._drawn, self._estimated = -_DRAW_EVERY, False
+        self._losses: dict[str, float] = {}
+        self._latest: tuple[int, str] | None = None  # evaluation
+        self._seconds_before = 0.0
         self._row: tuple[int, dict[str, float]] = (step, {})
         self._events: Events | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._under_way: collections.deque[concurrent.futures.Future] = collections.deque()
         if self._writes:
-            (workdir / "samples").mkdir(parents=True, exist_ok=True)
+            self._page = SamplesPage(workdir / "samples", step, workdir.name)
             rows = metrics_file.begin(workdir / "metrics.csv", columns, step)
+            self._seconds_before = max((float(row.get(metrics_file.SECONDS, 0)) for row in rows.values()), default=0.0)
             self._events = _open_events(workdir / "tensorboard", step, rows)
 
     def metrics(self, step: int, row: Mapping[str, float]) -> None:
@@ -69,6 +86,7 @@ class Log:
         self._row = (step, {})
         if not row or not self._writes:
             return
+        row = {name: x for name, x in {**self._of_the_run(step), **row}.items() if name in self._columns}
         cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
         path = self._workdir / "metrics.csv"
         with writing(path), open(path, "a") as file:
@@ -87,45 +105,82 @@ class Log:
         with open(self._workdir / "metrics.csv", "a") as file, contextlib.suppress(OSError):  # not all drives can
             os.fsync(file.fileno())
 
-    def progress(self, step: int, row: Mapping[str, float]) -> None:
-        """Print losses, speed over the last rows, and the time left; take the losses into the row of the step.
+    def _of_the_run(self, step: int) -> dict[str, float]:
+        """Return how far a step is, in seconds and epochs."""
+        found = {metrics_file.SECONDS: round(self._seconds_before + self.pace.seconds, 3)}
+        if self._config.data.num_train:
+            found[metrics_file.EPOCH] = step * self._config.batch_size / self._config.data.num_train
+        return found
 
-        Over several rows, because the devices are ahead of the host: where it waits for them, rows come in a bunch.
-        """
-        first, since = self._reported[0]
-        now = time.monotonic()
-        speed = (step - first) / max(now - since, 1e-9)
-        compiling = ", with compiling" if self._compiles else ""
-        if self._compiles:
-            self._compiles = False
-            self._reported.clear()
-        self._reported.append((step, now))
-        values = "  ".join(f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items())
-        left = format_seconds((self._config.num_steps - step) / speed)
-        if self._writes:
-            say(
-                f"step {step:,}/{self._config.num_steps:,}  {values}  {speed:.3g} steps/s  "
-                f"{speed * self._config.batch_size:.3g} images/s{compiling}  {left} left",
+    def reached(self, step: int) -> None:
+        """Note that the devices have finished a step, and draw the bar where it can be drawn."""
+        self.pace.reached(step)
+        if not self._writes:
+            return
+        width = columns_to_draw_in()
+        if width and self.pace.seconds - self._drawn >= _DRAW_EVERY:
+            self._drawn = self.pace.seconds
+            draw(progress.bar(*self._progress(step), min(width, 80)))
+        self._estimate(step)
+
+    def progress(self, step: int, row: Mapping[str, float]) -> None:
+        """Print losses, speed and the time left, where no bar is drawn; take the losses into the row of the step."""
+        self._losses = {name.removeprefix("train/"): value for name, value in row.items()}
+        if self._writes and not columns_to_draw_in():
+            say(progress.line(*self._progress(step)))
+        speed = self.pace.speed
+        of_speed = {metrics_file.SPEED: float(f"{speed * self._config.batch_size:.4g}")} if speed else {}
+        self.metrics(step, {**of_speed, **row})
+
+    def _progress(self, step: int) -> tuple[int, int, float | None, int, Mapping[str, float]]:
+        return step, self._config.num_steps, self.pace.speed, self._config.batch_size, self._losses
+
+    def _estimate(self, step: int) -> None:
+        """Say once, as soon as it is known, how long a run takes that takes long."""
+        speed = self.pace.speed
+        if self._estimated or speed is None or self.pace.trained < _ESTIMATED_FROM:
+            return
+        self._estimated = True
+        left = (self._config.num_steps - step) / speed
+        if left < _WORTH_AN_ESTIMATE:
+            return
+        self._in_background(self._tell_estimate, left, speed)
+
+    def _tell_estimate(self, left: float, speed: float) -> None:
+        work = self._multiply_adds()
+        of_work = f"{progress.format_number(work / 1e9)} GMAC a step, " if work else ""
+        say(f"{of_work}{progress.format_number(1 / speed)} s a step: about {format_seconds(left)} to go")
+        if left > _DAY and jax.default_backend() == "cpu":
+            caution(
+                f"this takes {format_seconds(left)} on this CPU. Use a GPU or TPU, or train less: a smaller "
+                "config.data.crop_size and load_size, config.generator.base_width or config.num_steps; "
+                "configs/quickstart.py learns in minutes"
             )
-        self.metrics(step, row)
 
     def evaluation(self, step: int, results: Mapping[str, float], what: str) -> None:
         """Print the result of an evaluation, saying `what` it is of, and take it into the row of its step."""
         values = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
         if self._writes:
             say(f"step {step:,}  {what}:  {values}")
+        if self._config.best_metric in results:
+            self._latest = step, f"{self._config.best_metric} {results[self._config.best_metric]:.4g}"
         self.metrics(step, {f"eval/{name}": value for name, value in results.items()})
 
     def samples(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Write ``samples/step_STEP.png``; see ``pictures`` for `images`."""
+        """Write ``samples/step_STEP.png``, and show it on the page; see ``grids.pictures`` for `images`."""
         if self._writes:
-            self._in_background(self._write_grid, step, images)
+            self._in_background(self._write_grid, step, images, self._caption(step))
 
-    def _write_grid(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        grid = make_grid(pictures(images, of_config(self._config.data)))
+    def _caption(self, step: int) -> str:
+        if self._latest is None:
+            return f"step {step:,}"
+        at, text = self._latest
+        return f"step {step:,}  {text}" + (f" (step {at:,})" if at != step else "")
+
+    def _write_grid(self, step: int, images: Mapping[str, np.ndarray], caption: str) -> None:
         path = self._workdir / "samples" / f"step_{step:07d}.png"
-        with unfinished(path) as partial:  # who looks on while it is written sees a whole file or none
-            Image.fromarray(grid).save(partial, "PNG")
+        grid = grids.write_grid(path, grids.pictures(images, of_config(self._config.data)), step, caption)
+        self._page.add(path)
         if self._events:
             self._events.image("samples", step, grid)
 
@@ -159,9 +214,10 @@ class Log:
             text += f" Distances over {distances.counted}: {self._last_and_best(results, measured)}."
         if best:
             text += f" Best {config.best_metric}: {best[1]:.4g} at step {best[0]:,}."
-        last_grid = self._workdir / "samples" / f"step_{config.num_steps:07d}.png"
-        text += f" Look at {last_grid}; checkpoints are in {self._workdir / 'checkpoints'}."
+        page = self._workdir / "samples" / "index.html"
+        text += f" Look at {page}; checkpoints are in {self._workdir / 'checkpoints'}."
         if self._writes:
+            draw("")
             write_text(self._workdir / "summary.txt", text + "\n")
             say(text)
 
@@ -189,6 +245,7 @@ class Log:
 
     def close(self) -> None:
         """Finish what is being written, and the TensorBoard file."""
+        draw("")
         try:
             self.flush()
             self._finish()
@@ -204,64 +261,3 @@ def _open_events(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]])
     except ImportError:
         say("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
         return None
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as a person says it, such as "2 h 05 min"."""
-    if not math.isfinite(seconds) or seconds > 1e8:
-        return "unknown"
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def pictures(columns: Mapping[str, np.ndarray], domains: tuple[Domain, Domain]) -> dict[str, np.ndarray]:
-    """Turn the images of a grid's columns into pictures to look at; see ``Domain.picture``.
-
-    Args:
-      columns: name -> [N, H, W, C] in [-1, 1].
-      domains: a and b. A column is of the one that alone has its number of channels; if both have it, "input" and names
-        that end in " A" are of a and all others of b; if neither, its first channels are shown. An ab of Lab is shown
-        with the first L in its row.
-
-    Returns:
-      name -> [N, H, W, 1 or 3] uint8.
-    """
-    kinds = {name: _domain_of(name, images.shape[-1], domains) for name, images in columns.items()}
-    lightness = next((np.asarray(columns[name]) for name, domain in kinds.items() if domain.kind == "lab_l"), None)
-    return {name: domain.picture(columns[name], lightness) for name, domain in kinds.items()}
-
-
-def _domain_of(name: str, channels: int, domains: tuple[Domain, Domain]) -> Domain:
-    fitting = [domain for domain in domains if domain.channels == channels]
-    if not fitting:
-        return Domain("float", channels)
-    return fitting[0 if name == "input" or name.endswith(" A") else -1]
-
-
-def make_grid(columns: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
-    """Lay images out in named columns, one row per example.
-
-    Args:
-      columns: name -> [N, H, W, 1 or 3] uint8; N, H and W are the same for all.
-      gap: white pixels between the images.
-
-    Returns:
-      [height, width, 3] uint8.
-    """
-    font = ImageFont.load_default()
-    title = 16
-    num_rows, height, width = next(iter(columns.values())).shape[:3]
-    size = (len(columns) * (width + gap) - gap, title + num_rows * (height + gap) - gap)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (name, images) in enumerate(columns.items()):
-        left = i * (width + gap)
-        draw.text((left + 2, 2), name, fill="black", font=font)
-        for row, image in enumerate(images):
-            image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
-            sheet.paste(Image.fromarray(image), (left, title + row * (height + gap)))
-    return np.asarray(sheet)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from PIL import Image
 
 from p2p_jax.config import to_json
 from p2p_jax.config.options import image_shapes
 from p2p_jax.data import Data
+from p2p_jax.training import metrics_file
+from p2p_jax.training.grids import read_places
 from p2p_jax.training.saving import Checkpoints
 from support.images import random_batch
 
@@ -62,9 +65,33 @@ def stop_at(step: int, data: Data, signum: int = signal.SIGTERM) -> Data:
 
 
 def rows_of(workdir: Path) -> list[dict[str, str]]:
-    """Return the rows of a run's metrics."""
+    """Return the rows of a run's metrics, without how long they took: that no two runs have in common."""
+    timed = {metrics_file.SECONDS, metrics_file.SPEED}
     with open(workdir / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        return [{name: cell for name, cell in row.items() if name not in timed} for row in csv.DictReader(file)]
+
+
+def assert_rows_close(one: Path, two: Path, count: int) -> None:
+    """Check that two runs logged the same in so many rows, but for last bits."""
+    rows = rows_of(one), rows_of(two)
+    assert len(rows[0]) == len(rows[1]) == count
+    for a, b in zip(*rows, strict=True):
+        numbers = [[float(cell or 0) for cell in row.values()] for row in (a, b)]
+        np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-5)
+
+
+def sample_grid(workdir: Path, step: int, width: int) -> dict[str, np.ndarray]:
+    """Return the images of a sample grid, of that width before it was enlarged: column -> [N, H, W, 3] uint8."""
+    path = workdir / "samples" / f"step_{step:07d}.png"
+    places, grid = read_places(path), np.asarray(Image.open(path))
+    factor, found = places["width"] // width, {}
+    for i, name in enumerate(places["columns"]):
+        left = i * (places["width"] + places["gap"])
+        tops = [places["top"] + row * (places["height"] + places["gap"]) for row in range(places["rows"])]
+        large = np.stack([grid[top : top + places["height"], left : left + places["width"]] for top in tops])
+        found[name] = large[:, ::factor, ::factor]
+        np.testing.assert_array_equal(found[name].repeat(factor, 1).repeat(factor, 2), large)
+    return found
 
 
 def write_run(workdir: Path, config, state, step: int = 0) -> Path:
