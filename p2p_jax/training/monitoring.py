@@ -1,10 +1,9 @@
-"""What a run shows of itself: metrics as CSV and TensorBoard, progress lines, sample grids."""
+"""What a run shows of itself: metrics through its loggers, progress lines, sample grids."""
 
 import collections
 import concurrent.futures
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.reporting import say
-from p2p_jax.storage.refusals import writing
 from p2p_jax.storage.writing import unfinished, write_text
-from p2p_jax.training import metrics_file
-from p2p_jax.training.events import Events
+from p2p_jax.training import loggers, metrics_file
+from p2p_jax.training.loggers.csv_rows import Csv
+from p2p_jax.training.loggers.opening import open_others
 
 _ROWS_OF_SPEED = 10
 
@@ -28,8 +27,9 @@ _ROWS_OF_SPEED = 10
 class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
 
-    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed. Grids and
-    TensorBoard are written by a thread of their own; what fails there is raised by a later call, `close` at the latest.
+    One row per logged step goes to ``metrics.csv``, to TensorBoard where tensorboardX is installed, and to what
+    ``config.loggers`` names. Grids and TensorBoard are written by a thread of their own; what fails there is raised by
+    a later call, `close` at the latest.
 
     Args:
       workdir: the run's directory.
@@ -41,18 +41,18 @@ class Log:
 
     def __init__(self, workdir: Path, columns: Sequence[str], step: int, config: ConfigDict):
         self._workdir, self._config = workdir, config
-        self._columns = ["step", *columns]
         self._writes = jax.process_index() == 0
         self._reported = collections.deque([(step, time.monotonic())], maxlen=_ROWS_OF_SPEED + 1)
         self._compiles = True
         self._row: tuple[int, dict[str, float]] = (step, {})
-        self._events: Events | None = None
+        self._csv: Csv | None = None
+        self._others: list[loggers.Logger] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._under_way: collections.deque[concurrent.futures.Future] = collections.deque()
         if self._writes:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
-            rows = metrics_file.begin(workdir / "metrics.csv", columns, step)
-            self._events = _open_events(workdir / "tensorboard", step, rows)
+            self._csv = Csv(workdir / "metrics.csv", columns, step)
+            self._others = open_others(loggers.Run(workdir, config, columns, step, self._csv.rows))
 
     def metrics(self, step: int, row: Mapping[str, float]) -> None:
         """Take metrics into the row of a step; those that it lacks stay empty.
@@ -67,25 +67,20 @@ class Log:
         """Append the row that was begun, if it holds anything."""
         step, row = self._row
         self._row = (step, {})
-        if not row or not self._writes:
+        if not row or not self._csv:
             return
-        cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
-        path = self._workdir / "metrics.csv"
-        with writing(path), open(path, "a") as file:
-            file.write(",".join(cells) + "\n")
-        if self._events:
-            self._in_background(self._events.row, step, row)
+        self._csv.row(step, row)
+        for logger in self._others:
+            self._in_background(logger.row, step, row)
 
     def settle(self) -> None:
         """Bring to the disk what was told so far: a checkpoint that is saved now goes with all of its rows."""
         self.flush()
         self._finish()
-        if not self._writes:
-            return
-        if self._events:
-            self._events.flush()
-        with open(self._workdir / "metrics.csv", "a") as file, contextlib.suppress(OSError):  # not all drives can
-            os.fsync(file.fileno())
+        for logger in self._others:
+            logger.flush()
+        if self._csv:
+            self._csv.flush()
 
     def progress(self, step: int, row: Mapping[str, float]) -> None:
         """Print losses, speed over the last rows, and the time left; take the losses into the row of the step.
@@ -126,8 +121,8 @@ class Log:
         path = self._workdir / "samples" / f"step_{step:07d}.png"
         with unfinished(path) as partial:  # who looks on while it is written sees a whole file or none
             Image.fromarray(grid).save(partial, "PNG")
-        if self._events:
-            self._events.image("samples", step, grid)
+        for logger in self._others:
+            logger.image("samples", step, grid)
 
     def summary(
         self,
@@ -188,22 +183,15 @@ class Log:
             self._under_way.popleft().result()
 
     def close(self) -> None:
-        """Finish what is being written, and the TensorBoard file."""
+        """Finish what is being written, and all loggers."""
         try:
             self.flush()
             self._finish()
         finally:
             self._thread.shutdown()
-            if self._events:
-                self._events.close()
-
-
-def _open_events(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Events | None:
-    try:
-        return Events(folder, step, rows)
-    except ImportError:
-        say("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
-        return None
+            with contextlib.ExitStack() as stack:  # all of them, also where one fails
+                for logger in reversed(self._others):
+                    stack.callback(logger.close)
 
 
 def format_seconds(seconds: float) -> str:
