@@ -71,8 +71,8 @@ class Logger(Protocol):
 
     It is made by a call with a `Run`, when the training is about to begin, and only in the first of several processes.
     A step comes once, in order: rows and grids that the run's directory holds and the logger does not, those after
-    `last`, are sent first, and what comes again after a kill is left out. All calls come from one thread of the logger's own; what it raises is said once, and
-    ends neither the training nor metrics.csv.
+    `last`, are sent first, and what comes again after a kill is left out. All calls come from one thread of the
+    logger's own; what it raises is said once, and ends neither the training nor metrics.csv.
 
     Attributes:
       last: the last step that the logger holds from earlier starts; -1: none, ``run.step``: it asks for no old rows.

@@ -100,7 +100,7 @@ def _catch_up(logger: Logger, run: Run, last: int) -> None:
     found = {
         int(path.stem[5:]): path for path in (run.workdir / "samples").glob("step_*.png") if path.stem[5:].isdigit()
     }
-    grids = {at: path for at, path in found.items() if at <= run.step and run.step}
+    grids = {at: path for at, path in found.items() if at <= run.step > 0}  # a first start has none of before
     for at in sorted(step for step in run.rows.keys() | grids.keys() if step > last):
         if at in grids:
             logger.image("samples", at, np.asarray(Image.open(grids[at]).convert("RGB")))

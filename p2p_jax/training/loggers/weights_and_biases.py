@@ -1,5 +1,6 @@
 """Weights & Biases as a logger. ``WANDB_MODE=offline`` needs no account; ``WANDB_PROJECT`` and others are W&B's own."""
 
+import importlib
 import os
 import struct
 import uuid
@@ -59,11 +60,10 @@ class WeightsAndBiases:
 
 def _last_step(workdir: Path, id: str) -> int:
     """Return the last step with a row in the files of earlier starts without a network; -1 if there is none."""
-    from wandb.proto import wandb_internal_pb2
-
+    messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
     steps = [-1]
     for path in workdir.glob(f"wandb/offline-run-*-{id}/run-{id}.wandb"):
-        for record in map(wandb_internal_pb2.Record.FromString, _records(path.read_bytes())):
+        for record in map(messages.Record.FromString, _records(path.read_bytes())):
             if record.WhichOneof("record_type") == "history":
                 items = record.history.item
                 steps += [int(item.value_json) for item in items if "_step" in (item.key, *item.nested_key)]
