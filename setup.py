@@ -99,7 +99,8 @@ setup(
         "notebooks": ["anywidget>=0.9.13", "ipython", "matplotlib>=3.8", "pandas>=2.2"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "test": [
-            "build>=1.2",  # makes the wheel and the source archive, whose contents are looked at
+            "build>=1.2",  # makes the wheel and the source archive, whose contents are looked at, by
+            "setuptools>=77",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "scikit-learn>=1.5",
