@@ -72,7 +72,7 @@ def shown_by_tensorboard(workdir):
 def assert_each_row_once(workdir):
     expected = {
         (name, int(row["step"])): np.float32(cell)
-        for row in rows_of(workdir)
+        for row in rows_of(workdir, timed=True)
         for name, cell in row.items()
         if name != "step" and cell
     }

@@ -67,6 +67,7 @@ OPTIONS = (
     Option("metrics", str, "l1,psnr,ssim", "of pairs in validation, with commas: l1, psnr, ssim, 'module:name' of one's own"),
     Option("best_metric", str, "l1", "evaluation metric by which the best checkpoint is chosen"),
     Option("best_mode", str, "min", "whether its lowest or its highest value is the best", choices=("min", "max")),
+    Option("loggers", str, "", "where rows and sample grids go besides metrics.csv and TensorBoard, with commas: wandb, mlflow, trackio, 'module:name' of one's own", may_change=_RUNS),
     Option("num_samples", int, 4, "validation images in a sample grid", "[1, 256]", may_change=_RUNS),
     Option("steps_per_dispatch", int, 0, "steps that devices do without the host; 0: chosen for them", _COUNT_OR_NONE, may_change=_RUNS),
     Option("distributed", bool, False, "one of several processes that train together; found automatically on TPU pods and SLURM", may_change=_PROCESSES),

@@ -61,6 +61,7 @@ LIBRARY: dict[str, frozenset[str]] = {
     ),
     "data.source": frozenset(),
     "metrics": frozenset(),
+    "loggers": frozenset(),
     "distances.features": frozenset(),
     "task.input": _of({"p2p_jax.images.tasks": "canny_edges centre_hole gaussian_noise hed_edges low_resolution"}),
     "generator.network": _NETWORKS,
@@ -249,7 +250,7 @@ def _named(config: Mapping[str, Any], key: str) -> list[str]:
         raise InputError(f"config.{key} is {value!r}; it must be text, 'package.module:name'")
     if key == "distances.features" and value.startswith(SEGMENTER):
         return []  # a folder
-    names = [part.strip() for part in value.split(",")] if key == "metrics" else [value]
+    names = [part.strip() for part in value.split(",")] if key in ("metrics", "loggers") else [value]
     section, _, naming = key.partition(".")
     always = key == "objective" or READERS.get(section) == naming
     return [name for name in names if always or ":" in name]

@@ -37,7 +37,7 @@ class Events:
         from tensorboardX import summary
         from tensorboardX.record_writer import RecordWriter
 
-        self._summary = summary
+        self._summary, self.last = summary, step
         folder.mkdir(parents=True, exist_ok=True)
         _mend(folder, step, rows)
         self._writer = RecordWriter(str(_new_name(folder, 1)))

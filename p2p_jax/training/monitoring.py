@@ -1,10 +1,9 @@
-"""What a run shows of itself: metrics as CSV and TensorBoard, progress, sample grids and their page."""
+"""What a run shows of itself: metrics through its loggers, progress, sample grids and their page."""
 
 import collections
 import concurrent.futures
 import contextlib
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from ml_collections import ConfigDict
 
 from p2p_jax.images.domains import of_config
 from p2p_jax.reporting import caution, columns_to_draw_in, draw, say
-from p2p_jax.storage.refusals import writing
 from p2p_jax.storage.writing import write_text
-from p2p_jax.training import grids, metrics_file, progress
-from p2p_jax.training.events import Events
+from p2p_jax.training import grids, loggers, metrics_file, progress
+from p2p_jax.training.loggers.csv_rows import Csv
+from p2p_jax.training.loggers.opening import open_others
 from p2p_jax.training.pace import Pace
 from p2p_jax.training.progress import format_seconds
 from p2p_jax.training.samples_page import SamplesPage
@@ -32,9 +31,9 @@ _WORTH_AN_ESTIMATE = 60.0  # seconds that a run must still take
 class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
 
-    One row per logged step goes to ``metrics.csv``, and to TensorBoard where tensorboardX is installed. Grids, their
-    page and TensorBoard are written by a thread of their own; what fails there is raised by a later call, `close` at
-    the latest.
+    One row per logged step goes to ``metrics.csv``, to TensorBoard where tensorboardX is installed, and to what
+    ``config.loggers`` names. Grids, their page and TensorBoard are written by a thread of their own; what fails there
+    is raised by a later call, `close` at the latest.
 
     Args:
       workdir: the run's directory.
@@ -54,7 +53,7 @@ class Log:
         multiply_adds: Callable[[], float | None] = lambda: None,
     ):
         self._workdir, self._config, self._multiply_adds = workdir, config, multiply_adds
-        self._columns = ["step", *columns]
+        self._columns = columns
         self._writes = jax.process_index() == 0
         self.pace = Pace(step)
         self._drawn, self._estimated = -_DRAW_EVERY, False
@@ -62,14 +61,16 @@ class Log:
         self._latest: tuple[int, str] | None = None  # evaluation
         self._seconds_before = 0.0
         self._row: tuple[int, dict[str, float]] = (step, {})
-        self._events: Events | None = None
+        self._csv: Csv | None = None
+        self._others: list[loggers.Logger] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._under_way: collections.deque[concurrent.futures.Future] = collections.deque()
         if self._writes:
             self._page = SamplesPage(workdir / "samples", step, workdir.name)
-            rows = metrics_file.begin(workdir / "metrics.csv", columns, step)
-            self._seconds_before = max((float(row.get(metrics_file.SECONDS, 0)) for row in rows.values()), default=0.0)
-            self._events = _open_events(workdir / "tensorboard", step, rows)
+            self._csv = Csv(workdir / "metrics.csv", columns, step)
+            before = [float(row.get(metrics_file.SECONDS, 0)) for row in self._csv.rows.values()]
+            self._seconds_before = max(before, default=0.0)
+            self._others = open_others(loggers.Run(workdir, config, columns, step, self._csv.rows))
 
     def metrics(self, step: int, row: Mapping[str, float]) -> None:
         """Take metrics into the row of a step; those that it lacks stay empty.
@@ -84,26 +85,21 @@ class Log:
         """Append the row that was begun, if it holds anything."""
         step, row = self._row
         self._row = (step, {})
-        if not row or not self._writes:
+        if not row or not self._csv:
             return
         row = {name: x for name, x in {**self._of_the_run(step), **row}.items() if name in self._columns}
-        cells = [str(step)] + [repr(row[name]) if name in row else "" for name in self._columns[1:]]
-        path = self._workdir / "metrics.csv"
-        with writing(path), open(path, "a") as file:
-            file.write(",".join(cells) + "\n")
-        if self._events:
-            self._in_background(self._events.row, step, row)
+        self._csv.row(step, row)
+        for logger in self._others:
+            self._in_background(logger.row, step, row)
 
     def settle(self) -> None:
         """Bring to the disk what was told so far: a checkpoint that is saved now goes with all of its rows."""
         self.flush()
         self._finish()
-        if not self._writes:
-            return
-        if self._events:
-            self._events.flush()
-        with open(self._workdir / "metrics.csv", "a") as file, contextlib.suppress(OSError):  # not all drives can
-            os.fsync(file.fileno())
+        for logger in self._others:
+            logger.flush()
+        if self._csv:
+            self._csv.flush()
 
     def _of_the_run(self, step: int) -> dict[str, float]:
         """Return how far a step is, in seconds and epochs."""
@@ -181,8 +177,8 @@ class Log:
         path = self._workdir / "samples" / f"step_{step:07d}.png"
         grid = grids.write_grid(path, grids.pictures(images, of_config(self._config.data)), step, caption)
         self._page.add(path)
-        if self._events:
-            self._events.image("samples", step, grid)
+        for logger in self._others:
+            logger.image("samples", step, grid)
 
     def summary(
         self,
@@ -244,20 +240,13 @@ class Log:
             self._under_way.popleft().result()
 
     def close(self) -> None:
-        """Finish what is being written, and the TensorBoard file."""
+        """Finish what is being written, and all loggers."""
         draw("")
         try:
             self.flush()
             self._finish()
         finally:
             self._thread.shutdown()
-            if self._events:
-                self._events.close()
-
-
-def _open_events(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Events | None:
-    try:
-        return Events(folder, step, rows)
-    except ImportError:
-        say("TensorBoard logs are off; pip install 'p2p_jax[tb]' turns them on (metrics.csv is always written)")
-        return None
+            with contextlib.ExitStack() as stack:  # all of them, also where one fails
+                for logger in reversed(self._others):
+                    stack.callback(logger.close)

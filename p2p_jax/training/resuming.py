@@ -35,7 +35,7 @@ def refuse_links(workdir: Path) -> None:
     Raises:
       InputError: a folder that is written is a link that leads out of the run's directory.
     """
-    for name in ("samples", "tensorboard", "code", "checkpoints"):
+    for name in ("samples", "tensorboard", "loggers", "wandb", "code", "checkpoints"):
         folder = workdir / name
         if not folder.is_symlink() or folder.resolve().is_relative_to(workdir.resolve()):
             continue

@@ -23,6 +23,7 @@ from p2p_jax.reporting import say
 from p2p_jax.training import computed_on, digests, fine_tuning, own_code, parallel
 from p2p_jax.training.checkpoint import CONVERTED, read_config, read_facts
 from p2p_jax.training.distances import Distances, open_features, require_same_features
+from p2p_jax.training.loggers import find as find_loggers
 from p2p_jax.training.resuming import as_facts, refuse_links, refuse_other_config, refuse_other_images, write_names
 from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
@@ -92,6 +93,7 @@ def prepare(
             own_code.compare(workdir)
         else:
             own_code.offer(workdir, outside(config))
+    find_loggers(config.loggers)
     settle(workdir)
     if stored is not None:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))

@@ -64,11 +64,11 @@ def stop_at(step: int, data: Data, signum: int = signal.SIGTERM) -> Data:
     return data._replace(train=train_batches)
 
 
-def rows_of(workdir: Path) -> list[dict[str, str]]:
-    """Return the rows of a run's metrics, without how long they took: that no two runs have in common."""
-    timed = {metrics_file.SECONDS, metrics_file.SPEED}
+def rows_of(workdir: Path, timed: bool = False) -> list[dict[str, str]]:
+    """Return the rows of a run's metrics; how long they took, which no two runs have in common, only if `timed`."""
+    left_out = () if timed else (metrics_file.SECONDS, metrics_file.SPEED)
     with open(workdir / "metrics.csv", newline="") as file:
-        return [{name: cell for name, cell in row.items() if name not in timed} for row in csv.DictReader(file)]
+        return [{name: cell for name, cell in row.items() if name not in left_out} for row in csv.DictReader(file)]
 
 
 def assert_rows_close(one: Path, two: Path, count: int) -> None:
