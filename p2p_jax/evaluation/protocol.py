@@ -91,7 +91,8 @@ def evaluate(
       What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
       infinite values, which are not in the mean),
       ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated. In pairs whose
-      outputs are uint16, int16 or floats there is also ``mae_units``, the mean absolute error in their own units.
+      outputs are uint16, int16 or floats there are also ``mae_units``, ``rmse_units`` and ``bias_units``, errors in
+      their own units, also by channel (``mae_units_1``) where channels have different ranges.
       With `shard` what was evaluated, the rows of its ``images``, and the file of the ``part``.
 
     Raises:
