@@ -41,7 +41,7 @@ VERBS = {
     "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
     "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),
     "runs": Verb(
-        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation", True
+        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest and best validation", True
     ),
     "config": Verb("p2p_jax.commands.config", "print all options of a config, with a star at those that differ"),
 }

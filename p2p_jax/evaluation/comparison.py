@@ -171,7 +171,7 @@ def _measured(workdir: Path, chosen: Sequence[int], trusting: Mapping[str, Any])
         "seconds": _seconds(workdir),
         "milliseconds": _milliseconds(translator, prediction.input),
         "device": jax.devices()[0].device_kind,
-        "evaluations": _evaluations(workdir),
+        "evaluations": metrics_file.evaluations(workdir / "metrics.csv"),
         "pictures": pictures,
     }
 
@@ -199,16 +199,6 @@ def _milliseconds(translator: Translator, image: np.ndarray) -> float:
         translator(image[None], normalized=True)
         times.append(1e3 * (time.perf_counter() - start))
     return float(np.median(times))
-
-
-def _evaluations(workdir: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return what validation found during the training: metric -> [(step, value), ...]."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for step, row in metrics_file.read(workdir / "metrics.csv").rows.items():
-        for name, cell in row.items():
-            if name.startswith("eval/"):
-                found.setdefault(name.removeprefix("eval/"), []).append((step, float(cell)))
-    return found
 
 
 @contextlib.contextmanager

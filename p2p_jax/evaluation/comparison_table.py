@@ -12,6 +12,7 @@ from p2p_jax.evaluation.budgets import GIGA, Plan, giga
 from p2p_jax.evaluation.report_tables import better
 from p2p_jax.evaluation.series import Outcome
 from p2p_jax.objectives.metrics import IMAGE_METRICS, find_metrics
+from p2p_jax.training import metrics_file
 
 _FORMS = {metric.key: metric.form for metric in IMAGE_METRICS}
 _ARROWS = {"lower": " \u2193", "higher": " \u2191", None: ""}
@@ -89,13 +90,11 @@ def _metrics(config: ConfigDict, evaluations: Mapping[str, Sequence[tuple[int, f
     """Return of every metric that of the last checkpoint and the best of all evaluations, with its step."""
     found = {}
     for name, pairs in evaluations.items():
-        rows = {step: value for step, value in pairs if math.isfinite(value)}
-        last = rows.get(config.num_steps)
+        last = {step: value for step, value in pairs if math.isfinite(value)}.get(config.num_steps)
         direction = _better(name, config)
-        step = None
-        if rows and direction:
-            step = (min if direction == "lower" else max)(rows, key=rows.__getitem__)
-        found[name] = {"last": last, "best": None if step is None else rows[step], "best_step": step}
+        best = metrics_file.best(pairs, "min" if direction == "lower" else "max") if direction else None
+        step, value = best or (None, None)
+        found[name] = {"last": last, "best": value, "best_step": step}
     return found
 
 
