@@ -21,7 +21,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training"),
+    "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training", True),
     "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory", True),
     "translate": Verb(
         "p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run", True
