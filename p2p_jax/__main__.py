@@ -36,7 +36,9 @@ VERBS = {
     ),
     "push": Verb("p2p_jax.commands.push", "put a trained generator on the Hugging Face hub, with a card", True),
     "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
-    "compare": Verb("p2p_jax.commands.compare", "train configs of equal cost with several seeds: a table and a page"),
+    "compare": Verb(
+        "p2p_jax.commands.compare", "put runs side by side, or configs of equal cost: a table and a page", True
+    ),
     "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),
     "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
     "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),

@@ -206,6 +206,7 @@ def test_the_current_folder_is_not_searched_for_a_stored_config(tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
     own = {
         ("facades",): True,
         ("mine.py",): True,

@@ -174,7 +174,7 @@ def _value(text: str) -> str:
 
 def _is_stored(config: str) -> bool:
     """Tell whether a config is that of a run, which may be a stranger's: a JSON file, or the run's directory."""
-    return config.endswith(".json") or Path(config).is_dir()
+    return config.endswith(".json") or (Path(config) / "config.json").exists()
 
 
 def _names(parser: argparse.ArgumentParser) -> set[str]:

@@ -118,9 +118,8 @@ def evaluate(
         _compare_images(run, split, opened)
     else:
         opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole, shard=places)
-    if any(opened.nodata.values()):  # unlike the images of training, these have unknown values
-        config = with_facts(run.config, opened.nodata)
-        run = run._replace(config=config, objective=make_objective(config))
+    run, as_trained = knowing(run, opened), run
+    if run is not as_trained:
         translator = Translator(run, direction=direction, tile=tile)
     if features is None and "distances" in (metrics or ()):
         stored.tell_places(run.config, run.config_file, "distances")
@@ -163,6 +162,14 @@ def evaluate(
         with locked(folder, "output", wait=_TURN):  # the files of two evaluations do not mix
             write(folder, found, gallery, Path(workdir) / "metrics.csv")
     return found
+
+
+def knowing(run: Run, opened: Split) -> Run:
+    """Return a run that reckons with unknown values in a split, also where its images of training had none."""
+    if not any(opened.nodata.values()):
+        return run
+    config = with_facts(run.config, opened.nodata)
+    return run._replace(config=config, objective=make_objective(config))
 
 
 def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:
