@@ -21,7 +21,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training"),
+    "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training", True),
     "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory", True),
     "translate": Verb(
         "p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run", True
@@ -36,12 +36,14 @@ VERBS = {
     ),
     "push": Verb("p2p_jax.commands.push", "put a trained generator on the Hugging Face hub, with a card", True),
     "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
-    "compare": Verb("p2p_jax.commands.compare", "train configs of equal cost with several seeds: a table and a page"),
+    "compare": Verb(
+        "p2p_jax.commands.compare", "put runs side by side, or configs of equal cost: a table and a page", True
+    ),
     "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),
     "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
     "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),
     "runs": Verb(
-        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest validation", True
+        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest and best validation", True
     ),
     "config": Verb("p2p_jax.commands.config", "print all options of a config, with a star at those that differ"),
 }

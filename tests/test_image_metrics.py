@@ -9,7 +9,7 @@ import pytest
 import p2p_jax
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.histograms import LabHistograms
-from p2p_jax.objectives.metrics import full_reference
+from p2p_jax.objectives.metrics import full_reference, in_units
 from support.configs import small_config
 from support.images import random_batch
 from support.processes import run_python
@@ -54,6 +54,30 @@ def test_a_constant_distance_has_a_closed_form():
     same = full_reference(targets, targets)
     assert np.array_equal(same["l1"], [0, 0]) and np.isposinf(same["psnr"]).all()
     assert same["ssim"] == pytest.approx([1, 1], abs=1e-6)
+
+
+def test_errors_in_units_have_closed_forms():
+    """Of eight pixels six are 2 too high and one is 6 too low, one is unknown: MAE 18/7, bias 6/7, RMSE sqrt(60/7)."""
+    target = np.arange(8.0).reshape(1, 2, 4, 1)
+    apart = np.array([2, 2, 2, 2, 2, 2, -6, np.nan]).reshape(target.shape)
+    found = in_units(target + apart, target, by_channel=False)
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "mae_units": [pytest.approx(18 / 7)],
+        "rmse_units": [pytest.approx((60 / 7) ** 0.5)],
+        "bias_units": [pytest.approx(6 / 7)],
+    }
+    nothing = in_units(target * np.nan, target, by_channel=False)
+    assert all(np.isnan(value).all() for value in nothing.values())
+
+
+def test_channels_are_measured_by_themselves():
+    """One 3 too high, one 1 too low: together the bias is 1, and neither channel has it."""
+    target = np.zeros((2, 3, 3, 2))
+    found = in_units(target + [3.0, -1.0], target, by_channel=True)
+    expected = {"mae_units": 2, "rmse_units": 5**0.5, "bias_units": 1}
+    expected |= {"mae_units_1": 3, "rmse_units_1": 3, "bias_units_1": 3}
+    expected |= {"mae_units_2": 1, "rmse_units_2": 1, "bias_units_2": -1}
+    assert {name: pytest.approx([value] * 2) for name, value in expected.items()} == found
 
 
 def test_figures_are_those_of_a_training_run():

@@ -242,10 +242,10 @@ def test_columns_that_are_written_no_more_are_kept_aside(tmp_path, capsys):
 def test_others_that_read_metrics_bear_a_spreadsheet_too(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(excel_german(TABLE).encode())
-    assert runs._latest(path, "b") == "b 0.0625"
+    assert runs._evaluated(path, "b")[-1][1] == 0.0625
     assert [panel["title"] for panel in read_panels(path)[0]] == ["b", "a"]
     path.write_bytes(b"\0\0")
-    assert runs._latest(path, "b") == ""
+    assert runs._evaluated(path, "b") == []
     with pytest.raises(InputError, match="is not a table of metrics"):
         read_panels(path)
     assert metrics_file.read(path) == ([], {}, "it is not a text", 0)

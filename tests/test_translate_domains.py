@@ -470,9 +470,47 @@ def test_errors_are_told_in_units(measured, tmp_path):
         found = metres(formats.read(folder / "val" / "A" / f"{i}.tif").pixels)
         assert np.isclose(row["mae_units"], np.abs(found - wanted).mean(), rtol=1e-3)
         assert np.isclose(row["mae_units"], 40 * row["l1"], rtol=1e-3)
-    assert "mae_units" in (tmp_path / "report.html").read_text()
+        assert np.isclose(row["rmse_units"], np.sqrt(np.square(found - wanted).mean()), rtol=1e-3)
+        assert np.isclose(row["bias_units"], (found - wanted).mean(), rtol=1e-3) and row["bias_units"] < -1.5
+    assert "rmse_units_1" not in results["metrics"]
+    page = (tmp_path / "report.html").read_text()
+    assert "<dt>Units</dt><dd>Those of the output&#x27;s files: float values from -10 to 30.</dd>" in page
+    for name, meaning in (
+        ("mae_units", "Mean absolute error of the output in the units"),
+        ("rmse_units", "Root of the mean squared error in the units"),
+        ("bias_units", "Mean of output minus target, with its sign"),
+    ):
+        assert f"<dt>{name}</dt><dd>{meaning}" in page
+        assert f'<p class="meaning">{meaning}' in page
     with pytest.raises(InputError, match="label metrics need label maps; these images are float"):
         evaluate_run(run, metrics=["labels"], palette="cmp_facades")
+
+
+def test_channels_of_other_ranges_have_errors_of_their_own(tmp_path):
+    """Metres that come out 5 too low, and degrees that come out 0.5 too high: a mean over both is of neither."""
+    for split, count in (("train", 2), ("val", 2)):
+        for i in range(count):
+            grey = noise(16, 16, 3, seed=i)
+            values = grey[..., :2] / 255 * [80.0, 8.0] + [10.0, 1.0] + [5.0, -0.5]  # the run makes all but the last
+            save(tmp_path / split / "A" / f"{i}.png", grey)
+            np.save(made(tmp_path / split / "B") / f"{i}.npy", values.astype(np.float32))
+    options = {"output__kind": "float", "output__channels": 2, "output__range": "0:100,0:10"}
+    matrix = [[0.8, 0.0], [0.0, 0.8], [0.0, 0.0]]
+    options |= {"source": "folders", "dir": str(tmp_path), "load_size": 16}
+    results = evaluate_run(make_run(tmp_path / "run", matrix, stored=True, **options), output=tmp_path / "out")
+    means = {name: found["mean"] for name, found in results["metrics"].items()}
+    assert results["units"].startswith("Those of the output's files: float values from 0 to 100, 0 to 10, by channel")
+    for name in ("mae_units", "rmse_units"):
+        assert [means[f"{name}_{i}"] for i in (1, 2)] == pytest.approx([5, 0.5], rel=1e-3)
+    assert [means[f"bias_units{i}"] for i in ("", "_1", "_2")] == pytest.approx([-2.25, -5, 0.5], rel=1e-3)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h3>By channel, in units</h3>" in page and '<th scope="row">channel 2</th>' in page
+    assert '<article class="metric"><h3>bias_units<' in page and "<h3>bias_units_1<" not in page
+
+
+def made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def test_labels_are_compared_as_classes(tmp_path):

@@ -554,7 +554,7 @@ def test_commands_that_open_runs_say_so():
         assert parser._opens_run == verb.opens_run, name
     opening = {name for name, verb in VERBS.items() if verb.opens_run}
     writing = {"export", "pack", "push", "demo"}
-    assert opening == writing | {"resume", "translate", "evaluate", "study", "segmenter", "runs"}
+    assert opening == writing | {"train", "compare", "resume", "translate", "evaluate", "study", "segmenter", "runs"}
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The one door of the command line: verbs, help, version, and nothing heavy before it is needed."""
 
 import importlib
-import os
 import re
 import shutil
 import subprocess
@@ -70,27 +69,6 @@ def test_a_training_goes_on_from_its_directory_alone(pix2pix_run, tmp_path, caps
     assert rows_of(run)[-1]["step"] == "5"
     assert "config.seed: stored 0, now 3" in run_command(door, "resume", run, "--config.seed=3")
     assert run_command(door, "resume", tmp_path).startswith(f"error: {tmp_path} holds no training that could go on")
-
-
-def test_runs_are_listed(pix2pix_run, tmp_path, capsys):
-    shutil.copytree(pix2pix_run, tmp_path / "one" / "done")
-    shutil.copytree(pix2pix_run, tmp_path / "begun")
-    shutil.rmtree(tmp_path / "begun" / "checkpoints")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text('{"of": "another program"}')
-    os.utime(tmp_path / "begun" / "metrics.csv", (0, 0))
-    door.run(["runs", str(tmp_path)])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[:4] for line in lines] == [
-        ["run", "objective", "data", "step"],
-        ["begun", "pix2pix", "toy_facades", "0/4"],
-        ["one/done", "pix2pix", "toy_facades", "4/4"],
-    ]
-    assert lines[2][4] == "l1" and float(lines[2][5]) == pytest.approx(float(rows_of(pix2pix_run)[-1]["eval/l1"]), 1e-3)
-    assert run_command(door, "runs", tmp_path / "nowhere") == f"error: there is no folder {tmp_path / 'nowhere'}"
-    (tmp_path / "empty").mkdir()
-    door.run(["runs", str(tmp_path / "empty")])
-    assert capsys.readouterr().out == f"there are no runs in {tmp_path / 'empty'}\n"
 
 
 def test_arguments_stand_by_place_or_by_name(capsys):

@@ -41,7 +41,7 @@ def _ablate(args: argparse.Namespace) -> int:
 
     if args.num_steps is not None:
         args.overrides.append(f"--config.num_steps={args.num_steps}")
-    config = load_with_overrides(args.config, args.overrides)
+    config = load_with_overrides(args.config, args.overrides, args.trust)
     scoring = {name: getattr(args, name) for name in ("segmenter", "palette", "label_ids", "inception")}
     if args.metrics is not None:
         scoring["metrics"] = [name.strip() for name in args.metrics.split(",")]

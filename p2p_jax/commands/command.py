@@ -161,8 +161,20 @@ def _names_own_code(args: argparse.Namespace) -> bool:
     """Tell whether an argument is a config file of one's own, or names code, "module:name"."""
     given = vars(args)
     texts = [text for value in given.values() for text in (value if isinstance(value, list) else [value])]
-    parts = [part.strip() for text in texts if isinstance(text, str) for part in text.split(",")]
-    return bool(given.get("config")) or any(map(is_reference, parts))
+    parts = [part.strip() for text in texts if isinstance(text, str) for part in _value(text).split(",")]
+    configs = given.get("config") or []
+    own = [config for config in ([configs] if isinstance(configs, str) else configs) if not _is_stored(config)]
+    return bool(own) or any(map(is_reference, parts))
+
+
+def _value(text: str) -> str:
+    """Return the value of ``--config.OPTION=VALUE``; other texts as they are."""
+    return text.partition("=")[2] if text.startswith("--config.") else text
+
+
+def _is_stored(config: str) -> bool:
+    """Tell whether a config is that of a run, which may be a stranger's: a JSON file, or the run's directory."""
+    return config.endswith(".json") or (Path(config) / "config.json").exists()
 
 
 def _names(parser: argparse.ArgumentParser) -> set[str]:

@@ -1,4 +1,4 @@
-r"""Compare configs of equal cost: train each with several seeds, and put what they came to side by side.
+r"""Compare configs of equal cost, trained with several seeds each, or runs that there are: a table and a page.
 
     python -m p2p_jax compare CONFIG [CONFIG ...] --output runs/compare --seeds 0,1 [--config.OPTION=VALUE ...]
 
@@ -9,6 +9,10 @@ the same command again goes on where it stopped. A variant of a config needs no 
 
     python -m p2p_jax compare facades --output runs/l1 --variant "weak: --config.loss.lambda_l1=10" \
         --variant "deep: my_config.py --config.generator.num_downs=8"
+
+Directories of runs, finished or stopped, are put side by side as they are; nothing is trained, and no run is changed:
+
+    python -m p2p_jax compare runs/one runs/other --output runs/beside [--checkpoint best] [--split test]
 
 The exit status is 1 if a run diverged.
 """
@@ -23,9 +27,13 @@ from p2p_jax.errors import InputError
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("compare", __doc__, takes_overrides=True)
+    made = Parser("compare", __doc__, takes_overrides=True, opens_run=True)
     add = made.add_argument
-    made.add_place("config", nargs="*", help="configs by path or by name; the first one's num_steps say what all cost")
+    made.add_place(
+        "config",
+        nargs="*",
+        help="configs by path or by name, the first one's num_steps say what all cost; or directories of runs",
+    )
     add("--output", required=True, type=Path, help="folder of the runs, the table and the page; made if missing")
     add(
         "--variant",
@@ -34,15 +42,18 @@ def parser() -> Parser:
         metavar="NAME: [CONFIG] OPTIONS",
         help="one more config: the first one, or the one that is named, with options of its own; may stand again",
     )
-    add("--seeds", default="0", help="of every config, with commas; 0 by default")
+    add("--seeds", help="of every config, with commas; 0 by default")
     add(
         "--equal",
         choices=["gmac", "steps"],
-        default="gmac",
-        help="what all have in common: the multiply-adds of a training (gmac), or the num_steps of their configs",
+        help="what all have in common: the multiply-adds of a training (gmac, the default), or the num_steps of "
+        "their configs",
     )
     add("--gmac", type=float, help="multiply-adds of a training in 1e9, in place of those of the first config")
     add("--num_images", type=int, default=12, help="validation images on the page, 12 by default")
+    add("--checkpoint", help="of runs: latest (default), best or a step")
+    add("--split", help="of runs: whose images are compared, such as test; the split of validation by default")
+    add("--data_dir", help="of runs: folder of the data set, if it is no longer where their configs say")
     made.add_trust()
     return made
 
@@ -70,32 +81,82 @@ def read_variant(text: str, first: str) -> tuple[str, str, list[str]]:
     return name.strip(), config, words
 
 
+def _is_run(path: str) -> bool:
+    return any((Path(path) / name).exists() for name in ("config.json", "checkpoints"))
+
+
 def _compare(args: argparse.Namespace) -> int:
-    from p2p_jax.config import find, load_with_overrides
+    runs = [path for path in args.config if _is_run(path)]
+    if not runs:
+        return _compare_configs(args)
+    if configs := [path for path in args.config if path not in runs]:
+        raise InputError(
+            f"{runs[0]} is a run, and {configs[0]} is not: compare runs with runs, or configs with configs; the "
+            f"config of that run is {Path(runs[0]) / 'config.json'}"
+        )
+    _compare_runs(args)
+    return 0
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(args, name):
+            raise InputError(f"`{name}` {why}")
+
+
+def _compare_runs(args: argparse.Namespace) -> None:
+    from p2p_jax.evaluation.finished_runs import compare_runs
+
+    _refuse(
+        args, ("seeds", "variant", "equal", "gmac"), "is of configs, which are trained: runs are compared as they are"
+    )
+    if args.overrides:
+        raise InputError(f"{args.overrides[0]} is for configs, which are trained: runs are compared as they are")
+    given = {"checkpoint": args.checkpoint, "split": args.split, "data_dir": args.data_dir}
+    settings = {name: value for name, value in given.items() if value is not None}
+    compare_runs(args.config, args.output, num_images=args.num_images, trust=args.trust, **settings)
+    _tell(args.output)
+
+
+def _tell(output: Path) -> None:
+    print(f"\n{(output / 'table.md').read_text()}\nThis table is {output / 'table.md'}")
+    print(f"Look at {output / 'comparison.html'}")
+
+
+def _name(path: str) -> str:
+    """Return what a config is called: a stored one as its run."""
+    from p2p_jax.config import find
+
+    file = find(path)
+    return file.resolve().parent.name if file.name == "config.json" else file.stem
+
+
+def _compare_configs(args: argparse.Namespace) -> int:
+    from p2p_jax.config import load_with_overrides
     from p2p_jax.evaluation.comparison import compare
 
+    _refuse(args, ("checkpoint", "split", "data_dir"), "is of runs that there are, and these are configs")
     if any(flag.partition("=")[0] == "--config.seed" for flag in args.overrides):
         raise InputError("config.seed is that of one run: give those of all, `seeds`")
     try:
-        seeds = [int(seed) for seed in args.seeds.split(",")]
+        seeds = [int(seed) for seed in (args.seeds or "0").split(",")]
     except ValueError:
         raise InputError(f"seeds={args.seeds}: whole numbers with commas, such as 0,1") from None
     first = args.config[0]
-    asked = [(find(path).stem, path, list[str]()) for path in args.config]
+    asked = [(_name(path), path, list[str]()) for path in args.config]
     asked += [read_variant(text, first) for text in args.variant]
     configs = {}
     for name, path, own in asked:
         if name in configs:
             raise InputError(f"there are two configs of the name {name}: `variant` gives one another, 'NAME: {path}'")
-        configs[name] = load_with_overrides(path, [*args.overrides, *own])
-    settings = {"seeds": seeds, "equal": args.equal, "gmac": args.gmac, "num_images": args.num_images}
+        configs[name] = load_with_overrides(path, [*args.overrides, *own], args.trust)
+    settings = {"seeds": seeds, "equal": args.equal or "gmac", "gmac": args.gmac, "num_images": args.num_images}
     try:
         told = compare(configs, args.output, trust=args.trust, **settings)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where this one stopped") from None
     states = [run["state"] for row in told["configs"] for run in row["runs"].values()]
-    print(f"\n{(args.output / 'table.md').read_text()}\nThis table is {args.output / 'table.md'}")
-    print(f"Look at {args.output / 'comparison.html'}")
+    _tell(args.output)
     if "stopped" in states:
         print("stopped; the same command goes on where this one stopped")
     return int("diverged" in states)

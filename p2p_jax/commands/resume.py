@@ -2,14 +2,21 @@
 
     python -m p2p_jax resume runs/facades [--config.num_steps=160000 ...]
 
-Options that may change between two starts can be given; others are refused by name.
+Options that may change between two starts can be given; others are refused by name. It does not matter from which
+folder: relative ones, such as data.dir, are also looked for where the run was started. Code of your own that the config
+names is executed if you trust it, --trust module:name. The verb train with --config RUN/config.json does the same.
 """
 
 import argparse
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
+
+FILE = "config.json"
+"""In a run's directory: what was asked for."""
 
 
 def parser() -> Parser:
@@ -20,18 +27,35 @@ def parser() -> Parser:
     return made
 
 
+def stored_config(file: Path, overrides: list[str], trust: list[str]) -> ConfigDict:
+    """Return a config that is stored, in a run's directory or by itself, with options changed.
+
+    Folders that it names are found from the current folder on, or where the run was started.
+
+    Args:
+      file: config.json of a run, or a copy.
+      overrides: of options.
+      trust: code outside the library that it may name.
+    """
+    from p2p_jax.config import load, override
+    from p2p_jax.config.stored import tell_places
+    from p2p_jax.data.elsewhere import as_started
+    from p2p_jax.training.checkpoint import read_config
+
+    stored = read_config(file.parent, trust) if file.name == FILE else None  # which brings the run's own code along
+    config = as_started(load(str(file), trust) if stored is None else stored, file.parent)
+    tell_places(config, file, "data", "task")
+    return override(config, overrides)
+
+
 def _resume(args: argparse.Namespace) -> None:
     from p2p_jax.cluster.distributed import joined
-    from p2p_jax.config import override
-    from p2p_jax.config.stored import tell_places
-    from p2p_jax.training.checkpoint import read_config
     from p2p_jax.training.loop import train
+    from p2p_jax.training.soundness import saved_steps
 
-    stored = read_config(args.workdir, args.trust)
-    if stored is None:
+    if args.workdir.is_dir() and not saved_steps(args.workdir):
         raise InputError(f"{args.workdir} holds no training that could go on: there is no checkpoint in it")
-    config = override(stored, args.overrides)
-    tell_places(stored, args.workdir / "config.json", "data", "task")
+    config = stored_config(args.workdir / FILE, args.overrides, args.trust)
     with joined(config, args.workdir):
         train(config, args.workdir, trust=args.trust)
 

@@ -1,21 +1,29 @@
-"""List the runs in a folder: what each trains, how far it is, and its latest validation.
+"""List the runs in a folder: what each trains, how far it is, its latest and its best validation.
 
     python -m p2p_jax runs [runs]
 
-The newest comes last. A run is a folder with config.json in it, at any depth.
+The newest comes last. A run is a folder with config.json in it, at any depth; links are not followed. The step is that
+of the last checkpoint. On a terminal long names are shortened, elsewhere they are printed whole.
 """
 
 import argparse
 import json
+import os
+import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import printable
 from p2p_jax.training import metrics_file
+
+_OF_RUN = {"checkpoints", "samples", "tensorboard", "code", "evaluation"}  # folders in a run, which hold no other run
+_WIDTH = 100  # columns that a table may take in any terminal
+_DAY = 24 * 3600
 
 
 class Run(NamedTuple):
@@ -24,20 +32,28 @@ class Run(NamedTuple):
     Attributes:
       name: its folder, as seen from the one that is listed.
       objective: without "p2p_jax:".
-      source: of its data.
+      data: the name of its folder, or of the source where there is none.
       step: of the last checkpoint; 0 before the first.
       num_steps: that it is to reach.
-      validation: the metric by which the best checkpoint is kept, at its last evaluation; "" without one.
+      metric: by which the best checkpoint is kept.
+      latest: value of the metric at the last evaluation; None before the first.
+      best: step and value of the best evaluation; None before the first.
       changed: when metrics were written last, in seconds since 1970.
+      size: bytes of all its files.
+      fault: why the run cannot be read; "" if it can.
     """
 
     name: str
-    objective: str
-    source: str
-    step: int
-    num_steps: int
-    validation: str
-    changed: float
+    objective: str = ""
+    data: str = ""
+    step: int = 0
+    num_steps: int = 0
+    metric: str = ""
+    latest: float | None = None
+    best: tuple[int, float] | None = None
+    changed: float = 0.0
+    size: int = 0
+    fault: str = ""
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -52,37 +68,148 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def _runs(folder: Path) -> Iterator[Run]:
-    for path in folder.rglob("config.json"):
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            yield _describe(path.parent, config, str(path.parent.relative_to(folder)))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # another program's file
+    for place, folders, files in os.walk(folder):
+        run = Path(place)
+        if "config.json" not in files:
             continue
+        is_run = _looks_like_run(folders, files)
+        if is_run:
+            folders[:] = [name for name in folders if name not in _OF_RUN]
+        name = str(run.relative_to(folder)) if run != folder else run.resolve().name
+        try:
+            yield _describe(run, name)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if is_run:  # else it is another program's file
+                yield Run(name, changed=_changed(run), size=_size(run), fault=_fault(error))
 
 
-def _describe(run: Path, config: dict[str, Any], name: str) -> Run:
-    for value, kind in ((config["objective"], str), (config["data"]["source"], str), (config["num_steps"], int)):
-        if not isinstance(value, kind):
-            raise TypeError(f"{value!r} is not of a config")
-    steps = [int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()]
-    metrics = run / "metrics.csv"
-    newest = metrics if metrics.exists() else run / "config.json"
+def _looks_like_run(folders: Sequence[str], files: Sequence[str]) -> bool:
+    return "checkpoints" in folders or not {"facts.json", "metrics.csv"}.isdisjoint(files)
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    return "damaged: config.json is not a config" + (f" ({error.strerror})" if isinstance(error, OSError) else "")
+
+
+def _describe(run: Path, name: str) -> Run:
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    data = config["data"]
+    texts = config["objective"], data["source"], data.get("dir", ""), config["best_metric"], config["best_mode"]
+    if not all(isinstance(text, str) for text in texts) or type(config["num_steps"]) is not int:
+        raise TypeError("other types than a config has")
+    evaluated = _evaluated(run / "metrics.csv", config["best_metric"])
     return Run(
         name=name,
         objective=config["objective"].removeprefix("p2p_jax:"),
-        source=config["data"]["source"],
-        step=max(steps, default=0),
+        data=Path(data.get("dir", "")).name or data["source"].rpartition("/")[2],
+        step=max((int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()), default=0),
         num_steps=config["num_steps"],
-        validation=_latest(metrics, config["best_metric"]),
-        changed=newest.stat().st_mtime,
+        metric=config["best_metric"],
+        latest=evaluated[-1][1] if evaluated else None,
+        best=metrics_file.best(evaluated, config["best_mode"]),
+        changed=_changed(run),
+        size=_size(run),
     )
 
 
-def _latest(metrics: Path, name: str) -> str:
-    if not metrics.exists():
-        return ""
-    values = [row[f"eval/{name}"] for row in metrics_file.read(metrics).rows.values() if f"eval/{name}" in row]
-    return f"{name} {float(values[-1]):.4g}" if values else ""
+def _evaluated(metrics: Path, name: str) -> list[tuple[int, float]]:
+    return metrics_file.evaluations(metrics).get(name, []) if metrics.exists() else []
+
+
+def _changed(run: Path) -> float:
+    for file in (run / "metrics.csv", run / "config.json"):
+        if file.exists():
+            return file.stat().st_mtime
+    return 0.0
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files below a folder; what vanishes meanwhile, or may not be read, counts nothing."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += _size(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        pass
+    return total
+
+
+def table(runs: Sequence[Run], width: int | None, now: float) -> list[str]:
+    """Return the lines of the list, its head first.
+
+    Args:
+      runs: in order.
+      width: columns that the lines may take; longer names are shortened as far as that helps. None: any.
+      now: in seconds since 1970.
+    """
+    head = ["run", "objective", "data", "step", "latest", "best", "changed", "size"]
+    rows = [head, *([printable(text) for text in _cells(run, now)] for run in runs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for i in (2, 1, 0):  # the name, which is what other commands take, as the last
+        excess = 0 if width is None else sum(widths) + 2 * (len(widths) - 1) - width
+        widths[i] -= min(max(excess, 0), max(widths[i] - 12, 0))
+    lines = ["  ".join(_short(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)) for row in rows]
+    faults = [f"{printable(run.name)}: {printable(run.fault)}" for run in runs if run.fault]
+    return [*(line.rstrip() for line in lines), *faults]
+
+
+def _cells(run: Run, now: float) -> list[str]:
+    if run.fault:
+        return [run.name, "damaged", "", "", "", "", _ago(now - run.changed, run.changed), _bytes(run.size)]
+    latest = "" if run.latest is None else f"{run.metric} {_value(run.latest)}"
+    best = "" if run.best is None else f"{_value(run.best[1])} at {_steps(run.best[0])}"
+    step = f"{_steps(run.step)}/{_steps(run.num_steps)}"
+    return [
+        run.name,
+        run.objective,
+        run.data,
+        step,
+        latest,
+        best,
+        _ago(now - run.changed, run.changed),
+        _bytes(run.size),
+    ]
+
+
+def _value(value: float) -> str:
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1 else f"{value:.4g}"
+
+
+def _steps(count: int) -> str:
+    """Return a number of steps, from ten thousand on in thousands."""
+    return f"{count:,}" if count < 10_000 else f"{count / 1000:.4g}k"
+
+
+def _ago(seconds: float, moment: float) -> str:
+    """Return how long ago something was, from thirty days on the day."""
+    for unit, length in (("d", _DAY), ("h", 3600), ("min", 60)):
+        if seconds >= 30 * _DAY:
+            return time.strftime("%Y-%m-%d", time.localtime(moment))
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit} ago"
+    return "just now"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
+
+
+def _short(text: str, width: int) -> str:
+    """Return a text without its middle, if it is too long."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}\u2026{text[-end:]}"
 
 
 def parser() -> Parser:
@@ -98,15 +225,8 @@ def _list(args: argparse.Namespace) -> None:
     if not found:
         print(f"there are no runs in {folder}")
         return
-    rows = [["run", "objective", "data", "step", "validation", "trained"]]
-    for run in found:
-        trained = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
-        steps = f"{run.step:,}/{run.num_steps:,}"
-        texts = run.name, run.objective, run.source, steps, run.validation, trained
-        rows.append([printable(text) for text in texts])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    width = max(shutil.get_terminal_size().columns, _WIDTH) if sys.stdout.isatty() else None
+    print("\n".join(table(found, width, time.time())))
 
 
 def run(argv: list[str] | None = None) -> None:

@@ -2,8 +2,9 @@
 
     python -m p2p_jax.main --config configs/facades.py [--workdir runs/facades] [--config.OPTION=VALUE ...]
 
-Running the same command again goes on from the last checkpoint. Several processes train together with
---config.distributed, each started with this command: see p2p_jax/cluster/distributed.py.
+Running the same command again goes on from the last checkpoint. So does --config RUN/config.json, the stored config of
+a run: without --workdir in that run, with another one as a new run of the same config. Several processes train together
+with --config.distributed, each started with this command: see p2p_jax/cluster/distributed.py.
 """
 
 import argparse
@@ -11,14 +12,15 @@ import textwrap
 from pathlib import Path
 
 from p2p_jax.commands.command import Parser
+from p2p_jax.commands.resume import FILE, stored_config
 
 
 def parser() -> Parser:
     """Return what the command takes."""
-    made = Parser("train", __doc__, epilog=_options(), takes_overrides=True)
+    made = Parser("train", __doc__, epilog=_options(), takes_overrides=True, opens_run=True)
     add = made.add_argument
-    made.add_place("config", help="config file, by path or by name (facades)")
-    add("--workdir", type=Path, help="directory of the run; runs/CONFIG by default")
+    made.add_place("config", help="config file, by path or by name (facades), or config.json of a run")
+    add("--workdir", type=Path, help="directory of the run; runs/CONFIG by default, or that of the config.json")
     made.add_trust()
     return made
 
@@ -39,16 +41,27 @@ def _options() -> str:
     return "\n".join([*lines, "", f"{free} have the options of what they name: see python -m p2p_jax config NAME"])
 
 
+def _run_of(file: Path) -> Path | None:
+    """Return the run's directory in which a config is stored; None of other files."""
+    beside = [file.parent / name for name in ("checkpoints", "facts.json")]
+    return file.parent if file.name == FILE and any(place.exists() for place in beside) else None
+
+
 def _train(args: argparse.Namespace) -> None:
     import jax
 
     from p2p_jax.cluster.distributed import joined
     from p2p_jax.config import find, load_with_overrides
+    from p2p_jax.config.files import JSON
     from p2p_jax.published import describe
     from p2p_jax.training.loop import train
 
-    config = load_with_overrides(args.config, args.overrides)
-    workdir = args.workdir or Path("runs") / find(args.config).stem
+    file = find(args.config)
+    if file.suffix == JSON:
+        config = stored_config(file, args.overrides, args.trust)
+    else:
+        config = load_with_overrides(args.config, args.overrides)
+    workdir = args.workdir or _run_of(file) or Path("runs") / file.stem
     with joined(config, workdir):
         if jax.process_index() == 0:
             print("options that differ from the published recipe:", *describe(config, changed_only=True), sep="\n")

@@ -1,4 +1,4 @@
-"""Config files: finding, loading, overriding, comparing, and configs as JSON."""
+"""Config files, in Python or as JSON that a run has stored: finding, loading, overriding, comparing."""
 
 import importlib
 import importlib.util
@@ -10,11 +10,14 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from p2p_jax.config import stored
 from p2p_jax.config.completing import as_dict, complete, complete_experiment
 from p2p_jax.config.options import FREE_SECTIONS
 from p2p_jax.config.readers import READERS, options_of, takes_anything
 from p2p_jax.errors import InputError
 
+JSON = ".json"
+"""How the name of a config ends that a run has stored."""
 _SECOND = "discriminator_optimizer"  # which takes what it does not say from `optimizer`
 
 
@@ -22,11 +25,17 @@ def find(path: str) -> Path:
     """Find a config file: as given, in the working directory's configs/, or among the ones shipped with the package.
 
     Args:
-      path: "configs/facades.py", "facades.py" or just "facades".
+      path: "configs/facades.py", "facades.py" or just "facades"; a stored one by its path, "runs/mine/config.json".
 
     Raises:
       InputError: no such file; lists the shipped ones.
     """
+    if path.endswith(JSON):
+        if Path(path).is_file():
+            return Path(path)
+        raise InputError(
+            f"there is no file {path}: a stored config is given by its path, such as runs/mine/config.json"
+        )
     shipped = importlib.util.find_spec("p2p_jax.configs")
     folders = ["configs", *((shipped.submodule_search_locations or []) if shipped else [])]
     folders.append(str(Path(__file__).parents[2] / "configs"))  # a checkout on PYTHONPATH, not installed
@@ -40,13 +49,20 @@ def find(path: str) -> Path:
     raise InputError(f"no config file {path}; the ones that come with p2p_jax are {', '.join(names)}")
 
 
-def load(path: str) -> ConfigDict:
+def load(path: str, trust: stored.Trust = ()) -> ConfigDict:
     """Load a config file by path or name, without changing it.
 
+    Args:
+      path: of a file in Python, or of the ``config.json`` of a run.
+      trust: code outside the library that a stored config may name, "module:name".
+
     Raises:
-      InputError: no such file, or it has no ``get_config()``.
+      InputError: no such file, it has no ``get_config()``, or it is stored and damaged or names code that is not
+        trusted.
     """
     file = find(path)
+    if path.endswith(JSON):
+        return _load_stored(file, trust)
     spec = importlib.util.spec_from_file_location(f"_p2p_jax_config_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -56,14 +72,26 @@ def load(path: str) -> ConfigDict:
     return module.get_config()
 
 
-def load_with_overrides(path: str, overrides: Sequence[str]) -> ConfigDict:
-    """Load a config file and change options of it; see ``override``.
+def _load_stored(file: Path, trust: stored.Trust) -> ConfigDict:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read as a config ({error})") from error
+    stored.require_trust(found, file, trust)
+    try:
+        return complete(found)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def load_with_overrides(path: str, overrides: Sequence[str], trust: stored.Trust = ()) -> ConfigDict:
+    """Load a config file and change options of it; see ``load`` and ``override``.
 
     Raises:
       InputError: no such file, option or flag, or a value that cannot be used; an unknown option's nearest one is
         named.
     """
-    return override(load(path), overrides)
+    return override(load(path, trust), overrides)
 
 
 def override(config: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:

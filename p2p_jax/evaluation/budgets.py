@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -85,7 +85,7 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
             )
     first, *others = configs.items()
     for name, config in others:
-        _refuse_other_images(first[0], first[1], name, config)
+        refuse_other_images(first[0], first[1], name, config)
     named = {config.distances.features: name for name, config in configs.items() if config.distances.features}
     if len(named) > 1:
         told = ", ".join(f"{features} in {name}" for features, name in named.items())
@@ -147,9 +147,24 @@ def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[C
     return config, cost
 
 
-def _refuse_other_images(first: str, one: ConfigDict, name: str, other: ConfigDict) -> None:
-    """Check that two experiments are validated on the same images, at the same size."""
-    free = _OF_TRAINING + (_LOADED if one.data.preprocess == other.data.preprocess == "resize_and_crop" else ())
+def refuse_other_images(
+    first: str, one: ConfigDict, name: str, other: ConfigDict, may_differ: Collection[str] = ()
+) -> None:
+    """Check that two experiments are validated on the same images, at the same size.
+
+    Args:
+      first: name of the one.
+      one: its config.
+      name: of the other.
+      other: its config.
+      may_differ: options, besides those that change only the images of training.
+
+    Raises:
+      InputError: they are not; names both, and the options that differ.
+    """
+    free = {*_OF_TRAINING, *may_differ}
+    if one.data.preprocess == other.data.preprocess == "resize_and_crop":
+        free.update(_LOADED)
     sections = [flat({"data": config.data.to_dict(), "task": config.task.to_dict()}) for config in (one, other)]
     differing = [
         f"config.{key} is {sections[0].get(key)!r} in {first} and {sections[1].get(key)!r} in {name}"

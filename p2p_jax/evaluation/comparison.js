@@ -12,7 +12,7 @@ function setSize() {
 }
 
 document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
-seed.addEventListener("change", showSeed);
+seed?.addEventListener("change", showSeed);
 size.addEventListener("input", setSize);
-if (seed.options.length) showSeed();
+if (seed?.options.length) showSeed();
 setSize();

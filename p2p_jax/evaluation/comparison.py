@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_experiment
 from p2p_jax.config.stored import Trust, outside, trusted
-from p2p_jax.data import Split, load_split
+from p2p_jax.data import load_split
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import budgets, comparison_page, series
 from p2p_jax.evaluation.comparison_table import csv_table, markdown, report
 from p2p_jax.evaluation.gallery import data_uri
-from p2p_jax.evaluation.predictions import Prediction, sides
+from p2p_jax.evaluation.predictions import translations
 from p2p_jax.evaluation.scoring import shown
 from p2p_jax.inference import Translator
 from p2p_jax.reporting import say
@@ -164,31 +164,16 @@ def _measured(workdir: Path, chosen: Sequence[int], trusting: Mapping[str, Any])
     config = translator.config
     say(f"{workdir}: translating {len(chosen)} images of {config.data.val_split}")
     pictures = []
-    for prediction in _predictions(translator, load_split(config, config.data.val_split), chosen):
+    for prediction in translations(translator, load_split(config, config.data.val_split), chosen):
         columns = shown(translator, prediction)
         pictures.append({"name": prediction.name} | {name: data_uri(image) for name, image in columns.items()})
     return {
         "seconds": _seconds(workdir),
         "milliseconds": _milliseconds(translator, prediction.input),
         "device": jax.devices()[0].device_kind,
-        "evaluations": _evaluations(workdir),
+        "evaluations": metrics_file.evaluations(workdir / "metrics.csv"),
         "pictures": pictures,
     }
-
-
-def _predictions(translator: Translator, split: Split, chosen: Sequence[int]) -> Iterator[Prediction]:
-    """Translate some images of a split, in its order."""
-    given, wanted, names = sides(translator, split)
-    left, first = list(chosen), 0
-    for batch in split.batches(8):
-        while left and left[0] < first + len(batch[given]):
-            at = left[0] - first
-            image = batch[given][at]
-            output = translator(image[None], normalized=True)[0]
-            yield Prediction(names[left.pop(0)], image, output, batch[wanted][at] if split.paired else None)
-        if not left:
-            return
-        first += len(batch[given])
 
 
 def _milliseconds(translator: Translator, image: np.ndarray) -> float:
@@ -199,16 +184,6 @@ def _milliseconds(translator: Translator, image: np.ndarray) -> float:
         translator(image[None], normalized=True)
         times.append(1e3 * (time.perf_counter() - start))
     return float(np.median(times))
-
-
-def _evaluations(workdir: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return what validation found during the training: metric -> [(step, value), ...]."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for step, row in metrics_file.read(workdir / "metrics.csv").rows.items():
-        for name, cell in row.items():
-            if name.startswith("eval/"):
-                found.setdefault(name.removeprefix("eval/"), []).append((step, float(cell)))
-    return found
 
 
 @contextlib.contextmanager

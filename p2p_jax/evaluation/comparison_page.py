@@ -1,11 +1,11 @@
-"""The page of a comparison: its table, and below it the same validation images through every config."""
+"""The page of a comparison: its table, and below it the same images through every config, or every run."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from p2p_jax.evaluation import comparison_table, pages
+from p2p_jax.evaluation import comparison_table, finished_table, pages
 from p2p_jax.storage.writing import write_text
 
 _GIVEN = ("input", "target")
@@ -22,29 +22,77 @@ def write(path: Path, told: Mapping[str, Any], pictures: Mapping[str, Sequence[M
     """
     data, names = told["data"], [row["name"] for row in told["configs"]]
     seeds = [seed for seed in told["seeds"] if any(f"{name}/seed_{seed}" in pictures for name in names)]
-    apart = "".join(f"<dt>{escape(row['name'])}</dt><dd>{_options(row['differs'])}</dd>" for row in told["configs"][1:])
-    page = pages.fill(
-        "comparison.html",
-        ["report.css", "comparison.css"],
-        ["comparison.js"],
-        title=escape(" and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"),
-        table=_table(comparison_table.cells(told)),
-        notes="".join(f"<li>{escape(note)}</li>" for note in comparison_table.notes(told)),
-        pictures_note=escape(_note(data, pictures)),
-        seeds="".join(f"<option>{seed}</option>" for seed in seeds),
-        side=str(min(max(told["size"][1], 128), 512)),
-        pictures=_pictures(names, seeds, pictures),
-        differences=f'<dl class="method">{apart}</dl>' if apart else "<p>There is one config.</p>",
+    by_name = {
+        name: {seed: pictures[run] for seed in seeds if (run := f"{name}/seed_{seed}") in pictures} for name in names
+    }
+    options = "".join(f"<option>{seed}</option>" for seed in seeds)
+    page = _page(
+        told["configs"],
+        comparison_table.cells(told),
+        comparison_table.notes(told),
+        told["size"][1],
+        note=_note(data, list(pictures.values()), "as the last checkpoint of each run translates them"),
+        tools=f'<label>Seed <select id="seed">{options}</select></label>',
+        pictures=_pictures(by_name) if pictures else "",
+        alike="nothing but the steps",
     )
     write_text(path, page)
 
 
-def _note(data: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
-    found = list(pictures.values())
+def write_runs(path: Path, told: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Write the page of runs that are compared as they are, in one step.
+
+    Args:
+      path: the HTML file.
+      told: what ``finished_runs.compare_runs`` returns.
+      pictures: name of the run -> for each image its "name", as data URIs "input", "output" and "target", and, where a
+        metric is known of it, the "value" to write below the output; the same images for all.
+    """
+    page = _page(
+        told["runs"],
+        finished_table.cells(told),
+        finished_table.notes(told),
+        told["size"][1],
+        note=_note(told["data"], list(pictures.values()), "as the checkpoint in the table translates them"),
+        tools="",
+        pictures=_pictures({name: {None: images} for name, images in pictures.items()}),
+        alike="no option",
+    )
+    write_text(path, page)
+
+
+def _page(
+    rows: Sequence[Mapping[str, Any]],
+    cells: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    width: int,
+    *,
+    note: str,
+    tools: str,
+    pictures: str,
+    alike: str,
+) -> str:
+    names = [row["name"] for row in rows]
+    apart = "".join(f"<dt>{escape(row['name'])}</dt><dd>{_options(row['differs'], alike)}</dd>" for row in rows[1:])
+    return pages.fill(
+        "comparison.html",
+        ["report.css", "comparison.css"],
+        ["comparison.js"],
+        title=escape(" and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"),
+        table=_table(cells),
+        notes="".join(f"<li>{escape(note)}</li>" for note in notes),
+        pictures_note=escape(note),
+        tools=tools,
+        side=str(min(max(width, 128), 512)),
+        pictures=pictures,
+        differences=f'<dl class="method">{apart}</dl>' if apart else "<p>There is one config.</p>",
+    )
+
+
+def _note(data: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, str]]], translated: str) -> str:
     if not found:
         return "No run is done yet."
-    note = f"{len(found[0])} of the {data['num_images']:,} images of {data['split']}, evenly over them, as the last "
-    note += "checkpoint of each run translates them."
+    note = f"{len(found[0])} of the {data['num_images']:,} images of {data['split']}, evenly over them, {translated}."
     if any(_given(images) != _given(found[0]) for images in found):
         note += " Not all runs were given the same, such as noise that the seed draws: what the first one got is shown."
     return note
@@ -64,27 +112,33 @@ def _table(cells: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _pictures(names: Sequence[str], seeds: Sequence[int], pictures: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
-    """Return a row for every image: what was given, and what each config makes of it, seed by seed."""
-    if not pictures:
-        return ""
-    first = next(iter(pictures.values()))
+def _pictures(by_name: Mapping[str, Mapping[int | None, Sequence[Mapping[str, str]]]]) -> str:
+    """Return a row for every image: what was given, and what each config or run makes of it, seed by seed.
+
+    Args:
+      by_name: name -> seed, or None of a run by itself -> images.
+    """
+    first = next(images for runs in by_name.values() for images in runs.values())
     given = [key for key in _GIVEN if key in first[0]]
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", *given, *names))
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", *given, *by_name))
     rows = []
     for i, image in enumerate(first):
         cells = [_img(image[key], f"{key} of {image['name']}") for key in given]
-        for name in names:
-            runs = {seed: pictures[run] for seed in seeds if (run := f"{name}/seed_{seed}") in pictures}
+        for name, runs in by_name.items():
             outputs = (
-                _img(found[i]["output"], f"{image['name']} by {name}, seed {seed}", seed)
-                for seed, found in runs.items()
-                if i < len(found)
+                _output(images[i], f"{image['name']} by {name}", seed)
+                for seed, images in runs.items()
+                if i < len(images)
             )
             cells.append("".join(outputs))
         columns = "".join(f"<td>{cell}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{escape(image["name"])}</th>{columns}</tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _output(image: Mapping[str, str], alt: str, seed: int | None) -> str:
+    below = f"<small>{escape(image['value'])}</small>" if "value" in image else ""
+    return _img(image["output"], alt if seed is None else f"{alt}, seed {seed}", seed) + below
 
 
 def _img(uri: str, alt: str, seed: int | None = None) -> str:
@@ -93,6 +147,6 @@ def _img(uri: str, alt: str, seed: int | None = None) -> str:
     return f'<img src="{escape(uri)}" alt="{text}" title="{text}"{of_seed} draggable="false">'
 
 
-def _options(differs: Mapping[str, Any]) -> str:
+def _options(differs: Mapping[str, Any], alike: str) -> str:
     options = "<br>".join(f"<code>{escape(f'{key}={value}')}</code>" for key, value in differs.items())
-    return options or "nothing but the steps"
+    return options or alike

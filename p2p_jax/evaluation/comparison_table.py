@@ -12,9 +12,11 @@ from p2p_jax.evaluation.budgets import GIGA, Plan, giga
 from p2p_jax.evaluation.report_tables import better
 from p2p_jax.evaluation.series import Outcome
 from p2p_jax.objectives.metrics import IMAGE_METRICS, find_metrics
+from p2p_jax.training import metrics_file
 
 _FORMS = {metric.key: metric.form for metric in IMAGE_METRICS}
-_ARROWS = {"lower": " \u2193", "higher": " \u2191", None: ""}
+ARROWS = {"lower": " \u2193", "higher": " \u2191", None: ""}
+"""Behind the names of metrics: which way is better."""
 _COST = ("steps", "GMAC a step", "GMAC a run", "seconds", "M parameters", "GMAC an image", "ms an image")
 
 
@@ -89,13 +91,11 @@ def _metrics(config: ConfigDict, evaluations: Mapping[str, Sequence[tuple[int, f
     """Return of every metric that of the last checkpoint and the best of all evaluations, with its step."""
     found = {}
     for name, pairs in evaluations.items():
-        rows = {step: value for step, value in pairs if math.isfinite(value)}
-        last = rows.get(config.num_steps)
+        last = {step: value for step, value in pairs if math.isfinite(value)}.get(config.num_steps)
         direction = _better(name, config)
-        step = None
-        if rows and direction:
-            step = (min if direction == "lower" else max)(rows, key=rows.__getitem__)
-        found[name] = {"last": last, "best": None if step is None else rows[step], "best_step": step}
+        best = metrics_file.best(pairs, "min" if direction == "lower" else "max") if direction else None
+        step, value = best or (None, None)
+        found[name] = {"last": last, "best": value, "best_step": step}
     return found
 
 
@@ -138,7 +138,7 @@ def columns(told: Mapping[str, Any]) -> list[tuple[str, str, str | None]]:
 def cells(told: Mapping[str, Any]) -> list[list[str]]:
     """Return the table as texts, its head first."""
     shown = columns(told)
-    titles = [f"{name}{_ARROWS[direction]} {which}" for name, which, direction in shown]
+    titles = [f"{name}{ARROWS[direction]} {which}" for name, which, direction in shown]
     lines = [["", "seeds", *titles, *_COST]]
     for row in told["configs"]:
         seeds = f"{row['done']} of {len(told['seeds'])}" if row["done"] < len(told["seeds"]) else str(row["done"])
@@ -148,13 +148,18 @@ def cells(told: Mapping[str, Any]) -> list[list[str]]:
 
 def _metric(row: Mapping[str, Any], name: str, which: str) -> str:
     found = row["metrics"].get(name, {}).get(which)
-    base = name
-    while base not in _FORMS and "_" in base:
-        base = base.rpartition("_")[0]
-    text = spread(found, _FORMS.get(base, ".4g"))
+    text = spread(found, form_of(name))
     if found and 0 < found["count"] < row["done"]:
         text += f" ({found['count']} of {row['done']})"
     return text
+
+
+def form_of(name: str) -> str:
+    """Return how tables write a metric, such as "cycle_a"."""
+    base = name
+    while base not in _FORMS and "_" in base:
+        base = base.rpartition("_")[0]
+    return _FORMS.get(base, ".4g")
 
 
 def _costs(row: Mapping[str, Any]) -> list[str]:
@@ -214,14 +219,19 @@ def _devices(told: Mapping[str, Any]) -> str:
 
 def markdown(told: Mapping[str, Any]) -> str:
     """Return the table as Markdown, with what must be known to read it."""
-    head, *rows = cells(told)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = rows_as_markdown(cells(told))
     told_of = [f"- {row['name']}: {_differences(row)}" for row in told["configs"][1:]]
     parts = ["# Comparison", table, "\n".join(f"- {note}" for note in notes(told))]
     if told_of:
         parts += [f"What sets them apart from {told['configs'][0]['name']}:", "\n".join(told_of)]
     return "\n\n".join(parts) + "\n"
+
+
+def rows_as_markdown(cells: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first line is its head."""
+    head, *rows = cells
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _differences(row: Mapping[str, Any]) -> str:

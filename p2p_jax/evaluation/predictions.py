@@ -52,6 +52,27 @@ def predict(translator: Translator, split: str | Split) -> Iterator[Prediction]:
         done += len(inputs)
 
 
+def translations(translator: Translator, split: Split, chosen: Sequence[int]) -> Iterator[Prediction]:
+    """Translate some images of a split.
+
+    Args:
+      translator: of the run.
+      split: opened.
+      chosen: places of the images, in rising order.
+    """
+    given, wanted, names = sides(translator, split)
+    left, first = list(chosen), 0
+    for batch in split.batches(8):
+        while left and left[0] < first + len(batch[given]):
+            at = left[0] - first
+            image = batch[given][at]
+            output = translator(image[None], normalized=True)[0]
+            yield Prediction(names[left.pop(0)], image, output, batch[wanted][at] if split.paired else None)
+        if not left:
+            return
+        first += len(batch[given])
+
+
 def targets_of(translator: Translator, split: Split) -> Iterator[np.ndarray]:
     """Yield a picture of every image of the domain that is translated into once, in the order of the data set.
 

@@ -91,7 +91,8 @@ def evaluate(
       What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
       infinite values, which are not in the mean),
       ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated. In pairs whose
-      outputs are uint16, int16 or floats there is also ``mae_units``, the mean absolute error in their own units.
+      outputs are uint16, int16 or floats there are also ``mae_units``, ``rmse_units`` and ``bias_units``, errors in
+      their own units, also by channel (``mae_units_1``) where channels have different ranges.
       With `shard` what was evaluated, the rows of its ``images``, and the file of the ``part``.
 
     Raises:
@@ -117,9 +118,8 @@ def evaluate(
         _compare_images(run, split, opened)
     else:
         opened = as_split(data, run.config, paired=len(translator.directions) == 1, whole=whole, shard=places)
-    if any(opened.nodata.values()):  # unlike the images of training, these have unknown values
-        config = with_facts(run.config, opened.nodata)
-        run = run._replace(config=config, objective=make_objective(config))
+    run, as_trained = knowing(run, opened), run
+    if run is not as_trained:
         translator = Translator(run, direction=direction, tile=tile)
     if features is None and "distances" in (metrics or ()):
         stored.tell_places(run.config, run.config_file, "distances")
@@ -162,6 +162,14 @@ def evaluate(
         with locked(folder, "output", wait=_TURN):  # the files of two evaluations do not mix
             write(folder, found, gallery, Path(workdir) / "metrics.csv")
     return found
+
+
+def knowing(run: Run, opened: Split) -> Run:
+    """Return a run that reckons with unknown values in a split, also where its images of training had none."""
+    if not any(opened.nodata.values()):
+        return run
+    config = with_facts(run.config, opened.nodata)
+    return run._replace(config=config, objective=make_objective(config))
 
 
 def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def write_report(
     if count != len(rows):
         raise ValueError(f"{len(rows)} rows of results but pictures of {count}")
     metrics = [name for name in results.get("metrics", {}) if rows and name in rows[0]]
+    metrics = [name for name in metrics if not report_tables.is_of_channel(name)]
     if not isinstance(images, Gallery):
         given, images = images, Gallery(count, max_images)
         for i, row in enumerate(rows):

@@ -12,6 +12,8 @@ from p2p_jax.evaluation.set_metrics import SET_METRICS
 from p2p_jax.objectives.metrics import IMAGE_METRICS
 
 _BINS = 24
+_IN_UNITS = {metric.key for metric in IMAGE_METRICS if metric.in_units}
+_OF_CHANNEL = re.compile(r"(\w+_units)_(\d+)")
 
 
 class Known(NamedTuple):
@@ -101,16 +103,36 @@ def identity(results: Mapping[str, Any]) -> str:
 
 
 def metrics(results: Mapping[str, Any]) -> str:
-    """Return a card for every per-image metric and a table for every metric of the whole set, as HTML."""
+    """Return a card for every per-image metric and a table for every metric of the whole set, as HTML.
+
+    Metrics of single channels share a table.
+    """
     cards = [
         _card(name, summary, [row.get(name) for row in results["images"]], better(name, results.get("described")))
         for name, summary in results.get("metrics", {}).items()
+        if not is_of_channel(name)
     ]
     articles = [f"<article><h3>{escape(k)}</h3>{_tables(v)}</article>" for k, v in _sets(results)]
+    if channels := _of_channels(results.get("metrics", {})):
+        articles.insert(0, f"<article><h3>By channel, in units</h3>{_table(channels)}</article>")
     if not cards and not articles:
         return "<p>No metric was asked for.</p>"
     html = f'<div class="metrics">{"".join(cards)}</div>' if cards else ""
     return html + (f'<div class="sets">{"".join(articles)}</div>' if articles else "")
+
+
+def is_of_channel(name: str) -> bool:
+    """Tell whether a metric is that of one channel, such as "mae_units_1"."""
+    return _OF_CHANNEL.fullmatch(name) is not None
+
+
+def _of_channels(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the means of the metrics of single channels: metric -> channel -> mean."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, summary in summaries.items():
+        if match := _OF_CHANNEL.fullmatch(name):
+            found.setdefault(match[1], {})[f"channel {match[2]}"] = summary.get("mean")
+    return found
 
 
 def method(results: Mapping[str, Any], pictures: str) -> str:
@@ -123,6 +145,8 @@ def method(results: Mapping[str, Any], pictures: str) -> str:
     count, split = text_of(results.get("num_images")), results.get("split")
     seen = results.get("seen", "at the size that the network sees")
     lines = [("Images", f"All {count} images of the split {split}: {seen}.")]
+    if results.get("units"):
+        lines.append(("Units", results["units"]))
     if results.get("metrics"):
         lines.append(
             (
@@ -130,7 +154,7 @@ def method(results: Mapping[str, Any], pictures: str) -> str:
                 "Of the values of the images; after \u00b1 their standard deviation, not an error of the mean.",
             )
         )
-    names = list(results.get("metrics", {}))
+    names = [name for name in results.get("metrics", {}) if not is_of_channel(name)]
     for name, found in _sets(results):
         names += [name, *(key for key, value in found.items() if not isinstance(value, Mapping | str))]
     told: dict[Known, list[str]] = {}
@@ -154,6 +178,7 @@ def _small(text: Any) -> str:
 
 
 def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: str | None) -> str:
+    """Return the card of a metric; one in units, which no table of a paper has, says what it is."""
     finite = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
     note = {"lower": "lower is better", "higher": "higher is better", None: ""}[better]
     html = (
@@ -166,7 +191,8 @@ def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: 
         label = f"Distribution over images from {low} to {high}, median {middle}"
         html += _histogram(finite, label) + f'<p class="ends"><span>{low}</span><span>median {middle}</span>'
         html += f"<span>{high}</span></p>"
-    return html + "</article>"
+    metric = known(name) if name in _IN_UNITS else None
+    return html + (f'<p class="meaning">{escape(metric.meaning)}</p>' if metric else "") + "</article>"
 
 
 def _left_out(summary: Mapping[str, Any]) -> str:

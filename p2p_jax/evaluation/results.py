@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import p2p_jax
 from p2p_jax.data import Split, spreadsheets
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import report
+from p2p_jax.evaluation import report, units
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.set_metrics import SetMetric
 from p2p_jax.images.domains import of_config
@@ -106,7 +106,7 @@ def _described(names: Iterable[str], of_images: Sequence[Metric], of_sets: Seque
 
 def identify(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:
     """Return what is evaluated."""
-    sizes = [len(names) for names in opened.names]
+    sizes, domain = [len(names) for names in opened.names], translator.domain_out
     return {
         "run": run.name if run.file else run.workdir.absolute().name,
         "step": run.step,
@@ -121,6 +121,7 @@ def identify(run: Run, translator: Translator, checkpoint: str | int, split: str
         "num_images": max(sizes),
         "paired": opened.paired,
         "seen": _seen(opened, run.config.data),
+        **({"units": units.describe(domain)} if opened.paired and units.has_units(domain) else {}),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"p2p_jax": p2p_jax.__version__, "jax": jax.__version__},
         "config": run.config.to_dict(),

@@ -1,7 +1,6 @@
 """The images of an evaluation, one after the other: their metrics, and what the metrics of sets and the report get."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape
 from p2p_jax.data import Split
+from p2p_jax.evaluation import units
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.passing import Passing
 from p2p_jax.evaluation.predictions import Prediction, as_picture, predict, sides, targets_of
@@ -25,7 +25,6 @@ from p2p_jax.training.grids import pictures
 
 _PER_DEVICE = 8
 _LONGEST_SHOWN = 512  # pixels of a side of a picture in the report
-_IN_UNITS = ("uint16", "int16", "float")  # kinds whose errors are also told in their own units
 _MOST_SIZES = 32  # whose programs are kept
 _Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # metrics of one image, and its columns
 
@@ -62,7 +61,7 @@ def score(
         first = next(own)
         own = itertools.chain([first], own)
         missing |= split.paired and any(metric.key not in first[0] for metric in metrics_of_pairs)
-    in_units = split.paired and translator.domain_out.kind in _IN_UNITS and translator.domain_out.is_measured
+    in_units = split.paired and units.has_units(translator.domain_out)
     names, rows = row_names(split), list[dict[str, Any]]()
     translates = passing is not None or in_units or missing
     predictions = predict(translator, split) if translates else iter(())
@@ -76,7 +75,7 @@ def score(
             compared = compare(prediction.output[None], prediction.target[None])
             row |= {name: float(value[0]) for name, value in compared.items() if name not in row}
             if in_units:
-                row["mae_units"] = _error_in_units(translator, prediction.output, prediction.target)
+                row |= units.errors(translator.domain_out, prediction.output, prediction.target)
             if whole_pairs:
                 columns = shown(translator, prediction)
             if passing is not None:
@@ -157,9 +156,3 @@ def shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarra
     images = {"input": prediction.input, "output": prediction.output, "target": prediction.target}
     small = {name: image[None, ::step, ::step] for name, image in images.items() if image is not None}
     return {name: image[0] for name, image in pictures(small, of_config(translator.config.data)).items()}
-
-
-def _error_in_units(translator: Translator, output: np.ndarray, target: np.ndarray) -> float:
-    values = (translator.domain_out.decode(x).astype(np.float64) for x in (output, target))
-    known = np.isfinite(output) & np.isfinite(target)
-    return float(np.abs(np.subtract(*values))[known].mean()) if known.any() else math.nan

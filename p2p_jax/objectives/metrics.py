@@ -11,6 +11,7 @@ from typing import NamedTuple
 import dm_pix
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from p2p_jax.config import resolve
 from p2p_jax.errors import InputError
@@ -23,18 +24,28 @@ class Metric(NamedTuple):
       key: its name in configs and results; an objective may add to it, as in "cycle_a".
       title: as tables print it.
       meaning: one sentence, with the range.
-      lower_is_better: which way is up.
+      lower_is_better: which way is up; None where neither is.
       compare: ``(outputs, targets) -> [N]``, in JAX, of images [N, H, W, C] float in [0, 1], each with its own target;
         None where the objective computes it by itself. NaN is unknown (``config.data.*.nodata``).
       form: how tables write it.
+      in_units: ``(outputs, targets) -> [N]``, in NumPy, of images [N, H, W, C] float64 in the units of the data, such
+        as metres; only in evaluation, and of images that have units. NaN is unknown.
     """
 
     key: str
     title: str
     meaning: str
-    lower_is_better: bool
+    lower_is_better: bool | None
     compare: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     form: str = ".4f"
+    in_units: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each image over what is known of it; NaN where nothing is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum((1, 2, 3)) / known.sum((1, 2, 3))
 
 
 IMAGE_METRICS = (
@@ -64,6 +75,33 @@ IMAGE_METRICS = (
         lower_is_better=False,
         compare=jax.vmap(partial(dm_pix.ssim, ignore_nans=True)),
         form=".3f",
+    ),
+    Metric(
+        key="mae_units",
+        title="MAE in units",
+        meaning="Mean absolute error of the output in the units of its files, such as metres: how far a pixel is off "
+        "on average; from 0, equal, upwards. An ending _1, _2, ... is one channel.",
+        lower_is_better=True,
+        form=".4g",
+        in_units=lambda output, target: _mean(np.abs(output - target)),
+    ),
+    Metric(
+        key="rmse_units",
+        title="RMSE in units",
+        meaning="Root of the mean squared error in the units of the output's files: never below the MAE, and far above "
+        "it where a few pixels are far off; from 0 upwards. The mean is that of the images' roots.",
+        lower_is_better=True,
+        form=".4g",
+        in_units=lambda output, target: np.sqrt(_mean(np.square(output - target))),
+    ),
+    Metric(
+        key="bias_units",
+        title="bias in units",
+        meaning="Mean of output minus target, with its sign, in the units of the output's files: above 0 the output is "
+        "too high on average, below 0 too low; near 0 the errors cancel, which does not make them small.",
+        lower_is_better=None,
+        form=".4g",
+        in_units=lambda output, target: _mean(output - target),
     ),
     Metric(
         key="cycle",
@@ -131,3 +169,22 @@ def full_reference(
     """
     output, target = (outputs + 1) / 2, (targets + 1) / 2
     return {metric.key: metric.compare(output, target) for metric in metrics if metric.compare is not None}
+
+
+def in_units(outputs: np.ndarray, targets: np.ndarray, *, by_channel: bool) -> dict[str, np.ndarray]:
+    """Compare images with their targets in the units of their values.
+
+    Args:
+      outputs: [N, H, W, C] float64 in units; NaN is unknown.
+      targets: the same.
+      by_channel: measure each channel by itself as well, "mae_units_1" and so on.
+
+    Returns:
+      key -> [N].
+    """
+    measures = {metric.key: metric.in_units for metric in IMAGE_METRICS if metric.in_units is not None}
+    found = {key: measure(outputs, targets) for key, measure in measures.items()}
+    for i in range(outputs.shape[-1] if by_channel else 0):
+        one = slice(i, i + 1)
+        found |= {f"{key}_{i + 1}": measure(outputs[..., one], targets[..., one]) for key, measure in measures.items()}
+    return found

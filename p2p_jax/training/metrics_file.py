@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ RUN = (SECONDS, EPOCH, SPEED)  # columns that say how far and how fast a run is
 
 _STEP = re.compile(r"\d{1,15}")
 _POINT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
+_ROW = re.compile(rf"{_STEP.pattern}(,({_POINT.pattern})?)*", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _FRACTION = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _NO_THOUSANDS = re.compile(r"[+-]?(0?,\d+|\d+,(\d{1,2}|\d{4,}))([eE][+-]?\d+)?")  # cannot be a number like 1,234
@@ -59,20 +61,21 @@ def _as_written(contents: bytes) -> Metrics | None:
     """Read what a training wrote; None if it is not exactly that."""
     try:
         *lines, _ = contents.decode("utf-8").split("\n")  # what follows the last end of a line was cut short
-        table = list(csv.reader(lines, strict=True))
+        (header,) = csv.reader(lines[:1], strict=True)
     except (ValueError, csv.Error):
         return None
-    if not table or "\r" in lines[0] or not _is_header(table[0]):
+    if "\r" in lines[0] or not _is_header(header):
         return None
-    columns, rows, last = table[0][1:], dict[int, dict[str, str]](), -1
-    for line, cells in zip(lines[1:], table[1:], strict=False):
-        if len(cells) != len(table[0]) or line != ",".join(cells) or not _STEP.fullmatch(cells[0]):
+    columns, rows, last = header[1:], dict[int, dict[str, str]](), -1
+    for line in lines[1:]:
+        cells = line.split(",")
+        if len(cells) != len(header) or not _ROW.fullmatch(line):
             return None
         step = int(cells[0])
-        if step <= last or not all(_POINT.fullmatch(cell) for cell in cells[1:] if cell):
+        if step <= last:
             return None
         last, rows[step] = step, {name: cell for name, cell in zip(columns, cells[1:], strict=True) if cell}
-    return Metrics(columns, rows) if len(table) == len(lines) else None
+    return Metrics(columns, rows)
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -123,6 +126,32 @@ def _decoded(contents: bytes) -> str | None:
         except UnicodeDecodeError:
             continue
     return None
+
+
+def evaluations(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what validation found during a training: metric -> [(step, value), ...], without "eval/".
+
+    Raises:
+      InputError: the file cannot be read at all.
+    """
+    table = read(path)
+    names = [name for name in table.columns if name.startswith("eval/")]
+    found = {
+        name.removeprefix("eval/"): [(step, float(row[name])) for step, row in table.rows.items() if name in row]
+        for name in names
+    }
+    return {name: pairs for name, pairs in found.items() if pairs}
+
+
+def best(pairs: Sequence[tuple[int, float]], mode: str) -> tuple[int, float] | None:
+    """Return step and value of the best evaluation, the first of several; None if no value is finite.
+
+    Args:
+      pairs: steps and values.
+      mode: "min" or "max", whichever is the best.
+    """
+    finite = [pair for pair in pairs if math.isfinite(pair[1])]
+    return (min if mode == "min" else max)(finite, key=lambda pair: pair[1]) if finite else None
 
 
 def begin(path: Path, columns: Sequence[str], step: int) -> Mapping[int, Mapping[str, str]]:

@@ -14,6 +14,7 @@ from p2p_jax.config import completed_like, to_json, with_facts
 from p2p_jax.config.options import crop_shape
 from p2p_jax.config.stored import Trust, outside
 from p2p_jax.data import Data, load
+from p2p_jax.data.elsewhere import remember_start
 from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import Objective, averaged, averaging, blank_batch, make_objective, statistics
@@ -155,6 +156,7 @@ def prepare(
         digests.write_recorded(workdir / "config.json", to_json(asked))
         own_code.store(workdir, asked, given_objective or ())
         write_names(workdir, data.identities)
+        remember_start(workdir, asked)
     if distances:
         distances.look()
     return Start(config, workdir, objective, data, checkpoints, state, step, list(names), distances)
