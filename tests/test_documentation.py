@@ -23,6 +23,10 @@ import p2p_jax.__main__
 from p2p_jax import main
 from p2p_jax.commands import train
 from p2p_jax.config import complete, load, load_with_overrides, resolve
+from p2p_jax.config.options import OPTIONS
+from p2p_jax.data import layouts
+from p2p_jax.data.containers import contents
+from p2p_jax.data.stream import sources
 from support import trees
 from support.web_pages import write_package
 
@@ -483,19 +487,60 @@ def test_links_into_the_repository_lead_somewhere():
         assert (ROOT / link).exists(), link
 
 
+def test_every_source_of_images_stands_in_the_table():
+    text = PAGES["data"].split("| `data.source` | images |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| (.*) \|$", text, re.MULTILINE)
+    named = {name for name, _ in rows}
+    behind = [(name, word) for name, where in rows if name in contents.KINDS for word in re.findall("`([^`]+)`", where)]
+    named |= {f"{name}/{layout}" for name, layout in behind if layout not in (f"{name}/", "datasets")}
+    known = {*sources._DRAWN, *layouts.SOURCES, *contents.SOURCES}
+    assert named == known | {"pix2pix/NAME", "cycle_gan/NAME", "module:name"}
+    (option,) = (option for option in OPTIONS if option.name == "data.source")
+    words = set(re.findall(r"[\w/:]+", option.meaning))
+    assert {name for name in named if name.partition("/")[0] not in contents.KINDS} <= words
+
+
+def test_commands_fit_a_page():
+    long = [line for page, text in PAGES.items() for line in shell_lines(text) if len(line) > 88]
+    assert long == []
+
+
+def shell_lines(text):
+    return [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+
+
+def test_every_page_is_in_the_menu_and_every_picture_there():
+    """What Zensical does not say, even when it is strict."""
+    menu = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert len(menu) == len(set(menu)) and set(menu) == pages
+    for page in pages:
+        text = (ROOT / "docs" / page).read_text()
+        for picture in re.findall(r"!\[[^]]*\]\(([^)h][^)]*)\)", text):
+            assert (ROOT / "docs" / page).parent.joinpath(picture).is_file(), (page, picture)
+
+
+def test_pictures_of_the_documentation_are_small():
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
+    assert max(sizes.values()) < 250_000 and sum(sizes.values()) < 1_300_000
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs")
+    pytest.importorskip("zensical")
     pytest.importorskip("mkdocstrings")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")  # Zensical follows no links
+    for name in ("mkdocs.yml", "CHANGELOG.md", "examples", "configs", "p2p_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
     result = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # Material's note on its own future
+        [sys.executable, "-m", "zensical", "build", "--strict", "--clean"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert result.returncode == 0 and "WARNING" not in result.stderr, result.stderr
-    assert {path.parent.name for path in tmp_path.glob("*/index.html")} >= set(PAGES) - {"README", "index"}
-    assert "steps between sample grids" in (tmp_path / "configs" / "index.html").read_text()
+    assert result.returncode == 0 and "No issues found" in result.stdout + result.stderr, result.stdout + result.stderr
+    site = tmp_path / "site"
+    assert {path.parent.name for path in site.glob("*/index.html")} >= set(PAGES) - {"README", "index"}
+    assert "steps between sample grids" in (site / "configs" / "index.html").read_text()
     for page, text in {"index": "the experiment; missing options", "objectives": "averages gradients"}.items():
-        assert text in (tmp_path / "api" / ("" if page == "index" else page) / "index.html").read_text()
+        assert text in (site / "api" / ("" if page == "index" else page) / "index.html").read_text()
