@@ -6,7 +6,6 @@ What would download a set is checked as far as the complete config; what serves 
 import contextlib
 import importlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -150,11 +149,14 @@ def test_files_that_readers_write_are_known():
         "my_distances.py",
         "my_nets.py",
         "my_features.py",
+        "my_gradients.py",
     }
     assert len(TRAINING) > 40 and len(WITHOUT_DOWNLOAD) > 10
 
 
-@pytest.mark.parametrize("name", ["my_terms.py", "my_distances.py", "my_nets.py", "my_optimizers.py"])
+@pytest.mark.parametrize(
+    "name", ["my_terms.py", "my_distances.py", "my_nets.py", "my_optimizers.py", "my_gradients.py"]
+)
 def test_a_part_from_outside_takes_ten_lines(name):
     assert len([line for line in FILES[name].splitlines() if line]) <= 10
 
@@ -204,6 +206,15 @@ def run(verb, arguments):
 def test_verbs_are_printed():
     printed = {line.split()[0] for line in VERBS}
     assert printed == set(p2p_jax.__main__.VERBS) - {"train"}
+
+
+def test_the_table_of_the_readme_names_verbs():
+    named = set(re.findall(r"`p2p-jax (\w+)", PAGES["README"]))
+    assert named <= set(p2p_jax.__main__.VERBS) and len(named) > 10
+
+
+def test_the_readme_fits_its_length():
+    assert len(PAGES["README"].splitlines()) <= 110
 
 
 def test_configs_are_shown_as_printed(folder, capsys):
@@ -280,7 +291,7 @@ def test_segmenters_are_trained_and_used_as_printed(folder, pix2pix_run):
 
 @pytest.mark.slow
 def test_configs_are_compared_as_printed(folder):
-    (arguments,) = arguments_of("compare")
+    (arguments,) = arguments_of("compare", "runs/compare")
     sizes = ["data.load_size=32", "data.crop_size=32", "generator.num_downs=3", "generator.base_width=8"]
     sizes += ["discriminator.base_width=4", "discriminator.receptive_field=16", "num_steps=20"]
     run("compare", [*arguments, "--seeds", "1", *(f"--config.{option}" for option in sizes)])
@@ -292,10 +303,14 @@ def test_configs_are_compared_as_printed(folder):
 
 @pytest.mark.slow
 def test_data_sets_are_inspected_as_printed(folder, capsys):
-    write_photos("side_by_side")
     for arguments in arguments_of("inspect"):
+        source = re.search(r"data\.source=(\S+)", " ".join(arguments))
+        if not source:  # rasters, which are written by a snippet of their page
+            continue
+        shutil.rmtree("photos", ignore_errors=True)
+        write_photos(source[1])
         run("inspect", arguments)
-    assert "3 pairs" in capsys.readouterr().out
+        assert ("3 pairs" if source[1] == "side_by_side" else "3 images") in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -385,21 +400,49 @@ def test_containers_are_written_and_read_as_printed(folder, mark, source, capsys
     assert next(data.train(0))["real_a"].shape == (1, 256, 256, 3)
 
 
+@pytest.mark.slow
+def test_rasters_are_written_checked_trained_and_translated_as_printed(folder, capsys):
+    rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("scipy")
+    written, used = ([block["text"] for block in BLOCKS if block["mark"] == mark] for mark in ("rasters", "heights"))
+    run_snippet(written[0], capsys)
+    (arguments,) = arguments_of("inspect", "configs/bands.py")
+    run("inspect", arguments)
+    printed = capsys.readouterr().out
+    assert "40 pairs" in printed and "0 errors" in printed and "histogram from -569.949 to 1189.77" in printed
+    (command,) = [command for command in TRAINING if "runs/heights" in command]
+    small = [part for part in SMALL if "val_split" not in part]
+    main.run([*shlex.split(command), *small, "--config.generator.num_downs=2"])
+    (arguments,) = arguments_of("translate", "runs/heights")
+    run("translate", arguments)
+    with rasterio.open("heights/0.tif") as file, rasterio.open("rasters/val/A/0.tif") as source:
+        assert (file.dtypes, file.crs, file.transform) == (("float32",), source.crs, source.transform)
+    assert "(1, 96, 96, 1) float32" in run_snippet(used[0] + "\nprint(metres.shape, metres.dtype)", capsys)
+
+
+def test_the_check_of_a_loss_of_ones_own_holds(folder, capsys):
+    (snippet,) = [block["text"] for block in BLOCKS if block["mark"] == "gradients"]
+    run_snippet(snippet, capsys)
+    from my_gradients import gradients
+
+    real = np.zeros((1, 8, 8, 3), np.float32)
+    ramp = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None, None], real.shape)
+    assert gradients(ramp / 4, real, {}) == 0.25
+
+
 def load_small_config(name):
     """Load a config as ``p2p_jax.load_config`` does, with small networks."""
     config = load(name)
     config.generator.base_width = config.discriminator.base_width = 4
     config.batch_size = 2
+    config.num_steps = min(config.num_steps, 40)
     if "num_downs" in config.generator:
         config.generator.num_downs = 3
     return config
 
 
 SHOW = {
-    "README": (
-        "(2, 64, 64, 3) uint8 40 8",
-        "print(translated.shape, translated.dtype, state['step'], generator.num_downs)",
-    ),
+    "README": ("(2, 64, 64, 3) uint8 40", "print(translated.shape, translated.dtype, state['step'])"),
     "quickstart": ("40 (64, 64)", "print(state['step'], plan.size)"),
     "data": (
         "float32 (8, 64, 64, 1)",
@@ -529,8 +572,9 @@ def test_pictures_of_the_documentation_are_small():
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("zensical")
     pytest.importorskip("mkdocstrings")
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")  # Zensical follows no links
-    for name in ("mkdocs.yml", "CHANGELOG.md", "examples", "configs", "p2p_jax"):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")  # Zensical writes where links lead
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    for name in ("CHANGELOG.md", "examples", "configs", "p2p_jax"):
         (tmp_path / name).symlink_to(ROOT / name)
     result = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict", "--clean"],
