@@ -248,9 +248,9 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
         assert image.size == (40, 30)
     assert (folder / "translated" / "plan.png").is_file()
     for arguments in arguments_of("evaluate"):
-        if "--segmenter" not in arguments:
+        workdir = Path(arguments[0])
+        if "--segmenter" not in arguments and workdir.is_dir():  # that of rasters has a test of its own
             run("evaluate", arguments)
-            workdir = Path(arguments[0])
             results = json.loads((workdir / "evaluation" / "val_4" / "results.json").read_text())
             assert results["metrics"]["l1"]["count"] == results["num_images"] == 100
     run("study", arguments_of("study", "make")[0])
@@ -413,8 +413,11 @@ def test_rasters_are_written_checked_trained_and_translated_as_printed(folder, c
     (command,) = [command for command in TRAINING if "runs/heights" in command]
     small = [part for part in SMALL if "val_split" not in part]
     main.run([*shlex.split(command), *small, "--config.generator.num_downs=2"])
-    (arguments,) = arguments_of("translate", "runs/heights")
-    run("translate", arguments)
+    for verb in ("evaluate", "translate"):
+        (arguments,) = arguments_of(verb, "runs/heights")
+        run(verb, arguments)
+    (results,) = Path("runs/heights/evaluation").glob("*/results.json")
+    assert json.loads(results.read_text())["metrics"]["mae_units"]["count"] == 8
     with rasterio.open("heights/0.tif") as file, rasterio.open("rasters/val/A/0.tif") as source:
         assert (file.dtypes, file.crs, file.transform) == (("float32",), source.crs, source.transform)
     assert "(1, 96, 96, 1) float32" in run_snippet(used[0] + "\nprint(metres.shape, metres.dtype)", capsys)
@@ -566,7 +569,7 @@ def test_every_page_is_in_the_menu_and_every_picture_there():
 
 def test_pictures_of_the_documentation_are_small():
     sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
-    assert max(sizes.values()) < 250_000 and sum(sizes.values()) < 1_300_000
+    assert max(sizes.values()) < 160_000 and sum(sizes.values()) < 1_000_000
 
 
 @pytest.mark.slow
