@@ -97,7 +97,7 @@ setup(
         "hub": ["huggingface_hub>=1.0"],  # models of others, and one's own
         # No ipykernel: the one that Colab or Jupyter runs must stay as it is.
         "notebooks": ["anywidget>=0.9.13", "ipython", "matplotlib>=3.8", "pandas>=2.2"],
-        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
+        "docs": ["zensical>=0.0.73", "mkdocstrings[python]>=1.0"],
         "test": [
             "build>=1.2",  # makes the wheel and the source archive, whose contents are looked at, by
             "setuptools>=77",

@@ -350,16 +350,16 @@ def test_the_page_lets_nothing_of_others_in(pages):
 def test_the_documentation_has_a_live_page(tmp_path):
     import onnxruntime
 
-    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    model = DOCS / hooks.LIVE / "BtoA.onnx"
+    spec = importlib.util.spec_from_file_location("extras", DOCS / "extras.py")
+    extras = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extras)
+    model = DOCS / extras.LIVE / "BtoA.onnx"
     assert model.stat().st_size < 300_000
-    shutil.copytree(model.parent, tmp_path / "site" / hooks.LIVE)
-    hooks.live_page(DOCS, tmp_path / "site", runtime.find(runtime_package()))
+    shutil.copytree(model.parent, tmp_path / "site" / extras.LIVE)
+    extras.live_page(DOCS, tmp_path / "site", runtime.find(runtime_package()))
     with served(tmp_path / "site") as server, chromium(tmp_path / "profile") as driver:
         browser = Browser(driver, server, tmp_path / "site")
-        browser.open(hooks.LIVE)
+        browser.open(extras.LIVE)
         browser.select("#tool", "rectangle")
         browser.color("facade")
         browser.drag((8, 10), (56, 60))
