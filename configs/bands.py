@@ -1,12 +1,11 @@
-"""Many bands of 16 bits to one of physical values, such as satellite bands to elevation: a start for data of your own.
+"""Many bands of 16 bits to one of physical values, such as satellite bands to elevation: an example for your own data.
 
     python -m p2p_jax.main --config configs/bands.py --workdir runs/bands --config.data.dir=FOLDER
 
 Data: TIFF (or .npy) files that match by name in FOLDER/train/A, FOLDER/train/B, FOLDER/val/A and FOLDER/val/B: A has
 four bands of uint16, B one of floats, whose range is measured in the training files. p2p-jax inspect, with the same
-flags, looks at them first and proposes ranges. Needs ``pip install -e '.[images]'``. Hardware: a GPU with 4 GB.
-Time: 80,000 steps are 2 h at 11 images/s. Expected: what is to be had depends on the data; PSNR is relative to the
-measured range.
+flags, checks them first and suggests ranges. Needs ``pip install -e '.[images]'``. Hardware: a GPU with 4 GB. Time:
+80,000 steps are 2 h at 11 images/s. Expected: the result depends on the data; PSNR is relative to the measured range.
 """
 
 from ml_collections import ConfigDict

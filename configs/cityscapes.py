@@ -5,9 +5,9 @@
     python -m p2p_jax.main --config configs/cityscapes.py --workdir runs/cityscapes \
         --config.data.dir=data/cityscapes
 
-Data: 2975/500 pairs (photograph left, labels right) made from the official archives, which ask for a registration; the
-pix2pix server no longer has them. Hardware: any GPU with 4 GB. Time: 200 epochs are 595,000 steps, about 15 h at
-11 images/s. Expected: FCN score .66/.23/.17 (per-pixel accuracy, per-class accuracy, class IoU; paper, Table 1).
+Data: 2975/500 pairs (photograph left, labels right) made from the official archives, which need a registration; the
+pix2pix server no longer has them. Hardware: any GPU with 4 GB. Time: 200 epochs are 595,000 steps, about 15 h at 11
+images/s. Expected: FCN score .66/.23/.17 (per-pixel accuracy, per-class accuracy, class IoU; paper, Table 1).
 
 Other rows of Table 1: ``--config.loss.lambda_gan=0`` (L1), ``--config.loss.conditional=False
 --config.loss.lambda_l1=0`` (GAN), ``--config.loss.lambda_l1=0`` (cGAN), ``--config.loss.conditional=False`` (L1+GAN).

@@ -1,11 +1,11 @@
-"""CMP facades, label maps to photographs, by what gave better pictures at 64x64 for the same arithmetic.
+"""CMP facades, label maps to photographs, by a recipe that gave better pictures at 64x64 for the same arithmetic.
 
     python -m p2p_jax.main --config configs/facades_modern.py --workdir runs/facades_modern
 
-Data: as configs/facades.py. Hardware: a GPU. Time: 2 % more multiply-adds than configs/facades.py. Expected: what was
-seen at 64x64, no checkerboard and a smaller distance to real images (figures in benchmarks/README.md); at 256x256 it
-was not measured. What differs: resize and convolution; batches of 4, so that batch norm translates by running
-statistics; hinge loss and less L1; DiffAugment's translation; no dropout; a learning rate that falls to 0.
+Data: as configs/facades.py. Hardware: a GPU. Time: 2 % more multiply-adds than configs/facades.py. Expected: as at
+64x64, no checkerboard and a smaller distance to real images (figures in benchmarks/README.md); not measured at 256x256.
+Differences: resize and convolution; batches of 4, so batch norm translates by running statistics; hinge loss and less
+L1; DiffAugment's translation; no dropout; a learning rate that falls to 0.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""facades_modern at 64x64 with half the width, for a CPU; `p2p-jax compare` sets it beside facades_small.
+"""facades_modern at 64x64 with half the width, for a CPU; to compare with facades_small.
 
     python -m p2p_jax.main --config configs/facades_modern_small.py --workdir runs/facades_modern_small
 
 Data: the facades (31 MB, downloaded). Hardware: any CPU. Time: 5 minutes on one core. Expect a validation L1 of 0.18
-and clearer windows than of facades_small; after so short a training these are not photographs yet.
+and clearer windows than from facades_small. After so short a training these are not photographs yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""facades at 64x64 with half the width and batches of 4, for a CPU: what facades_modern_small is compared with.
+"""facades at 64x64 with half the width and batches of 4, for a CPU: to compare with facades_modern_small.
 
     python -m p2p_jax.main --config configs/facades_small.py --workdir runs/facades_small
 

@@ -4,7 +4,7 @@
 
 Data: those of horse2zebra.py, 117 MB, downloaded by TensorFlow Datasets. Hardware: a GPU with 12 GB. Time: 400 epochs
 of the longer side are 533,600 steps; the paper reports 0.24 s a step where its CycleGAN takes 0.40. Expected: FID 45.5
-(paper; horse to zebra, 120 test images). That is the best epoch of a run: of the last one 61.7 to 68 are reported.
+(paper; horse to zebra, 120 test images). That is the best epoch of a run; for the last one 61.7 to 68 are reported.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
     python -m p2p_jax.main --config configs/horse2zebra_fast_cut.py --workdir runs/horse2zebra_fast_cut
 
-Data: those of horse2zebra.py, 117 MB, downloaded by TensorFlow Datasets. Hardware: a GPU with 8 GB. Time: 200 epochs
-of the longer side are 266,800 steps; the paper reports 0.15 s a step where its CycleGAN takes 0.40. Expected: FID 73.4
-(paper; horse to zebra, 120 test images). These settings are not stable: others had 252 with them, and 60.5 with a
+Data: those of horse2zebra.py, 117 MB, downloaded by TensorFlow Datasets. Hardware: a GPU with 8 GB. Time: 200 epochs of
+the longer side are 266,800 steps; the paper reports 0.15 s a step where its CycleGAN takes 0.40. Expected: FID 73.4
+(paper; horse to zebra, 120 test images). These settings are not stable: others report 252 with them, and 60.5 with a
 weight of 1, ``--config.loss.lambda_nce=1.``
 """
 

@@ -2,7 +2,7 @@
 
     python -m p2p_jax.main --config configs/inpainting.py --workdir runs/inpainting --config.data.dir=FOLDER
 
-Data: your photographs, in FOLDER/train and FOLDER/val; a square of half the side is taken out of the middle. The paper
+Data: your photographs, in FOLDER/train and FOLDER/val; a square of half the side is removed from the middle. The paper
 used 14,828 photographs of Paris, batch 4, 25 epochs. Hardware: a GPU with 6 GB. Time: 80,000 steps of 4 images are 8 h
 at 11 images/s. Expected: no score is published; judge by the sample grids.
 """

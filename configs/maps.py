@@ -4,7 +4,8 @@
 
 Data: 1096/1098 pairs of 600x600 (246 MB, downloaded; aerial left, map right), resized to 286 and cropped to 256 as in
 the PyTorch release. Hardware: any GPU with 4 GB. Time: 200 epochs are 219,200 steps, about 5.5 h at 11 images/s.
-Expected: the paper's perceptual study fooled 6.1 % of the answers on aerial to map and 18.9 % on map to aerial.
+Expected: in the paper's perceptual study 6.1 % of the answers on aerial to map were fooled, and 18.9 % on map to
+aerial.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,10 @@
 
     python -m p2p_jax.main --config configs/maps_unpaired.py --workdir runs/maps_unpaired
 
-Data: 1,096 + 1,096 training and 1,098 + 1,098 test images (1.5 GB, downloaded by TensorFlow Datasets). Hardware: a
-GPU with 12 GB. Time: 200 epochs of the longer side are 219,200 steps, about 11 h at 5.3 images/s (a published
-V100's speed). Expect streets in place but fewer labels right than pix2pix has them (configs/maps.py); no full-
-reference score is published.
+Data: 1,096 + 1,096 training and 1,098 + 1,098 test images (1.5 GB, downloaded by TensorFlow Datasets). Hardware: a GPU
+with 12 GB. Time: 200 epochs of the longer side are 219,200 steps, about 11 h at 5.3 images/s (a published V100's
+speed). Expect streets in place but fewer correct labels than pix2pix (configs/maps.py); no full-reference score is
+published.
 
 The paper leaves the identity loss out here; the PyTorch release has it on: ``--config.loss.lambda_identity=0.5``.
 """

@@ -2,9 +2,9 @@
 
     python -m p2p_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-Hardware: any CPU. Time: under 2 minutes on 2 cores. Expect a validation L1 below 0.05 and sample grids
-(runs/quickstart/samples) in which the outputs resemble the targets. So that it is quick: half the published width, a
-shallower U-Net, a smaller patch, batches of 4 at twice the learning rate, no jitter. All else is as published.
+Hardware: any CPU. Time: under 2 minutes on 2 cores. Expect a validation L1 below 0.05 and outputs that resemble the
+targets in the sample grids (runs/quickstart/samples). To be quick: half the published width, a shallower U-Net, a
+smaller patch, batches of 4 at twice the learning rate, no jitter. All else is as published.
 """
 
 from ml_collections import ConfigDict

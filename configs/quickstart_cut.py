@@ -2,10 +2,10 @@
 
     python -m p2p_jax.main --config configs/quickstart_cut.py --workdir runs/quickstart_cut
 
-Hardware: any CPU. Time: 4 minutes on 2 cores. Expect night to fall on the toy facades and most windows to be lit, each
-where it was. So that it is quick: three residual blocks at three eighths of the published width, a smaller patch, no
-jitter. All else is as published. FastCUT is ``--config.loss.lambda_nce=10. --config.loss.identity=False
---config.loss.flip_equivariance=True``: night falls there too, but windows stay dark; with a weight of 1 they are lit.
+Hardware: any CPU. Time: 4 minutes on 2 cores. Expect toy facades at night with most windows lit, each in its place. To
+be quick: three residual blocks at three eighths of the published width, a smaller patch, no jitter. All else is as
+published. FastCUT is ``--config.loss.lambda_nce=10. --config.loss.identity=False
+--config.loss.flip_equivariance=True``: it becomes night too, but windows stay dark; with a weight of 1 they are lit.
 """
 
 from ml_collections import ConfigDict

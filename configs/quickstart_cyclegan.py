@@ -2,9 +2,9 @@
 
     python -m p2p_jax.main --config configs/quickstart_cyclegan.py --workdir runs/quickstart_cyclegan
 
-Hardware: any CPU. Time: 3 to 4 minutes on 2 cores. Expect lit windows in a dark wall one way, and daylight, blurred
-and a little checkered, the other; a cycle error of about 0.06 in validation. So that it is quick: three residual blocks
-at three eighths of the published width, a smaller patch, no jitter. All else is as published.
+Hardware: any CPU. Time: 3 to 4 minutes on 2 cores. Expect lit windows in a dark wall one way, and daylight, blurred and
+a little checkered, the other; a cycle error of about 0.06 in validation. To be quick: three residual blocks at three
+eighths of the published width, a smaller patch, no jitter. All else is as published.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m p2p_jax.main --config examples/wgan_gp.py --workdir runs/wgan_gp
 
-The critic learns in every step, the generator in every ``loss.critic_steps``-th, so that every step of the critic sees
+The critic learns in every step, the generator in every ``loss.critic_steps``-th, so every step of the critic sees
 images of its own; ``num_steps`` and a schedule's steps count the critic's. Its score of an image is the mean over the
 patches of a PatchGAN, and the penalty is on the slope with respect to only the photograph, not to the label map. All
 but the update is pix2pix's. The library's loop trains it unchanged, started in the folder that holds examples/.
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.objective = "examples.wgan_gp:make"
     config.num_steps = 4_000
     config.loss = ConfigDict(LOSS)
-    config.discriminator.norm = "instance"  # the penalty is on each image alone, which batch norm would mix
+    config.discriminator.norm = "instance"  # the penalty is on single images, which batch norm would mix
     config.optimizer.update(learning_rate=4e-4, b1=0.0, b2=0.9)
     return config
 
