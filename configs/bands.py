@@ -4,8 +4,9 @@
 
 Data: TIFF (or .npy) files that match by name in FOLDER/train/A, FOLDER/train/B, FOLDER/val/A and FOLDER/val/B: A has
 four bands of uint16, B one of floats, whose range is measured in the training files. p2p-jax inspect, with the same
-flags, checks them first and suggests ranges. Needs ``pip install -e '.[images]'``. Hardware: a GPU with 4 GB. Time:
-80,000 steps are 2 h at 11 images/s. Expected: the result depends on the data; PSNR is relative to the measured range.
+flags, checks them first and suggests ranges. Needs ``pip install -e '.[images]'``. Hardware: a GPU with 4 GB.
+Time: 80,000 steps are 2 h at 11 images/s. Expected: the result depends on the data; PSNR is relative to the measured
+range.
 """
 
 from ml_collections import ConfigDict
