@@ -376,7 +376,7 @@ def test_two_averages_do_not_mix():
             averaged(given, other)
     base = linear(config)
     own = base._replace(init=lambda rng, batch: base.init(rng, batch) | {"ema": jnp.zeros(3)})
-    with pytest.raises(InputError, match='has an entry "ema" of its own'):
+    with pytest.raises(InputError, match='has its own entry "ema"'):
         averaged(own, config).init(jax.random.key(0), random_batch(config))
 
 

@@ -130,7 +130,7 @@ def test_files_of_a_kill_are_mended(what, tmp_path, capsys):
     assert len(rows_of(tmp_path)) == 8
     if what in ("cut", "doubled", "noise"):
         assert sorted(set(images_of(tmp_path)) | {6}) == [2, 4, 6, 8]
-    told = "rows that TensorBoard lacked are taken from metrics.csv" in capsys.readouterr().out
+    told = "rows missing from TensorBoard were added from metrics.csv" in capsys.readouterr().out
     assert told == (what in ("cut", "gone", "emptied"))
 
 
@@ -184,7 +184,7 @@ def test_what_a_spreadsheet_wrote_is_read_and_kept(how, encoding, tmp_path, caps
     assert path.read_text() == TABLE.replace("4,-0.75,0.0625\n", "")
     assert (tmp_path / "metrics.csv.aside-1").read_bytes() == before
     told = [line for line in capsys.readouterr().out.splitlines() if "set aside as metrics.csv.aside-1" in line]
-    assert len(told) == 1 and "3 of its rows go on here" in told[0]
+    assert len(told) == 1 and "3 of its rows are kept" in told[0]
     assert_each_row_once(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_what_a_training_wrote_is_not_set_aside(tmp_path, capsys):
     assert path.read_text() == TABLE
     path.unlink()
     log_of(tmp_path, 4).close()
-    assert capsys.readouterr().out.endswith(f"{path} is gone: it begins again after step 4\n")
+    assert capsys.readouterr().out.endswith(f"{path} is missing: a new one begins after step 4\n")
     write(tmp_path / "new", [1])
     assert [path.name for path in tmp_path.rglob("*aside*")] == []
 

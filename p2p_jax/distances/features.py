@@ -80,14 +80,14 @@ class Features:
         try:
             array = _as_array(found)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{self._told} gives no features, which are numbers [N, D] ({error})") from error
+            raise InputError(f"{self._told} must return features, numbers of shape [N, D] ({error})") from error
         if array.ndim != 2 or len(array) != len(pictures) or not array.shape[1]:
             raise InputError(
                 f"{self._told} gives {list(array.shape)} for {len(pictures)} pictures {shape}; features "
                 f"are [N, D], here [{len(pictures)}, D]"
             )
         if self.width and array.shape[1] != self.width:
-            raise InputError(f"{self._told} gives {array.shape[1]} features, and gave {self.width} before")
+            raise InputError(f"{self._told} gives {array.shape[1]} features now, but gave {self.width} before")
         self.width, self.dtype = array.shape[1], array.dtype
         return array
 

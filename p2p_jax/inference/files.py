@@ -59,7 +59,7 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
         found = found._replace(images=_outside(target, found.images, fixed))
         jobs = [Job(p, target / p.relative_to(fixed)) for p in _images(found, source)]
     else:
-        raise InputError(f"input={source}: there is no such file or folder")
+        raise InputError(f"input={source}: no such file or folder")
     if ending:
         jobs = [job._replace(target=job.target.with_suffix(ending)) for job in jobs]
     _check_targets(jobs)
@@ -91,7 +91,7 @@ def _check_targets(jobs: list[Job]) -> None:
     seen: dict[Path, Path] = {}
     for source, target in jobs:
         if target.suffix.lower() not in formats.EXTENSIONS:
-            raise InputError(f"{target} has no ending of an image ({', '.join(formats.EXTENSIONS)})")
+            raise InputError(f"{target} has no image file ending ({', '.join(formats.EXTENSIONS)})")
         if target in seen:
             raise InputError(f"{seen[target]} and {source} would both be written to {target}; rename one of them")
         seen[target] = source
@@ -119,12 +119,12 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
         ending = job.target.suffix.lower()
         if ending not in fitting:
             if chosen:
-                raise InputError(f"{ending} does not keep {what}, which this run makes: choose {', '.join(fitting)}")
+                raise InputError(f"{ending} cannot store {what}, as this run makes: choose {', '.join(fitting)}")
             changed[ending] += 1
             job = job._replace(target=job.target.with_suffix(other))
         fitted.append(job)
     for ending, count in sorted(changed.items()):
-        say(f"{ending} does not keep {what}: {count} of the files written are {other}")
+        say(f"{ending} cannot store {what}: {count} of the files are written as {other}")
     _check_targets(fitted)
     return fitted
 
@@ -196,7 +196,7 @@ def translate_files(
                 continue
             if given.is_moved and not moved:
                 moved = True
-                warnings.warn("`size` changes where pixels lie: georeferences are left out", stacklevel=2)
+                warnings.warn("`size` moves pixels, so georeferences are left out", stacklevel=2)
             yield (job, given), given.values
 
     def finish(writes, most):

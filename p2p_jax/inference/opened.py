@@ -73,7 +73,7 @@ class Opened:
         """
         path = expanded(path)
         if not path.is_file():
-            raise InputError(f"there is no file {path}")
+            raise InputError(f"no such file: {path}")
         model_file.require_form(path)
         return cls.from_workdir(path, direction=direction, **settings)
 

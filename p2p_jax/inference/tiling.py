@@ -27,7 +27,7 @@ def find_overlap(tile: int | None, overlap: int | None, multiple: int, smallest:
         return 0
     overlap = tile // 4 if overlap is None else overlap
     if tile % multiple or tile < smallest:
-        raise InputError(f"tile={tile} must be a multiple of {multiple}, which the network works in")
+        raise InputError(f"tile={tile} must be a multiple of {multiple}, as the network needs")
     if not 0 <= overlap < tile:
         raise InputError(f"overlap={overlap} must be at least 0 and less than tile={tile}")
     return overlap

@@ -74,7 +74,7 @@ class Translator(Opened):
         self.direction = direction or (own or [data.direction])[0]
         if self.direction not in self.directions:
             holder = "file holds" if run.file else "run was trained for"
-            raise InputError(f"direction={self.direction}: this {holder} only {' and '.join(self.directions)}")
+            raise InputError(f"direction={self.direction}: the {holder} only {' and '.join(self.directions)}")
         self._given, self._fake = ways[self.direction]
         self.channels_in, self.channels_out = batch[self._given].shape[-1], fakes[self._fake].shape[-1]
         domains = of_config(data)
@@ -127,7 +127,7 @@ class Translator(Opened):
         if isinstance(images, np.ndarray) and images.ndim == 4:
             found = dict(self.stream(enumerate(images), normalized))
             if not found:
-                raise InputError("there is no image to translate: the array is empty")
+                raise InputError("no image to translate: the array is empty")
             return np.stack([found[i] for i in range(len(images))])
         if isinstance(images, np.ndarray):
             return next(self.stream([(0, images)], normalized))[1]
@@ -216,7 +216,7 @@ class Translator(Opened):
             known = image[~np.isnan(image)] if self.domain_in.unknown else image
             if not np.issubdtype(image.dtype, np.floating) or not np.abs(known).max(initial=0) <= 1:
                 expected = "floats in [-1, 1]" if normalized else "uint8, or floats in [-1, 1]"
-                raise InputError(f"images must be {expected}; one is {image.dtype} with other values")
+                raise InputError(f"images must be {expected}; one is {image.dtype} with values outside that range")
             if self.domain_in.kind == "uint8":
                 image = with_channels(image, self.channels_in)
             if image.shape[-1] != self.channels_in:

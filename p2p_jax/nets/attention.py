@@ -26,7 +26,7 @@ def finish(features: jax.Array, x: jax.Array, attention_mask: bool) -> jax.Array
     images, mask = images[..., :-1], 0.5 + 0.5 * images[..., -1:]
     if images.shape[-1] != x.shape[-1]:
         raise InputError(
-            f"attention_mask=True mixes the input, of {x.shape[-1]} channels, with an image of {images.shape[-1]}: "
-            "they must be as many"
+            f"attention_mask=True mixes the input ({x.shape[-1]} channels) with an image of {images.shape[-1]}: "
+            "the numbers of channels must be equal"
         )
     return mask * images + (1 - mask) * x

@@ -197,9 +197,9 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
     if not directory.exists():
         return
     if not (directory / _FACTS).is_file():
-        raise InputError(f"{directory} exists and holds no segmenter; choose another `output`")
+        raise InputError(f"{directory} exists but is not a segmenter; choose another `output`")
     if not overwrite:
-        raise InputError(f"{directory} holds a segmenter; choose another `output`, or replace it with `overwrite`")
+        raise InputError(f"{directory} holds a segmenter; choose another `output`, or give `overwrite` to replace it")
 
 
 def load_fcn(directory: str | Path) -> OwnSegmenter:
@@ -220,7 +220,7 @@ def load_fcn(directory: str | Path) -> OwnSegmenter:
         return OwnSegmenter(stored, facts)
     except FileNotFoundError:
         raise InputError(
-            f"{directory} holds no segmenter ({_FACTS} and {_PARAMS}); make one: python -m p2p_jax segmenter"
+            f"{directory} is not a segmenter ({_FACTS} and {_PARAMS}); train one: python -m p2p_jax segmenter"
         ) from None
     except Exception as error:  # msgpack has no common class of errors
         raise InputError(f"the segmenter in {directory} is damaged ({error}); train it again") from error

@@ -189,7 +189,7 @@ class ResNet(nn.Module):
             raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
         check_downsampling(self.downsampling)
         if self.num_blocks < 0:
-            raise InputError(f"num_blocks is {self.num_blocks}; a ResNet has at least 0")
+            raise InputError(f"num_blocks is {self.num_blocks}; it must be at least 0")
         multiple = 2**_NUM_DOWNS
         # Reflection takes a border's pixels from inside the map, so that a map must be wider than its border.
         smallest = 2 * multiple if self.padding == "reflect" else multiple

@@ -15,15 +15,15 @@ from p2p_jax.objectives.base import run_training
 from p2p_jax.objectives.diff_augment import NAMES, find_augmentation
 
 OPTIONS = (
-    Option("r1_gamma", float, 0.0, "of the penalty R1 on slopes of the discriminator at real images", "[0, inf)"),
-    Option("r2_gamma", float, 0.0, "of the penalty R2, the same at generated images", "[0, inf)"),
-    Option("lambda_gp", float, 0.0, "weight of the zero-centred penalty at mixtures of real and generated", "[0, inf)"),
-    Option("penalty_every", int, 1, "steps from penalty to penalty, which counts as many times", "[1, inf)"),
+    Option("r1_gamma", float, 0.0, "weight of R1, the discriminator's gradient penalty at real images", "[0, inf)"),
+    Option("r2_gamma", float, 0.0, "weight of R2, the same penalty at generated images", "[0, inf)"),
+    Option("lambda_gp", float, 0.0, "weight of the zero-centred penalty between real and generated", "[0, inf)"),
+    Option("penalty_every", int, 1, "apply the penalties every N steps, times N", "[1, inf)"),
     Option(
         "diff_augment",
         str,
         "",
-        f"changes at random of all that the discriminator sees, with commas: {', '.join(NAMES)}",
+        f"random changes to all images that the discriminator sees, comma-separated: {', '.join(NAMES)}",
     ),
 )
 """Options of ``config.loss`` that every objective with a discriminator has, besides ``gan``."""

@@ -51,7 +51,7 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
     asked = config.ema.to_dict() if asks(config) else None
     kept = next((getattr(function, _MARK) for function in objective if hasattr(function, _MARK)), None)
     if kept is not None and kept != asked:
-        raise InputError(f"the objective averages its generators by {kept}, and config.ema is {config.ema.to_dict()}")
+        raise InputError(f"the objective averages its generators by {kept}, but config.ema is {config.ema.to_dict()}")
     if asked is None or kept is not None:
         return objective
 
@@ -59,8 +59,8 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
         state = objective.init(rng, batch)
         if _has_average(state):
             raise InputError(
-                f'the state of config.objective={config.objective} has an entry "{KEY}" of its own, which is where '
-                "config.ema keeps its average: call it otherwise, or leave config.ema out"
+                f'the state of config.objective={config.objective} has its own entry "{KEY}", but '
+                "config.ema stores its average there: rename the entry, or leave config.ema out"
             )
         return begun(state)
 
@@ -104,7 +104,7 @@ def begun(state: Any) -> dict[str, Any]:
         names = ", ".join(state["params"]) if isinstance(state, Mapping) and "params" in state else "none"
         raise InputError(
             'config.ema averages the players whose names begin with "gen", in the entry "params" of the objective\'s '
-            f"state; this one has {names}: set config.ema.decay=0. and config.ema.half_life=0."
+            f"state, but this one has {names}: set config.ema.decay=0. and config.ema.half_life=0."
         )
     return {**state, KEY: average}
 
@@ -133,11 +133,11 @@ def notes(config: ConfigDict) -> list[str]:
     ema = config.ema
     how = f"half-life {ema.half_life:g} images" if ema.half_life else f"decay {ema.decay:g} a step"
     ramp = f", at most {ema.ramp_up:g} of the images seen" if ema.ramp_up else ""
-    found = [f"generators are averaged ({how}{ramp}): validation and translation take the average (config.ema)"]
+    found = [f"generators are averaged ({how}{ramp}): validation and translation use the average (config.ema)"]
     left = _decay(config) ** config.num_steps
     if not ema.ramp_up and not config.init_from and left > _LEFT:
         found.append(
-            f"note: at the end {left:.0%} of the average would still be the first, untrained weights: set "
+            f"note: at the end {left:.0%} of the average would still be the initial, untrained weights: set "
             "config.ema.ramp_up=0.05, or a shorter average"
         )
     return found

@@ -114,7 +114,7 @@ def _require_network(reference: str, option: str) -> None:
     while isinstance(kind, functools.partial):  # as UNet256 is one of UNet
         kind = kind.func
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise InputError(f"{option}={reference} is not a network: it must be a class of flax.linen.Module")
+        raise InputError(f"{option}={reference} is not a network: it must be a subclass of flax.linen.Module")
 
 
 def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:

@@ -29,7 +29,7 @@ LOSS = (
     Option("lambda_gan", float, 1.0, "0 leaves the discriminators out", "[0, inf)"),
     Option("lambda_cycle", float, 10.0, "0 leaves the cycles out", "[0, inf)"),
     Option("cycle", str, "both", "forward: only a -> b -> a; backward: only b -> a -> b", choices=tuple(CYCLES)),
-    Option("lambda_identity", float, 0.0, "as a fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
+    Option("lambda_identity", float, 0.0, "fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
     Option("pool_size", int, 50, "fakes of each domain kept for its discriminator, over all devices", "[0, 1000000]"),
     *terms.OPTIONS,
     *adversary.OPTIONS,
@@ -228,10 +228,10 @@ def cyclegan(config: ConfigDict) -> Objective:
 
 def _check(loss: ConfigDict, config: ConfigDict, has_terms: bool) -> None:
     if not (loss.lambda_gan or loss.lambda_cycle or has_terms):
-        raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0: the generators would have no loss")
+        raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0, so the generators have no loss: set one")
     if loss.lambda_identity and loss.lambda_cycle == 0:
         raise InputError(
-            "loss.lambda_identity is a fraction of loss.lambda_cycle, which is 0: set loss.lambda_identity=0."
+            "loss.lambda_identity is a fraction of loss.lambda_cycle, but that is 0: set loss.lambda_identity=0."
         )
     a, b = config.data.input.channels, config.data.output.channels
     if loss.lambda_identity and a != b:

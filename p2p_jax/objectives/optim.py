@@ -58,8 +58,8 @@ def make_schedule(config: ConfigDict, section: str = "optimizer") -> Callable[[A
     def epoch_of(step):
         if config.data.num_train <= 0:
             raise InputError(
-                "a schedule in epochs, or of unit auto, needs the number of training images: set config.data.num_train "
-                "before the objective is made, or let train() make it, which counts them"
+                "a schedule in epochs, or with unit auto, needs the number of training images: use train(), which counts "
+                "them, or set config.data.num_train before making the objective"
             )
         return step * config.batch_size // config.data.num_train
 
@@ -160,7 +160,7 @@ def make_optimizer(
         raise InputError(f"config.{named} does not fit {reference} with {given}: {error}") from error
     if not isinstance(tx, optax.GradientTransformation):
         raise InputError(
-            f"config.{named}.factory={reference} makes {type(tx).__name__}, not an optax.GradientTransformation"
+            f"config.{named}.factory={reference} returns {type(tx).__name__}, not an optax.GradientTransformation"
         )
     if config.gradients.clip:
         tx = optax.chain(_clip(config.gradients.clip, config.gradients.clip_at), tx)
@@ -197,7 +197,7 @@ def _clip(name: str, at: float) -> optax.GradientTransformation:
     if ":" not in name and name not in CLIPS:
         close = difflib.get_close_matches(name, CLIPS, n=1)
         hint = (
-            f"did you mean {close[0]}?" if close else f"choose of {', '.join(CLIPS)}, or name a function, module:name"
+            f"did you mean {close[0]}?" if close else f"choose from {', '.join(CLIPS)}, or name a function, module:name"
         )
         raise InputError(f"config.gradients.clip is {name!r}; {hint}")
     make = resolve(name, "config.gradients.clip") if ":" in name else CLIPS[name]
@@ -207,7 +207,7 @@ def _clip(name: str, at: float) -> optax.GradientTransformation:
         raise InputError(f"config.gradients.clip={name} does not take a number: {error}") from error
     if not isinstance(clip, optax.GradientTransformation):
         raise InputError(
-            f"config.gradients.clip={name} makes {type(clip).__name__}, not an optax.GradientTransformation"
+            f"config.gradients.clip={name} returns {type(clip).__name__}, not an optax.GradientTransformation"
         )
     return clip
 

@@ -39,13 +39,13 @@ def find_layers(network: nn.Module, asked: str) -> tuple[str, ...]:
         layers = getattr(network, "feature_layers", None)
         if layers is None:
             raise InputError(
-                f"config.loss.layers: {type(network).__name__} does not say by which features patches are compared; "
-                "name some of its submodules in their order, such as input,down_1,block_1"
+                f"config.loss.layers: {type(network).__name__} does not say which features to compare patches by; "
+                "name some of its submodules in order, such as input,down_1,block_1"
             )
         return tuple(layers)
     names = tuple(name.strip() for name in asked.split(","))
     if len(set(names)) < len(names) or not all(names):
-        raise InputError(f"config.loss.layers={asked!r} must be different names of layers, with commas")
+        raise InputError(f"config.loss.layers={asked!r} must be different layer names, comma-separated")
     return names
 
 
@@ -127,12 +127,12 @@ class Encoder:
         maps = found.get(f"{name}/__call__", (None,))[0]
         if maps is None:
             raise InputError(
-                f"config.loss.layers: {type(self._network).__name__} computes no {name} before or at "
-                f"{self._layers[-1]}; name layers in the order in which they are computed: it has "
+                f"config.loss.layers: {type(self._network).__name__} computes no {name} up to "
+                f"{self._layers[-1]}; name layers in the order they are computed: it has "
                 f"{', '.join(self._names(images))}"
             )
         if not hasattr(maps, "ndim") or maps.ndim != 4:
-            raise InputError(f"config.loss.layers: {name} gives no map of features [B, H, W, C]")
+            raise InputError(f"config.loss.layers: {name} does not give a feature map [B, H, W, C]")
         return maps
 
 

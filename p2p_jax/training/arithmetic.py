@@ -101,7 +101,7 @@ def _one(equation: Any, given: list[_Known]) -> tuple[Work, list[_Known]]:
     if name == "dot_general":
         return Work(of_product(equation)), unknown
     if name in _OPAQUE:
-        return Work(doubts=frozenset({f"what is in {name} is not counted"})), unknown
+        return Work(doubts=frozenset({f"the work inside {name} is not counted"})), unknown
     if name in _SAME:
         return Work(), given[: len(unknown)]
     if name == "cond":
@@ -115,7 +115,7 @@ def _one(equation: Any, given: list[_Known]) -> tuple[Work, list[_Known]]:
     if called is not None and _fits(called, equation):
         return _walk(called, given)
     if any(_walk(part, [None] * len(_inner(part).invars))[0].most() for part in parts):
-        raise InputError(f"what {name} does cannot be counted: there are convolutions or matrix products in it")
+        raise InputError(f"the work of {name} cannot be counted: it contains convolutions or matrix products")
     return Work(), _computed(equation, given)
 
 
@@ -153,7 +153,7 @@ def _of_branches(branches: Sequence[Any], index: _Known, given: list[_Known]) ->
     at = _value(index)
     if at is None:
         dearest = max(works, key=Work.most)
-        doubt = "which way a branch goes is not known before it runs: its dearest way is counted"
+        doubt = "which branch runs is not known in advance: the most expensive one is counted"
         return Work(dearest.most(), doubts=frozenset({doubt}).union(*(work.doubts for work in works))), chosen
     at = _clipped(at, len(branches))
     if not isinstance(at, jax.core.Tracer):
@@ -214,8 +214,8 @@ def _of_while(params: Any, given: list[_Known]) -> Work:
         found, results = _walk(body, [*doing, *state])
         work, state = work.plus(found), [_kept(x) for x in results]
     raise InputError(
-        "multiply-adds cannot be counted: there are convolutions or matrix products in a while loop, and how often it "
-        "turns is not known before it runs"
+        "multiply-adds cannot be counted: a while loop contains convolutions or matrix products, and its number of "
+        "iterations is not known in advance"
     )
 
 

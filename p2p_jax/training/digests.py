@@ -62,7 +62,7 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
     except (OSError, ValueError) as error:
         return f"{NAME} cannot be read ({error})"
     if (step := _step(folder / NAME)) is not None and folder.name != str(step):
-        return f"it is the checkpoint of step {step} under another name"
+        return f"it is a renamed checkpoint of step {step}"
     files = {name: told for name, told in files.items() if name.startswith(part)}
     lengths = (_fault_of_length(folder, name, size) for name, (size, _) in files.items())
     if found := next(filter(None, lengths), None):  # what costs nothing first
@@ -96,7 +96,7 @@ def _fault_of_length(folder: Path, name: str, size: int) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         return f"{name} is not a file"
     if status.st_size != size and name not in _TEXTS:
-        return f"{name} has {status.st_size:,} bytes where {size:,} were written"
+        return f"{name} has {status.st_size:,} bytes; {size:,} were written"
     return None
 
 
@@ -157,7 +157,7 @@ def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return  # of an earlier version
     except (OSError, ValueError) as error:
-        why = f"{record} cannot be read ({error}), which tells whether {path.name} is as it was written"
+        why = f"{record} cannot be read ({error}), so {path.name} cannot be checked"
     if why is None:
         return
     copies = [copy for copy in copies if copy.is_file()]
@@ -165,8 +165,8 @@ def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
         with contextlib.suppress(OSError, ValueError, RecursionError):
             if json.loads(path.read_text(encoding="utf-8")) == json.loads(copies[-1].read_text(encoding="utf-8")):
                 return
-    mend = f"put back what it was (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "put it back"
-    raise InputError(f"{path} is damaged: {why}; {mend}, or delete {record} if it is as you want it")
+    mend = f"restore it (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "restore it"
+    raise InputError(f"{path} is damaged: {why}; {mend}, or delete {record} if you changed it on purpose")
 
 
 def _change(path: Path, name: str, digests: Sequence[str]) -> str | None:

@@ -70,8 +70,8 @@ class Distances:
     def __init__(self, config: ConfigDict, objective: Objective, shapes: PyTree, data: Data, features: Features):
         if data.num_val < FEWEST or min(data.val_counts or (FEWEST,)) < FEWEST:
             raise InputError(
-                f"config.distances.features={features.name} needs {FEWEST} validation images at least, better "
-                f"thousands, and there are {_counted(data)}: see config.data.val_split and config.data.val_fraction"
+                f"config.distances.features={features.name} needs at least {FEWEST} validation images, better "
+                f"thousands, but there are {_counted(data)}: see config.data.val_split and config.data.val_fraction"
             )
         self.every = config.distances.every or config.eval_every
         self._data, self._features, self._rng = data, features, jax.random.key(config.seed)
@@ -116,7 +116,7 @@ class Distances:
         for (_, kind), rows in gathered.items():
             if not np.isfinite(rows).all():
                 raise InputError(
-                    f"config.distances.features={self._features.name} gives numbers that are not finite for {kind} of "
+                    f"config.distances.features={self._features.name} gives NaN or infinite numbers for {kind} of "
                     "validation"
                 )
         self._reals = {way.fake: Reals(gathered[way.fake, "real images"]) for way in self._ways}
@@ -189,8 +189,8 @@ def require_same_features(facts: Mapping[str, Any], features: Features) -> dict[
     before, now = facts.get("distances", {}).get("weights", ""), features.digest
     if before and before != now:
         raise InputError(
-            f"config.distances.features={features.name}: the weights are not those of before (SHA-256 {now}, then "
-            f"{before}), so that the figures of this run would not compare: restore them, or give a new `workdir`"
+            f"config.distances.features={features.name}: the weights have changed (SHA-256 {now}, before "
+            f"{before}), so figures of this run would not compare: restore them, or give a new `workdir`"
         )
     return {"weights": now} if now else {}
 

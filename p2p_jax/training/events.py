@@ -121,7 +121,7 @@ def _mend(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Non
     for path in files:
         path.unlink(missing_ok=True)
     if missing:
-        say(f"{folder}: {len(missing):,} rows that TensorBoard lacked are taken from metrics.csv")
+        say(f"{folder}: {len(missing):,} rows missing from TensorBoard were added from metrics.csv")
 
 
 def _each_once(records: Sequence[_Record]) -> list[_Record]:

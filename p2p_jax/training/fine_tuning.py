@@ -116,11 +116,11 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     steps = saved_steps(path)
     if not steps:
         raise InputError(
-            f"config.init_from={init_from} holds no checkpoint of a run; of weights that another program saved, "
+            f"config.init_from={init_from} holds no checkpoint of a run; for weights of another program, "
             f"python -m p2p_jax convert --input {init_from} --workdir RUN makes one"
         )
     if step is not None and step not in steps:
-        raise InputError(f"config.init_from={init_from}: {path} has checkpoints of the steps {steps}")
+        raise InputError(f"config.init_from={init_from}: {path} has only the checkpoints {steps}")
     step = steps[-1] if step is None else step
     require_sound(path, step, lambda other: f"config.init_from={path / 'checkpoints' / str(other)}")
     return Source(init_from, path, step, saved_shapes(path, step), saved_config(path, step, trust))
@@ -260,14 +260,14 @@ def _report(source: Source, players: list[_Player], others: list[str]) -> None:
     is_average = source.file.weights == "average" if source.file else averaging.KEY in source.shapes
     start += ", generators as averaged there" if is_average else ""
     if source.file is not None:
-        say(f"{start}: a model file, without discriminators: what it does not hold begins anew")
+        say(f"{start}: a model file, without discriminators: parts that it does not hold start fresh")
     for player in players:
         if player.origin is None:
             say(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")
             continue
         alias = f", from {player.origin}" if player.origin != player.name else ""
         say(f"{start}: {player.name}: {player.taken:,} of {player.wanted:,} parameters{alias}")
-        for title, names in (("starts fresh", player.fresh), ("not used of the source", player.unused)):
+        for title, names in (("starts fresh", player.fresh), ("not used from the source", player.unused)):
             if names:
                 more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
                 say(f"  {title}: {', '.join(names[:_SHOWN])}{more}")

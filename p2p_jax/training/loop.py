@@ -75,7 +75,7 @@ def train(
         run = run._replace(state=None)  # the first state is not kept
         stack.enter_context(checkpoints.naming_the_last())
         if run.data is None:
-            say(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
+            say(f"{workdir}: already at step {step:,}, and config.num_steps is {config.num_steps:,}; nothing to do")
             return parallel.for_saving(state)
 
         rng = jax.random.key(config.seed)

@@ -86,7 +86,7 @@ def _as_changed(contents: bytes) -> Metrics:
     """Read what can be read with certainty."""
     text = _decoded(contents)
     if text is None or "\0" in text:
-        return Metrics([], {}, "it is not a text")
+        return Metrics([], {}, "it is not a text file")
     lines = text.lstrip("\ufeff").splitlines()
     if lines and lines[0].strip().strip('"').lower().startswith("sep="):
         lines = lines[1:]
@@ -115,7 +115,7 @@ def _as_changed(contents: bytes) -> Metrics:
             continue
         rows[int(step)] = {name: cell.replace(",", ".") for name, cell in row.items() if cell}
     columns = [name for name in names if name != "step"]
-    return Metrics(columns, dict(sorted(rows.items())), "another program has written it", unread)
+    return Metrics(columns, dict(sorted(rows.items())), "another program wrote it", unread)
 
 
 def _decoded(contents: bytes) -> str | None:
@@ -169,13 +169,13 @@ def begin(path: Path, columns: Sequence[str], step: int) -> Mapping[int, Mapping
     else:
         found = Metrics(columns, {})
         if step:
-            say(f"{path} is gone: it begins again after step {step:,}")
+            say(f"{path} is missing: a new one begins after step {step:,}")
     kept = {at: {name: row[name] for name in columns if name in row} for at, row in found.rows.items() if at <= step}
     more = [name for name in found.columns if name not in columns and any(name in row for row in found.rows.values())]
     if found.changed or (more and kept):
         reason = found.changed or f"it has columns that are no longer written ({', '.join(more)})"
         aside = _set_aside(path)
-        told = f"{len(kept):,} of its rows go on here" if kept else "none of its rows could be read"
+        told = f"{len(kept):,} of its rows are kept" if kept else "none of its rows could be read"
         told += f", {found.unread:,} could not be read with certainty" if kept and found.unread else ""
         say(f"{path} is set aside as {aside.name}, because {reason}; {told}")
     text = io.StringIO()

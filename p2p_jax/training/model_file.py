@@ -105,8 +105,8 @@ def require_form(path: Path) -> None:
     """
     if not is_model_file(path):
         raise InputError(
-            f"{path} is a file; name a directory, or a model file ({tensor_file.SUFFIX}) that `pack` has written. Of "
-            f"weights that another program saved, python -m p2p_jax convert --input {path} --workdir RUN makes a run"
+            f"{path} is a file; name a directory, or a model file ({tensor_file.SUFFIX}) written by `pack`. For "
+            f"weights of another program, python -m p2p_jax convert --input {path} --workdir RUN makes a run"
         )
 
 
@@ -154,13 +154,13 @@ def _told(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
     """
     if SUBJECTS[0] not in texts:
         raise InputError(
-            f"{path} is a safetensors file of another program: it does not say what its arrays are. What `pack` writes "
-            "is read; weights of the PyTorch and TensorFlow releases become a run with python -m p2p_jax convert"
+            f"{path} is a safetensors file of another program and does not describe its arrays. Use a file of `pack`; "
+            "weights of the PyTorch and TensorFlow releases become a run with python -m p2p_jax convert"
         )
     try:
         head = _object(texts[SUBJECTS[0]])
         if type(head["format"]) is not int or head["format"] < 1:
-            raise ValueError("its format has no number")
+            raise ValueError("its format number is missing")
         if head["format"] > FORMAT:
             version = head.get("version")
             raise InputError(
@@ -175,7 +175,7 @@ def _told(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         told = f"there is no {error}" if isinstance(error, KeyError) else str(error)[:200]
         raise InputError(
-            f"what {path} tells of itself cannot be read ({told}): it is no model file of p2p_jax"
+            f"the description in {path} cannot be read ({told}): it is not a p2p_jax model file"
         ) from error
     return about
 
@@ -199,9 +199,9 @@ def _check_model(model: Mapping[str, Any]) -> None:
 
 def _check_rest(about: Mapping[str, Any]) -> None:
     if not isinstance(about["data"].get("fingerprint", ""), str):
-        raise TypeError("the fingerprint of the images is no text")
+        raise TypeError("the fingerprint of the images is not text")
     if not isinstance(about["metrics"].get("found", []), list):
-        raise TypeError("the metrics are no list")
+        raise TypeError("the metrics are not a list")
     check_licence(about["licence"].get("name", ""))
 
 

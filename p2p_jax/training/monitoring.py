@@ -148,7 +148,7 @@ class Log:
         say(f"{of_work}{progress.format_number(1 / speed)} s a step: about {format_seconds(left)} to go")
         if left > _DAY and jax.default_backend() == "cpu":
             caution(
-                f"this takes {format_seconds(left)} on this CPU. Use a GPU or TPU, or train less: a smaller "
+                f"this will take {format_seconds(left)} on this CPU. Use a GPU or TPU, or train less: a smaller "
                 "config.data.crop_size and load_size, config.generator.base_width or config.num_steps; "
                 "configs/quickstart.py learns in minutes"
             )
@@ -200,7 +200,7 @@ class Log:
         text = (
             f"Finished: {config.num_steps:,} steps of {config.objective} on {num_train:,} training examples from "
             f"{config.data.source}; the last {done:,} took {format_seconds(seconds)} "
-            f"({done / seconds:.3g} steps/s with everything)."
+            f"({done / seconds:.3g} steps/s overall)."
         )
         measured = distances.names if distances else []
         if results and num_val:

@@ -45,6 +45,6 @@ def misfit(
         return f"{section.get('network', 'unknown')}{f' with {options}' if options else ''} ({', '.join(players)})"
 
     return (
-        f"config.init_from={name}: no layer of a generator there fits. It has {describe(stored, theirs)}, the "
-        f"new run {describe(here, ours)}; make config.generator alike, or leave config.init_from empty"
+        f"config.init_from={name}: none of its generator layers fit. It has {describe(stored, theirs)}, the "
+        f"new run {describe(here, ours)}; use the same config.generator, or leave config.init_from empty"
     )

@@ -33,7 +33,7 @@ def check_batch_size(batch_size: int) -> None:
     """Raise InputError unless `batch_size` (global) is a multiple of the number of devices."""
     if batch_size % jax.device_count():
         raise InputError(
-            f"config.batch_size={batch_size} does not divide over {jax.device_count()} devices; choose a multiple of "
+            f"config.batch_size={batch_size} cannot be split over {jax.device_count()} devices; choose a multiple of "
             f"{jax.device_count()}, or hide devices (CUDA_VISIBLE_DEVICES=0, TPU_VISIBLE_CHIPS=0)"
         )
 

@@ -228,4 +228,4 @@ class Checkpoints:
         good = [step for step in saved_steps(self._workdir) if (self.directory / str(step) / digests.NAME).is_file()]
         if not good:
             return "there is no checkpoint yet"
-        return f"the last good checkpoint is that of step {good[-1]:,}, from which the same command goes on"
+        return f"the last good checkpoint is of step {good[-1]:,}; run the same command to resume from it"

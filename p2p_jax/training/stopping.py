@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 _ASKING = ("SIGTERM", "SIGINT", "SIGHUP")  # the last: its terminal was closed. Windows has none
-_WILL = "will save a checkpoint and stop (Ctrl-C now: ends at once)"
+_WILL = "will save a checkpoint and stop (Ctrl-C now: stops at once)"
 
 
 class StopRequest(threading.Event):

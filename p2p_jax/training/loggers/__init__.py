@@ -114,8 +114,8 @@ def find(names: str) -> dict[str, Factory]:
             raise InputError(f"config.loggers names {name} twice")
         if ":" not in name and name not in SERVICES:
             raise InputError(
-                f"config.loggers: {name!r} is not a logger; choose of {', '.join(SERVICES)}, or name one of your own, "
-                "'module:name'. metrics.csv is always written, and TensorBoard where tensorboardX is installed"
+                f"config.loggers: {name!r} is not a logger; choose from {', '.join(SERVICES)}, or name your own, "
+                "'module:name'. metrics.csv is always written, and TensorBoard if tensorboardX is installed"
             )
         found[name] = resolve(SERVICES.get(name, name), "config.loggers")
         if not callable(found[name]):
