@@ -54,7 +54,7 @@ def live_samples(workdir: str | Path) -> Iterator[None]:
 
     thread, verbosity = threading.Thread(target=watch, daemon=True), logging.get_verbosity()
     thread.start()
-    logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
+    logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise report each of their steps
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ _FEWEST = 2
 
 
 class Reals:
-    """The features of real images, to which those of several other sets are compared; what stays the same is kept.
+    """The features of real images, compared with those of several other sets; what stays the same is kept.
 
     Args:
       features: [N, D], N being at least 2.

@@ -12,7 +12,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 
 FULL_RANK = 2048
-"""Features of the network's last pooling, and so the images from which FID's covariances can be regular."""
+"""Features of the network's last pooling. With fewer images FID's covariances are singular."""
 
 
 def load(weights: str | Path | None, option: str = "inception") -> Any:

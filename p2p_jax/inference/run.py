@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
     @property
     def config_file(self) -> Path:
-        """Where its config stands."""
+        """The file of its config."""
         return self.workdir if self.file else self.workdir / "config.json"
 
     @property
@@ -66,7 +66,7 @@ class Run(NamedTuple):
         return "average" if averaging.asks(self.config) and not self.raw else "raw"
 
     def holds(self, direction: str) -> bool:
-        """Tell whether the weights of a direction are at hand, if the run was trained for it: "AtoB" or "BtoA"."""
+        """Return whether the weights of a direction, "AtoB" or "BtoA", are here, if the run was trained for it."""
         return self.file is None or direction in self.file.directions
 
     def stored_config(self, trust: Trust = ()) -> ConfigDict | None:
@@ -77,7 +77,7 @@ class Run(NamedTuple):
 
     @property
     def rng(self) -> jax.Array:
-        """The key with which the run's own validation and sample grids were made."""
+        """The random key of the run's own validation and sample grids."""
         return jax.random.key(self.config.seed)
 
     @property
@@ -253,7 +253,7 @@ def _open_file(
 
 
 def lacks_statistics(workdir: Path) -> bool:
-    """Tell whether a run was converted from a release that keeps no running statistics: its own are made up.
+    """Return whether a run was converted from a release without running statistics: the run's own are made up.
 
     Raises:
       InputError: the file that says so cannot be read.
@@ -267,7 +267,7 @@ def lacks_statistics(workdir: Path) -> bool:
 
 
 def warn_of_tiles(config: ConfigDict) -> None:
-    """Warn where a tile is normalised by statistics of its own."""
+    """Warn where a tile is normalised by its own statistics."""
     norm = getattr(make_network(config.generator), "norm", None)
     per_image = norm in ("instance", "instance_affine")
     if per_image or (norm in ("batch", "instance_tracked") and config.inference.norm == "batch"):

@@ -18,7 +18,7 @@ def finish(features: jax.Array, x: jax.Array, attention_mask: bool) -> jax.Array
       The image [B, H, W, C], at least float32; in [-1, 1] where `x` is.
 
     Raises:
-      InputError: the image has not as many channels as the input, so that they cannot be mixed.
+      InputError: the image and the input have different numbers of channels and cannot be mixed.
     """
     images = jnp.tanh(features.astype(jnp.promote_types(jnp.float32, features.dtype)))
     if not attention_mask:

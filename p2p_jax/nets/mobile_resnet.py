@@ -21,12 +21,12 @@ from p2p_jax.nets.initializers import initializer
 from p2p_jax.nets.layers import Conv, InstanceNorm
 from p2p_jax.nets.resnet import ResNet, Widths, widths_of
 
-_THIRDS = 3  # of the blocks, each with a width of its own
-_AROUND = 5  # layers beside the blocks: stem, two downsamplings, two upsamplings
+_THIRDS = 3  # of the blocks, each with its own width
+_AROUND = 5  # layers other than the blocks: stem, two downsamplings, two upsamplings
 
 
 class MobileResNet(ResNet):
-    """A ``ResNet`` whose blocks have separable convolutions, and whose every layer may have a width of its own.
+    """A ``ResNet`` with separable convolutions in its blocks; every layer may have its own width.
 
     Its other attributes are those of ``ResNet``; `biases` and `norm` are of the layers around the separable
     convolutions, which always have biases and an instance norm within, as published.

@@ -34,9 +34,9 @@ Terms = dict[str, jax.Array]
 class Adversary(NamedTuple):
     """A discriminator and the rules of its game; see ``make_adversary``.
 
-    Images are [B, H, W, C] in [-1, 1]. `condition`, of as many images, is what a conditional discriminator sees beside
-    them; None: it sees only the images. A discriminator returns logits [B, h, w, 1] or a tuple of such maps, over
-    which losses and scores are averaged.
+    Images are [B, H, W, C] in [-1, 1]. A conditional discriminator also sees `condition`, as many images;
+    None: it sees only the images. A discriminator returns logits [B, h, w, 1] or a tuple of such maps; losses
+    and scores are averaged over them.
     """
 
     network: nn.Module
@@ -173,7 +173,7 @@ def make_adversary(network: nn.Module | None, loss: ConfigDict, *, real_first: b
     where D is an image's mean logit, the derivative is by the picture and not by the condition, and the square is
     summed over height, width and channels. Only every ``penalty_every``-th step has them, times ``penalty_every``
     (StyleGAN2, Karras et al. 2020, section 3.1); they are then not in the metrics. A batch norm in the discriminator
-    would mix the images' slopes: take "instance" or "none" beside a penalty.
+    would mix the images' slopes: use "instance" or "none" with a penalty.
 
     Args:
       network: called as ``(x, *, train)``.

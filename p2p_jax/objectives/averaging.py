@@ -3,7 +3,7 @@
 Adversarial training never settles: its weights circle around what they look for, and their mean is nearer to it. Beside
 the weights that are trained a state holds
 
-    ema["params"][player], ema["batch_stats"][player]    of every player whose name begins with "gen"
+    ema["params"][player], ema["batch_stats"][player]    of every player with a name that begins with "gen"
 
 after each step ``average = beta average + (1 - beta) new``. Running statistics of norms go along: those of the weights
 of the last step do not fit averaged ones.
@@ -27,7 +27,7 @@ KEY = "ema"
 COLLECTIONS = ("params", "batch_stats")
 """What is averaged, both by player."""
 _MARK = "_p2p_jax_average"  # of the functions of an objective that has an average already: its options
-_LEFT = 0.01  # of the first weights, in the average at the end of a run, above which it is told
+_LEFT = 0.01  # of the first weights, in the average at the end of a run; more than this is reported
 _ABOUT = 1e-2  # of a length, to rounding in half precision
 _DIRECTIONS = ("u", "v")  # of length 1, which spectral norms keep in batch_stats; a mean of them is shorter
 
@@ -44,7 +44,7 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
       config: complete or not.
 
     Raises:
-      InputError: the objective has an average of another config; or, of `init`, there is no player whose name begins
+      InputError: the objective has an average of another config; or, from `init`, no player has a name that begins
         with "gen".
     """
     config = complete(config)
@@ -87,16 +87,16 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
 
 
 def asks(config: Mapping[str, Any]) -> bool:
-    """Tell whether a config asks for an average."""
+    """Return whether a config asks for an average."""
     section = config.get("ema") or {}
     return bool(section.get("decay") or section.get("half_life"))
 
 
 def begun(state: Any) -> dict[str, Any]:
-    """Return a state whose average is the weights that it has now, in at least float32.
+    """Return a state with its current weights as the average, in at least float32.
 
     Raises:
-      InputError: it has no player whose name begins with "gen".
+      InputError: none of its players has a name that begins with "gen".
     """
     # Copies: a step on an accelerator takes the memory of both.
     average = jax.tree.map(lambda x: jnp.array(x, _dtype_of_average(x), copy=True), _generators(state))

@@ -58,13 +58,13 @@ def cut(config: ConfigDict) -> Objective:
       config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``discriminator_optimizer``,
         ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``,
         ``sync_batch_norm`` and ``data``. ``published.cut`` and ``published.fast_cut`` are the published settings. Any
-        generator whose submodules give maps of features will do,
+        generator with submodules that give feature maps will do,
         see ``patch_nce.find_layers``.
 
     Returns:
-      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
-      entries "gen_ab", "head" unless ``lambda_nce`` is 0, and "disc_b" unless ``lambda_gan`` is 0. It translates A to B
-      alone. Validation measures "nce", and "identity_b" where A and B have equal channels.
+      An ``Objective`` with the state ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
+      entries "gen_ab", "head" unless ``lambda_nce`` is 0, and "disc_b" unless ``lambda_gan`` is 0. It translates only A
+      to B. Validation measures "nce", and "identity_b" where A and B have equal channels.
 
     Raises:
       InputError: a setting is unknown or contradicts another.
@@ -126,7 +126,7 @@ def cut(config: ConfigDict) -> Objective:
         return jnp.split(outputs, len(images)) if whole else None, list(each), new_stats
 
     def compare(params, rng, real, sources, translations):
-        """Return the contrast [B] of features of translations and of those of the images of which they were made."""
+        """Return the contrastive loss [B] between features of translations and of their source images."""
         if [x.shape for x in sources] != [x.shape for x in translations]:
             raise InputError(
                 "loss.lambda_nce compares inputs and translations place by place, but config.generator makes images of "

@@ -119,7 +119,7 @@ def perceptual(features: Callable[[jax.Array], Sequence[jax.Array]]) -> Callable
 
 
 def _maps(found: Any) -> list[jax.Array]:
-    """Return maps of features as a list; one alone is no list of images."""
+    """Return feature maps as a list; a single map is not a list of images."""
     maps = [found] if hasattr(found, "shape") else list(found or ())
     if not maps or any(len(jnp.shape(x)) != 4 for x in maps):
         shapes = ", ".join(str(list(jnp.shape(x))) for x in maps) or "none"

@@ -12,7 +12,7 @@ def make_objective(config: ConfigDict) -> Objective:
     """Make the objective that a config names; its generators are averaged where ``config.ema`` asks for it.
 
     Raises:
-      InputError: there is no such thing, or what it makes is no objective.
+      InputError: there is no such function, or it does not return an objective.
     """
     make = resolve(config.objective, "config.objective")
     if not callable(make):

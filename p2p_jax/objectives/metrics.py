@@ -1,7 +1,7 @@
 """Metrics of images, one value per image; the same in validation and in evaluation.
 
 ``IMAGE_METRICS`` is the table: validation, ``config.metrics``, ``config.best_metric``, the report and the ablation
-tables read it. A metric of one's own is a ``Metric`` in a module, named in ``config.metrics`` as "module:name".
+tables read it. Your own metric is a ``Metric`` in a module, named in ``config.metrics`` as "module:name".
 """
 
 from collections.abc import Callable, Sequence

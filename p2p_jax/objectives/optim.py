@@ -39,7 +39,7 @@ def make_schedule(config: ConfigDict, section: str = "optimizer") -> Callable[[A
     2017, without restarts; PyTorch's CosineAnnealingLR). What the unit "auto" means, see ``decide_unit``.
 
     Args:
-      config: complete; `num_steps`, steps and epochs count batches, whatever ``gradients.accumulate`` is.
+      config: complete; `num_steps`, steps and epochs count batches, regardless of ``gradients.accumulate``.
       section: "optimizer", or "discriminator_optimizer", whose rate has the same shape.
 
     Raises:
@@ -58,8 +58,8 @@ def make_schedule(config: ConfigDict, section: str = "optimizer") -> Callable[[A
     def epoch_of(step):
         if config.data.num_train <= 0:
             raise InputError(
-                "a schedule in epochs, or with unit auto, needs the number of training images: use train(), which counts "
-                "them, or set config.data.num_train before making the objective"
+                "a schedule in epochs, or with unit auto, needs the number of training images: use train(), which "
+                "counts them, or set config.data.num_train before making the objective"
             )
         return step * config.batch_size // config.data.num_train
 
@@ -132,7 +132,7 @@ def make_optimizer(
     keyword arguments. Before it gradients are clipped as ``config.gradients.clip`` says, by the norm of the side's
     gradient as a whole, value by value, or adaptively (Brock et al. 2021).
 
-    With ``gradients.accumulate=k`` a side's weights stand still for k batches; then they make one step along the mean
+    With ``gradients.accumulate=k`` a side's weights do not change for k batches; then they make one step along the mean
     of the k gradients, clipped once. What is seen of the other side is what it was at each batch. In pix2pix the
     discriminator makes its step before the generator's gradient of the same batch: so of the generator's k gradients
     the last one is through the discriminator after its step, the others through the one before it.
@@ -170,9 +170,9 @@ def make_optimizer(
 
 
 def make_learning_rates(config: ConfigDict) -> Callable[[Any], dict[str, Any]]:
-    """Return what a step tells of its learning rates, as a function of the step.
+    """Return the learning rates to log at a step, as a function of the step.
 
-    That is "lr", and "lr_discriminator" where the discriminators have an optimizer of their own.
+    That is "lr", and "lr_discriminator" where the discriminators have their own optimizer.
     """
     schedules = {name: make_schedule(config, section) for name, section in _sections(config).items()}
     return lambda step: {name: schedule(step) for name, schedule in schedules.items()}

@@ -53,7 +53,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN: ``conditional=False``; L1+cGAN: the default.
 
     Returns:
-      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
+      An ``Objective`` with the state ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
       entries "generator" and, unless ``lambda_gan`` is 0, "discriminator".
 
     Raises:

@@ -73,7 +73,7 @@ class OwnTerms:
       unknown: what is done with unknown pixels: they are 0 in all images.
 
     Raises:
-      InputError: it is no such thing, a function cannot be found, or two have one name.
+      InputError: it has another form, a function cannot be found, or two have the same name.
     """
 
     def __init__(self, loss: ConfigDict, unknown: Unknown):
@@ -98,7 +98,7 @@ class OwnTerms:
         Args:
           fake: [B, H, W, C] in [-1, 1].
           real: images of the same domain; in pairs the targets.
-          batch: "real_a", of which the fakes were made, and "real_b", which is `real`.
+          batch: "real_a", the source of the fakes, and "real_b", which is `real`.
           suffix: of names in metrics.
         """
         fake, real = self._unknown.hide(fake, real), self._unknown.fill(real)
@@ -165,7 +165,7 @@ def _resolve(name: str, option: str, takes: str, known: Mapping[str, Callable] =
         inspect.signature(found).bind(*takes.split(", "))
     except TypeError as error:
         raise InputError(f"config.loss.{option}: {name} must take ({takes}), but {error}") from None
-    except ValueError:  # some that are written in C tell nothing
+    except ValueError:  # some functions written in C have no signature
         pass
     return found
 

@@ -1,4 +1,4 @@
-"""The card of a model on a hub: its README, written from what the model file tells of itself."""
+"""The card of a model on a hub: its README, written from the description in the model file."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _TAGS = ("p2p_jax", "image-to-image", "jax", "flax", "gan")
-# What the hub takes as a licence; of others it wants a name, and what is linked or written beside it.
+# The licences that the hub knows; others need a name, and a link or a text with it.
 # fmt: off
 LICENCES = frozenset((
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
@@ -28,7 +28,7 @@ def write_card(
     """Return the text of a card, in Markdown with what a hub reads at its head.
 
     Args:
-      about: what the model file tells of itself, see ``model_file.SUBJECTS``; with a licence.
+      about: the description in the model file, see ``model_file.SUBJECTS``; with a licence.
       name: of the repository, "user/name".
       filename: of the model file in it.
       digest: of the file.
@@ -183,7 +183,7 @@ def _number(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return text of a file, which may be a stranger's, so that it is no markup."""
+    """Return text of a file with its markup escaped; the file may be a stranger's."""
     plain = "".join(x if x.isprintable() else " " for x in str(value))[:200]
     return re.sub(r"([\\`*_{}\[\]<>#|!~])", r"\\\1", plain)
 

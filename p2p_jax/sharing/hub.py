@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from p2p_jax.errors import InputError
 
 FILENAME = "model.safetensors"
-"""What the model file of a repository is called."""
+"""The name of the model file in a repository."""
 _Found = TypeVar("_Found")
 _CLIENTS = re.compile("http|requests|urllib3")
 """Modules that huggingface_hub speaks through, by version."""
@@ -29,7 +29,7 @@ def fetch(name: str, revision: str | None = None, filename: str = FILENAME, toke
       name: of the repository, "user/name".
       revision: a branch, a tag or the hash of a commit; the newest of the main branch by default.
       filename: of the file in it.
-      token: of the hub; by default the one with which this machine is logged in, if it is.
+      token: of the hub; by default that of this machine's login, if any.
 
     Raises:
       InputError: there is no such repository or file, it may not be read, or the hub cannot be reached.
@@ -44,7 +44,7 @@ def fetch(name: str, revision: str | None = None, filename: str = FILENAME, toke
         except Exception as error:
             if not _is_of_the_line(error):
                 raise
-            # A download would try for half a minute, and tell each time.
+            # A download would try for half a minute, with a message each time.
             return Path(api.hf_hub_download(name, filename, revision=revision, local_files_only=True))
         return Path(api.hf_hub_download(name, filename, revision=revision))
 
@@ -166,7 +166,7 @@ def _telling(
 
 
 def _is_of_the_line(error: BaseException) -> bool:
-    """Tell whether an error says that there was no answer."""
+    """Return whether an error means that there was no answer."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):

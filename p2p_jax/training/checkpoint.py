@@ -23,7 +23,7 @@ from p2p_jax.training.soundness import fault, folder_of, others, require_sound, 
 
 PyTree = Any
 CONVERTED = "converted_from.json"
-"""In the directory of a run that was made of foreign weights: what it was made of."""
+"""In the directory of a converted run: a description of the original weights."""
 
 
 def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
@@ -35,7 +35,7 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
       checkpoint: "latest", "best" (of those that were evaluated) or a step.
 
     Raises:
-      InputError: there is no such checkpoint, or it is damaged; names those that there are.
+      InputError: there is no such checkpoint, or it is damaged; names those that exist.
     """
     step = _find_step(workdir, config, checkpoint)
     require_sound(workdir, step)
@@ -91,7 +91,7 @@ def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
 
 
 def saved_shapes(workdir: Path, step: int) -> PyTree:
-    """Return the structure of a saved state, as its checkpoint tells it; what made the state is not needed.
+    """Return the structure of a saved state, as its checkpoint describes it, without making the objective.
 
     Tuples and NamedTuples have become lists and dicts.
 
@@ -131,7 +131,7 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
         return ocp.PyTreeCheckpointer().restore(
             path, args=ocp.args.PyTreeRestore(item=template, restore_args=restore_args)
         )
-    except Exception as error:  # TensorStore has no type of its own for what cannot be read
+    except Exception as error:  # TensorStore has no error type for unreadable data
         if isinstance(error, ValueError | KeyError) and "tensorstore" not in str(error):
             reason = str(error).strip().partition("\n")[0][:300]  # Orbax goes on with all the leaves
             raise InputError(f"the checkpoint {path} does not fit the config of its run: {reason}") from error

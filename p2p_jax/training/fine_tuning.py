@@ -72,7 +72,7 @@ class _Player(NamedTuple):
       taken: number of those that are taken.
       leaves: ``{name of a leaf of the new state: its name in the source}``, of what is taken.
       fresh: layers that are not taken, each with the reason.
-      unused: layers of the source, or leaves of a layer that was taken, for which there is no place.
+      unused: layers of the source, or leaves of a layer that was taken, that have no place here.
     """
 
     name: str
@@ -88,7 +88,7 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     """Find the checkpoint that a run is to start from, and read what it holds, not the weights.
 
     Args:
-      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints; or a model file.
+      init_from: directory of a run (its latest checkpoint is taken) or of one of its checkpoints; or a model file.
       workdir: directory of the new run.
       trust: code outside the library that its config may name.
 
@@ -129,8 +129,8 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
 def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     """Put a source's weights into a fresh state, and print what was taken and what was not.
 
-    A layer, the parameters and statistics that stand together, is taken if the source has all its leaves with the
-    same shapes; otherwise all of it keeps its initial values. Of generators the average is taken where there is one.
+    A layer (its parameters and statistics together) is taken if the source has all its leaves with the
+    same shapes; otherwise all of it keeps its initial values. For generators the average is taken if there is one.
     Everything but parameters and batch statistics stays as it is: the step, optimizer states, the pool of fakes; an
     average of the new run begins at the weights that it has then.
 
@@ -143,7 +143,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
 
     Raises:
-      InputError: nothing of the source fits but discriminators and heads, its file is damaged, or the state holds
+      InputError: only discriminators and heads of the source fit, its file is damaged, or the state holds
         copies of the parameters, as some optimizers do.
     """
     state = averaging.trained_alone(state) if averaging.asks(config) else state

@@ -42,10 +42,10 @@ class Metrics(NamedTuple):
 
 
 def read(path: Path) -> Metrics:
-    """Read the metrics of a run, also where a spreadsheet has written them anew.
+    """Read the metrics of a run, also after a spreadsheet has rewritten them.
 
-    A last row that a kill cut short is left out. Of a file that another program changed, rows are taken of which every
-    cell can be read in one way only.
+    A last row that a kill cut short is left out. From a file that another program changed, rows are taken only if every
+    cell has a single reading.
 
     Raises:
       InputError: the file cannot be read at all.
@@ -103,7 +103,7 @@ def _as_changed(contents: bytes) -> Metrics:
     if "step" not in names or not all(names) or len(set(names)) != len(names):
         return Metrics([], {}, "its first line does not name the columns")
     table = [[cell.strip() for cell in cells] for cells in table if any(cell.strip() for cell in cells)]
-    fraction = _FRACTION if split != "," else _NO_THOUSANDS  # between commas it stands in quotes
+    fraction = _FRACTION if split != "," else _NO_THOUSANDS  # between commas it is in quotes
     number = _COMMA if any(fraction.fullmatch(x) for cells in table for x in cells) else _POINT
     rows, unread = dict[int, dict[str, str]](), 0
     for cells in table:

@@ -1,4 +1,4 @@
-"""The source of a run's own code, stored beside its config: an objective, a network, a loss of one's own.
+"""The source of a run's own code, stored with its config: your own objective, network or loss.
 
 ``RUN/code.json`` says which modules the config names outside the library, with the SHA-256 of each source, or name and
 version of an installed package; ``RUN/code/`` holds the sources, and ``RUN/code/earlier/`` those of earlier starts.
@@ -77,7 +77,7 @@ def offer(workdir: Path, references: Mapping[str, Iterable[str]]) -> None:
 
 
 def compare(workdir: Path) -> None:
-    """Warn where code has changed with which a run was trained that is given its objective again."""
+    """Warn where the code that a run was trained with has changed."""
     recorded = _read(workdir)
     _compare_all(workdir, recorded, {name: modules.locate(name, without=_StoredCode) for name in recorded})
 
@@ -181,7 +181,7 @@ def _read(workdir: Path) -> dict[str, Any]:
 
 
 def _path(name: str, is_package: bool) -> tuple[str, ...]:
-    """Return where a module lies below the folder of sources."""
+    """Return the path of a module below the folder of sources."""
     *parents, last = name.split(".")
     return (*parents, last, "__init__.py") if is_package else (*parents, f"{last}.py")
 

@@ -20,7 +20,7 @@ from p2p_jax.reporting import say
 from p2p_jax.storage.writing import write_text
 
 NAMES = "images.json"
-"""In the directory of a run: the names of its images, split by split."""
+"""The file in the directory of a run with the names of its images, split by split."""
 _NAMES = 100_000  # of a split that are kept
 _FOUND = ("input", "output")
 _OF_OTHERS = {"source", "images", "computed_on", "distances"}  # what is compared elsewhere, or may differ
@@ -30,7 +30,7 @@ _MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change) 
 def refuse_links(workdir: Path) -> None:
     """Check that what a training writes into its directory stays there: a run may be a stranger's.
 
-    Checkpoints may lie on another disk, and are told.
+    Checkpoints may be on another disk; this is reported.
 
     Raises:
       InputError: a folder that is written is a link that leads out of the run's directory.
@@ -78,7 +78,7 @@ def _are_names(value: Any) -> bool:
 
 
 def write_names(workdir: Path, identities: Mapping[str, Identity]) -> None:
-    """Keep the names of a run's images, so that a later start can say which are new or missing."""
+    """Keep the names of a run's images, so a later start can say which are new or missing."""
     names = {split: list(found.names) for split, found in identities.items() if 0 < len(found.names) <= _NAMES}
     if names and names != read_names(workdir):
         write_text(workdir / NAMES, json.dumps(names, indent=0) + "\n")

@@ -23,7 +23,7 @@ PyTree = Any
 
 
 class _Save(NamedTuple):
-    """A save under way: of which step, and how many bytes the arrays have."""
+    """A save under way: its step, and the bytes of its arrays."""
 
     step: int
     size: int
@@ -88,7 +88,7 @@ class Checkpoints:
         return self._best
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Tell whether evaluation metrics beat those of every checkpoint so far."""
+        """Return whether evaluation metrics beat those of every checkpoint so far."""
         value, best = metrics.get(self._config.best_metric, math.nan), self._best[1] if self._best else math.nan
         if math.isnan(value) or math.isnan(best):
             return not math.isnan(value)

@@ -34,7 +34,7 @@ _IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
 
 
 class _Counted(NamedTuple):
-    """How many validation images there are, as ``Data`` tells it."""
+    """The number of validation images, as in ``Data``."""
 
     num_val: int
     val_counts: tuple[int, int]
@@ -140,7 +140,7 @@ def prepare(
         own = {"batch": "the image's own statistics", "running": "running statistics"}[facts["inference"]["norm"]]
         say(f"batch norm: validation and translation use {own} (config.inference.norm=auto)")
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
-    find_metrics(config.metrics)  # evaluation uses them, whatever the objective does
+    find_metrics(config.metrics)  # evaluation uses them with every objective
     distances = Distances(config, objective, shapes, data, features) if features and data is not None else None
     _require_names(config, list(names), distances)
 
@@ -237,7 +237,7 @@ def _require_enough(config: ConfigDict, num_train: int) -> None:
 
 
 def _tell_learning_rate(config: ConfigDict, begun: Path | None) -> None:
-    """Say when the learning rate falls; refuse a run of which much would be trained at none at all."""
+    """Report when the learning rate falls; refuse a run with many steps at a rate of 0."""
     found = falls_between(config)
     if found is None:
         return
@@ -259,6 +259,6 @@ def _tell_learning_rate(config: ConfigDict, begun: Path | None) -> None:
 
 
 def _has_batch_norm(state: PyTree) -> bool:
-    """Tell whether a generator of a state keeps running statistics."""
+    """Return whether a generator of a state keeps running statistics."""
     stats = state.get("batch_stats", {}) if isinstance(state, Mapping) else {}
     return any(jax.tree.leaves(stats[name]) for name in stats if name.startswith("gen"))

@@ -1,4 +1,4 @@
-"""Requests to stop a training: it saves first, and only then ends as who asked expects it."""
+"""Requests to stop a training: it saves first, and then ends in the way that the request expects."""
 
 import contextlib
 import os

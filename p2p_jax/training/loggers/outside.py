@@ -18,7 +18,7 @@ _PATIENCE = 60  # seconds, at the end of a training
 
 
 class Outside:
-    """A logger in a thread of its own: what it raises is said once, and it is off until the next start.
+    """A logger in its own thread: its first error is reported once, and it is off until the next start.
 
     The thread makes the logger, sends it the rows and grids of the run's directory that it lacks, and then what comes,
     each step once.
