@@ -388,5 +388,5 @@ def test_first_weights_that_would_last_are_told(changes, share):
     config = linear_config(num_steps=2_000, **{f"ema__{name}": value for name, value in changes.items()})
     notes = averaging.notes(config)
     assert len(notes) == 1 + bool(share)
-    assert share is None or f"at the end {share} of the average would still be the first" in notes[1]
+    assert share is None or f"at the end {share} of the average would still be the initial" in notes[1]
     assert averaging.notes(linear_config()) == []

@@ -400,7 +400,7 @@ def test_what_killed_saves_left_is_removed(run):
 
 def test_a_checkpoint_under_the_name_of_another_step_is_not_that_one(run, capsys):
     shutil.copytree(run / "checkpoints" / "2", run / "checkpoints" / "4")
-    with pytest.raises(InputError, match="checkpoints/4 is damaged: it is the checkpoint of step 2 under another name"):
+    with pytest.raises(InputError, match="checkpoints/4 is damaged: it is a renamed checkpoint of step 2"):
         find_step(run, CONFIG, "latest")
     settle(run)
     assert saved_steps(run) == [1, 2, 3] and "It is kept as damaged-4" in capsys.readouterr().out

@@ -206,7 +206,7 @@ def test_what_jax_does_not_see_is_told():
         return jax.pure_callback(lambda x: x, shape(8, 8), x) @ x
 
     assert count(called, shape(8, 8)) == arithmetic.Work(
-        8**3, doubts=frozenset({"what is in pure_callback is not counted"})
+        8**3, doubts=frozenset({"the work inside pure_callback is not counted"})
     )
 
 

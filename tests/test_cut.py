@@ -359,7 +359,7 @@ def test_validation_in_closed_form():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__input__channels": 1}, "make the channels equal"),
+        ({"data__input__channels": 1}, "make them equal"),
         ({"loss__lambda_gan": 0.0, "loss__lambda_nce": 0.0}, "no loss"),
         ({"loss__lambda_cycle": 1.0}, r"unknown option config.loss.lambda_cycle"),
         ({"loss__lambda_l1": 1.0}, r"unknown option config.loss.lambda_l1"),

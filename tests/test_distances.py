@@ -165,9 +165,9 @@ WRONG = {
     "one number each": (lambda x: x.mean((1, 2, 3)), r"gives \[8\] for 8"),
     "no number": (lambda x: np.zeros((8, 0)), r"gives \[8, 0\] for 8"),
     "nothing": (lambda x: None, r"must return features, numbers of shape \[N, D\] \(a NoneType\)"),
-    "texts": (lambda x: np.full((8, 2), "a"), r"gives no features.*\(an array of <U1\)"),
-    "complex numbers": (lambda x: np.zeros((8, 2), complex), r"gives no features.*\(an array of complex128\)"),
-    "rows of several lengths": (lambda x: [[1.0]] * 7 + [[1.0, 2.0]], r"gives no features.* \(setting"),
+    "texts": (lambda x: np.full((8, 2), "a"), r"must return features.*\(an array of <U1\)"),
+    "complex numbers": (lambda x: np.zeros((8, 2), complex), r"must return features.*\(an array of complex128\)"),
+    "rows of several lengths": (lambda x: [[1.0]] * 7 + [[1.0, 2.0]], r"must return features.* \(setting"),
     "an error": (lambda x: x @ x[:, :2], r"fails on pictures of uint8 \[8, 8, 8, 3\] \(ValueError: "),
 }
 
@@ -540,7 +540,7 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
 
         return base._replace(evaluate=evaluate)
 
-    refused("the objective has a metric fid, and so has config.distances", objective=named_alike(config_of()))
+    refused("the objective and config.distances.features both have a metric fid", objective=named_alike(config_of()))
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     refused(r"FID and KID need torch-fidelity.*p2p_jax\[fid\]", distances__features="inception")
     for changes, message in {

@@ -189,7 +189,9 @@ def test_a_file_that_may_not_grow(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, before[1]))
     try:
         checkpoints.save(2, state_of(2, 100_000), None)
-        with pytest.raises(StorageError, match=r"checkpoints/2 cannot be written \(File too large.*step 1, from which"):
+        with pytest.raises(
+            StorageError, match=r"checkpoints/2 cannot be written \(File too large.*step 1; run the same"
+        ):
             checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -80,7 +80,7 @@ def test_the_token_goes_to_the_hub_alone(run_folder, hub, monkeypatch, tmp_path)
     assert {x.authorization for x in to_store} == {None}
     assert not any(TOKEN in x.path or TOKEN.encode() in x.body for x in hub.requests)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "another"))
-    with pytest.raises(InputError, match="no repository user/horses .* or it is private: log in"):
+    with pytest.raises(InputError, match="no repository user/horses .* or it is private: to read it, log in"):
         Translator.from_pretrained("user/horses")
 
 
@@ -231,7 +231,7 @@ def test_metrics_stand_in_the_card_with_their_number_and_strangers_words_are_no_
     card = write_card(about, "user/name", "model.safetensors", "ab" * 32, 23.1)
     assert "| `psnr` | 21.46 | 2 | 37 | `test`, AtoB | evaluate, whole images |" in card
     assert "| `FID` fid | 88.12 |  | 37 | `test`, AtoB | evaluate, whole images |" in card
-    assert "It was measured on 37 images at most" in card and "maps of 12 labels" in card
+    assert "It was measured on at most 37 images" in card and "maps of 12 labels" in card
     assert "- source: `x  # <script>`" in card and "\n# <" not in card  # in code marks
     assert "the average of the generators after step 10" in card
     about["model"] |= {"direction": "BtoA"}  # of the training, so that this is the way back

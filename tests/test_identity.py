@@ -200,7 +200,7 @@ def test_a_start_on_something_else_names_it(tmp_path, capsys, monkeypatch):
     now = stored | {"cores": stored["cores"] + 7, "jaxlib": "0.0.1"}
     monkeypatch.setattr(computed_on, "found", lambda: now)
     assert int(train(longer(folder), workdir)["step"]) == 4
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "equal to the bit" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "bit-for-bit" in line]
     assert line.endswith(f": usable cores {stored['cores']} before, {now['cores']} now, jaxlib "
                          f"{stored['jaxlib']} before, 0.0.1 now")  # fmt: skip
     assert computed_on.difference(now, now) == "" == computed_on.difference({}, now)

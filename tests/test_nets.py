@@ -130,7 +130,7 @@ def test_rectangles_and_channels(downs):
         (ResNet(num_blocks=-1), (1, 16, 16, 3), "num_blocks is -1"),
         (ResNet(), (1, 18, 16, 3), "multiples of 4"),
         (MobileResNet(), (1, 18, 16, 3), "multiples of 4"),
-        (MobileResNet(channels="3_4"), (1, 16, 16, 3), "has 2 widths; a MobileResNet with 9 blocks has 6, 8 or 14"),
+        (MobileResNet(channels="3_4"), (1, 16, 16, 3), "has 2 widths; a MobileResNet with 9 blocks needs 6, 8 or 14"),
         (MobileResNet(channels="3_0_4_2_4_4"), (1, 16, 16, 3), "must be widths of at least 1"),
         (MobileResNet(channels="3,4"), (1, 16, 16, 3), "must be widths of at least 1"),
         (ResNet(), (1, 4, 16, 3), "at least 8"),

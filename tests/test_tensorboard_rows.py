@@ -196,7 +196,7 @@ def test_what_a_spreadsheet_wrote_is_read_and_kept(how, encoding, tmp_path, caps
         (bytes(range(256)) + b"\n\n", [], "it is"),
         (b"a,b\n1,2\n", [], "does not name the columns"),
         (b"step,train/a,train/a\n1,2,3\n", [], "does not name the columns"),
-        (b"PK\x03\x04\x14\0\x06\0 an xlsx file", [], "it is not a text"),
+        (b"PK\x03\x04\x14\0\x06\0 an xlsx file", [], "it is not a text file"),
         (b"step,train/a,eval/b\n1,0.25,\n2,01. Mai,\n3,0.5,\n", [1, 3], "1 could not be read with certainty"),
         (b"step;train/a;eval/b\n1;1.234;\n2;0,5;\n", [2], "1 could not be read with certainty"),  # 1234 or 1.234?
         (b'step,train/a,eval/b\n1,"1,234",\n2,0.5,\n', [2], "1 could not be read with certainty"),  # the same
@@ -248,7 +248,7 @@ def test_others_that_read_metrics_bear_a_spreadsheet_too(tmp_path):
     assert runs._evaluated(path, "b") == []
     with pytest.raises(InputError, match="is not a table of metrics"):
         read_panels(path)
-    assert metrics_file.read(path) == ([], {}, "it is not a text", 0)
+    assert metrics_file.read(path) == ([], {}, "it is not a text file", 0)
 
 
 def test_rows_are_on_the_disk_before_a_checkpoint_counts(tmp_path, monkeypatch):

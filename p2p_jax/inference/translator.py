@@ -74,7 +74,7 @@ class Translator(Opened):
         self.direction = direction or (own or [data.direction])[0]
         if self.direction not in self.directions:
             holder = "file holds" if run.file else "run was trained for"
-            raise InputError(f"direction={self.direction}: the {holder} only {' and '.join(self.directions)}")
+            raise InputError(f"direction={self.direction}: this {holder} only {' and '.join(self.directions)}")
         self._given, self._fake = ways[self.direction]
         self.channels_in, self.channels_out = batch[self._given].shape[-1], fakes[self._fake].shape[-1]
         domains = of_config(data)

@@ -157,7 +157,7 @@ def _resolve(name: str, option: str, takes: str, known: Mapping[str, Callable] =
         return known[name]
     if ":" not in name:
         ours = f"one of {', '.join(known)} or " if known else ""
-        raise InputError(f"config.loss.{option} has {name!r}; choose {ours}the 'module:name' of a function")
+        raise InputError(f"config.loss.{option} has {name!r}; choose {ours}'module:name' of a function")
     found = resolve(name, f"config.loss.{option}")
     if not callable(found):
         raise InputError(f"config.loss.{option}={name} is a {type(found).__name__}, not a function")
