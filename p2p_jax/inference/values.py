@@ -128,7 +128,7 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
 def check_finite(path: Path, values: np.ndarray, domain: Domain) -> None:
     """Refuse numbers that are not finite; NaN is allowed where it marks unknown values."""
     if values.dtype.kind == "f" and (np.isinf(values) if domain.unknown else ~np.isfinite(values)).any():
-        raise InputError(f"{path} holds NaN or infinite numbers")
+        raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
 
 
 def lost(image: np.ndarray) -> np.ndarray:
