@@ -54,7 +54,7 @@ def live_samples(workdir: str | Path) -> Iterator[None]:
 
     thread, verbosity = threading.Thread(target=watch, daemon=True), logging.get_verbosity()
     thread.start()
-    logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise tell every step that they take
+    logging.set_verbosity(logging.ERROR)  # JAX and Orbax otherwise report each of their steps
     try:
         yield
     finally:
@@ -107,7 +107,7 @@ class DrawingPad(anywidget.AnyWidget):
 
     def __init__(self, image: np.ndarray, colors: Mapping[str, np.ndarray | tuple[int, int, int]], scale: int = 2):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            raise InputError(f"a picture to draw on is uint8 [H, W, 3], not {image.dtype} {image.shape}")
+            raise InputError(f"the image to draw on must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         start = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

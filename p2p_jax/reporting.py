@@ -1,4 +1,4 @@
-"""What the library tells while it works: records of the logger "p2p_jax", printed unless the caller says otherwise.
+"""Messages of the library: records of the logger "p2p_jax", printed unless the caller says otherwise.
 
 logging.getLogger("p2p_jax").setLevel(logging.WARNING)      # silence
 logging.getLogger("p2p_jax").handlers = [my_handler]        # to another place
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 
 class _Printer(logging.Handler):
-    """Print records on what is standard output at that moment, so that redirections and notebooks get them.
+    """Print records on what is standard output at that moment, so redirections and notebooks get them.
 
-    Below them stands one line that is drawn over itself, where there is one.
+    Below them is at most one line that is drawn over itself.
     """
 
     line = ""
@@ -47,12 +47,12 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the user something, at level INFO."""
+    """Print a message, at level INFO."""
     _LOGGER.info("%s", text.encode("utf-8", "backslashreplace").decode())  # names of files may not be text
 
 
 def caution(text: str) -> None:
-    """Tell the user something that must not be missed, at level WARNING; the work goes on."""
+    """Print a warning that must not be missed, at level WARNING; the work goes on."""
     _LOGGER.warning("%s", f"warning: {text}".encode("utf-8", "backslashreplace").decode())
 
 
@@ -74,7 +74,7 @@ def draw(line: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Tell nothing in the meantime."""
+    """Print nothing inside the block."""
     before = _LOGGER.disabled
     _LOGGER.disabled = True
     try:

@@ -58,14 +58,14 @@ def _check_shapes(objective, update, batch, rng):
     assert all(value.shape == () for value in metrics.values()), "metrics must be scalars"
 
     fakes = jax.eval_shape(objective.translate, state, batch, rng)
-    assert fakes, "translate returns no image"
+    assert fakes, "translate returned no images"
     for name, images in fakes.items():
         assert images.shape[0] == count, f"{name} has another batch size"
 
     metrics, columns = jax.eval_shape(objective.evaluate, state, batch, rng)
     for name, values in metrics.items():
         assert values.shape == (count,), f"evaluate must give one {name} per image"
-    assert columns, "evaluate returns no image"
+    assert columns, "evaluate returned no images"
     assert all(image.shape[0] == count for image in columns.values()), "a column of the grid has another batch size"
 
 
@@ -79,7 +79,7 @@ def _check_update(update, state, batch, rng):
     moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (state, new)), strict=True)]
     assert sum(moved) > 1, "update changes nothing but the step"
     repeated, _, _ = update(state, batch, rng)
-    _assert_same(new, repeated, "update is not a function of state, batch and rng")
+    _assert_same(new, repeated, "update depends on more than state, batch and rng")
 
 
 def _assert_replicated(state):

@@ -330,7 +330,7 @@ def test_command_trains_and_scores(tiny, capsys):
         assert run_command(command, *arguments, "--config.seed=3") == 0
     printed = capsys.readouterr().out
     assert printed.count("compiling for") == 2
-    assert printed.count("this run has 2 steps and config.num_steps is 2; nothing to do") == 2
+    assert printed.count("already at step 2, and config.num_steps is 2; nothing to do") == 2
     told = json.loads(Path("out/table.json").read_text())
     assert told["config"]["seed"] == 3 and told["asked"]["split"] == "val"
     first, second, *rest = told["tables"][0]["rows"]

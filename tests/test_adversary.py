@@ -190,7 +190,7 @@ def test_names_are_checked_where_no_discriminator_reads_them_too(kind, option):
 
 def test_who_compares_no_pairs_gets_no_loss_of_pairs():
     assert losses.find("relativistic", relative=True).relative
-    with pytest.raises(InputError, match="config.loss.gan=relativistic is of pairs, which this objective does not"):
+    with pytest.raises(InputError, match="config.loss.gan=relativistic compares pairs, which this objective does not"):
         losses.find("relativistic")
 
 

@@ -48,7 +48,7 @@ def test_an_open_mask_paints_and_a_closed_one_keeps():
 
 def test_images_that_cannot_be_mixed_are_refused():
     network = ResNet(out_channels=1, base_width=4, num_blocks=1, attention_mask=True)
-    with pytest.raises(InputError, match="mixes the input, of 3 channels, with an image of 1"):
+    with pytest.raises(InputError, match=r"mixes the input \(3 channels\) with an image of 1"):
         jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), jnp.zeros((1, 8, 8, 3)))
 
 

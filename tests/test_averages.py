@@ -376,7 +376,7 @@ def test_two_averages_do_not_mix():
             averaged(given, other)
     base = linear(config)
     own = base._replace(init=lambda rng, batch: base.init(rng, batch) | {"ema": jnp.zeros(3)})
-    with pytest.raises(InputError, match='has an entry "ema" of its own'):
+    with pytest.raises(InputError, match='has its own entry "ema"'):
         averaged(own, config).init(jax.random.key(0), random_batch(config))
 
 
@@ -388,5 +388,5 @@ def test_first_weights_that_would_last_are_told(changes, share):
     config = linear_config(num_steps=2_000, **{f"ema__{name}": value for name, value in changes.items()})
     notes = averaging.notes(config)
     assert len(notes) == 1 + bool(share)
-    assert share is None or f"at the end {share} of the average would still be the first" in notes[1]
+    assert share is None or f"at the end {share} of the average would still be the initial" in notes[1]
     assert averaging.notes(linear_config()) == []

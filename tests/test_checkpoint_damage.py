@@ -266,7 +266,7 @@ def test_a_training_goes_on_from_the_one_before(run, damage, capsys):
     settle(run)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"warning: the checkpoint {run / 'checkpoints' / '3'} is damaged: ")
-    assert line.endswith("It is kept as damaged-3; the run goes on from step 2, and does the steps after it again")
+    assert line.endswith("It is kept as damaged-3; the run resumes from step 2 and repeats the steps after it")
     assert {path.name: path.read_bytes() for path in files_of(run / "checkpoints" / "damaged-3")} == left
     assert saved_steps(run) == [1, 2] and os.path.lexists(run / "checkpoints" / "damaged-3")
     checkpoints = Checkpoints(run, CONFIG, FACTS)
@@ -288,7 +288,7 @@ def test_a_training_with_a_damaged_checkpoint_ends_as_if_it_had_none(tmp_path, d
     capsys.readouterr()
     again = train(longer, tmp_path / "run", objective, data)
     told = capsys.readouterr().out
-    assert "It is kept as damaged-8; the run goes on from step 6" in told and "found a checkpoint of step 6\n" in told
+    assert "It is kept as damaged-8; the run resumes from step 6" in told and "found a checkpoint of step 6\n" in told
     assert_equal_trees(jax.device_get(again), jax.device_get(whole))
     assert rows_of(tmp_path / "run") == rows_of(tmp_path / "whole")
     assert saved_steps(tmp_path / "run") == saved_steps(tmp_path / "whole")
@@ -299,7 +299,7 @@ def test_damage_of_another_than_the_newest(run, capsys):
     (run / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
     assert find_step(run, CONFIG, "latest") == 3
     with pytest.raises(
-        InputError, match=r"checkpoints/2 is damaged \(metrics.*\), so which is the best is not known; good: 1, 3"
+        InputError, match=r"checkpoints/2 is damaged \(metrics.*\), so the best one is not known; good: 1, 3"
     ):
         find_step(run, CONFIG, "best")
     (run / "checkpoints" / "damaged-2").mkdir()  # of an earlier time
@@ -334,14 +334,14 @@ def test_a_checkpoint_that_a_training_has_removed_meanwhile(run):
     step = find_step(run, CONFIG, "latest")
     shutil.rmtree(run / "checkpoints" / str(step))
     with pytest.raises(
-        InputError, match=r"checkpoints/3 is gone: a training .* newest ones; good: 1, 2; choose one, such"
+        InputError, match=r"checkpoints/3 is gone: the run .* newest ones; good: 1, 2; choose one, such"
     ):
         restored(run, step)
 
 
 def test_a_state_of_other_networks_is_one_line(run):
     shapes = {"params": {f"layer {i}": jax.ShapeDtypeStruct((1,), np.float32) for i in range(200)}}
-    with pytest.raises(InputError, match="does not fit the config beside it") as caught:
+    with pytest.raises(InputError, match="does not fit the config of its run") as caught:
         restore_part(run, 3, shapes)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
@@ -356,7 +356,7 @@ def test_where_none_is_good_nothing_is_touched(run):
         settle(run)
     assert sorted(run.rglob("*")) == before
     assert read_config(run) is not None  # so that no training begins anew in its place
-    with pytest.raises(InputError, match=r"checkpoints/3 is damaged: it is empty; .*run holds no other that is good"):
+    with pytest.raises(InputError, match=r"checkpoints/3 is damaged: it is empty; .*run holds no other good one"):
         find_step(run, CONFIG, "latest")
 
 
@@ -375,7 +375,7 @@ def test_checkpoints_of_earlier_versions_have_no_digests(run, damage, capsys):
         return
     DAMAGE[damage](run / "checkpoints" / "3")
     settle(run)
-    assert saved_steps(run) == [1, 2] and "It is kept as damaged-3; the run goes on" in capsys.readouterr().out
+    assert saved_steps(run) == [1, 2] and "It is kept as damaged-3; the run resumes" in capsys.readouterr().out
 
 
 def test_what_killed_saves_left_is_removed(run):
@@ -400,7 +400,7 @@ def test_what_killed_saves_left_is_removed(run):
 
 def test_a_checkpoint_under_the_name_of_another_step_is_not_that_one(run, capsys):
     shutil.copytree(run / "checkpoints" / "2", run / "checkpoints" / "4")
-    with pytest.raises(InputError, match="checkpoints/4 is damaged: it is the checkpoint of step 2 under another name"):
+    with pytest.raises(InputError, match="checkpoints/4 is damaged: it is a renamed checkpoint of step 2"):
         find_step(run, CONFIG, "latest")
     settle(run)
     assert saved_steps(run) == [1, 2, 3] and "It is kept as damaged-4" in capsys.readouterr().out

@@ -98,7 +98,7 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
             "config.distances.features is lab:one in x, inception in y: KID and FID compare only by the same features",
         ),
         ({"a/b": {}}, {}, "'a/b' is no name: each run has a folder of it"),
-        ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 does not divide over 2 devices"),
+        ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 cannot be split over 2 devices"),
         ({"table.md": {}}, {}, "'table.md' is no name: .*none of a file that is written there"),
         ({"..": {}}, {}, r"'\.\.' is no name"),
         ({}, {"equal": "time"}, "equal=time: choose gmac"),

@@ -261,7 +261,7 @@ def test_options_without_bounds_are_finite():
         ({"loss__lambda_L2": 4}, "did you mean loss.lambda_l1"),
         ({"best_metric": "fid"}, "the objective has l1, psnr, ssim"),
         ({"data__crop_size": 18}, r"config.data.crop_size=18 \(width 18\): a U-Net .* multiples of 8"),
-        ({"batch_size": 3}, "does not divide over 2 devices"),
+        ({"batch_size": 3}, "cannot be split over 2 devices"),
         ({"dtype": "float64"}, "JAX_ENABLE_X64=1"),
     ],
 )

@@ -177,7 +177,7 @@ def test_branches_are_followed_where_they_can_be_known(square):
         work = count(update, x, shape(dtype="int32"), given=[None, arithmetic.known(jnp.int32(step))])
         assert (work.fixed, work.doubts) == (times * 8**3, frozenset())
     work = count(update, x, shape(dtype="int32"))
-    assert work.fixed == 2 * 8**3 and "its dearest way is counted" in "".join(work.doubts)
+    assert work.fixed == 2 * 8**3 and "the most expensive one is counted" in "".join(work.doubts)
     alike = count(lambda x: lax.cond(x[0, 0] > 0, product, lambda x: x.T @ x, x), x)
     assert alike == arithmetic.Work(8**3)
 
@@ -196,7 +196,7 @@ def test_branches_of_the_turns_of_a_loop(square):
 
 def test_loops_without_a_known_end_are_refused_if_there_is_work_in_them(square):
     product, x = square
-    with pytest.raises(InputError, match="in a while loop, and how often it turns is not known"):
+    with pytest.raises(InputError, match="a while loop contains .*, and its number of iterations is not known"):
         count(lambda x: lax.while_loop(lambda x: x[0, 0] > 0, product, x), x)
     assert multiply_adds(lambda x: lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x / 2, x), x) == 0
 
@@ -206,7 +206,7 @@ def test_what_jax_does_not_see_is_told():
         return jax.pure_callback(lambda x: x, shape(8, 8), x) @ x
 
     assert count(called, shape(8, 8)) == arithmetic.Work(
-        8**3, doubts=frozenset({"what is in pure_callback is not counted"})
+        8**3, doubts=frozenset({"the work inside pure_callback is not counted"})
     )
 
 

@@ -359,15 +359,15 @@ def test_validation_in_closed_form():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__input__channels": 1}, "make the channels equal"),
+        ({"data__input__channels": 1}, "make them equal"),
         ({"loss__lambda_gan": 0.0, "loss__lambda_nce": 0.0}, "no loss"),
         ({"loss__lambda_cycle": 1.0}, r"unknown option config.loss.lambda_cycle"),
         ({"loss__lambda_l1": 1.0}, r"unknown option config.loss.lambda_l1"),
         ({"loss__num_patches": 1}, "config.loss.num_patches is 1; it must be a whole number"),
         ({"loss__temperature": 0.0}, "config.loss.temperature is 0.0"),
-        ({"loss__layers": ""}, "Tiny does not say by which features"),
-        ({"loss__layers": "first,,norm"}, "must be different names"),
-        ({"loss__layers": "first,first"}, "must be different names"),
+        ({"loss__layers": ""}, "Tiny does not say which features"),
+        ({"loss__layers": "first,,norm"}, "must be different layer names"),
+        ({"loss__layers": "first,first"}, "must be different layer names"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):
@@ -446,5 +446,5 @@ def test_weights_go_from_objective_to_objective(cut_run, capsys):
         assert_equal_trees(taken["params"][player], rebuild(kept)["params"]["gen_ab"])
     other = small_cut_config(generator__base_width=6)
     state = jax.jit(p2p_jax.cut(other).init)(jax.random.key(5), random_batch(other))
-    with pytest.raises(InputError, match="no layer of a generator there fits"):
+    with pytest.raises(InputError, match="none of its generator layers fit"):
         take_weights(find_source(str(cut_run), cut_run / "new"), state, other)

@@ -164,10 +164,10 @@ WRONG = {
     "maps": (lambda x: x.astype(np.float32), r"gives \[8, 8, 8, 3\] for 8"),
     "one number each": (lambda x: x.mean((1, 2, 3)), r"gives \[8\] for 8"),
     "no number": (lambda x: np.zeros((8, 0)), r"gives \[8, 0\] for 8"),
-    "nothing": (lambda x: None, r"gives no features, which are numbers \[N, D\] \(a NoneType\)"),
-    "texts": (lambda x: np.full((8, 2), "a"), r"gives no features.*\(an array of <U1\)"),
-    "complex numbers": (lambda x: np.zeros((8, 2), complex), r"gives no features.*\(an array of complex128\)"),
-    "rows of several lengths": (lambda x: [[1.0]] * 7 + [[1.0, 2.0]], r"gives no features.* \(setting"),
+    "nothing": (lambda x: None, r"must return features, numbers of shape \[N, D\] \(a NoneType\)"),
+    "texts": (lambda x: np.full((8, 2), "a"), r"must return features.*\(an array of <U1\)"),
+    "complex numbers": (lambda x: np.zeros((8, 2), complex), r"must return features.*\(an array of complex128\)"),
+    "rows of several lengths": (lambda x: [[1.0]] * 7 + [[1.0, 2.0]], r"must return features.* \(setting"),
     "an error": (lambda x: x @ x[:, :2], r"fails on pictures of uint8 \[8, 8, 8, 3\] \(ValueError: "),
 }
 
@@ -183,7 +183,7 @@ def test_functions_that_give_no_features_are_refused(case, monkeypatch):
 def test_a_function_must_give_as_many_features_as_before():
     features = Features("own", lambda x: np.ones((len(x), x.shape[1])))
     features.try_on(8, 8)
-    with pytest.raises(InputError, match="features=own gives 16 features, and gave 8 before"):
+    with pytest.raises(InputError, match="features=own gives 16 features now, but gave 8 before"):
         features(noise(2, 16, 16, 3))
 
 
@@ -261,7 +261,7 @@ def test_what_cannot_be_had_is_named(tmp_path, monkeypatch):
         "no_such_module_here:f": "features: 'no_such_module_here:f': there is no module",
         "support.features:colour": "has no 'colour'; did you mean 'colours'",
         "math:pi": "features=math:pi is not a function",
-        f"segmenter:{tmp_path}": "features=segmenter:.* holds no segmenter",
+        f"segmenter:{tmp_path}": "features=segmenter:.* is not a segmenter",
     }.items():
         with pytest.raises(InputError, match=message):
             find_features(name)
@@ -516,16 +516,18 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
             train(config, tmp_path / "run", data=memory_data(config, num_val=num_val), objective=objective)
         assert not (tmp_path / "run" / "metrics.csv").exists()
 
-    refused("needs 2 validation images at least, better thousands, and there are 0", num_val=0)
-    refused("needs 2 validation images at least, better thousands, and there are 1", num_val=1)
+    refused("needs at least 2 validation images, better thousands, but there are 0", num_val=0)
+    refused("needs at least 2 validation images, better thousands, but there are 1", num_val=1)
     refused("config.distances.features=incepton: choose inception, segmenter:FOLDER", distances__features="incepton")
     flat = module(monkeypatch, lambda x: x.mean((1, 2, 3)))
     refused(r"config.distances.features=my_features:own gives \[8\]", distances__features=flat)
     bad = module(monkeypatch, lambda x: np.full((8, 2), np.where(x.any(), np.nan, 0.0)))
-    refused("gives numbers that are not finite for real images of validation", distances__features=bad)
+    refused("gives NaN or infinite numbers for real images of validation", distances__features=bad)
     refused("config.best_metric is 'kidd'; the objective has l1, psnr, ssim, kid, kid_std, fid", best_metric="kidd")
     refused("config.best_mode=max would keep the worst kid", best_metric="kid", best_mode="max")
-    refused("config.best_metric=copy_kid says nothing of a checkpoint: choose kid or fid", best_metric="copy_kid")
+    refused(
+        "config.best_metric=copy_kid does not say how good a checkpoint is: choose kid or fid", best_metric="copy_kid"
+    )
     refused("config.best_metric=kid_std says nothing of a checkpoint", best_metric="kid_std")
     refused("; kid and fid come with config.distances.features", best_metric="kid", distances__features="")
 
@@ -538,7 +540,7 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
 
         return base._replace(evaluate=evaluate)
 
-    refused("the objective has a metric fid, and so has config.distances", objective=named_alike(config_of()))
+    refused("the objective and config.distances.features both have a metric fid", objective=named_alike(config_of()))
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     refused(r"FID and KID need torch-fidelity.*p2p_jax\[fid\]", distances__features="inception")
     for changes, message in {
@@ -561,7 +563,7 @@ def test_a_run_goes_on_with_the_weights_of_its_features_alone(segmenter, tmp_pat
     more = complete(config.to_dict() | {"num_steps": 2})
     OwnSegmenter(jax.tree.map(lambda x: x + 1, made.variables), made.facts).save(folder, overwrite=True)
     try:
-        with pytest.raises(InputError, match=f"the weights are not those of before .*then {made.digest}"):
+        with pytest.raises(InputError, match=f"the weights have changed .*before {made.digest}"):
             train(more, tmp_path / "run", data=data)
     finally:
         made.save(folder, overwrite=True)

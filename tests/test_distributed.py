@@ -255,7 +255,7 @@ def test_one_process_goes_on_as_two_where_the_batch_can_be_shared(tmp_path):
     with processes(2, 1, *odd, "--config.distributed", code=WITHOUT_TENSORFLOW) as pair:
         for _, err in finish(pair, status=1):
             (line,) = err.splitlines()
-            assert "config.batch_size=3 does not divide over 2 devices; choose a multiple of 2" in line
+            assert "config.batch_size=3 cannot be split over 2 devices; choose a multiple of 2" in line
 
 
 CHECKS = """

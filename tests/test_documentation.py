@@ -133,7 +133,7 @@ def test_a_run_with_a_readers_own_loss_is_used_as_printed(folder, capsys):
     capsys.readouterr()
     p2p_jax.__main__.run(["translate", *arguments])
     told = capsys.readouterr()
-    assert "loaded as stored with the run: my_losses from runs/hinge/code/my_losses.py" in told.err
+    assert "loaded from the copy stored with the run: my_losses from runs/hinge/code/my_losses.py" in told.err
     assert "translated 1 of 1 images" in told.out
 
 

@@ -303,7 +303,7 @@ def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
     [
         ({"format": "pdf"}, "format=pdf: choose one of onnx, stablehlo"),
         ({"output": "."}, "is a folder; name a file"),
-        ({"workdir": "nothing"}, "nothing holds no trained run"),
+        ({"workdir": "nothing"}, "nothing does not hold a trained run"),
         ({"checkpoint": "3"}, "no checkpoint 3"),
         ({"direction": "AtoB"}, "trained for only BtoA"),
         ({"output": "file/f"}, "cannot be written: .*file is not a folder"),
@@ -340,7 +340,7 @@ def test_only_exports_are_replaced(small_run, tmp_path):
     export(run, "stablehlo", tmp_path / "link")  # its own file and metadata are replaced
     for file in (run / "checkpoints").glob("*/state/**/d/*"):
         file.unlink()
-    with pytest.raises(InputError, match="/7 is damaged: .*d/.* cannot be read .*; .*run holds no other that is good"):
+    with pytest.raises(InputError, match="/7 is damaged: .*d/.* cannot be read .*; .*run holds no other good one"):
         export(run, "stablehlo", tmp_path / "f")
 
 
@@ -378,7 +378,7 @@ def test_command(small_run, tmp_path, capsys):
     assert lines[3] == "images [batch, h, w, 3], uint8 to uint8"
     assert lines[4].startswith("checked at 16x16, 17x16, 1x2, batches of 1 and 2: largest difference")
     assert lines[5].startswith("16x16 on the CPU: ") and " ms an image, in JAX " in lines[5]
-    with pytest.raises(SystemExit, match="error: .* holds no trained run"):
+    with pytest.raises(SystemExit, match="error: .* does not hold a trained run"):
         command(["--workdir", str(tmp_path / "b"), "--format", "stablehlo", "--output", str(output)])
     with pytest.raises(SystemExit, match="error: --pixels and --norm are for onnx and stablehlo"):
         command(["--workdir", str(small_run), "--format", "torch", "--output", str(output), "--pixels"])

@@ -242,9 +242,9 @@ def test_directories_are_guarded(trained, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["fcn"]
     precious = tmp_path / "photos"
     precious.mkdir()
-    with pytest.raises(InputError, match="holds no segmenter; choose another `output`"):
+    with pytest.raises(InputError, match="is not a segmenter; choose another `output`"):
         segmenter.save(precious, overwrite=True)
-    with pytest.raises(InputError, match="holds no segmenter .*make one"):
+    with pytest.raises(InputError, match="is not a segmenter .*train one"):
         load_fcn(precious)
 
 

@@ -244,7 +244,7 @@ def test_a_layer_is_taken_as_a_whole(tmp_path, capsys):
         f"init_from {tmp_path / 'old'}, step 7: generator: 12 of 48 parameters",
         "  starts fresh: new (absent), no_bias (bias is absent), no_scale (bias is absent, scale is absent), "
         "no_stats (mean is absent, var is absent), other (kernel 2x3 -> 4x3)",
-        "  not used of the source: gone, old_0, old_1, old_2, old_3, old_4, and 3 more",
+        "  not used from the source: gone, old_0, old_1, old_2, old_3, old_4, and 3 more",
     ]
 
 
@@ -274,7 +274,7 @@ def test_what_is_no_run_is_refused_before_data_are_read(pix2pix_run, tmp_path):
         "nowhere": r"there is no directory .*nowhere",
         "empty": r"empty holds no checkpoint of a run; .*python -m p2p_jax convert",
         "run": r"is the `workdir` itself",
-        pix2pix_run / "checkpoints" / "3": r"has checkpoints of the steps \[2, 4\]",
+        pix2pix_run / "checkpoints" / "3": r"has only the checkpoints \[2, 4\]",
     }.items():
         config = small_config(init_from=str(tmp_path / name), data__source="side_by_side", data__dir="/no/such/data")
         with pytest.raises(InputError, match=message):

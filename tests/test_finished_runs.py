@@ -157,7 +157,7 @@ def test_code_of_others_is_not_executed_without_a_word(pix2pix_run, tmp_path):
         (["{run}"], "error: name two runs or more"),
         (["{run}", "{run}"], "is named twice"),
         (["{run}", "facades"], "is a run, and facades is not: compare runs with runs, or configs with configs"),
-        (["{run}", "{begun}"], "begun holds no trained run: there is no checkpoint in it"),
+        (["{run}", "{begun}"], "begun does not hold a trained run: it has no checkpoint"),
         (["{run}", "{other}", "--seeds", "0,1"], "error: --seeds is of configs, which are trained"),
         (["{run}", "{other}", "--equal", "steps"], "error: --equal is of configs, which are trained"),
         (["{run}", "{other}", "--config.seed=1"], "error: --config.seed=1 is for configs, which are trained"),

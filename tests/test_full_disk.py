@@ -165,7 +165,7 @@ def test_checkpoints_on_a_full_disk(small_disk, left):
     told = str(refused.value)
     assert told.startswith(f"{run / 'checkpoints' / '2'} cannot be written (No space left on device; ")
     assert "are free, of about 400 kB that are needed): make room, or choose a place on another disk; " in told
-    assert told.endswith("; the last good checkpoint is that of step 1, from which the same command goes on")
+    assert told.endswith("; the last good checkpoint is of step 1; run the same command to resume from it")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["1"]
     (small_disk / "filled").unlink()
     checkpoints.save(3, state_of(3, 50), {"l1": 0.4})  # it can go on once there is room
@@ -189,7 +189,9 @@ def test_a_file_that_may_not_grow(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, before[1]))
     try:
         checkpoints.save(2, state_of(2, 100_000), None)
-        with pytest.raises(StorageError, match=r"checkpoints/2 cannot be written \(File too large.*step 1, from which"):
+        with pytest.raises(
+            StorageError, match=r"checkpoints/2 cannot be written \(File too large.*step 1; run the same"
+        ):
             checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -217,9 +219,7 @@ def test_what_came_first_is_told(tmp_path):
     checkpoints.save(4, state_of(4), None)
     checkpoints.close()
     with (
-        pytest.raises(
-            StorageError, match=r"run cannot be written .*; the last good checkpoint is that of step 4, from"
-        ),
+        pytest.raises(StorageError, match=r"run cannot be written .*; the last good checkpoint is of step 4; run"),
         checkpoints.naming_the_last(),
     ):
         raise full()
@@ -241,9 +241,7 @@ def test_the_digests_of_late_files_need_no_room(small_disk, monkeypatch):
 def test_a_training_ends_in_one_sentence(small_disk):
     config = small_config(num_steps=400, checkpoint_every=20, eval_every=400, sample_every=20, keep_checkpoints=100)
     fill(small_disk, but=400_000)
-    with pytest.raises(
-        StorageError, match=r"disk/run.* cannot be written \(No space .*the last good checkpoint is that of"
-    ):
+    with pytest.raises(StorageError, match=r"disk/run.* cannot be written \(No space .*the last good checkpoint is of"):
         train(config, small_disk / "run", linear(config), memory_data(config))
     steps = saved_steps(small_disk / "run")
     assert steps and steps == list(range(20, steps[-1] + 1, 20))
@@ -277,7 +275,7 @@ def test_a_training_by_command_on_a_full_disk(small_disk, tmp_path, capfd):
     config.write_text(f"def get_config():\n    return { ({**SMALL, 'num_steps': 200, 'keep_checkpoints': 100})!r}\n")
     remount(small_disk, "size=3m")
     told = run_command(train_command, config, "--workdir", small_disk / "run")
-    assert "cannot be written (No space left on device; " in told and "the last good checkpoint is that of step" in told
+    assert "cannot be written (No space left on device; " in told and "the last good checkpoint is of step" in told
     assert "Traceback" not in capfd.readouterr().err
     remount(small_disk, "size=100m")
     assert run_command(resume, small_disk / "run", "--config.keep_checkpoints=1", "--config.num_steps=100") == 0

@@ -66,7 +66,7 @@ def test_more_and_fewer_images_are_named(tmp_path):
         (folder / "val" / f"new{i}.bmp").unlink()
     (folder / "val" / "001.bmp").rename(folder / "val" / "other.bmp")
     told = refusal(folder, workdir, val_split="val")
-    assert told == "val: images of other names, 2 as at the first start; missing: 001.bmp; new: other.bmp"
+    assert told == "val: images with other names, 2 as at the first start; missing: 001.bmp; new: other.bmp"
     (folder / "val" / "other.bmp").rename(folder / "val" / "001.bmp")
     (workdir / "images.json").unlink()
     shutil.move(folder, tmp_path / "moved")  # elsewhere they are the same
@@ -74,7 +74,7 @@ def test_more_and_fewer_images_are_named(tmp_path):
 
 
 def test_a_number_in_the_config_that_is_not_that_of_the_images(tmp_path):
-    with pytest.raises(InputError, match="there are 3 training images, and config.data.num_train=5 says how many"):
+    with pytest.raises(InputError, match="there are 3 training images, but config.data.num_train=5 expects another"):
         train(tiny(write(tmp_path / "images", 3), num_train=5), tmp_path / "run")
 
 
@@ -88,7 +88,7 @@ def test_other_contents_of_the_same_names_and_sizes_are_seen(which, tmp_path):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
         assert path.stat().st_size == len(before[path])
     assert refusal(folder, workdir) == (
-        "train: what is in the images has changed since the first start, under the same names"
+        "train: the contents of images have changed since the first start; their names are the same"
     )
     for path, contents in before.items():
         path.write_bytes(contents)
@@ -200,7 +200,7 @@ def test_a_start_on_something_else_names_it(tmp_path, capsys, monkeypatch):
     now = stored | {"cores": stored["cores"] + 7, "jaxlib": "0.0.1"}
     monkeypatch.setattr(computed_on, "found", lambda: now)
     assert int(train(longer(folder), workdir)["step"]) == 4
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "equal to the bit" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "bit-for-bit" in line]
     assert line.endswith(f": usable cores {stored['cores']} before, {now['cores']} now, jaxlib "
                          f"{stored['jaxlib']} before, 0.0.1 now")  # fmt: skip
     assert computed_on.difference(now, now) == "" == computed_on.difference({}, now)

@@ -105,8 +105,8 @@ def test_what_fails_is_said_once_and_costs_no_row(tmp_path, monkeypatch, capsys)
     assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(1, 9))
     told = [line for line in capsys.readouterr().out.splitlines() if "logger" in line]
     assert told == [
-        f"warning: the logger {OWN} failed (ConnectionError: the network is down), and is off until the next start; "
-        f"training does not depend on it, and {tmp_path / 'metrics.csv'} holds all rows"
+        f"warning: the logger {OWN} failed (ConnectionError: the network is down); it is off until the next start. "
+        f"Training goes on, and {tmp_path / 'metrics.csv'} holds all rows"
     ]
     assert [call[0] for call in Own.made[0].calls if call[0] in ("row", "close")] == ["row", "row", "close"]
 
@@ -131,11 +131,11 @@ def test_one_that_hangs_holds_nothing_up(tmp_path, capsys):
         logger.row(step, {"train/a": 1.0})
     logger.close()
     assert time.monotonic() - started < 10
-    assert capsys.readouterr().out.count("the logger own is 500 rows behind, and is off") == 1
+    assert capsys.readouterr().out.count("the logger own is 500 rows behind; it is off") == 1
     logger = Outside("own", lambda run: released.wait(), run_of(tmp_path), patience=0.1)
     logger.row(1, {"train/a": 1.0})
     logger.close()
-    assert "the logger own has not everything after 0.1 s" in capsys.readouterr().out
+    assert "the logger own had not received everything after 0.1 s" in capsys.readouterr().out
     released.set()
 
 
@@ -151,7 +151,7 @@ def test_only_the_first_process_logs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("tensorbord", "config.loggers: 'tensorbord' is not a logger; choose of wandb, mlflow, trackio"),
+        ("tensorbord", "config.loggers: 'tensorbord' is not a logger; choose from wandb, mlflow, trackio"),
         (f"{OWN}, {OWN}", f"config.loggers names {OWN} twice"),
         (
             "test_loggers:Onw",

@@ -71,7 +71,7 @@ def test_of_images_in_training_and_in_the_report(folder, capsys):
 
 def test_what_is_no_metric_is_refused(folder):
     for names, message in [
-        ("l1,nothing", "config.metrics: 'nothing' is not a metric of pairs; choose of l1, psnr, ssim"),
+        ("l1,nothing", "config.metrics: 'nothing' is not a metric of pairs; choose from l1, psnr, ssim"),
         ("cycle", "'cycle' is not a metric of pairs"),
         ("my_metrics:not_one", "'my_metrics:not_one' is not a metric of pairs"),
         ("my_metrics:absent", "config.metrics: .* has no 'absent'"),

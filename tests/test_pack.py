@@ -157,7 +157,7 @@ def test_one_direction_or_all(cyclegan, packed, tmp_path):
     np.testing.assert_array_equal(opened(IMAGES), Translator.from_workdir(cyclegan, direction="BtoA")(IMAGES))
     with pytest.raises(InputError, match="direction=AtoB: this file holds only BtoA"):
         Translator.from_file(found.path, "AtoB")
-    with pytest.raises(InputError, match=r"does not hold params/gen_ab/.*holds what translates BtoA, and no more"):
+    with pytest.raises(InputError, match=r"does not hold params/gen_ab/.*holds only the weights that translate BtoA"):
         evaluate(found.path, split="val")
     with pytest.raises(InputError, match="direction=AtoB: this file holds only BtoA"):
         pack(found.path, tmp_path / "other.safetensors", direction="AtoB")
@@ -270,7 +270,7 @@ def test_what_cannot_be_packed_is_one_sentence(pix2pix, packed, tmp_path):
         (lambda: pack(pix2pix, target, direction="AtoB"), "direction=AtoB: this run was trained for only BtoA"),
         (lambda: pack(pix2pix, target, "99"), "has no checkpoint 99"),
         (lambda: pack(pix2pix, target, licence="a\nb"), "licence='a.nb': write the name of one"),
-        (lambda: pack(tmp_path / "absent", target), "holds no trained run"),
+        (lambda: pack(tmp_path / "absent", target), "does not hold a trained run"),
         (lambda: Translator.from_file(tmp_path / "absent.safetensors"), "there is no file"),
         (lambda: Translator.from_file(pix2pix), "there is no file"),
     ]
@@ -294,7 +294,7 @@ def test_others_start_from_a_file(name, packed, pix2pix, cyclegan, capsys, tmp_p
     for player in fresh["params"]:
         wanted = fresh if player.startswith("disc") else of_run
         jax.tree.map(np.testing.assert_array_equal, of_file["params"][player], wanted["params"][player])
-    assert "a model file, without discriminators: what it does not hold begins anew" in out
+    assert "a model file, without discriminators: parts that it does not hold start fresh" in out
     assert ("generators as averaged there" in out) == (name == "cyclegan")
     fresh_ones = ["discriminator"] if name == "pix2pix" else ["disc_a", "disc_b"]
     assert all(f"{player}: none of " in out for player in fresh_ones)
@@ -361,7 +361,7 @@ def test_what_a_file_cannot_do_is_one_sentence(command, packed, tmp_path):
     more = ("--output", tmp_path / "fcn") if command is segmenter_command else ()
     told = run_command(command, "--workdir", packed["pix2pix"], *more)
     path = packed["pix2pix"]
-    mend = f"name a directory: from a model file others start, with --config.init_from={path}"
+    mend = f"name a directory; to start from a model file, use --config.init_from={path}"
     assert told == f"error: --workdir {path} is a file; {mend}"
 
 

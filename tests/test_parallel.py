@@ -132,7 +132,7 @@ def test_two_processes_train_save_and_resume_like_one(tmp_path):
 
 
 def test_batch_that_does_not_divide():
-    with pytest.raises(InputError, match="batch_size=3 does not divide over 2 devices"):
+    with pytest.raises(InputError, match="batch_size=3 cannot be split over 2 devices"):
         parallel.check_batch_size(3)
 
 

@@ -192,13 +192,13 @@ def test_own_code_goes_on_from_any_folder_for_who_trusts_it(tmp_path):
         status, told = run(other, *verb)
         assert status == 1 and "say so: --trust my_objective:make" in told
     status, told = run(other, "resume", "../start/run", "--trust", "my_objective:make", "--config.num_steps=3")
-    assert status == 0 and "loaded as stored with the run: my_objective from" in told
+    assert status == 0 and "loaded from the copy stored with the run: my_objective from" in told
     status, told = run(
         other, "train", "../start/run/config.json", "--trust", "my_objective:make", "--config.num_steps=4"
     )
     assert status == 0 and rows_of(start / "run")[-1]["step"] == "4"
     status, told = run(start, "resume", "run", "--trust", "my_objective:make", "--config.num_steps=5")
-    assert status == 0 and "loaded as stored" not in told
+    assert status == 0 and "loaded from the copy" not in told
 
 
 def test_the_current_folder_is_not_searched_for_a_stored_config(tmp_path, monkeypatch):

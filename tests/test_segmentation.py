@@ -260,5 +260,5 @@ def test_find_segmenter(monkeypatch, tmp_path):
         segmentation.find_segmenter("my_lab:number")
     with pytest.raises(InputError, match="there is no segmenter nowhere"):
         segmentation.find_segmenter("nowhere")
-    with pytest.raises(InputError, match="holds no segmenter"):
+    with pytest.raises(InputError, match="is not a segmenter"):
         segmentation.find_segmenter(str(tmp_path))

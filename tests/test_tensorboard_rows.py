@@ -130,7 +130,7 @@ def test_files_of_a_kill_are_mended(what, tmp_path, capsys):
     assert len(rows_of(tmp_path)) == 8
     if what in ("cut", "doubled", "noise"):
         assert sorted(set(images_of(tmp_path)) | {6}) == [2, 4, 6, 8]
-    told = "rows that TensorBoard lacked are taken from metrics.csv" in capsys.readouterr().out
+    told = "rows missing from TensorBoard were added from metrics.csv" in capsys.readouterr().out
     assert told == (what in ("cut", "gone", "emptied"))
 
 
@@ -184,7 +184,7 @@ def test_what_a_spreadsheet_wrote_is_read_and_kept(how, encoding, tmp_path, caps
     assert path.read_text() == TABLE.replace("4,-0.75,0.0625\n", "")
     assert (tmp_path / "metrics.csv.aside-1").read_bytes() == before
     told = [line for line in capsys.readouterr().out.splitlines() if "set aside as metrics.csv.aside-1" in line]
-    assert len(told) == 1 and "3 of its rows go on here" in told[0]
+    assert len(told) == 1 and "3 of its rows are kept" in told[0]
     assert_each_row_once(tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_what_a_spreadsheet_wrote_is_read_and_kept(how, encoding, tmp_path, caps
         (bytes(range(256)) + b"\n\n", [], "it is"),
         (b"a,b\n1,2\n", [], "does not name the columns"),
         (b"step,train/a,train/a\n1,2,3\n", [], "does not name the columns"),
-        (b"PK\x03\x04\x14\0\x06\0 an xlsx file", [], "it is not a text"),
+        (b"PK\x03\x04\x14\0\x06\0 an xlsx file", [], "it is not a text file"),
         (b"step,train/a,eval/b\n1,0.25,\n2,01. Mai,\n3,0.5,\n", [1, 3], "1 could not be read with certainty"),
         (b"step;train/a;eval/b\n1;1.234;\n2;0,5;\n", [2], "1 could not be read with certainty"),  # 1234 or 1.234?
         (b'step,train/a,eval/b\n1,"1,234",\n2,0.5,\n', [2], "1 could not be read with certainty"),  # the same
@@ -226,7 +226,7 @@ def test_what_a_training_wrote_is_not_set_aside(tmp_path, capsys):
     assert path.read_text() == TABLE
     path.unlink()
     log_of(tmp_path, 4).close()
-    assert capsys.readouterr().out.endswith(f"{path} is gone: it begins again after step 4\n")
+    assert capsys.readouterr().out.endswith(f"{path} is missing: a new one begins after step 4\n")
     write(tmp_path / "new", [1])
     assert [path.name for path in tmp_path.rglob("*aside*")] == []
 
@@ -248,7 +248,7 @@ def test_others_that_read_metrics_bear_a_spreadsheet_too(tmp_path):
     assert runs._evaluated(path, "b") == []
     with pytest.raises(InputError, match="is not a table of metrics"):
         read_panels(path)
-    assert metrics_file.read(path) == ([], {}, "it is not a text", 0)
+    assert metrics_file.read(path) == ([], {}, "it is not a text file", 0)
 
 
 def test_rows_are_on_the_disk_before_a_checkpoint_counts(tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ BROKEN = {  # what is broken -> the functions that break it, what is said, wheth
         "not averaged",
         False,
     ),
-    "no image": (translated(lambda fakes, _: {}), "translate returns no image", True),
+    "no image": (translated(lambda fakes, _: {}), "translate returned no images", True),
     "one image of many": (translated(lambda fakes, _: {"fake_b": fakes["fake_b"][:1]}), "another batch size", True),
     "out of range": (translated(lambda fakes, _: {"fake_b": 3 * fakes["fake_b"]}), r"leaves \[-1, 1\]", False),
     "neighbours": (
@@ -105,7 +105,7 @@ BROKEN = {  # what is broken -> the functions that break it, what is said, wheth
     ),
     "one number for all": (evaluated(lambda m, c: (m | {"l1": m["l1"].mean()}, c)), "one l1 per image", True),
     "a number that is not finite": (evaluated(lambda m, c: (m | {"l1": m["l1"] / 0}, c)), "l1 is not finite", False),
-    "no column": (evaluated(lambda m, c: (m, {})), "evaluate returns no image", True),
+    "no column": (evaluated(lambda m, c: (m, {})), "evaluate returned no images", True),
     "a short column": (evaluated(lambda m, c: (m, {"input": c["input"][:1]})), "column of the grid", True),
 }
 

@@ -239,7 +239,7 @@ def test_finished_run_says_so_and_does_nothing(uninterrupted, pairs, capsys):
     state, workdir = uninterrupted
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     again = train(file_config(pairs), workdir)
-    assert "this run has 4 steps and config.num_steps is 4; nothing to do" in capsys.readouterr().out
+    assert "already at step 4, and config.num_steps is 4; nothing to do" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
     assert_equal_trees(again, state)
 
@@ -256,13 +256,13 @@ def test_another_config_is_refused_by_name(uninterrupted, pairs):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "norm", "said"), [(2, "batch", "those of the image itself"), (4, "running", "running ones")]
+    ("batch_size", "norm", "said"), [(2, "batch", "the image's own statistics"), (4, "running", "running statistics")]
 )
 def test_statistics_of_translation_are_those_that_training_had(pairs, tmp_path, capsys, batch_size, norm, said):
     """Of the image itself where each of the two devices trains on one; and a run keeps what it began with."""
     config = file_config(pairs, batch_size=batch_size, num_steps=1)
     state = train(config, tmp_path)
-    assert f"validation and translation take {said}" in capsys.readouterr().out
+    assert f"validation and translation use {said}" in capsys.readouterr().out
     stored = p2p_jax.training.checkpoint.read_filled_in(tmp_path)
     assert (read_config(tmp_path).inference.norm, stored.inference.norm) == ("auto", norm)
     assert p2p_jax.Translator.from_workdir(tmp_path).config.inference.norm == norm

@@ -91,7 +91,7 @@ def test_large_image_in_tiles(run, tmp_path, capsys):
     pixels = save(tmp_path / "large.png", np.asarray(Image.fromarray(small).resize((1024, 1024), Image.BICUBIC)))
     arguments = (run, tmp_path / "large.png", tmp_path / "out.png", "--tile", "256")
     assert translate_files(*arguments, "--norm", "batch") == 0
-    assert "warning: tiles are normalised by their own statistics" in capsys.readouterr().err
+    assert "warning: each tile is normalised by its own statistics" in capsys.readouterr().err
     quiet = {"norm": "running", "dropout": False}  # noise has the shape of what is translated: of a tile, or the whole
     assert translate_files(*arguments, "--norm", "running", "--dropout", "off", "--overwrite") == 0
     assert capsys.readouterr().err == ""

@@ -249,14 +249,14 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
     assert translate_files(bands_run, tmp_path / "in", tmp_path / "out") == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert written == ["a.tif", "b.tif", "c.npy", "deep/d.npz"]
-    assert ".png does not keep float32 of 1 channel: 1 of the files written are .tif" in capsys.readouterr().out
+    assert ".png cannot store float32 of 1 channel: 1 of the files are written as .tif" in capsys.readouterr().out
     for name in written:
         stored = formats.read(tmp_path / "out" / name)
         assert stored.pixels.dtype == np.float32
         np.testing.assert_allclose(stored.pixels, metres(values), atol=1e-4)
         assert stored.tags[: len(TAGS)] == (TAGS if name == "a.tif" else ())
     error = translate_files(bands_run, tmp_path / "in", tmp_path / "other", "--format", "png")
-    assert ".png does not keep float32 of 1 channel, which this run makes: choose .npy" in error
+    assert ".png cannot store float32 of 1 channel, as this run makes: choose .npy" in error
     assert "does not keep float32" in translate_files(bands_run, tmp_path / "in" / "a.tif", tmp_path / "x.jpg")
     formats.write(tmp_path / "in" / "b.tif", values)
     assert "would both be written to" in translate_files(bands_run, tmp_path / "in", tmp_path / "third")

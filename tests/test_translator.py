@@ -178,7 +178,7 @@ def test_refused_options(pix2pix_run, options, message):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(InputError, match="nothing holds no trained run"):
+    with pytest.raises(InputError, match="nothing does not hold a trained run"):
         Translator.from_workdir(tmp_path / "nothing")
     (tmp_path / "a_file").write_text("")
     with pytest.raises(InputError, match="is a file; name a directory"):
@@ -234,7 +234,7 @@ def test_difference_between_tiles_and_whole_is_measured(tmp_path):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             tiled = translator(image)
-        assert [str(w.message)[:29] for w in caught] == ["tiles are normalised by their"] * (norm == "batch")
+        assert [str(w.message)[:29] for w in caught] == ["each tile is normalised by it"] * (norm == "batch")
         difference[norm] = np.abs(tiled - whole).mean()
         edges = [y for start in tiling.starts(160, 64, 32)[1:] for y in (start, start + 32)]
         assert seams(tiled, edges) < 1.3

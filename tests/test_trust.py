@@ -403,7 +403,9 @@ def test_the_source_of_ones_own_code_is_stored_and_used_elsewhere(variant, tmp_p
     with pytest.raises(InputError, match="config.objective names own_variant:make"):
         Translator.from_workdir("run")
     assert "own_variant" not in sys.modules
-    with pytest.warns(UserWarning, match=r"loaded as stored with the run: own_variant from run/code/own_variant.py, v"):
+    with pytest.warns(
+        UserWarning, match=r"loaded from the copy stored with the run: own_variant from run/code/own_variant.py, v"
+    ):
         found = Translator.from_workdir("run", trust=TRUST)(image)
     np.testing.assert_array_equal(found, expected)
     assert Path(sys.modules["variant_helper"].__file__) == elsewhere / "run" / "code" / "variant_helper.py"
@@ -412,7 +414,7 @@ def test_the_source_of_ones_own_code_is_stored_and_used_elsewhere(variant, tmp_p
     # A training goes on there with the stored source, which stays what it was.
     before = Path("run/code.json").read_text()
     forget()
-    with pytest.warns(UserWarning, match="loaded as stored with the run: own_variant"):
+    with pytest.warns(UserWarning, match="loaded from the copy stored with the run: own_variant"):
         read_config(Path("run"), TRUST)
     train(small_config(**variant.to_dict() | {"num_steps": 2}), "run", data=memory_data(variant))
     assert Path("run/code.json").read_text() == before and Path("run/checkpoints/2").is_dir()
@@ -439,11 +441,13 @@ def test_changed_and_damaged_code_is_said(variant, tmp_path, monkeypatch):
     forget()
     with open("run/code/own_variant.py", "a") as file:
         file.write("# changed\n")
-    with pytest.raises(InputError, match="run/code/own_variant.py is not what was stored with the run"):
+    with pytest.raises(InputError, match="run/code/own_variant.py has changed since the run stored it"):
         Translator.from_workdir("run", trust=TRUST)
     Path("run/code/own_variant.py").unlink()
     with (
-        pytest.warns(UserWarning, match=r"no module own_variant here, and run/code/own_variant.py, its source, is mis"),
+        pytest.warns(
+            UserWarning, match=r"module own_variant was not found, and its stored source run/code/own_variant.py is mis"
+        ),
         pytest.raises(InputError, match="there is no module 'own_variant'"),
     ):
         Translator.from_workdir("run", trust=TRUST)
@@ -479,7 +483,7 @@ def test_a_training_goes_on_and_others_start_from_it(variant, tmp_path, capsys):
     assert not Path("another/config.json").exists()
     capsys.readouterr()
     assert run_command(resume_command, "started", *(f"--trust={name}" for name in TRUST)) == 0
-    assert "started: this run has 1 steps" in capsys.readouterr().out
+    assert "started: already at step 1," in capsys.readouterr().out
 
 
 # Places.
@@ -672,7 +676,7 @@ def test_of_installed_packages_the_version_is_kept(tmp_path):
     assert record["modules"]["PIL.Image"]["package"].lower() == "pillow" and not (tmp_path / "code").exists()
     own_code.offer(tmp_path, stored.outside(config))
     (tmp_path / "code.json").write_text(json.dumps(record).replace(record["modules"]["PIL.Image"]["version"], "1.0"))
-    with pytest.warns(UserWarning, match="trained with [Pp]illow 1.0, which has the module PIL.Image; here it is"):
+    with pytest.warns(UserWarning, match="trained with [Pp]illow 1.0 \(module PIL.Image\); here it is"):
         own_code.offer(tmp_path, stored.outside(config))
 
 

@@ -14,14 +14,14 @@ MEANINGS = {
     "kid_std": "Standard deviation of KID over subsets of half the images, at most 1,000: its standard error.",
     "fid": "Frechet distance of Gaussians fitted to features of outputs and of real images; 0 is equal. It is biased "
     "upwards for few images: compare it only at equal counts.",
-    "copy_kid": "KID of the inputs taken for outputs: what a run has that only copies.",
-    "copy_fid": "FID of the inputs taken for outputs.",
+    "copy_kid": "KID with the inputs in place of outputs: the KID of a run that only copies.",
+    "copy_fid": "FID with the inputs in place of outputs.",
 }
 _FEWEST = 2
 
 
 class Reals:
-    """The features of real images, to which those of several other sets are compared; what stays the same is kept.
+    """The features of real images, compared with those of several other sets; what stays the same is kept.
 
     Args:
       features: [N, D], N being at least 2.

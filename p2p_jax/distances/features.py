@@ -1,4 +1,4 @@
-"""Features of pictures, by which sets of them are compared: Inception's, a segmenter's, or those of one's own."""
+"""Features that compare sets of pictures: Inception's, a segmenter's, or your own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +23,10 @@ class Features:
     """A function from pictures to features, whose answers are checked.
 
     Args:
-      name: by which it is asked for.
+      name: as given in the option.
       function: ``uint8 [N, H, W, 3] -> [N, D]`` numbers.
       option: where it is named, for messages.
-      digest: tells its weights from others; "" where only its code tells what it is.
+      digest: identifies its weights; "" if only its code defines it.
 
     Attributes:
       width: D, once it is known.
@@ -41,15 +41,15 @@ class Features:
         """Call it once, with black pictures of a size.
 
         Raises:
-          InputError: it fails, or gives something that is no features.
+          InputError: it fails, or does not return features.
         """
         self._answer(np.zeros((rows_of((height, width)), height, width, 3), np.uint8))
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """Return the features of pictures of one size.
 
-        The function gets full batches, of which the last one is filled up: so it is compiled once for a size, and what
-        it rounds does not depend on how many pictures there are.
+        The function always gets full batches (the last one is filled up), so it is compiled once for a size and its
+        rounding does not depend on the number of pictures.
 
         Args:
           pictures: [N, H, W, 3] uint8.
@@ -74,20 +74,20 @@ class Features:
             found = self._function(pictures)
         except InputError:
             raise
-        except Exception as error:  # of whoever wrote it
+        except Exception as error:  # the function is the user's
             told = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
             raise InputError(f"{self._told} fails on pictures of uint8 {shape} ({told})") from error
         try:
             array = _as_array(found)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{self._told} gives no features, which are numbers [N, D] ({error})") from error
+            raise InputError(f"{self._told} must return features, numbers of shape [N, D] ({error})") from error
         if array.ndim != 2 or len(array) != len(pictures) or not array.shape[1]:
             raise InputError(
                 f"{self._told} gives {list(array.shape)} for {len(pictures)} pictures {shape}; features "
                 f"are [N, D], here [{len(pictures)}, D]"
             )
         if self.width and array.shape[1] != self.width:
-            raise InputError(f"{self._told} gives {array.shape[1]} features, and gave {self.width} before")
+            raise InputError(f"{self._told} gives {array.shape[1]} features now, but gave {self.width} before")
         self.width, self.dtype = array.shape[1], array.dtype
         return array
 
@@ -129,7 +129,7 @@ def find_features(name: str, weights: str | Path | None = None, named: Named = N
       named: the options, for messages.
 
     Raises:
-      InputError: there is no such thing, or something that it needs cannot be had.
+      InputError: there are no such features, or something that they need is missing.
     """
     told = f"{named.features}={name}"
     if weights is not None and name != INCEPTION:

@@ -2,8 +2,8 @@
 
 FID is ``|m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2)``. With A and B the centred features divided by ``sqrt(N - 1)``,
 ``S1 = A^T A`` and ``S2 = B^T B``, the eigenvalues of ``S1 S2`` that are not 0 are the squares of the singular values of
-``A B^T``, whose sum the last trace is. So no root of a matrix is taken, which is inexact where there are fewer images
-than features, and singular values are those of a matrix of the smaller of the two numbers.
+``A B^T``; the last trace is their sum. This avoids the root of a matrix, which is inexact with fewer images than
+features, and needs only the singular values of a matrix as large as the smaller of the two numbers.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Moments(NamedTuple):
 
     Attributes:
       mean: [D].
-      factor: [at most D, D], of which the covariance is ``factor.T @ factor``.
+      factor: [at most D, D]; the covariance is ``factor.T @ factor``.
       trace: of the covariance.
     """
 

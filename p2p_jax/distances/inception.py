@@ -12,7 +12,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 
 FULL_RANK = 2048
-"""Features of the network's last pooling, and so the images from which FID's covariances can be regular."""
+"""Features of the network's last pooling. With fewer images FID's covariances are singular."""
 
 
 def load(weights: str | Path | None, option: str = "inception") -> Any:
@@ -45,7 +45,7 @@ def load(weights: str | Path | None, option: str = "inception") -> Any:
                 f"and give it with {option}=FILE"
             ) from error
         raise InputError(
-            f"{option}={path} does not hold the weights of FID's Inception network ({cause}); what is needed is "
+            f"{option}={path} does not hold the weights of FID's Inception network ({cause}); use "
             "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases"
         ) from error
 
@@ -75,11 +75,11 @@ def import_torch_fidelity() -> ModuleType:
         import torch_fidelity
     except ImportError as error:
         raise InputError(
-            f"FID and KID need torch-fidelity, which cannot be imported ({error}): pip install 'p2p_jax[fid]'"
+            f"FID and KID need torch-fidelity, but it cannot be imported ({error}): pip install 'p2p_jax[fid]'"
         ) from error
     except RuntimeError as error:  # how torchvision says that it was built for another PyTorch
         raise InputError(
-            f"FID and KID need torch-fidelity, which fails to import ({error}): torch and torchvision must be builds "
-            "that belong together, both for CPU or both for one version of CUDA; install them anew"
+            f"FID and KID need torch-fidelity, but importing it fails ({error}): torch and torchvision must be "
+            "matching builds, both for CPU or both for one version of CUDA; reinstall them"
         ) from error
     return torch_fidelity

@@ -24,7 +24,7 @@ class Kid(NamedTuple):
 
 
 class KernelDistance:
-    """The distance of sets of `count` images from one that stays, of which all that stays the same is kept.
+    """The distance of sets of `count` images from a fixed set; what depends only on the fixed set is kept.
 
     Args:
       reals: [N, D] features of the set that stays.
@@ -66,7 +66,7 @@ def kid(fakes: np.ndarray, reals: np.ndarray, **options: int | None) -> Kid:
 
 
 def _draw(first: int, second: int, size: int, subsets: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Draw subsets of two sets of so many images, as torch-fidelity does; where they are the whole sets, one."""
+    """Draw subsets of two sets of images of these sizes, as torch-fidelity does; one if they are the whole sets."""
     if first == second == size:
         return [np.arange(first)], [np.arange(second)]
     rng = np.random.RandomState(seed)
@@ -103,7 +103,7 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _members(picks: _Picks, count: int) -> np.ndarray:
-    """Return which images are in which subset, [count, subsets]: 1 or 0."""
+    """Return the membership of images in subsets, [count, subsets]: 1 or 0."""
     found = np.zeros((count, len(picks)))
     for i, places in enumerate(picks):
         found[places, i] = 1

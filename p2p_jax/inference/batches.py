@@ -9,7 +9,7 @@ import numpy as np
 
 from p2p_jax.inference.programs import Kind, Programs
 
-_MOST_WAITING = 4  # full batches of images of sizes of which there is no full batch yet
+_MOST_WAITING = 4  # full batches of images, of sizes without a full batch yet
 
 
 class Limits(NamedTuple):
@@ -19,7 +19,7 @@ class Limits(NamedTuple):
       images: at most, over all devices.
       pixels: at most, unless one image for each device has more: larger batches of large images are no faster on CPUs,
         and take as many times the memory.
-      devices: of which `images` is a multiple.
+      devices: their number; `images` is a multiple of it.
     """
 
     images: int
@@ -32,7 +32,7 @@ class Limits(NamedTuple):
         return self.devices * max(1, min(self.images // self.devices, fitting))
 
     def even(self, shape: tuple[int, ...], count: int) -> int:
-        """Return the size of batches of which `count` images fill the fewest, and all alike: one program does."""
+        """Return the size at which `count` images fill the fewest batches, all of one size: one program is enough."""
         batches = -(-count // self.most(shape))
         return self.whole(-(-count // batches))
 
@@ -42,7 +42,7 @@ class Limits(NamedTuple):
 
 
 class Batches:
-    """Batches of images that are to be translated, in the order in which they come.
+    """Batches of images to translate, in the order they come.
 
     Args:
       programs: what translates.

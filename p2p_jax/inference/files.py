@@ -25,7 +25,7 @@ _WILD = "*?["
 
 
 class Outcome(NamedTuple):
-    """What became of the jobs: how many were translated and left alone, and a line for each that failed."""
+    """The result of the jobs: how many were translated and how many left as they were, and a line for each failure."""
 
     done: int
     existing: int
@@ -59,7 +59,7 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
         found = found._replace(images=_outside(target, found.images, fixed))
         jobs = [Job(p, target / p.relative_to(fixed)) for p in _images(found, source)]
     else:
-        raise InputError(f"input={source}: there is no such file or folder")
+        raise InputError(f"input={source}: no such file or folder")
     if ending:
         jobs = [job._replace(target=job.target.with_suffix(ending)) for job in jobs]
     _check_targets(jobs)
@@ -67,7 +67,7 @@ def plan(source: str, target: Path, ending: str = "") -> list[Job]:
 
 
 def _outside(target: Path, found: list[Path], source: Path) -> list[Path]:
-    """Leave out what an earlier call has made, where the output lies inside the input."""
+    """Leave out the output of an earlier call, where the output folder is inside the input."""
     made = target.resolve()
     return found if made == source.resolve() else [p for p in found if not p.resolve().is_relative_to(made)]
 
@@ -91,15 +91,15 @@ def _check_targets(jobs: list[Job]) -> None:
     seen: dict[Path, Path] = {}
     for source, target in jobs:
         if target.suffix.lower() not in formats.EXTENSIONS:
-            raise InputError(f"{target} has no ending of an image ({', '.join(formats.EXTENSIONS)})")
+            raise InputError(f"{target} has no image file ending ({', '.join(formats.EXTENSIONS)})")
         if target in seen:
             raise InputError(f"{seen[target]} and {source} would both be written to {target}; rename one of them")
         seen[target] = source
-        check_target(source, target, overwrite=True)  # what exists is asked for later, file by file
+        check_target(source, target, overwrite=True)  # existing files are checked later, one by one
 
 
 def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) -> list[Job]:
-    """Give those files another ending whose format does not keep what the run makes: .png if it does, else .tif.
+    """Change endings with a format that cannot store the run's output: to .png if that can, else .tif.
 
     Args:
       jobs: as ``plan`` gives them.
@@ -119,12 +119,12 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
         ending = job.target.suffix.lower()
         if ending not in fitting:
             if chosen:
-                raise InputError(f"{ending} does not keep {what}, which this run makes: choose {', '.join(fitting)}")
+                raise InputError(f"{ending} cannot store {what}, as this run makes: choose {', '.join(fitting)}")
             changed[ending] += 1
             job = job._replace(target=job.target.with_suffix(other))
         fitted.append(job)
     for ending, count in sorted(changed.items()):
-        say(f"{ending} does not keep {what}: {count} of the files written are {other}")
+        say(f"{ending} cannot store {what}: {count} of the files are written as {other}")
     _check_targets(fitted)
     return fitted
 
@@ -132,7 +132,7 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
 def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
     """Return the share of one of `count` processes: of the jobs, sorted by their sources, each `count`-th from `index`.
 
-    Every process that plans the same files finds the same shares, of which each file is in one.
+    Every process that plans the same files finds the same shares; each file is in exactly one.
 
     Args:
       jobs: as ``fit_endings`` gives them.
@@ -154,15 +154,15 @@ def translate_files(
 ) -> Outcome:
     """Translate image files; one that cannot be read or written is reported and does not stop the others.
 
-    What is written has the depth of the run's output; see ``values.write``. Files come in an order in which each size
-    at which images are translated is compiled once; their headers tell it before. TIFFs that are cut into tiles are
+    What is written has the depth of the run's output; see ``values.write``. Files are ordered by the sizes in
+    their headers, so each size is compiled only once. TIFFs that are cut into tiles are
     read and written a few rows at a time.
 
     Args:
       translator: the trained run.
       jobs: what to read and write; see ``fit_endings``.
-      size: (height, width) to which images are resized before, or a factor; None keeps theirs.
-      task: the files are photographs, of which this makes the run's inputs.
+      size: (height, width) to resize images to first, or a factor; None keeps their size.
+      task: makes the run's inputs from the files, which are then photographs.
       keep_alpha: give a translation the transparency of its source, where the format can.
       overwrite: replace files that exist; otherwise they are left as they are.
       on_done: called after every job.
@@ -196,7 +196,7 @@ def translate_files(
                 continue
             if given.is_moved and not moved:
                 moved = True
-                warnings.warn("`size` changes where pixels lie: georeferences are left out", stacklevel=2)
+                warnings.warn("`size` moves pixels, so georeferences are left out", stacklevel=2)
             yield (job, given), given.values
 
     def finish(writes, most):

@@ -16,12 +16,12 @@ _LAB = {"lab_l", "lab_ab"}
 
 
 def may_fit(translator: Translator, source: Path, target: Path) -> bool:
-    """Tell whether a file may be translated so, by only its names: from TIFF to TIFF, in tiles."""
+    """Return whether a file may be translated this way, judged by its names only: from TIFF to TIFF, in tiles."""
     return bool(translator.tile) and {source.suffix.lower(), target.suffix.lower()} <= set(_TIFF)
 
 
 def fits(translator: Translator, source: Path, header: Header) -> bool:
-    """Tell whether a file that ``may_fit`` does: longer than a tile, upright and of what the run takes.
+    """Return whether a file that ``may_fit`` does fit: longer than a tile, upright and valid input for the run.
 
     All others are read whole, by ``values.read``, which says what is wrong with those that cannot be used.
 
@@ -101,7 +101,7 @@ def translate(translator: Translator, source: Path, target: Path) -> None:
 
 
 def _is_picture(translator: Translator) -> bool:
-    """Tell whether files are read as pictures are; see ``values.read``."""
+    """Return whether files are read as pictures; see ``values.read``."""
     return values.is_picture(translator.domain_in) and not translator.domain_in.unknown
 
 
@@ -117,7 +117,7 @@ class _Given:
         self._keeps_values = {translator.domain_in.kind, translator.domain_out.kind} == _LAB
 
     def find_unknown(self) -> bool:
-        """Tell whether anything is unknown; reads the file, and starts again."""
+        """Return whether any value is unknown; reads the file, and starts again."""
         height, step = self._file.size[0], self._translator.tile or 1
         ends = ((first, min(first + step, height)) for first in range(0, height, step))
         return any(values.lost(self._load(*rows)).any() for rows in ends)
@@ -137,7 +137,7 @@ class _Given:
         return self._between(self._values if self._keeps_values else self._encoded, first, end)
 
     def forget(self, before: int) -> None:
-        """Let go of the pieces whose rows all lie before a row."""
+        """Drop the pieces that end before a row."""
         while self._encoded and self._first + len(self._encoded[0]) <= before:
             self._first += len(self._encoded.pop(0))
             if self._keeps_values:

@@ -11,12 +11,12 @@ from p2p_jax.objectives import make_network
 
 
 def has_noise(run: Run) -> bool:
-    """Tell whether translations of a run depend on noise; of networks from outside that is not known, and no."""
+    """Return whether translations of a run depend on noise; False for networks from outside, where it is not known."""
     return bool(run.config.inference.dropout) and getattr(make_network(run.config.generator), "dropout_rate", 0.0) > 0
 
 
 class NoisyTranslator(Translator):
-    """A translator whose noise is drawn from a seed that may change; no program is compiled anew for another one.
+    """A translator with noise from a seed that may change; another seed needs no new compilation.
 
     With the seed of the run's config it translates as ``Translator`` does.
     """

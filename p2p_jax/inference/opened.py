@@ -69,11 +69,11 @@ class Opened:
           **settings: see ``from_workdir``: norm, dropout, batch_size, tile, overlap, objective, trust.
 
         Raises:
-          InputError: it is no model file, is damaged, or names code that is not trusted.
+          InputError: it is not a model file, is damaged, or names code that is not trusted.
         """
         path = expanded(path)
         if not path.is_file():
-            raise InputError(f"there is no file {path}")
+            raise InputError(f"no such file: {path}")
         model_file.require_form(path)
         return cls.from_workdir(path, direction=direction, **settings)
 
@@ -97,7 +97,7 @@ class Opened:
           revision: a branch, a tag or the hash of a commit; the newest of the main branch by default.
           direction: "AtoB" or "BtoA"; by default the run's own, if the file holds it.
           filename: of the file in the repository.
-          token: of the hub, for what is private; by default the one with which this machine is logged in, if it is.
+          token: of the hub, for private repositories; by default that of this machine's login, if any.
           **settings: see ``from_workdir``: norm, dropout, batch_size, tile, overlap, objective, trust.
 
         Raises:

@@ -1,4 +1,4 @@
-"""In which order files are translated, and how far ahead they are read."""
+"""The order of translating files, and how far ahead they are read."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from p2p_jax.inference import large, values
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size
 
-PIXELS = 2**25  # of images that are read ahead, or wait to be written, unless it is one alone
+PIXELS = 2**25  # of images that are read ahead, or wait to be written, unless there is only one
 
 
 class Job(NamedTuple):
@@ -28,9 +28,9 @@ class Entry(NamedTuple):
 
     Attributes:
       job: what to read and write.
-      padded: height and width at which it is translated, None if the file does not tell.
+      padded: height and width at which it is translated, None if the file does not say.
       pixels: of the image.
-      is_tiled: whether it is cut into tiles, each of which has the size `padded`.
+      is_tiled: whether it is cut into tiles of the size `padded`.
       is_large: whether it is translated by ``large.translate``.
     """
 
@@ -44,13 +44,13 @@ class Entry(NamedTuple):
 def look(
     pool: ThreadPoolExecutor, translator: Translator, jobs: Sequence[Job], size: Size, *, is_input: bool
 ) -> list[Entry]:
-    """Return the jobs so that those of one size come one after another; a size has the place of its first file.
+    """Return the jobs grouped by size; a size has the place of its first file.
 
     Args:
       pool: that reads the headers.
       translator: that translates them.
       jobs: in the order wanted; a file that cannot be read keeps its place, and says later why.
-      size: to which images are resized.
+      size: images are resized to it.
       is_input: whether files are translated as they are, apart from their size.
     """
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from p2p_jax.objectives import DEVICE_AXIS
 from p2p_jax.reporting import say
 
-_LONG = 2.0  # seconds of compiling, after which it is told
+_LONG = 2.0  # seconds of compiling before it is reported
 
 
 class Kind(NamedTuple):
@@ -32,15 +32,15 @@ class Kind(NamedTuple):
 
 
 class Programs:
-    """A function on batches of images, compiled for each size, of which the last `most` are kept.
+    """A function on batches of images, compiled for each size; the last `most` programs are kept.
 
-    A program takes 10 MB and more of memory, and hundreds of the mappings of which Linux allows a process 65,530. Each
+    A program takes 10 MB and more of memory, and hundreds of a process's 65,530 memory mappings on Linux. Each
     is made of a function of its own, so that nothing of it stays in JAX's caches once it is dropped.
 
     Args:
       function: ``(weights, images [B, H, W, C]) -> images [B, H, W, C']``, floats in [-1, 1], on one device.
       weights: on the devices of `mesh`.
-      mesh: of the devices over which batches are split.
+      mesh: of the devices that share a batch.
       most: programs that are kept.
     """
 
@@ -54,11 +54,11 @@ class Programs:
         return len(self._kept)
 
     def rows(self, kind: Kind) -> set[int]:
-        """Return the sizes of the batches for which a program is at hand."""
+        """Return the batch sizes with a compiled program."""
         return {rows for known, rows in self._kept if known == kind}
 
     def run(self, kind: Kind, images: np.ndarray, rows: int, before: jax.Array | None = None) -> jax.Array:
-        """Start the translation of at most `rows` images in a batch of as many, in which the last one is repeated.
+        """Start the translation of at most `rows` images in a batch of that size, filled up with the last one.
 
         Args:
           kind: of the images.

@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
     @property
     def config_file(self) -> Path:
-        """Where its config stands."""
+        """The file of its config."""
         return self.workdir if self.file else self.workdir / "config.json"
 
     @property
@@ -66,7 +66,7 @@ class Run(NamedTuple):
         return "average" if averaging.asks(self.config) and not self.raw else "raw"
 
     def holds(self, direction: str) -> bool:
-        """Tell whether the weights of a direction are at hand, if the run was trained for it: "AtoB" or "BtoA"."""
+        """Return whether the weights of a direction, "AtoB" or "BtoA", are here, if the run was trained for it."""
         return self.file is None or direction in self.file.directions
 
     def stored_config(self, trust: Trust = ()) -> ConfigDict | None:
@@ -77,7 +77,7 @@ class Run(NamedTuple):
 
     @property
     def rng(self) -> jax.Array:
-        """The key with which the run's own validation and sample grids were made."""
+        """The random key of the run's own validation and sample grids."""
         return jax.random.key(self.config.seed)
 
     @property
@@ -154,7 +154,7 @@ class Run(NamedTuple):
         if absent := [name for name in wanted if name not in file.arrays]:
             raise InputError(
                 f"{file.path} does not hold {absent[0]}{f' and {len(absent) - 1:,} more' if absent[1:] else ''}, which "
-                f"is needed for that: it holds what translates {' and '.join(file.directions)}, and no more"
+                f"is needed for that: it holds only the weights that translate {' and '.join(file.directions)}"
             )
         device = jax.local_devices()[0]
         return {name: jax.device_put(file.arrays[name].astype(leaf.dtype), device) for name, leaf in wanted.items()}
@@ -192,12 +192,10 @@ def open_run(
         return _open_file(workdir, checkpoint, norm, dropout, objective, trust, raw=raw)
     config = read_filled_in(workdir, trust)
     if config is None:
-        raise InputError(f"workdir={workdir} holds no trained run: there is no checkpoint in it")
+        raise InputError(f"workdir={workdir} does not hold a trained run: it has no checkpoint")
     config = _with_switches(config, norm, dropout)
     if config.inference.norm == "running" and lacks_statistics(workdir):
-        raise InputError(
-            f"{workdir} was converted from a release that keeps no running statistics: leave norm=running out"
-        )
+        raise InputError(f"{workdir} was converted from a release without running statistics: leave norm=running out")
     step = find_step(workdir, config, checkpoint)
     if objective:
         own_code.compare(workdir)
@@ -243,19 +241,19 @@ def _open_file(
         expected = named(run.shapes)
     except Exception as error:  # of any kind, where numbers of a stranger's config make no network
         told = str(error).strip().partition("\n")[0][:200]
-        raise InputError(f"the config in {path} describes no network that can be made: {told}") from error
+        raise InputError(f"the config in {path} does not describe a valid network: {told}") from error
     for name, shape in shapes.items():  # before any array is read
         if name not in expected:
-            raise InputError(f"{path}: the array {name} is no part of what its config describes")
+            raise InputError(f"{path}: the array {name} does not belong to the network of its config")
         if shape != expected[name].shape:
             raise InputError(
-                f"{path}: the array {name} has the shape {shape}, and its config describes {expected[name].shape}"
+                f"{path}: the array {name} has the shape {shape}; its config expects {expected[name].shape}"
             )
     return run._replace(file=model_file.read(path))
 
 
 def lacks_statistics(workdir: Path) -> bool:
-    """Tell whether a run was converted from a release that keeps no running statistics: its own are made up.
+    """Return whether a run was converted from a release without running statistics: the run's own are made up.
 
     Raises:
       InputError: the file that says so cannot be read.
@@ -269,13 +267,12 @@ def lacks_statistics(workdir: Path) -> bool:
 
 
 def warn_of_tiles(config: ConfigDict) -> None:
-    """Warn where a tile is normalised by statistics of its own."""
+    """Warn where a tile is normalised by its own statistics."""
     norm = getattr(make_network(config.generator), "norm", None)
     per_image = norm in ("instance", "instance_affine")
     if per_image or (norm in ("batch", "instance_tracked") and config.inference.norm == "batch"):
         warnings.warn(
-            "tiles are normalised by their own statistics, not by those of the whole image, so that tones may differ "
-            "from one to the next; larger tiles and more overlap soften it"
-            + ("" if per_image else ", and norm=running avoids it"),
+            "each tile is normalised by its own statistics, not those of the whole image, so tones may differ between "
+            "tiles; larger tiles and more overlap reduce this" + ("" if per_image else ", and norm=running avoids it"),
             stacklevel=4,
         )

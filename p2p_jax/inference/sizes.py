@@ -11,7 +11,7 @@ class Sizes(NamedTuple):
 
     Attributes:
       multiple: sides are multiples of it; of a network that takes only one size its height.
-      steps: to whose multiples height and width are padded: `multiple` for both, or the one size. No further: norms
+      steps: height and width are padded to multiples of these: `multiple` for both, or the one size. No further: norms
         take the statistics of the whole picture, padding included.
       smallest: the shortest side.
     """
@@ -28,8 +28,8 @@ class Sizes(NamedTuple):
     def pad(self, image: np.ndarray) -> np.ndarray:
         """Pad an image [H, W, C] by reflection, at the right and at the bottom, to a size that is taken.
 
-        No further, so that fewer sizes would have to be compiled: statistics of norms, zeros beyond the border and the
-        noise of dropout, whose place is that of the pixel in the whole array, all change with the padding.
+        Not further, to compile fewer sizes: statistics of norms, zeros beyond the border and the
+        dropout noise (placed by the pixel's position in the whole array) all change with the padding.
         """
         extra = [(0, side - n) for side, n in zip(self.padded(*image.shape[:2]), image.shape, strict=False)]
         return np.pad(image, [*extra, (0, 0)], mode="reflect") if any(e != (0, 0) for e in extra) else image

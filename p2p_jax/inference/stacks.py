@@ -26,10 +26,10 @@ def translate_stack(
 ) -> int:
     """Translate ``.npy``, [N, H, W, C], [N, H, W] or [H, W, C], as ``Translator`` takes and gives them; returns N.
 
-    Neither array is held in memory whole. With a `task` they are photographs, of which it makes the run's inputs.
+    Neither array is held in memory whole. With a `task` they are photographs; it makes the run's inputs from them.
 
     Raises:
-      InputError: the file is no such array, or the target exists or is the file itself.
+      InputError: the file is not such an array, or the target exists or is the file itself.
     """
     if target.suffix != ".npy":
         target = target / source.name

@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: where the tiles lie, and how what comes out of them is blended (only NumPy)."""
+"""Large images in overlapping tiles: the places of the tiles, and how their outputs are blended (only NumPy)."""
 
 from collections.abc import Iterable, Iterator
 
@@ -27,14 +27,14 @@ def find_overlap(tile: int | None, overlap: int | None, multiple: int, smallest:
         return 0
     overlap = tile // 4 if overlap is None else overlap
     if tile % multiple or tile < smallest:
-        raise InputError(f"tile={tile} must be a multiple of {multiple}, which the network works in")
+        raise InputError(f"tile={tile} must be a multiple of {multiple}, as the network needs")
     if not 0 <= overlap < tile:
         raise InputError(f"overlap={overlap} must be at least 0 and less than tile={tile}")
     return overlap
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Return where tiles begin along a side so that they cover it, evenly spread, the last one ending where it ends.
+    """Return the first pixels of tiles that cover a side, evenly spread; the last tile ends where the side ends.
 
     Args:
       length: pixels of the side, at least `tile`.
@@ -55,14 +55,14 @@ def cut(image: np.ndarray, tile: tuple[int, int], overlap: int) -> tuple[np.ndar
 def blend(
     tiles: Iterable[np.ndarray], size: tuple[int, int], tile: tuple[int, int], overlap: int
 ) -> Iterator[np.ndarray]:
-    """Put tiles together, each fading out towards its edges where others lie.
+    """Put tiles together; each fades out towards its edges where others overlap.
 
     The weight of a pixel grows linearly with its distance from either edge over `overlap` pixels; all weights at a
     place are scaled to add up to one. So tiles that agree give back what they show.
 
     Args:
       tiles: [*tile, C], row by row from the upper left, at the places that ``cut`` returns. No more than one row of
-        tiles is held, whatever the image.
+        tiles is held, for any size of image.
       size: height and width of the image.
       tile: height and width of a tile, no larger.
       overlap: pixels that neighbours share at least.

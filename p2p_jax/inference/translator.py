@@ -29,12 +29,12 @@ _OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
 
 
 class Translator(Opened):
-    """A trained run as a function on images, under the switches with which it was trained.
+    """A trained run as a function on images, with the switches that it was trained with.
 
     ``from_workdir`` opens a run's directory, ``from_file`` a model file, ``from_pretrained`` one of a hub.
 
     Images are values of the domains that the run's config describes, in their own units and dtypes. Every image is
-    translated alone, whatever else is in its batch, and with the same noise each time: the one that the run's
+    translated independently of the others in its batch, with the same noise each time: that of the run's
     validation and sample grids have. Sides are padded by reflection to what the network takes, at the right and at the
     bottom, and cut back.
 
@@ -43,7 +43,7 @@ class Translator(Opened):
       config: the run's config, with the switches in force under ``inference``.
       step: the step of the checkpoint.
       weights: "average" of the run's steps (``config.ema``), or "raw", those of the step itself.
-      checkpoint_id: 12 hexadecimal digits that tell the weights in use.
+      checkpoint_id: 12 hexadecimal digits that identify the weights in use.
       num_parameters: how many they are.
       direction: "AtoB" or "BtoA".
       directions: those that the run was trained for.
@@ -110,12 +110,12 @@ class Translator(Opened):
         """Translate images.
 
         Args:
-          images: [N, H, W, C] of one size, or one [H, W, C], or a sequence of such with sizes of their own: values of
+          images: [N, H, W, C] of one size, or one [H, W, C], or a sequence of these with different sizes: values of
             ``domain_in``, of its dtype and ``value_channels``. H and W are at least 1. Numbers beyond the range are cut
             off. Also taken are uint8 pictures of 1 channel (repeated) for 3, or 3 (luma) for 1; for Lab, pictures; for
             labels with a palette, their colours. Floats in [-1, 1] for a domain of uint8 with the range 0:255 are
             normalized ones.
-          normalized: images are floats in [-1, 1], [..., channels_in], whatever the domain, and so are the results.
+          normalized: images are floats in [-1, 1], [..., channels_in], in any domain; the results too.
 
         Returns:
           As many images, each of the size that it had: values of ``domain_out``, of its dtype and ``value_channels``,
@@ -127,7 +127,7 @@ class Translator(Opened):
         if isinstance(images, np.ndarray) and images.ndim == 4:
             found = dict(self.stream(enumerate(images), normalized))
             if not found:
-                raise InputError("there is no image to translate: the array is empty")
+                raise InputError("no image to translate: the array is empty")
             return np.stack([found[i] for i in range(len(images))])
         if isinstance(images, np.ndarray):
             return next(self.stream([(0, images)], normalized))[1]
@@ -142,8 +142,8 @@ class Translator(Opened):
     ) -> Iterator[tuple[Any, np.ndarray]]:
         """Translate images as they come, several at a time, while earlier results are fetched.
 
-        A batch is of one size, and holds `batch_size` images, or fewer large ones: as many pixels as so many images of
-        the size of training have, or of 256x256.
+        A batch is of one size, and holds `batch_size` images, or fewer large ones: at most the pixels of that many
+        images of the training size, or of 256x256.
 
         Args:
           images: pairs of a name and an image [H, W, C], as ``__call__`` takes them.
@@ -152,7 +152,7 @@ class Translator(Opened):
             one after the other: each size is then compiled once.
 
         Yields:
-          Pairs of name and translation; images of one size leave in the order in which they came.
+          Pairs of name and translation; images of one size leave in the order they came.
         """
         batches = Batches(self._programs, self._limits, counts)
 
@@ -173,11 +173,11 @@ class Translator(Opened):
         yield from finished(batches.end())
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width at which an image is translated: to which it, or each of its tiles, is padded."""
+        """Return the height and width to which an image, or each of its tiles, is padded."""
         return self._sizes.padded(*self._tile_size(height, width))
 
     def in_tiles(self, read: Callable[[int, int], np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
-        """Translate an image that need not be in memory, in tiles, of which one row at a time is.
+        """Translate an image that need not be in memory, in tiles, with one row of tiles in memory at a time.
 
         Args:
           read: ``(first row, row behind the last) -> rows`` as ``encoded`` returns them; called from top to bottom,
@@ -216,7 +216,7 @@ class Translator(Opened):
             known = image[~np.isnan(image)] if self.domain_in.unknown else image
             if not np.issubdtype(image.dtype, np.floating) or not np.abs(known).max(initial=0) <= 1:
                 expected = "floats in [-1, 1]" if normalized else "uint8, or floats in [-1, 1]"
-                raise InputError(f"images must be {expected}; one is {image.dtype} with other values")
+                raise InputError(f"images must be {expected}; one is {image.dtype} with values outside that range")
             if self.domain_in.kind == "uint8":
                 image = with_channels(image, self.channels_in)
             if image.shape[-1] != self.channels_in:
@@ -229,9 +229,9 @@ class Translator(Opened):
         return values.encode(image, self.domain_in), False
 
     def _decoded(self, output: np.ndarray, normalized: bool, lost: np.ndarray) -> np.ndarray:
-        """Return the values that a network's output stands for; bytes are rounded on the device.
+        """Return the values of a network's output; bytes are rounded on the device.
 
-        Where nothing is known of the input it is NaN, of whole numbers the one that stands for unknown values, or 0.
+        Where nothing is known of the input it is NaN, in whole numbers the one for unknown values, or 0.
         """
         if not (normalized or self.domain_out.is_bytes):
             output = self.domain_out.decode(output)
@@ -253,7 +253,7 @@ class Translator(Opened):
         return self.run.objective.translate(state, {self._given: images}, self.run.rng)[self._fake]
 
     def _takes(self, height: int, width: int) -> bool:
-        """Tell whether the network gives an image of the size that it is given."""
+        """Return whether the network keeps the size of its input."""
         images = jax.ShapeDtypeStruct((1, height, width, self.channels_in), jnp.float32)
         try:
             fakes = jax.eval_shape(self._translate, self.run.shapes, images)

@@ -1,4 +1,4 @@
-"""Between values and networks, and between image files and values: one image at a time, whatever its domain."""
+"""Between values and networks, and between image files and values: one image at a time, of any domain."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
 
 Size = tuple[int, int] | float | None
-"""To which images are resized before they are translated: (height, width), by a factor, or not at all."""
+"""The size to resize images to before translation: (height, width), a factor, or None for none."""
 _LAB = {"lab_l", "lab_ab"}
 _TIFF = (".tif", ".tiff")
 
@@ -31,7 +31,7 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
       domain: with its range.
 
     Raises:
-      InputError: it is no image of the domain.
+      InputError: it is not an image of the domain.
     """
     if domain.kind == "uint8":
         image = with_channels(image, domain.channels)
@@ -108,10 +108,10 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
       path: ends in one of ``formats.EXTENSIONS``.
       domain: what is translated.
       size: wanted.
-      task: the file is a photograph, of which this makes the image.
+      task: makes the image from the file, which is then a photograph.
 
     Raises:
-      InputError: it cannot be read or is no image of the domain; names it.
+      InputError: it cannot be read or is not an image of the domain; names it.
     """
     stored_as = task.photographs if task else domain
     image, alpha, tags, shown = _read_raw(path, stored_as)
@@ -126,13 +126,13 @@ def read(path: Path, domain: Domain, *, size: Size = None, task: Task | None = N
 
 
 def check_finite(path: Path, values: np.ndarray, domain: Domain) -> None:
-    """Refuse numbers that are not finite; NaN is, where it stands for what is unknown."""
+    """Refuse numbers that are not finite; NaN is allowed where it marks unknown values."""
     if values.dtype.kind == "f" and (np.isinf(values) if domain.unknown else ~np.isfinite(values)).any():
         raise InputError(f"{path} holds numbers that are not finite (NaN or infinite)")
 
 
 def lost(image: np.ndarray) -> np.ndarray:
-    """Return of which pixels of an image [H, W, C] nothing is known, [H, W]; of whole numbers it takes no memory."""
+    """Return the unknown pixels of an image [H, W, C] as [H, W] booleans; for whole numbers this takes no memory."""
     return np.isnan(image).any(-1) if image.dtype.kind == "f" else np.broadcast_to(False, image.shape[:2])
 
 
@@ -145,7 +145,7 @@ def sides(shape: tuple[int, ...], size: Size) -> tuple[int, int]:
 
 
 def is_picture(domain: Domain) -> bool:
-    """Tell whether raw images of a domain are pictures of 8 bits, gray or RGB, to be read as these are."""
+    """Return whether raw images of a domain are read as pictures of 8 bits, gray or RGB."""
     return domain.kind in _LAB or (domain.kind == "uint8" and domain.channels in (1, 3))
 
 
@@ -186,7 +186,7 @@ def recombined(output: np.ndarray, given: np.ndarray, domain_in: Domain, domain_
 
     Args:
       output: [..., H, W, C] values of `domain_out`.
-      given: values of `domain_in`, of which it is the translation. Between L and ab both make one picture, which keeps
+      given: values of `domain_in`, from which it was translated. Between L and ab both make one picture, which keeps
         L; an L alone is a gray one, an ab alone stays what it is.
       domain_in: of what was translated.
       domain_out: of the translation.
@@ -215,7 +215,7 @@ def stored_form(domain_in: Domain, domain_out: Domain) -> tuple[np.dtype, int]:
 
 
 def is_fit(ending: str, domain_in: Domain, domain_out: Domain) -> bool:
-    """Tell whether translations keep their depth in a format; labels, which cannot be mixed, also their values."""
+    """Return whether translations keep their depth in a format; labels, which cannot be mixed, also their values."""
     lossless_enough = formats.is_lossless(ending) or not domain_out.is_labels
     return lossless_enough and formats.holds(ending, *stored_form(domain_in, domain_out))
 

@@ -36,7 +36,7 @@ def translate_video(
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
 ) -> int:
-    """Translate a video; every frame keeps its time, so that the rate stays, a changing one too.
+    """Translate a video; every frame keeps its time, so the rate stays, even a changing one.
 
     Encoded as H.264, in ``.webm`` as VP9. Every frame meets the same noise, which so does not flicker.
 
@@ -45,7 +45,7 @@ def translate_video(
       source: a file that FFmpeg reads.
       target: a file that ends in .m4v, .mkv, .mov, .mp4 or .webm, or a folder, which receives the source's name.
       size: (height, width) of the frames, or a factor; None keeps theirs.
-      task: the frames are photographs, of which this makes the run's inputs.
+      task: makes the run's inputs from the frames, which are then photographs.
       overwrite: replace the target if it exists.
       on_done: called after every frame.
 
@@ -61,21 +61,21 @@ def translate_video(
     if target.is_dir() or not target.suffix:
         target = target / source.name
     if target.suffix.lower() not in _WRITTEN:
-        raise InputError(f"output={target} has no ending of a video that can be written ({', '.join(_WRITTEN)})")
+        raise InputError(f"output={target} has no video file ending that can be written ({', '.join(_WRITTEN)})")
     check_target(source, target, overwrite=overwrite)
     try:
-        # The file's head, written before any sound is, tells the size of the frames.
+        # The file's head, written before any sound, holds the size of the frames.
         with av.open(str(source)) as given:
             first = next(given.decode(video=0), None) if given.streams.video else None
         if first is None:
-            raise InputError(f"{source} holds no frame that can be decoded")
+            raise InputError(f"{source} has no frame that can be decoded")
         sides = values.sides(_upright(first).shape, size)
         with unfinished(target) as temporary, av.open(str(source)) as given, av.open(str(temporary), "w") as made:
             count = _translate(av, translator, task, given, made, sides, on_done)
     except (av.FFmpegError, ValueError) as error:  # ValueError: a container that cannot hold the sound
         if isinstance(error, InputError):
             raise
-        hint = "" if source.suffix == target.suffix else f"; an `output` in {source.suffix} may do"
+        hint = "" if source.suffix == target.suffix else f"; try an `output` ending in {source.suffix}"
         raise InputError(f"{source} cannot be translated to {target} as a video ({error}){hint}") from error
     return count
 

@@ -1,10 +1,10 @@
 """Networks of the papers as Flax modules; they need only JAX and Flax.
 
-One of your own is any Flax module that a config names: ``generator.network = "my_nets:Tiny"`` is called as
+Your own network is any Flax module that a config names: ``generator.network = "my_nets:Tiny"`` is called as
 ``(x, *, train, dropout)``, ``discriminator.network`` as ``(x, *, train)``, which may return several maps of logits; its
 other attributes are options of the section, and those that follow from the rest of the config (out_channels, dtype,
 param_dtype, axis_name) are given to it if it has them. ``p2p_jax.objectives.make_network`` does that. A generator that
-takes `until` besides, and has ``feature_layers``, serves CUT without being told; see ``ResNet``.
+takes `until` besides, and has ``feature_layers``, serves CUT without further options; see ``ResNet``.
 """
 
 from p2p_jax.nets.mobile_resnet import MobileResNet

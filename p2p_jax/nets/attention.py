@@ -18,7 +18,7 @@ def finish(features: jax.Array, x: jax.Array, attention_mask: bool) -> jax.Array
       The image [B, H, W, C], at least float32; in [-1, 1] where `x` is.
 
     Raises:
-      InputError: the image has not as many channels as the input, so that they cannot be mixed.
+      InputError: the image and the input have different numbers of channels and cannot be mixed.
     """
     images = jnp.tanh(features.astype(jnp.promote_types(jnp.float32, features.dtype)))
     if not attention_mask:
@@ -26,7 +26,7 @@ def finish(features: jax.Array, x: jax.Array, attention_mask: bool) -> jax.Array
     images, mask = images[..., :-1], 0.5 + 0.5 * images[..., -1:]
     if images.shape[-1] != x.shape[-1]:
         raise InputError(
-            f"attention_mask=True mixes the input, of {x.shape[-1]} channels, with an image of {images.shape[-1]}: "
-            "they must be as many"
+            f"attention_mask=True mixes the input ({x.shape[-1]} channels) with an image of {images.shape[-1]}: "
+            "the numbers of channels must be equal"
         )
     return mask * images + (1 - mask) * x

@@ -6,9 +6,9 @@ The gradients of each are the other two, to any order. Accelerators have a routi
 end makes some of them of convolutions over dilated, reversed and transposed arrays. So on CPUs all are matrix products
 where the layers are wide: over patches where there are more channels than pixels, and over transformed tiles, which
 saves half of the multiplications, where there are fewer. On GPUs the smallest maps are products over patches too: their
-kernels, the largest of a U-Net, are read as they lie, where cuDNN wants them transposed (figures in
-``benchmarks/README.md``). In the context ``in_plain_form()`` all are one operation each, whatever the platform: what
-is computed and not how, for who counts it.
+kernels, the largest of a U-Net, are read as stored, where cuDNN wants them transposed (figures in
+``benchmarks/README.md``). In the context ``in_plain_form()`` each is one operation on every platform: for
+counting what is computed, not how.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
       x: [B, H, W, I].
       kernel: [k, k, O, I], of the same dtype.
       stride: growth of the sides.
-      padding: padding of the convolution of which this is the transpose.
+      padding: padding of the convolution that this transposes.
 
     Returns:
       [B, stride H, stride W, O].
@@ -67,12 +67,12 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
 
 
 def in_plain_form() -> contextlib.AbstractContextManager[None]:
-    """Return a context in which whatever is traced has every convolution as one operation."""
+    """Return a context that traces every convolution as one operation."""
     return _PLAIN(True)
 
 
 def is_plain() -> bool:
-    """Tell whether all is traced in its plain form."""
+    """Return whether convolutions are traced in their plain form."""
     return _PLAIN.value
 
 
@@ -81,16 +81,16 @@ def _backend() -> str:
 
 
 def _as_product(steps: tuple, most: float) -> bool:
-    """Tell whether to take a matrix product over patches, of which there are ``prod(steps)``, at most `most`."""
+    """Return whether to use a matrix product over patches: ``prod(steps)`` of them, at most `most`."""
     if _backend() == "gpu" and _known(steps):
         return math.prod(steps) <= min(most, _MOST_STEPS_ON_GPUS)
     return _detours(steps) and math.prod(steps) <= most
 
 
 def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeLike) -> bool:
-    """Tell whether Winograd's way pays for a kernel of that shape, given the number of its steps.
+    """Return whether Winograd's method pays for a kernel of that shape, given the number of its steps.
 
-    The tiles must outweigh the transformed kernel, and the whole the compilation of so many more operations.
+    The tiles must outweigh the transformed kernel, and the gain must outweigh compiling more operations.
     """
     size, _, channels, features = kernel
     if not (winograd.has_transform(size, stride) and jnp.dtype(dtype).itemsize >= 4 and _detours(steps)):

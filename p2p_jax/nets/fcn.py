@@ -1,7 +1,7 @@
 """The library's own segmenter: an FCN-8s (Long, Shelhamer and Darrell 2015), small enough to be trained on a CPU.
 
-The segmenter of the papers (Caffe, trained on Cityscapes) is not to be had by everybody. Scores by this one are told
-under its own name, never beside published ones.
+The segmenter of the papers (Caffe, trained on Cityscapes) is not available to everybody. Scores by this one are
+reported under its own name, never next to published ones.
 """
 
 import json
@@ -89,12 +89,12 @@ class OwnSegmenter:
 
     Args:
       variables: of the network.
-      facts: what is stored beside them: at least ``architecture``, ``palette`` and ``seed``.
+      facts: stored with them: at least ``architecture``, ``palette`` and ``seed``.
 
     Attributes:
-      name: under which scores are told.
+      name: shown with scores.
       palette: the colours of its classes.
-      digest: 12 hexadecimal digits that tell its weights.
+      digest: 12 hexadecimal digits that identify its weights.
       facts: see above; also what it was trained on, and how well it did.
     """
 
@@ -119,7 +119,7 @@ class OwnSegmenter:
         """
         filled = self._filled(images)
         (height, width), images = images.shape[1:3], filled
-        # A power of two, so that few sizes of batches are compiled.
+        # A power of two, so few batch sizes are compiled.
         fits = max(1, min(_AT_ONCE[0], _AT_ONCE[1] // (images.shape[1] * images.shape[2])))
         most = 2 ** int(math.log2(fits))
         labels = np.empty((len(images), height, width), np.int32)
@@ -148,7 +148,7 @@ class OwnSegmenter:
         return np.asarray(_deepest(self._network, self.variables, self._filled(images)))
 
     def _filled(self, images: np.ndarray) -> np.ndarray:
-        """Return images whose sides are multiples of what the network takes."""
+        """Return images padded to sides that the network takes."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise InputError(f"a segmenter takes uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}")
         fill = [(0, 0), *((0, -side % (4 * self._network.stride)) for side in images.shape[1:3]), (0, 0)]
@@ -192,14 +192,14 @@ def check_output(directory: Path, *, overwrite: bool) -> None:
     """Check that a segmenter may be written there.
 
     Raises:
-      InputError: something is there, and it is no segmenter or `overwrite` is not set.
+      InputError: the folder exists and is not a segmenter, or `overwrite` is not set.
     """
     if not directory.exists():
         return
     if not (directory / _FACTS).is_file():
-        raise InputError(f"{directory} exists and holds no segmenter; choose another `output`")
+        raise InputError(f"{directory} exists but is not a segmenter; choose another `output`")
     if not overwrite:
-        raise InputError(f"{directory} holds a segmenter; choose another `output`, or replace it with `overwrite`")
+        raise InputError(f"{directory} holds a segmenter; choose another `output`, or give `overwrite` to replace it")
 
 
 def load_fcn(directory: str | Path) -> OwnSegmenter:
@@ -220,7 +220,7 @@ def load_fcn(directory: str | Path) -> OwnSegmenter:
         return OwnSegmenter(stored, facts)
     except FileNotFoundError:
         raise InputError(
-            f"{directory} holds no segmenter ({_FACTS} and {_PARAMS}); make one: python -m p2p_jax segmenter"
+            f"{directory} is not a segmenter ({_FACTS} and {_PARAMS}); train one: python -m p2p_jax segmenter"
         ) from None
     except Exception as error:  # msgpack has no common class of errors
         raise InputError(f"the segmenter in {directory} is damaged ({error}); train it again") from error

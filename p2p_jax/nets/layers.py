@@ -137,7 +137,7 @@ class InstanceNorm(nn.Module):
 
     Without parameters, as CycleGAN has it, unless `affine` gives every channel a scale and a bias, and without running
     statistics unless it is `tracked`, PyTorch's ``track_running_stats``: then it keeps the average of the images'
-    statistics, by which `use_running_average` normalises.
+    statistics, used by `use_running_average`.
     """
 
     affine: bool = False
@@ -254,7 +254,7 @@ def make_norm(
 
 
 def has_biases(biases: str, norm: str) -> bool:
-    """Tell whether the convolutions before a norm have biases, which a batch norm makes superfluous.
+    """Return whether the convolutions before a norm have biases; a batch norm makes them superfluous.
 
     Args:
       biases: "auto": unless the norm is "batch", as published; "all": they have; "last": only the last convolution.

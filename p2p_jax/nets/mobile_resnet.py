@@ -21,12 +21,12 @@ from p2p_jax.nets.initializers import initializer
 from p2p_jax.nets.layers import Conv, InstanceNorm
 from p2p_jax.nets.resnet import ResNet, Widths, widths_of
 
-_THIRDS = 3  # of the blocks, each with a width of its own
-_AROUND = 5  # layers beside the blocks: stem, two downsamplings, two upsamplings
+_THIRDS = 3  # of the blocks, each with its own width
+_AROUND = 5  # layers other than the blocks: stem, two downsamplings, two upsamplings
 
 
 class MobileResNet(ResNet):
-    """A ``ResNet`` whose blocks have separable convolutions, and whose every layer may have a width of its own.
+    """A ``ResNet`` with separable convolutions in its blocks; every layer may have its own width.
 
     Its other attributes are those of ``ResNet``; `biases` and `norm` are of the layers around the separable
     convolutions, which always have biases and an instance norm within, as published.
@@ -57,7 +57,7 @@ def spread(channels: str, num_blocks: int) -> list[int]:
     """
     parts = channels.split("_")
     if not all(part.isascii() and part.isdigit() and len(part) <= 5 and int(part) for part in parts):
-        raise InputError(f'channels={channels!r} are not widths of at least 1, such as "24_16_32_16_32_64_16_24"')
+        raise InputError(f'channels={channels!r} must be widths of at least 1, such as "24_16_32_16_32_64_16_24"')
     widths = [int(part) for part in parts]
     inside = widths[3:-2]
     if len(widths) == _AROUND + 1:
@@ -67,7 +67,7 @@ def spread(channels: str, num_blocks: int) -> list[int]:
         inside = [inside[min(i // (num_blocks // _THIRDS), _THIRDS - 1)] for i in range(num_blocks)]
     if len(inside) != num_blocks or len(widths) < _AROUND:
         raise InputError(
-            f"channels={channels!r} has {len(widths)} widths; a MobileResNet with {num_blocks} blocks has "
+            f"channels={channels!r} has {len(widths)} widths; a MobileResNet with {num_blocks} blocks needs "
             f"{_AROUND + 1}, {_AROUND + _THIRDS} or {_AROUND + num_blocks}"
         )
     return [*widths[:3], *inside, *widths[-2:]]

@@ -12,7 +12,7 @@ from p2p_jax.nets.resampling import halve
 
 
 class MultiScalePatchGAN(PatchGAN):
-    """Judge images by PatchGANs of their own weights, each at half the size of the one before.
+    """Judge images by several PatchGANs, each with its own weights and at half the size of the one before.
 
     The other attributes are those of every ``PatchGAN``; pix2pixHD has 3 scales, ``norm="instance"`` and ``padding=2``.
 
@@ -37,7 +37,7 @@ class MultiScalePatchGAN(PatchGAN):
           InputError: as ``PatchGAN``, or the image is too small for the coarsest scale.
         """
         num_strided = RECEPTIVE_FIELDS.get(self.receptive_field, 0)
-        # A side of n pixels becomes n / 2, rounded up, so that 2 (n - 1) + 1 are enough for n.
+        # A side of n pixels becomes n / 2, rounded up, so 2 (n - 1) + 1 are enough for n.
         smallest = (3 * 2**num_strided - 1) * 2 ** (self.num_scales - 1) + 1 if num_strided else 1
         if min(x.shape[1:3]) < smallest:
             raise InputError(

@@ -27,9 +27,9 @@ class PatchGAN(nn.Module):
       base_width: channels of the first layer.
       norm: "batch", "instance", "instance_affine" (with a scale and a bias per channel), "instance_tracked" (which
         keeps running statistics, as the PyTorch release from 2018-06 to 2019-01) or "none".
-      biases: which convolutions have biases: "all"; "last": the first and the last alone (of the PixelGAN the first
-        alone); or "auto": as "last" with batch norm, else all, as published.
-      padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, whose
+      biases: which convolutions have biases: "all"; "last": only the first and the last (in the PixelGAN only the
+        first); or "auto": as "last" with batch norm, else all, as published.
+      padding: zeros around the maps of every 4x4 convolution: 1, or 2 in the PyTorch release before 2017-09-23, where
         maps of logits are larger.
       downsampling: "strided" convolutions, as published, or "antialiased": convolutions of stride 1, each followed,
         after its leaky ReLU, by ``resampling.blur_downsample``, as in CUT (Park et al. 2020). The patches are larger
@@ -63,7 +63,7 @@ class PatchGAN(nn.Module):
 
         Returns:
           [B, h, w, 1] logits, at least float32; at 256x256 h = w = 126, 62, 30, 14, 6 for fields 16 to 286 (with
-          the padding of 1), whatever the downsampling.
+          the padding of 1), with any downsampling.
 
         Raises:
           InputError: unknown receptive field or downsampling, or an image too small to hold one patch's layers.

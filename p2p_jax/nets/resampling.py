@@ -28,7 +28,7 @@ def blur_downsample(x: jax.Array) -> jax.Array:
     """Take every second pixel of each row and column of a map blurred by [1, 2, 1] / 4 both ways.
 
     Args:
-      x: [B, H, W, C], sides of at least 2 pixels; what lies beyond them is reflected.
+      x: [B, H, W, C], sides of at least 2 pixels; the border is reflected.
 
     Returns:
       [B, ceil(H / 2), ceil(W / 2), C] in the dtype of `x`, summed in at least float32.
@@ -68,7 +68,7 @@ def halve(images: jax.Array) -> jax.Array:
 def _halve(x: jax.Array, axis: int) -> jax.Array:
     if x.shape[axis] % 2:
         x = jnp.concatenate([x, _cut(x, axis, -2, -1)], axis)  # what the reflection puts behind the last pixel
-    # In pairs, whose gradient is ten times as fast on CPUs as that of steps of 2.
+    # In pairs: on CPUs their gradient is ten times as fast as that of steps of 2.
     pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
     at, after = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
     before = jnp.concatenate([_cut(after, axis, 0, 1), _cut(after, axis, 0, -1)], axis)

@@ -110,7 +110,7 @@ class ResNet(nn.Module):
           train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
             mutable); False uses the running ones. Instance norm knows no difference.
           dropout: draw dropout from the "dropout" rng; None means the same as `train`.
-          until: a layer of the encoder or a block, after which nothing is computed; its features are what intermediates
+          until: the last layer of the encoder or block to compute; its features are what intermediates
             are captured for.
 
         Returns:
@@ -172,7 +172,7 @@ class ResNet(nn.Module):
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
-        """Layers by whose features CUT compares patches: of nine blocks the first and the fifth, as published."""
+        """Layers of the features that CUT compares: of nine blocks the first and the fifth, as published."""
         first = "padded" if self.padding == "reflect" else "input"
         blocks = sorted({1, min(5, self.num_blocks)}) if self.num_blocks else []
         return first, "down_1", "down_2", *(f"block_{i}" for i in blocks)
@@ -189,9 +189,9 @@ class ResNet(nn.Module):
             raise InputError(f"unknown padding {self.padding!r}: choose one of {', '.join(PADDINGS)}")
         check_downsampling(self.downsampling)
         if self.num_blocks < 0:
-            raise InputError(f"num_blocks is {self.num_blocks}; a ResNet has at least 0")
+            raise InputError(f"num_blocks is {self.num_blocks}; it must be at least 0")
         multiple = 2**_NUM_DOWNS
-        # Reflection takes a border's pixels from inside the map, so that a map must be wider than its border.
+        # Reflection takes a border's pixels from inside the map, so a map must be wider than its border.
         smallest = 2 * multiple if self.padding == "reflect" else multiple
         if (
             x.ndim != 4

@@ -17,7 +17,7 @@ class SpectralNorm(nn.Module):
     It equals ``torch.nn.utils.parametrizations.spectral_norm``: of the kernel as a matrix with a row for each output, u
     becomes W v and then v becomes W' u, each at length 1, once whenever the layer is applied in training; what the
     kernel is divided by is u' W v, whose gradient takes u and v as constants. As there, u and v are brought close by 15
-    iterations when they are drawn, so that the first steps divide by the right number; the older
+    iterations when they are drawn, so the first steps divide by the right number; the older
     ``torch.nn.utils.spectral_norm`` begins with random ones, and finds v first.
 
     The layer and its parameters keep their names and initial values. The vectors u [outputs] and v [the rest of the
@@ -29,7 +29,7 @@ class SpectralNorm(nn.Module):
       iterates in evaluation too, keeps neither v nor a close first estimate, and names its vectors with slashes.
 
     Attributes:
-      layer: whose parameter "kernel" is divided.
+      layer: its parameter "kernel" is divided.
       axis: of the outputs in the kernel: -1, or -2 for transposed convolutions.
       epsilon: least length that vectors are divided by.
     """
@@ -81,7 +81,7 @@ class SpectralNorm(nn.Module):
 
 
 def spectrally_normed(make: Callable[..., Any], *, train: bool, axis: int = -1) -> Callable[..., Callable]:
-    """Return a constructor like `make`, whose layers named NAME have their vectors at ``NAME_spectral``.
+    """Return a constructor like `make`; its layer NAME has its vectors at ``NAME_spectral``.
 
     Args:
       make: constructor of a layer, a Flax module with a parameter "kernel".

@@ -89,7 +89,7 @@ class UNet(nn.Module):
             mutable); False uses the running ones.
           dropout: draw dropout from the "dropout" rng; None means the same as `train`. At test time it is
             ``config.inference.dropout``.
-          until: a layer of the encoder, after which nothing is computed; see ``ResNet``.
+          until: the last layer of the encoder to compute; see ``ResNet``.
 
         Returns:
           [B, H, W, out_channels] in [-1, 1], at least float32; what was computed last, if `until` says so.
@@ -146,11 +146,11 @@ class UNet(nn.Module):
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
-        """Layers by whose features CUT compares patches: the input, and the widest maps of the encoder."""
+        """Layers of the features that CUT compares: the input, and the widest maps of the encoder."""
         return "input", *(f"down_{i}" for i in range(1, min(5, self.num_downs)))
 
     def has_dropout(self, level: int) -> bool:
-        """Tell whether the decoder layer at `level` (num_downs innermost, 1 the output) is followed by dropout."""
+        """Return whether the decoder layer at `level` (num_downs innermost, 1 the output) is followed by dropout."""
         position = self.num_downs - level + 1  # the papers count decoder layers from the innermost: d1, d2, ...
         if self.dropout_layout == "paper":
             return position <= 3 and level > 1

@@ -19,7 +19,7 @@ from p2p_jax.nets.spectral_norm import spectrally_normed
 class UNetDiscriminator(nn.Module):
     """Judge an image as a whole, by patches of its encoder's deepest map, and every pixel of it, by its decoder.
 
-    Encoder: a 3x3 convolution, then 4x4 convolutions of stride 2 whose widths double. Decoder: bilinear resizing to
+    Encoder: a 3x3 convolution, then 4x4 convolutions of stride 2 with doubling widths. Decoder: bilinear resizing to
     twice the sides, a 3x3 convolution, and the encoder's map of that size added; two more 3x3 convolutions, and the
     logits. No norm but the spectral one; leaky ReLU with a slope of 0.2 after every convolution.
 

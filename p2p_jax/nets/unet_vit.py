@@ -16,7 +16,7 @@ from p2p_jax.nets.layers import NORMS, Conv, compute_again, make_norm
 
 
 class UNetViT(nn.Module):
-    """Encoder and decoder with skips, of two 3x3 convolutions a level, and a transformer whose tokens are pixels.
+    """Encoder and decoder with skips, of two 3x3 convolutions a level, and a transformer with pixels as tokens.
 
     Every convolution of a level comes after a norm and before a leaky ReLU (slope 0.01). Levels are joined by 2x2
     convolutions of stride 2 on the way down, and by nearest-neighbour resizing and a 3x3 convolution on the way up.
@@ -32,7 +32,7 @@ class UNetViT(nn.Module):
       width: of its tokens; a multiple of `num_heads`.
       num_heads: of its attention.
       ffn_width: of the layer within each block.
-      embed_width: sines of learned frequencies that tell a token its position; 0 leaves positions out.
+      embed_width: sines of learned frequencies that encode a token's position; 0 leaves positions out.
       attention_mask: keep the input where a mask that the network draws says so, see ``attention.finish``; input and
         output have as many channels.
       remat: compute the inside of every level and block again for the gradient instead of keeping it.
@@ -71,7 +71,7 @@ class UNetViT(nn.Module):
           train: normalise by the batch's own statistics (and update the running ones where ``batch_stats`` is
             mutable); False uses the running ones. Instance norm knows no difference.
           dropout: of no effect; there is none.
-          until: a downsampling or the transformer, after which nothing is computed; see ``ResNet``.
+          until: the last layer to compute, a downsampling or the transformer; see ``ResNet``.
 
         Returns:
           [B, H, W, out_channels] in [-1, 1], at least float32; what was computed last, if `until` says so.
@@ -129,7 +129,7 @@ class UNetViT(nn.Module):
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
-        """Layers by whose features CUT compares patches: the input, and maps of the encoder."""
+        """Layers of the features that CUT compares: the input, and maps of the encoder."""
         return "input", *(f"down_{i}" for i in range(1, min(4, self.num_downs) + 1))
 
     def _check(self, x: jax.Array) -> None:

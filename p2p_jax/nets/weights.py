@@ -1,4 +1,4 @@
-"""What tells the weights of networks apart."""
+"""Digests of the weights of networks."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def digest(leaves: Iterable[Any]) -> str:
-    """Return 12 hexadecimal digits that tell weights apart."""
+    """Return 12 hexadecimal digits that identify weights."""
     found = hashlib.sha256()
     for leaf in leaves:
         found.update(np.ascontiguousarray(leaf).tobytes())

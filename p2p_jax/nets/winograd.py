@@ -2,11 +2,11 @@
 
 A convolution makes tiles of 2x2 outputs out of overlapping tiles of t x t inputs, t = r + 1. In one dimension
 ``A' ((G k) * (B' d))`` are the 2 outputs of a kernel k of r taps on t inputs d, by t multiplications where there would
-be 2 r. In two dimensions the three transforms apply to rows and to columns, and what lies at one place of the
+be 2 r. In two dimensions the three transforms apply to rows and to columns, and the values at one place of the
 transformed tiles is multiplied over all tiles and channels at once: t * t matrix products. A kernel with stride 2 is
 four kernels of half the taps, each on every other row and column.
 
-Images are worked off one by one where their tiles outweigh the kernel, so that they stay in the processor's cache.
+Images are processed one by one where their tiles outweigh the kernel, to stay in the processor's cache.
 """
 
 import math
@@ -46,7 +46,7 @@ Grid = list[list[jax.Array]]  # arrays by row and column of a tile
 
 
 def has_transform(size: int, stride: int) -> bool:
-    """Tell whether a convolution with kernels of this side and this stride can be taken."""
+    """Return whether convolutions with kernels of this side and stride are supported."""
     return size % stride == 0 and size // stride in _TRANSFORMS
 
 
@@ -75,7 +75,7 @@ def correlate(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def spread(y: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Correlate with the kernel turned around: the transpose of ``correlate``, where all of a kernel lies on `y`.
+    """Correlate with the kernel turned around: the transpose of ``correlate``, where all of a kernel is on `y`.
 
     With ``k / stride - 1`` rows and columns of zeros around `y` it is the whole transpose.
 
@@ -146,7 +146,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, size: int, stride: int) -> jax.Array
 
 
 def _singly(images: jax.Array, sides: Sequence[int], kernel: Sequence[int]) -> bool:
-    """Tell whether to work images off one by one, given the sides of the outputs and the shape of the kernel."""
+    """Return whether to process images one by one, given the sides of the outputs and the shape of the kernel."""
     return len(images) > 1 and math.prod(sides) >= max(kernel[2:])
 
 
@@ -155,7 +155,7 @@ def _phases(stride: int) -> list[tuple[int, int]]:
 
 
 def _taps(kernel: jax.Array, i: int, j: int, stride: int) -> Grid:
-    """Return the taps [I, O] of one of the kernels of which one with a stride consists."""
+    """Return the taps [I, O] of one of the kernels that make up a kernel with a stride."""
     size = len(kernel)
     return [[kernel[a, b] for b in range(j, size, stride)] for a in range(i, size, stride)]
 
@@ -210,7 +210,7 @@ def _zip_grids(function: Callable[..., jax.Array], *grids: Grid) -> Grid:
 def _combine(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
     """Return the weighted sum, without what multiplies by nought or one."""
     terms = [(weight, array) for weight, array in zip(weights, arrays, strict=True) if weight]
-    terms.sort(key=lambda term: term[0] < 0)  # a positive one first, from which the others are subtracted
+    terms.sort(key=lambda term: term[0] < 0)  # a positive one first; the others are subtracted from it
     total = None
     for weight, array in terms:
         term = array if abs(weight) == 1 else abs(weight) * array

@@ -15,15 +15,15 @@ from p2p_jax.objectives.base import run_training
 from p2p_jax.objectives.diff_augment import NAMES, find_augmentation
 
 OPTIONS = (
-    Option("r1_gamma", float, 0.0, "of the penalty R1 on slopes of the discriminator at real images", "[0, inf)"),
-    Option("r2_gamma", float, 0.0, "of the penalty R2, the same at generated images", "[0, inf)"),
-    Option("lambda_gp", float, 0.0, "weight of the zero-centred penalty at mixtures of real and generated", "[0, inf)"),
-    Option("penalty_every", int, 1, "steps from penalty to penalty, which counts as many times", "[1, inf)"),
+    Option("r1_gamma", float, 0.0, "weight of R1, the discriminator's gradient penalty at real images", "[0, inf)"),
+    Option("r2_gamma", float, 0.0, "weight of R2, the same penalty at generated images", "[0, inf)"),
+    Option("lambda_gp", float, 0.0, "weight of the zero-centred penalty between real and generated", "[0, inf)"),
+    Option("penalty_every", int, 1, "apply the penalties every N steps, times N", "[1, inf)"),
     Option(
         "diff_augment",
         str,
         "",
-        f"changes at random of all that the discriminator sees, with commas: {', '.join(NAMES)}",
+        f"random changes to all images that the discriminator sees, comma-separated: {', '.join(NAMES)}",
     ),
 )
 """Options of ``config.loss`` that every objective with a discriminator has, besides ``gan``."""
@@ -34,9 +34,9 @@ Terms = dict[str, jax.Array]
 class Adversary(NamedTuple):
     """A discriminator and the rules of its game; see ``make_adversary``.
 
-    Images are [B, H, W, C] in [-1, 1]. `condition`, of as many images, is what a conditional discriminator sees beside
-    them; None: it sees only the images. A discriminator returns logits [B, h, w, 1] or a tuple of such maps, over
-    which losses and scores are averaged.
+    Images are [B, H, W, C] in [-1, 1]. A conditional discriminator also sees `condition`, as many images;
+    None: it sees only the images. A discriminator returns logits [B, h, w, 1] or a tuple of such maps; losses
+    and scores are averaged over them.
     """
 
     network: nn.Module
@@ -173,7 +173,7 @@ def make_adversary(network: nn.Module | None, loss: ConfigDict, *, real_first: b
     where D is an image's mean logit, the derivative is by the picture and not by the condition, and the square is
     summed over height, width and channels. Only every ``penalty_every``-th step has them, times ``penalty_every``
     (StyleGAN2, Karras et al. 2020, section 3.1); they are then not in the metrics. A batch norm in the discriminator
-    would mix the images' slopes: take "instance" or "none" beside a penalty.
+    would mix the images' slopes: use "instance" or "none" with a penalty.
 
     Args:
       network: called as ``(x, *, train)``.

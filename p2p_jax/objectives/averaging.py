@@ -3,7 +3,7 @@
 Adversarial training never settles: its weights circle around what they look for, and their mean is nearer to it. Beside
 the weights that are trained a state holds
 
-    ema["params"][player], ema["batch_stats"][player]    of every player whose name begins with "gen"
+    ema["params"][player], ema["batch_stats"][player]    of every player with a name that begins with "gen"
 
 after each step ``average = beta average + (1 - beta) new``. Running statistics of norms go along: those of the weights
 of the last step do not fit averaged ones.
@@ -27,7 +27,7 @@ KEY = "ema"
 COLLECTIONS = ("params", "batch_stats")
 """What is averaged, both by player."""
 _MARK = "_p2p_jax_average"  # of the functions of an objective that has an average already: its options
-_LEFT = 0.01  # of the first weights, in the average at the end of a run, above which it is told
+_LEFT = 0.01  # of the first weights, in the average at the end of a run; more than this is reported
 _ABOUT = 1e-2  # of a length, to rounding in half precision
 _DIRECTIONS = ("u", "v")  # of length 1, which spectral norms keep in batch_stats; a mean of them is shorter
 
@@ -44,14 +44,14 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
       config: complete or not.
 
     Raises:
-      InputError: the objective has an average of another config; or, of `init`, there is no player whose name begins
+      InputError: the objective has an average of another config; or, from `init`, no player has a name that begins
         with "gen".
     """
     config = complete(config)
     asked = config.ema.to_dict() if asks(config) else None
     kept = next((getattr(function, _MARK) for function in objective if hasattr(function, _MARK)), None)
     if kept is not None and kept != asked:
-        raise InputError(f"the objective averages its generators by {kept}, and config.ema is {config.ema.to_dict()}")
+        raise InputError(f"the objective averages its generators by {kept}, but config.ema is {config.ema.to_dict()}")
     if asked is None or kept is not None:
         return objective
 
@@ -59,8 +59,8 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
         state = objective.init(rng, batch)
         if _has_average(state):
             raise InputError(
-                f'the state of config.objective={config.objective} has an entry "{KEY}" of its own, which is where '
-                "config.ema keeps its average: call it otherwise, or leave config.ema out"
+                f'the state of config.objective={config.objective} has its own entry "{KEY}", but '
+                "config.ema stores its average there: rename the entry, or leave config.ema out"
             )
         return begun(state)
 
@@ -87,16 +87,16 @@ def averaged(objective: Objective, config: ConfigDict) -> Objective:
 
 
 def asks(config: Mapping[str, Any]) -> bool:
-    """Tell whether a config asks for an average."""
+    """Return whether a config asks for an average."""
     section = config.get("ema") or {}
     return bool(section.get("decay") or section.get("half_life"))
 
 
 def begun(state: Any) -> dict[str, Any]:
-    """Return a state whose average is the weights that it has now, in at least float32.
+    """Return a state with its current weights as the average, in at least float32.
 
     Raises:
-      InputError: it has no player whose name begins with "gen".
+      InputError: none of its players has a name that begins with "gen".
     """
     # Copies: a step on an accelerator takes the memory of both.
     average = jax.tree.map(lambda x: jnp.array(x, _dtype_of_average(x), copy=True), _generators(state))
@@ -104,7 +104,7 @@ def begun(state: Any) -> dict[str, Any]:
         names = ", ".join(state["params"]) if isinstance(state, Mapping) and "params" in state else "none"
         raise InputError(
             'config.ema averages the players whose names begin with "gen", in the entry "params" of the objective\'s '
-            f"state; this one has {names}: set config.ema.decay=0. and config.ema.half_life=0."
+            f"state, but this one has {names}: set config.ema.decay=0. and config.ema.half_life=0."
         )
     return {**state, KEY: average}
 
@@ -133,11 +133,11 @@ def notes(config: ConfigDict) -> list[str]:
     ema = config.ema
     how = f"half-life {ema.half_life:g} images" if ema.half_life else f"decay {ema.decay:g} a step"
     ramp = f", at most {ema.ramp_up:g} of the images seen" if ema.ramp_up else ""
-    found = [f"generators are averaged ({how}{ramp}): validation and translation take the average (config.ema)"]
+    found = [f"generators are averaged ({how}{ramp}): validation and translation use the average (config.ema)"]
     left = _decay(config) ** config.num_steps
     if not ema.ramp_up and not config.init_from and left > _LEFT:
         found.append(
-            f"note: at the end {left:.0%} of the average would still be the first, untrained weights: set "
+            f"note: at the end {left:.0%} of the average would still be the initial, untrained weights: set "
             "config.ema.ramp_up=0.05, or a shorter average"
         )
     return found

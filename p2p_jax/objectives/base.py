@@ -98,7 +98,7 @@ def make_network(section: Mapping[str, Any], name: str = "generator", **given: A
       **given: attributes that follow from the rest of the config; those that the class lacks are left out.
 
     Raises:
-      InputError: it is no class of ``flax.linen.Module``, or does not take one of the keys, or a value of one.
+      InputError: it is not a subclass of ``flax.linen.Module``, or does not take one of the keys, or a value of one.
     """
     if "network" in section:
         _require_network(section["network"], f"config.{name}.network")
@@ -109,12 +109,12 @@ def make_network(section: Mapping[str, Any], name: str = "generator", **given: A
 
 
 def _require_network(reference: str, option: str) -> None:
-    """Refuse what is no class of networks, before anything of it is called."""
+    """Refuse anything that is not a network class, before calling it."""
     kind = resolve(reference, option)
     while isinstance(kind, functools.partial):  # as UNet256 is one of UNet
         kind = kind.func
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise InputError(f"{option}={reference} is not a network: it must be a class of flax.linen.Module")
+        raise InputError(f"{option}={reference} is not a network: it must be a subclass of flax.linen.Module")
 
 
 def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:

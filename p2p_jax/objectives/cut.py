@@ -23,13 +23,13 @@ LOSS = (
         "gan", str, "lsgan", 'lsgan (squared error), vanilla, hinge, relativistic or "module:name" of a losses.GanLoss'
     ),
     Option("lambda_gan", float, 1.0, "0 leaves the discriminator out", "[0, inf)"),
-    Option("lambda_nce", float, 1.0, "weight of the contrast; in FastCUT 10; 0 leaves it out", "[0, inf)"),
-    Option("identity", bool, True, "contrast B and what becomes of it too, and take the mean of both; not in FastCUT"),
-    Option("flip_equivariance", bool, False, "translate mirrored images in half of the steps; only in FastCUT"),
-    Option("num_patches", int, 256, "places that are drawn of each map of features", "[2, 65536]"),
-    Option("temperature", float, 0.07, "of the contrast", "(0, inf)"),
-    Option("head_width", int, 256, "of the perceptrons by which patches are compared", "[1, 65536]"),
-    Option("layers", str, "", 'of the generator, whose features they take, with commas, in their order; "": its own'),
+    Option("lambda_nce", float, 1.0, "weight of the contrastive loss; in FastCUT 10; 0 leaves it out", "[0, inf)"),
+    Option("identity", bool, True, "contrast B with its own translation too, and average both; not in FastCUT"),
+    Option("flip_equivariance", bool, False, "translate mirrored images in half the steps; only in FastCUT"),
+    Option("num_patches", int, 256, "patches sampled from each feature map", "[2, 65536]"),
+    Option("temperature", float, 0.07, "of the contrastive loss", "(0, inf)"),
+    Option("head_width", int, 256, "width of the MLP heads that compare patches", "[1, 65536]"),
+    Option("layers", str, "", 'generator layers to take features from, comma-separated, in order; "": its defaults'),
     *(option for option in terms.OPTIONS if option.name == "terms"),
     *adversary.OPTIONS,
 )
@@ -58,13 +58,13 @@ def cut(config: ConfigDict) -> Objective:
       config: complete or not; reads ``generator``, ``discriminator``, ``optimizer``, ``discriminator_optimizer``,
         ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``, ``dtype``, ``param_dtype``,
         ``sync_batch_norm`` and ``data``. ``published.cut`` and ``published.fast_cut`` are the published settings. Any
-        generator whose submodules give maps of features will do,
+        generator with submodules that give feature maps will do,
         see ``patch_nce.find_layers``.
 
     Returns:
-      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
-      entries "gen_ab", "head" unless ``lambda_nce`` is 0, and "disc_b" unless ``lambda_gan`` is 0. It translates A to B
-      alone. Validation measures "nce", and "identity_b" where A and B have equal channels.
+      An ``Objective`` with the state ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
+      entries "gen_ab", "head" unless ``lambda_nce`` is 0, and "disc_b" unless ``lambda_gan`` is 0. It translates only A
+      to B. Validation measures "nce", and "identity_b" where A and B have equal channels.
 
     Raises:
       InputError: a setting is unknown or contradicts another.
@@ -126,10 +126,10 @@ def cut(config: ConfigDict) -> Objective:
         return jnp.split(outputs, len(images)) if whole else None, list(each), new_stats
 
     def compare(params, rng, real, sources, translations):
-        """Return the contrast [B] of features of translations and of those of the images of which they were made."""
+        """Return the contrastive loss [B] between features of translations and of their source images."""
         if [x.shape for x in sources] != [x.shape for x in translations]:
             raise InputError(
-                "loss.lambda_nce compares inputs and translations place by place, and config.generator makes images of "
+                "loss.lambda_nce compares inputs and translations place by place, but config.generator makes images of "
                 "another size: choose another network, or set loss.lambda_nce=0."
             )
         places = patch_nce.draw_places(rng, sources, loss.num_patches)
@@ -247,9 +247,9 @@ def cut(config: ConfigDict) -> Objective:
 
 def _check(loss: ConfigDict, same_channels: bool, has_terms: bool) -> None:
     if not (loss.lambda_gan or loss.lambda_nce or has_terms):
-        raise InputError("loss.lambda_gan and loss.lambda_nce are both 0: the generator would have no loss")
+        raise InputError("loss.lambda_gan and loss.lambda_nce are both 0, so the generator has no loss: set one")
     if loss.lambda_nce and not same_channels:
         raise InputError(
-            "loss.lambda_nce compares features of inputs and of translations by one encoder, and data.input.channels "
-            "is not data.output.channels: make the channels equal, or set loss.lambda_nce=0."
+            "loss.lambda_nce compares inputs and translations with one encoder, but data.input.channels "
+            "differs from data.output.channels: make them equal, or set loss.lambda_nce=0."
         )

@@ -29,7 +29,7 @@ LOSS = (
     Option("lambda_gan", float, 1.0, "0 leaves the discriminators out", "[0, inf)"),
     Option("lambda_cycle", float, 10.0, "0 leaves the cycles out", "[0, inf)"),
     Option("cycle", str, "both", "forward: only a -> b -> a; backward: only b -> a -> b", choices=tuple(CYCLES)),
-    Option("lambda_identity", float, 0.0, "as a fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
+    Option("lambda_identity", float, 0.0, "fraction of lambda_cycle; in the paper 0.5 for paintings", "[0, inf)"),
     Option("pool_size", int, 50, "fakes of each domain kept for its discriminator, over all devices", "[0, 1000000]"),
     *terms.OPTIONS,
     *adversary.OPTIONS,
@@ -54,13 +54,13 @@ def cyclegan(config: ConfigDict) -> Objective:
     Args:
       config: complete or not; reads ``generator`` and ``discriminator`` (each describes both networks of its side),
         ``optimizer``, ``discriminator_optimizer``, ``gradients``, ``schedule``, ``loss`` (see ``LOSS``), ``inference``,
-        ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of Tables 4 and 5 are cycle alone:
-        ``lambda_gan=0``; GAN alone: ``lambda_cycle=0``; GAN + forward cycle: ``cycle="forward"``; GAN + backward cycle:
-        ``cycle="backward"``; CycleGAN: the default. The networks are those that the config names;
+        ``dtype``, ``param_dtype``, ``sync_batch_norm`` and ``data``. The rows of Tables 4 and 5 are cycle only:
+        ``lambda_gan=0``; GAN only: ``lambda_cycle=0``; GAN + forward cycle: ``cycle="forward"``; GAN + backward cycle:
+        ``cycle="backward"``; CycleGAN: the default. The networks are those named in the config;
         configs/horse2zebra.py has the published.
 
     Returns:
-      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state", "pool"}``: params and batch_stats
+      An ``Objective`` with the state ``{"step", "params", "batch_stats", "opt_state", "pool"}``: params and batch_stats
       with the entries "gen_ab", "gen_ba" and, unless ``lambda_gan`` is 0, "disc_a", "disc_b"; opt_state with
       "generators" and "discriminators", one optimizer for both networks of a side; pool with "a" and "b", or empty.
 
@@ -113,7 +113,7 @@ def cyclegan(config: ConfigDict) -> Objective:
             return output
 
         def translate_and_identity(params, stats, name, to):
-            """Return G(source) and, if it is asked for, G(target), where the target is of the domain `to`."""
+            """Return G(source) and, if wanted, G(target), where the target is of the domain `to`."""
             source, target = batch["real_b" if to == "a" else "real_a"], batch[f"real_{to}"]
             if not identity:
                 return run(params, stats, name, source, f"fake_{to}"), None
@@ -228,10 +228,10 @@ def cyclegan(config: ConfigDict) -> Objective:
 
 def _check(loss: ConfigDict, config: ConfigDict, has_terms: bool) -> None:
     if not (loss.lambda_gan or loss.lambda_cycle or has_terms):
-        raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0: the generators would have no loss")
+        raise InputError("loss.lambda_gan and loss.lambda_cycle are both 0, so the generators have no loss: set one")
     if loss.lambda_identity and loss.lambda_cycle == 0:
         raise InputError(
-            "loss.lambda_identity is a fraction of loss.lambda_cycle, which is 0: set loss.lambda_identity=0."
+            "loss.lambda_identity is a fraction of loss.lambda_cycle, but that is 0: set loss.lambda_identity=0."
         )
     a, b = config.data.input.channels, config.data.output.channels
     if loss.lambda_identity and a != b:

@@ -28,7 +28,7 @@ def translation(images: jax.Array, rng: jax.Array) -> jax.Array:
 
 
 def cutout(images: jax.Array, rng: jax.Array) -> jax.Array:
-    """Put zeros in a rectangle of half of each side, whose centre is anywhere in the image."""
+    """Put zeros in a rectangle of half of each side, centred anywhere in the image."""
     inside = jnp.ones((len(images), 1, 1, 1), bool)
     for axis, key in zip((1, 2), jax.random.split(rng), strict=True):
         side = images.shape[axis]
@@ -78,7 +78,7 @@ def find_augmentation(names: str) -> Callable[[jax.Array, jax.Array | None, jax.
             images = color(images, keys["color"])
         for name, change in _OF_PLACES.items():
             if name in asked:
-                images = change(images, keys[name])  # by the same key, so that both move alike
+                images = change(images, keys[name])  # with the same key, so both move alike
                 condition = None if condition is None else change(condition, keys[name])
         return images, condition
 

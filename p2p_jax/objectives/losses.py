@@ -90,7 +90,7 @@ def find(name: str, *, relative: bool = False) -> GanLoss:
     else:
         raise InputError(f"loss.gan is {name!r}; choose one of {', '.join(GAN_LOSSES)} or 'module:name'")
     if loss.relative and not relative:
-        raise InputError(f"config.loss.gan={name} is of pairs, which this objective does not compare: take another one")
+        raise InputError(f"config.loss.gan={name} compares pairs, which this objective does not do: choose another one")
     return loss
 
 
@@ -119,11 +119,11 @@ def perceptual(features: Callable[[jax.Array], Sequence[jax.Array]]) -> Callable
 
 
 def _maps(found: Any) -> list[jax.Array]:
-    """Return maps of features as a list; one alone is no list of images."""
+    """Return feature maps as a list; a single map is not a list of images."""
     maps = [found] if hasattr(found, "shape") else list(found or ())
     if not maps or any(len(jnp.shape(x)) != 4 for x in maps):
         shapes = ", ".join(str(list(jnp.shape(x))) for x in maps) or "none"
-        raise InputError(f"a perceptual distance takes maps of features [B, h, w, c], one or several, not {shapes}")
+        raise InputError(f"a perceptual distance needs one or more feature maps [B, h, w, c], not {shapes}")
     return maps
 
 

@@ -12,7 +12,7 @@ def make_objective(config: ConfigDict) -> Objective:
     """Make the objective that a config names; its generators are averaged where ``config.ema`` asks for it.
 
     Raises:
-      InputError: there is no such thing, or what it makes is no objective.
+      InputError: there is no such function, or it does not return an objective.
     """
     make = resolve(config.objective, "config.objective")
     if not callable(make):
@@ -20,7 +20,7 @@ def make_objective(config: ConfigDict) -> Objective:
     objective = make(config)
     if not isinstance(objective, Objective) or not all(map(callable, objective)):
         raise InputError(
-            f"config.objective={config.objective} makes {type(objective).__name__}, not a p2p_jax.Objective: four "
-            "functions init, update, translate and evaluate"
+            f"config.objective={config.objective} returns {type(objective).__name__}, not a p2p_jax.Objective with "
+            "the four functions init, update, translate and evaluate"
         )
     return averaged(objective, config)

@@ -1,7 +1,7 @@
 """Metrics of images, one value per image; the same in validation and in evaluation.
 
 ``IMAGE_METRICS`` is the table: validation, ``config.metrics``, ``config.best_metric``, the report and the ablation
-tables read it. A metric of one's own is a ``Metric`` in a module, named in ``config.metrics`` as "module:name".
+tables read it. Your own metric is a ``Metric`` in a module, named in ``config.metrics`` as "module:name".
 """
 
 from collections.abc import Callable, Sequence
@@ -61,8 +61,8 @@ IMAGE_METRICS = (
         key="psnr",
         title="PSNR",
         meaning="Peak signal-to-noise ratio of the output against the target in decibels, pixel values in [0, 1]; from "
-        "0 upwards without limit, infinite for equal images, which are counted and not in the mean. The mean is that "
-        "of the images' decibels.",
+        "0 upwards without limit. Equal images are infinite: they are counted but not in the mean. The mean is over "
+        "the images' decibels.",
         lower_is_better=False,
         compare=lambda output, target: -10 * jnp.log10(jnp.nanmean(jnp.square(target - output), (1, 2, 3))),
         form=".2f",
@@ -71,7 +71,7 @@ IMAGE_METRICS = (
         key="ssim",
         title="SSIM",
         meaning="Structural similarity of output and target, Gaussian window of 11 pixels with sigma 1.5, channels "
-        "averaged; at most 1, equal. Sides must be of 11 pixels at least.",
+        "averaged; at most 1 (equal). Sides must be at least 11 pixels.",
         lower_is_better=False,
         compare=jax.vmap(partial(dm_pix.ssim, ignore_nans=True)),
         form=".3f",
@@ -89,7 +89,7 @@ IMAGE_METRICS = (
         key="rmse_units",
         title="RMSE in units",
         meaning="Root of the mean squared error in the units of the output's files: never below the MAE, and far above "
-        "it where a few pixels are far off; from 0 upwards. The mean is that of the images' roots.",
+        "it where a few pixels are far off; from 0 upwards. The mean is over the images' roots.",
         lower_is_better=True,
         form=".4g",
         in_units=lambda output, target: np.sqrt(_mean(np.square(output - target))),
@@ -98,7 +98,7 @@ IMAGE_METRICS = (
         key="bias_units",
         title="bias in units",
         meaning="Mean of output minus target, with its sign, in the units of the output's files: above 0 the output is "
-        "too high on average, below 0 too low; near 0 the errors cancel, which does not make them small.",
+        "too high on average, below 0 too low. Near 0 the errors cancel; they may still be large.",
         lower_is_better=None,
         form=".4g",
         in_units=lambda output, target: _mean(output - target),
@@ -114,16 +114,16 @@ IMAGE_METRICS = (
     Metric(
         key="identity",
         title="identity",
-        meaning="Mean absolute difference between an image and what the generator makes of it that leads into the "
+        meaning="Mean absolute difference between an image and the output of the generator that translates into the "
         "image's own domain, pixel values in [0, 1]; 0 to 1.",
         lower_is_better=True,
     ),
     Metric(
         key="nce",
         title="NCE",
-        meaning="Contrast of CUT: cross-entropy of finding a patch of the translation among those of the input by the "
-        "generator's own features; from 0 upwards, the logarithm of the number of patches if all are alike. The "
-        "features change with training, so it says how well a network keeps its inputs, and not how good they look.",
+        meaning="CUT's contrastive loss: cross-entropy of finding a patch of the translation among those of the input "
+        "by the generator's own features; from 0 upwards, the logarithm of the number of patches if all are alike. The "
+        "features change with training. It says how well a network keeps its inputs, not how good they look.",
         lower_is_better=True,
     ),
 )
@@ -145,7 +145,7 @@ def find_metrics(names: str) -> tuple[Metric, ...]:
         metric = resolve(name, "config.metrics") if ":" in name else _OF_PAIRS.get(name)
         if not isinstance(metric, Metric) or metric.compare is None:
             raise InputError(
-                f"config.metrics: {name!r} is not a metric of pairs; choose of {', '.join(_OF_PAIRS)}, or name a "
+                f"config.metrics: {name!r} is not a metric of pairs; choose from {', '.join(_OF_PAIRS)}, or name a "
                 "p2p_jax.objectives.metrics.Metric with a compare, 'module:name'"
             )
         if metric.key in found:

@@ -39,7 +39,7 @@ def make_schedule(config: ConfigDict, section: str = "optimizer") -> Callable[[A
     2017, without restarts; PyTorch's CosineAnnealingLR). What the unit "auto" means, see ``decide_unit``.
 
     Args:
-      config: complete; `num_steps`, steps and epochs count batches, whatever ``gradients.accumulate`` is.
+      config: complete; `num_steps`, steps and epochs count batches, regardless of ``gradients.accumulate``.
       section: "optimizer", or "discriminator_optimizer", whose rate has the same shape.
 
     Raises:
@@ -58,8 +58,8 @@ def make_schedule(config: ConfigDict, section: str = "optimizer") -> Callable[[A
     def epoch_of(step):
         if config.data.num_train <= 0:
             raise InputError(
-                "a schedule in epochs, or of unit auto, needs the number of training images: set config.data.num_train "
-                "before the objective is made, or let train() make it, which counts them"
+                "a schedule in epochs, or with unit auto, needs the number of training images: use train(), which "
+                "counts them, or set config.data.num_train before making the objective"
             )
         return step * config.batch_size // config.data.num_train
 
@@ -132,7 +132,7 @@ def make_optimizer(
     keyword arguments. Before it gradients are clipped as ``config.gradients.clip`` says, by the norm of the side's
     gradient as a whole, value by value, or adaptively (Brock et al. 2021).
 
-    With ``gradients.accumulate=k`` a side's weights stand still for k batches; then they make one step along the mean
+    With ``gradients.accumulate=k`` a side's weights do not change for k batches; then they make one step along the mean
     of the k gradients, clipped once. What is seen of the other side is what it was at each batch. In pix2pix the
     discriminator makes its step before the generator's gradient of the same batch: so of the generator's k gradients
     the last one is through the discriminator after its step, the others through the one before it.
@@ -160,7 +160,7 @@ def make_optimizer(
         raise InputError(f"config.{named} does not fit {reference} with {given}: {error}") from error
     if not isinstance(tx, optax.GradientTransformation):
         raise InputError(
-            f"config.{named}.factory={reference} makes {type(tx).__name__}, not an optax.GradientTransformation"
+            f"config.{named}.factory={reference} returns {type(tx).__name__}, not an optax.GradientTransformation"
         )
     if config.gradients.clip:
         tx = optax.chain(_clip(config.gradients.clip, config.gradients.clip_at), tx)
@@ -170,9 +170,9 @@ def make_optimizer(
 
 
 def make_learning_rates(config: ConfigDict) -> Callable[[Any], dict[str, Any]]:
-    """Return what a step tells of its learning rates, as a function of the step.
+    """Return the learning rates to log at a step, as a function of the step.
 
-    That is "lr", and "lr_discriminator" where the discriminators have an optimizer of their own.
+    That is "lr", and "lr_discriminator" where the discriminators have their own optimizer.
     """
     schedules = {name: make_schedule(config, section) for name, section in _sections(config).items()}
     return lambda step: {name: schedule(step) for name, schedule in schedules.items()}
@@ -197,7 +197,7 @@ def _clip(name: str, at: float) -> optax.GradientTransformation:
     if ":" not in name and name not in CLIPS:
         close = difflib.get_close_matches(name, CLIPS, n=1)
         hint = (
-            f"did you mean {close[0]}?" if close else f"choose of {', '.join(CLIPS)}, or name a function, module:name"
+            f"did you mean {close[0]}?" if close else f"choose from {', '.join(CLIPS)}, or name a function, module:name"
         )
         raise InputError(f"config.gradients.clip is {name!r}; {hint}")
     make = resolve(name, "config.gradients.clip") if ":" in name else CLIPS[name]
@@ -207,7 +207,7 @@ def _clip(name: str, at: float) -> optax.GradientTransformation:
         raise InputError(f"config.gradients.clip={name} does not take a number: {error}") from error
     if not isinstance(clip, optax.GradientTransformation):
         raise InputError(
-            f"config.gradients.clip={name} makes {type(clip).__name__}, not an optax.GradientTransformation"
+            f"config.gradients.clip={name} returns {type(clip).__name__}, not an optax.GradientTransformation"
         )
     return clip
 

@@ -19,33 +19,33 @@ from p2p_jax.errors import InputError
 from p2p_jax.nets.initializers import initializer
 
 INPUT, PADDED = "input", "padded"
-"""Layers that are no submodules: the image itself, and with what reflection adds to it before the first layer."""
+"""Layers that are not submodules: the image itself, and the image with its reflected border."""
 _BORDER = 3  # of the published network
 _EPSILON = 1e-7
 
 
 def find_layers(network: nn.Module, asked: str) -> tuple[str, ...]:
-    """Return the layers of a generator by whose features patches are compared.
+    """Return the layers of a generator for comparing the features of patches.
 
     Args:
       network: the generator; one that has an attribute ``feature_layers`` says itself which they are.
       asked: ``config.loss.layers``: names of submodules with commas, "block_1/conv_1" in a nested one, ``INPUT`` or
-        ``PADDED``, in the order in which they are computed; "": those of the network.
+        ``PADDED``, in the order they are computed; "": those of the network.
 
     Raises:
-      InputError: neither says it, or a name stands there twice.
+      InputError: neither names any, or a name appears twice.
     """
     if not asked:
         layers = getattr(network, "feature_layers", None)
         if layers is None:
             raise InputError(
-                f"config.loss.layers: {type(network).__name__} does not say by which features patches are compared; "
-                "name some of its submodules in their order, such as input,down_1,block_1"
+                f"config.loss.layers: {type(network).__name__} does not say which features to compare patches by; "
+                "name some of its submodules in order, such as input,down_1,block_1"
             )
         return tuple(layers)
     names = tuple(name.strip() for name in asked.split(","))
     if len(set(names)) < len(names) or not all(names):
-        raise InputError(f"config.loss.layers={asked!r} must be different names of layers, with commas")
+        raise InputError(f"config.loss.layers={asked!r} must be different layer names, comma-separated")
     return names
 
 
@@ -77,7 +77,7 @@ class Encoder:
           What it returns; the layers' features, [B, h, w, C] each; and the batch statistics.
 
         Raises:
-          InputError: there is no such layer, or it gives no map of features.
+          InputError: there is no such layer, or it does not give a feature map.
         """
         mutable = ["intermediates", "batch_stats"] if update_stats else ["intermediates"]
         output, state = self._network.apply(
@@ -100,12 +100,12 @@ class Encoder:
         """Return the shapes of the features.
 
         Raises:
-          InputError: there is no such layer, the order is another, or it gives no map of features.
+          InputError: there is no such layer, the order differs, or it does not give a feature map.
         """
         return jax.eval_shape(lambda v, x: self.encode(v, x, **kwargs), variables, images)
 
     def _names(self, images: jax.Array) -> list[str]:
-        """Return the names of the network's submodules, in the order in which they are computed."""
+        """Return the names of the network's submodules, in the order they are computed."""
         found: list[str] = []
 
         def note(module, _):
@@ -127,12 +127,12 @@ class Encoder:
         maps = found.get(f"{name}/__call__", (None,))[0]
         if maps is None:
             raise InputError(
-                f"config.loss.layers: {type(self._network).__name__} computes no {name} before or at "
-                f"{self._layers[-1]}; name layers in the order in which they are computed: it has "
+                f"config.loss.layers: {type(self._network).__name__} computes no {name} up to "
+                f"{self._layers[-1]}; name layers in the order they are computed: it has "
                 f"{', '.join(self._names(images))}"
             )
         if not hasattr(maps, "ndim") or maps.ndim != 4:
-            raise InputError(f"config.loss.layers: {name} gives no map of features [B, H, W, C]")
+            raise InputError(f"config.loss.layers: {name} does not give a feature map [B, H, W, C]")
         return maps
 
 
@@ -166,7 +166,7 @@ class Head(nn.Module):
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Divide vectors [..., C] by their length, to which 1e-7 is added; zeros stay zeros and have a gradient of 0."""
+    """Divide vectors [..., C] by their length plus 1e-7; zeros stay zeros and have a gradient of 0."""
     x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
     square = jnp.square(x).sum(-1, keepdims=True)
     some = square > 0
@@ -174,7 +174,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 
 def draw_places(rng: jax.Array, maps: Sequence[Any], count: int) -> list[jax.Array]:
-    """Draw places of each map [B, H, W, C], `count` of them without return, or all where there are not so many.
+    """Draw places of each map [B, H, W, C], `count` of them without replacement, or all if there are fewer.
 
     They are the same for all images of a batch: [count], numbered row by row.
     """
@@ -215,7 +215,7 @@ def contrast(
     """Return the loss of each image: how badly a query finds the key of its own place among those of all places.
 
     It is the cross-entropy of ``softmax(query . key / temperature)`` over the keys of the same image (equation 3),
-    averaged over the places of a map and then over the maps (equation 4). Keys stand still: no gradient goes there.
+    averaged over the places of a map and then over the maps (equation 4). Keys are constants: they get no gradient.
 
     Args:
       queries: [B, N, C] of each map, of length 1.

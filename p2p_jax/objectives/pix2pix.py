@@ -31,8 +31,8 @@ LOSS = (
         'vanilla (cross-entropy), lsgan, hinge, relativistic or "module:name" of a losses.GanLoss',
     ),
     Option("lambda_gan", float, 1.0, "0 leaves the discriminator out", "[0, inf)"),
-    Option("lambda_l1", float, 100.0, "weight of the distance to the target, which is L1", "[0, inf)"),
-    Option("conditional", bool, True, "the discriminator sees the input too"),
+    Option("lambda_l1", float, 100.0, "weight of the L1 distance to the target", "[0, inf)"),
+    Option("conditional", bool, True, "the discriminator also sees the input"),
     *terms.OPTIONS,
     *adversary.OPTIONS,
 )
@@ -53,7 +53,7 @@ def pix2pix(config: ConfigDict) -> Objective:
         ``conditional=False, lambda_l1=0``; cGAN: ``lambda_l1=0``; L1+GAN: ``conditional=False``; L1+cGAN: the default.
 
     Returns:
-      An ``Objective`` whose state is ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
+      An ``Objective`` with the state ``{"step", "params", "batch_stats", "opt_state"}``, the last three with the
       entries "generator" and, unless ``lambda_gan`` is 0, "discriminator".
 
     Raises:
@@ -143,11 +143,11 @@ def pix2pix(config: ConfigDict) -> Objective:
 def _check(config: ConfigDict, loss: ConfigDict, has_terms: bool) -> None:
     if is_unpaired(config.data.source):
         raise InputError(
-            f"pix2pix learns from pairs, and config.data.source={config.data.source} has none: start from a CycleGAN "
+            f"pix2pix learns from pairs, but config.data.source={config.data.source} has none: start from a CycleGAN "
             "config such as configs/horse2zebra.py"
         )
     if not (loss.lambda_gan or loss.lambda_l1 or loss.lambda_perceptual or has_terms):
-        raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0: the generator would have no loss")
+        raise InputError("loss.lambda_gan and loss.lambda_l1 are both 0, so the generator has no loss: set one")
 
 
 def _translation(gen: nn.Module, config: ConfigDict) -> tuple[Callable, Callable]:

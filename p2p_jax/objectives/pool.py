@@ -1,6 +1,6 @@
 """History pool: fakes of earlier steps for the discriminators (Shrivastava et al. 2017; CycleGAN, section 4).
 
-A pool is ``{"items": a pytree of [size, ...], "filled": [size] bool}``. It is part of an objective's state, so that it
+A pool is ``{"items": a pytree of [size, ...], "filled": [size] bool}``. It is part of an objective's state, so it
 is saved and restored with it. Every slice of a pool along its first axis is a pool.
 """
 
@@ -66,8 +66,8 @@ def query(pool: PyTree, batch: PyTree, rng: jax.Array) -> tuple[PyTree, PyTree]:
 def query_on_devices(pool: PyTree, batch: PyTree, rng: jax.Array, axis_name: str) -> tuple[PyTree, PyTree]:
     """Do what ``query`` does on every device of a mapped axis, each with its own share of the pool.
 
-    The slots are divided evenly (a remainder stays empty), so that a state looks the same on any number of devices and
-    a run may go on on another number.
+    The slots are divided evenly (a remainder stays empty), so a state looks the same on any number of devices and
+    a run may resume on another number.
 
     Args:
       pool: the whole pool, the same on all devices.

@@ -17,14 +17,14 @@ from p2p_jax.objectives.unknown import Unknown
 Distance = Callable[[jax.Array, jax.Array], jax.Array]
 DISTANCES: dict[str, Distance] = {"l1": losses.l1, "l2": lambda x, y: jnp.square(x - y).mean()}
 OPTIONS = (
-    Option("distance", str, "l1", 'of images that ought to be equal: l1, l2 or "module:name", (x, y) -> scalar'),
+    Option("distance", str, "l1", 'between images that should be equal: l1, l2 or "module:name", (x, y) -> scalar'),
     Option(
         "terms",
         None,
         None,
-        '{"module:name": weight} or "module:name=weight, ..." of more: (fake, real, batch) -> scalar',
+        'more losses, {"module:name": weight} or "module:name=weight, ...": (fake, real, batch) -> scalar',
     ),
-    Option("perceptual", str, "", '"module:name" of features for a perceptual distance: images -> maps of features'),
+    Option("perceptual", str, "", '"module:name" of features for a perceptual distance: images -> feature maps'),
     Option("lambda_perceptual", float, 0.0, "weight of that distance", "[0, inf)"),
 )
 """Options of ``config.loss``."""
@@ -73,7 +73,7 @@ class OwnTerms:
       unknown: what is done with unknown pixels: they are 0 in all images.
 
     Raises:
-      InputError: it is no such thing, a function cannot be found, or two have one name.
+      InputError: it has another form, a function cannot be found, or two have the same name.
     """
 
     def __init__(self, loss: ConfigDict, unknown: Unknown):
@@ -98,7 +98,7 @@ class OwnTerms:
         Args:
           fake: [B, H, W, C] in [-1, 1].
           real: images of the same domain; in pairs the targets.
-          batch: "real_a", of which the fakes were made, and "real_b", which is `real`.
+          batch: "real_a", the source of the fakes, and "real_b", which is `real`.
           suffix: of names in metrics.
         """
         fake, real = self._unknown.hide(fake, real), self._unknown.fill(real)
@@ -119,7 +119,7 @@ def beside(found: Mapping[str, jax.Array], each: Mapping[str, jax.Array]) -> dic
     """
     if hidden := sorted({*found, "gen/total"} & each.keys()):
         raise InputError(
-            f"config.loss.terms: the objective has a metric {hidden[0]} itself; give the function another name"
+            f"config.loss.terms: the objective already has a metric {hidden[0]}; give the function another name"
         )
     return {**found, **each}
 
@@ -133,7 +133,7 @@ def _scalar(value: Any, told: str) -> Any:
 def _read(terms: str | None) -> dict[str, float]:
     """Return weights by reference."""
     if not isinstance(terms, str | None):
-        raise InputError(f"config.loss.terms is {terms!r}; it must be a mapping of 'module:name' to weights, or text")
+        raise InputError(f"config.loss.terms is {terms!r}; it must map 'module:name' to weights, or be text")
     parts = [part.partition("=") for part in (terms or "").split(",") if part.strip()]
     pairs = [(reference.strip(), weight) for reference, _, weight in parts]
     found: dict[str, float] = {}
@@ -160,12 +160,12 @@ def _resolve(name: str, option: str, takes: str, known: Mapping[str, Callable] =
         raise InputError(f"config.loss.{option} has {name!r}; choose {ours}'module:name' of a function")
     found = resolve(name, f"config.loss.{option}")
     if not callable(found):
-        raise InputError(f"config.loss.{option}={name} is not a function, but {type(found).__name__}")
+        raise InputError(f"config.loss.{option}={name} is a {type(found).__name__}, not a function")
     try:
         inspect.signature(found).bind(*takes.split(", "))
     except TypeError as error:
         raise InputError(f"config.loss.{option}: {name} must take ({takes}), but {error}") from None
-    except ValueError:  # some that are written in C tell nothing
+    except ValueError:  # some functions written in C have no signature
         pass
     return found
 

@@ -1,7 +1,7 @@
-"""Pixels of which nothing is known: NaN in a batch, of a side whose ``config.data.*.nodata`` says so.
+"""Unknown pixels: NaN in a batch, of a side with ``config.data.*.nodata``.
 
-They are 0, the middle of the range, for every network; what a generator makes of them is 0 for discriminators too, so
-that they tell nothing there; and no error counts them. Where no side has them, nothing is computed for it.
+They are 0, the middle of the range, for every network; a generator's output there is 0 for discriminators too, so
+they carry no information; and errors leave them out. If no side has them, none of this is computed.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Unknown(NamedTuple):
     Attributes:
       fill: ``images -> images`` with 0 for unknown values.
       hide: ``(fakes, reals) -> fakes`` with 0 where the value of the real image is unknown.
-      mark: ``(fakes, given) -> fakes`` that are unknown where any channel of the images is, of which they were made.
+      mark: ``(fakes, given) -> fakes`` that are unknown where any channel of their source images is.
       l1: ``losses.l1`` over the known values of the second argument.
       known: ``images -> [B, H, W, 1]``, 1 where all channels are known and 0 elsewhere; None where all are everywhere.
     """
@@ -53,7 +53,7 @@ def hide(fakes: jax.Array, reals: jax.Array) -> jax.Array:
 
 
 def mark(fakes: jax.Array, given: jax.Array) -> jax.Array:
-    """Return fakes with NaN where nothing is known of the images of which they were made."""
+    """Return fakes with NaN where their source images are unknown."""
     return jnp.where(jnp.isnan(given).any(-1, keepdims=True), jnp.full_like(fakes, jnp.nan), fakes)
 
 

@@ -1,4 +1,4 @@
-"""The card of a model on a hub: its README, written from what the model file tells of itself."""
+"""The card of a model on a hub: its README, written from the description in the model file."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _TAGS = ("p2p_jax", "image-to-image", "jax", "flax", "gan")
-# What the hub takes as a licence; of others it wants a name, and what is linked or written beside it.
+# The licences that the hub knows; others need a name, and a link or a text with it.
 # fmt: off
 LICENCES = frozenset((
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
@@ -28,7 +28,7 @@ def write_card(
     """Return the text of a card, in Markdown with what a hub reads at its head.
 
     Args:
-      about: what the model file tells of itself, see ``model_file.SUBJECTS``; with a licence.
+      about: the description in the model file, see ``model_file.SUBJECTS``; with a licence.
       name: of the repository, "user/name".
       filename: of the model file in it.
       digest: of the file.
@@ -79,7 +79,7 @@ def write_card(
         "",
         f"{_code(filename)}, {megabytes:.1f} MB: {int(model.get('num_parameters', 0)):,} weights in "
         f"{_code(model.get('dtype', 'float32'))}, {_weights(model)} after step {model['step']:,}. It is data "
-        f"(safetensors) and executes nothing when it is opened. SHA-256 of its contents: {_code(digest)}.",
+        f"(safetensors); opening it runs no code. SHA-256 of its contents: {_code(digest)}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -118,21 +118,21 @@ def _data(about: Mapping[str, Any]) -> Iterator[str]:
     if counts:
         yield "- images: " + ", ".join(f"{_text(_number(count))} of {_code(split)}" for split, count in counts.items())
     elif data.get("num_train"):
-        yield f"- images of training: {_text(_number(data['num_train']))}"
+        yield f"- training images: {_text(_number(data['num_train']))}"
     else:
-        yield "- how many images there were is not known"
-    yield "- their licence is not known to the library: see where they are from"
+        yield "- the number of images is not known"
+    yield "- the licence of the images is not known to the library: check their source"
 
 
 def _metrics(found: Sequence[Any]) -> Iterator[str]:
     rows = [row for told in found if isinstance(told, Mapping) for row in _rows(told)]
     if not rows:
-        yield "Nothing was measured of these weights, or it is not known."
+        yield "No measurements of these weights are known."
         return
     yield from ("| metric | value | between images | images (N) | of | measured by |", "|---|---|---|---|---|---|")
     yield from rows
     yield ""
-    yield "Values are of the training's own validation, or of `p2p-jax evaluate`, with these weights in float32."
+    yield "Values come from validation during training or from `p2p-jax evaluate`, with these weights in float32."
 
 
 def _rows(told: Mapping[str, Any]) -> Iterator[str]:
@@ -156,20 +156,20 @@ def _limits(about: Mapping[str, Any]) -> Iterator[str]:
     model, data, config = about["model"], about["data"], about["config"]
     crop = data.get("crop")
     if isinstance(crop, list) and len(crop) == 2:
-        yield f"It was trained on images of {_text(crop[1])}x{_text(crop[0])} pixels (width x height) and takes others."
-    yield "It knows the kind of images that it was trained on, and makes something up of others."
+        yield f"Trained on images of {_text(crop[1])}x{_text(crop[0])} pixels (width x height); takes other sizes too."
+    yield "It works on the kind of images that it was trained on; results on others are meaningless."
     steps = config.get("num_steps")
     if isinstance(steps, int) and model["step"] < steps:
-        yield f"Its training was to take {steps:,} steps, and these weights are of step {model['step']:,}."
+        yield f"Training was planned for {steps:,} steps; these weights are from step {model['step']:,}."
     found = [told for told in about["metrics"].get("found", []) if isinstance(told, Mapping)]
     counts = [told["num_images"] for told in found if isinstance(told.get("num_images"), int)]
     if counts and max(counts) < _FEW:
-        yield f"It was measured on {max(counts)} images at most, which says little about others."
+        yield f"It was measured on at most {max(counts)} images, too few to say much about others."
     if not found:
-        yield "How well it does is not known."
+        yield "Its quality was not measured."
     if (config.get("inference") or {}).get("norm") == "batch":
-        yield "Norms take their statistics from the image itself: parts of it do not make what the whole makes."
-    yield "Discriminators and the state of optimizers are not in the file: a training goes on from the run's directory."
+        yield "Norm layers use the statistics of the image itself: tiles of an image do not give the same as the whole."
+    yield "The file holds no discriminators and no optimizer state: resume training from the run's directory."
 
 
 def _weights(model: Mapping[str, Any]) -> str:
@@ -183,7 +183,7 @@ def _number(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return text of a file, which may be a stranger's, so that it is no markup."""
+    """Return text of a file with its markup escaped; the file may be a stranger's."""
     plain = "".join(x if x.isprintable() else " " for x in str(value))[:200]
     return re.sub(r"([\\`*_{}\[\]<>#|!~])", r"\\\1", plain)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from p2p_jax.errors import InputError
 
 FILENAME = "model.safetensors"
-"""What the model file of a repository is called."""
+"""The name of the model file in a repository."""
 _Found = TypeVar("_Found")
 _CLIENTS = re.compile("http|requests|urllib3")
 """Modules that huggingface_hub speaks through, by version."""
@@ -29,7 +29,7 @@ def fetch(name: str, revision: str | None = None, filename: str = FILENAME, toke
       name: of the repository, "user/name".
       revision: a branch, a tag or the hash of a commit; the newest of the main branch by default.
       filename: of the file in it.
-      token: of the hub; by default the one with which this machine is logged in, if it is.
+      token: of the hub; by default that of this machine's login, if any.
 
     Raises:
       InputError: there is no such repository or file, it may not be read, or the hub cannot be reached.
@@ -44,7 +44,7 @@ def fetch(name: str, revision: str | None = None, filename: str = FILENAME, toke
         except Exception as error:
             if not _is_of_the_line(error):
                 raise
-            # A download would try for half a minute, and tell each time.
+            # A download would try for half a minute, with a message each time.
             return Path(api.hf_hub_download(name, filename, revision=revision, local_files_only=True))
         return Path(api.hf_hub_download(name, filename, revision=revision))
 
@@ -78,7 +78,7 @@ def upload(
             address = api.create_repo(name, private=private or None, exist_ok=True)
             if private and not api.repo_info(name).private:
                 raise InputError(
-                    f"{name} is there already, and everybody can read it: choose another name, make it private on its "
+                    f"{name} already exists and is public: choose another name, make it private on its "
                     "page, or leave `private` out; nothing was written"
                 )
             operations = [
@@ -99,7 +99,7 @@ def check_name(name: str) -> str:
     """
     parts = name.split("/")
     if len(parts) != 2 or not all(part and part.strip("._-") for part in parts):
-        raise InputError(f"{name!r} is not the name of a repository on the hub: write it as user/name")
+        raise InputError(f"{name!r} is not a repository name: write it as user/name")
     return name
 
 
@@ -137,9 +137,9 @@ def _telling(
     except InputError:
         raise
     except errors.HFValidationError:
-        found = f"{name!r} is not a name that repositories on the hub have: user/name, of letters, digits, - _ and ."
+        found = f"{name!r} is not a valid repository name: use user/name, with letters, digits, - _ and ."
     except errors.GatedRepoError:
-        found = f"{name} on {place} is given out only on request: ask on its page there, then {_LOGIN}"
+        found = f"{name} on {place} is gated: ask for access on its page, then {_LOGIN}"
     except errors.RevisionNotFoundError:
         found = f"{name} on {place} has no revision {revision}"
     except errors.LocalEntryNotFoundError as error:
@@ -149,7 +149,7 @@ def _telling(
         else:
             found = _unreachable(name, place, doing)
     except errors.EntryNotFoundError:
-        found = f"{name} on {place} has no file {filename}: it holds no model of p2p_jax, or under another `filename`"
+        found = f"{name} on {place} has no file {filename}: it is not a p2p_jax model, or needs another `filename`"
     except errors.HfHubHTTPError as error:
         found = _answered(error, name, place, doing)
     except errors.OfflineModeIsEnabled:
@@ -166,7 +166,7 @@ def _telling(
 
 
 def _is_of_the_line(error: BaseException) -> bool:
-    """Tell whether an error says that there was no answer."""
+    """Return whether an error means that there was no answer."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
@@ -178,13 +178,13 @@ def _answered(error: Any, name: str, place: str, doing: str) -> str:
     """Say what the hub has answered, by only the number."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 404) and doing == "read":
-        return f"there is no repository {name} on {place}, or it is private: {_LOGIN} to read what is"
+        return f"there is no repository {name} on {place}, or it is private: to read it, {_LOGIN}"
     if status == 401:
-        return f"{place} does not know who you are, and so nothing was written: {_LOGIN}, with a token that may write"
+        return f"{place} does not know you, so nothing was written: {_LOGIN}, with a token that may write"
     if status == 403:
-        return f"{place} does not let you {doing} {name}: it wants a token of its owner, which may {doing}"
+        return f"{place} does not let you {doing} {name}: use a token of its owner that may {doing}"
     if status == 404:
-        return f"{place} has no place for {name}: is there such a user or organisation, and may your token write there?"
+        return f"{place} cannot create {name}: does the user or organisation exist, and may your token write there?"
     return (
         f"{place} answered {status or 'with an error'} when {name} was to be {'read' if doing == 'read' else 'written'}"
     )

@@ -1,8 +1,8 @@
-"""Multiply-adds of a program, counted in what JAX traces of it: nothing is compiled, and nothing is computed.
+"""Multiply-adds of a program, counted in its JAX trace: nothing is compiled, and nothing is computed.
 
-Counted are ``conv_general_dilated`` and ``dot_general``, in whatever they are nested: functions that are compiled or
-have derivatives of their own, parts that are computed again (`remat`), loops, branches. All else (norms, activations,
-random numbers, optimizers) is not: on every device it is bound by memory. See ``training.work`` for each of them.
+Only ``conv_general_dilated`` and ``dot_general`` are counted, however they are nested: in compiled functions, custom
+derivatives, parts that are computed again (`remat`), loops, branches. All else (norms, activations,
+random numbers, optimizers) is bound by memory on every device. See ``training.work`` for each of them.
 
 Which branch is taken is followed where it can be known beforehand: numbers that are computed only from given ones, such
 as the number of the step, are computed.
@@ -29,7 +29,7 @@ _SAME = ("psum", "psum_invariant", "pmax", "pmin", "all_gather_invariant")  # ov
 
 
 class _Later:
-    """A value that is computed if somebody asks for it; None if it cannot be."""
+    """A value that is computed on demand; None if it cannot be."""
 
     def __init__(self, compute: Callable[[], Any]):
         self._compute: Callable[[], Any] | None = compute
@@ -71,7 +71,7 @@ def count(program: core.ClosedJaxpr, given: Sequence[_Known] | None = None) -> W
       given: its arguments, where they are known.
 
     Raises:
-      InputError: there is work in a loop of which the number of turns is not known, or in what JAX tells nothing of.
+      InputError: there is work in a loop with an unknown number of iterations, or in an operation that JAX hides.
     """
     return _walk(program, given or [None] * len(program.jaxpr.invars))[0]
 
@@ -101,7 +101,7 @@ def _one(equation: Any, given: list[_Known]) -> tuple[Work, list[_Known]]:
     if name == "dot_general":
         return Work(of_product(equation)), unknown
     if name in _OPAQUE:
-        return Work(doubts=frozenset({f"what is in {name} is not counted"})), unknown
+        return Work(doubts=frozenset({f"the work inside {name} is not counted"})), unknown
     if name in _SAME:
         return Work(), given[: len(unknown)]
     if name == "cond":
@@ -115,7 +115,7 @@ def _one(equation: Any, given: list[_Known]) -> tuple[Work, list[_Known]]:
     if called is not None and _fits(called, equation):
         return _walk(called, given)
     if any(_walk(part, [None] * len(_inner(part).invars))[0].most() for part in parts):
-        raise InputError(f"what {name} does cannot be counted: there are convolutions or matrix products in it")
+        raise InputError(f"the work of {name} cannot be counted: it contains convolutions or matrix products")
     return Work(), _computed(equation, given)
 
 
@@ -128,7 +128,7 @@ def _inner(program: Any) -> Any:
 
 
 def _fits(program: Any, equation: Any) -> bool:
-    """Tell whether a program takes and gives just what an operation does that calls it."""
+    """Return whether a program has the inputs and outputs of the operation that calls it."""
     pairs = [(_inner(program).invars, equation.invars), (_inner(program).outvars, equation.outvars)]
     return all(
         len(ours) == len(theirs) and all(a.aval.shape == b.aval.shape for a, b in zip(ours, theirs, strict=True))
@@ -153,7 +153,7 @@ def _of_branches(branches: Sequence[Any], index: _Known, given: list[_Known]) ->
     at = _value(index)
     if at is None:
         dearest = max(works, key=Work.most)
-        doubt = "which way a branch goes is not known before it runs: its dearest way is counted"
+        doubt = "which branch runs is not known in advance: the most expensive one is counted"
         return Work(dearest.most(), doubts=frozenset({doubt}).union(*(work.doubts for work in works))), chosen
     at = _clipped(at, len(branches))
     if not isinstance(at, jax.core.Tracer):
@@ -178,7 +178,7 @@ def _of_scan(equation: Any, given: list[_Known]) -> Work:
     each = _walk(body, [*given[:consts], *[None] * (len(given) - consts)])[0]
     if not each.doubts or turns > _TURNS or not any(given[consts:]):
         return each.times(turns)
-    # Turn by turn: what is known at the start, such as the number of the turn, may tell which branches are taken.
+    # Turn by turn: values known at the start, such as the number of the turn, may decide which branches are taken.
     work, state = Work(), given[consts:carried]
     for turn in reversed(range(turns)) if params["reverse"] else range(turns):
         slices = [None if _value(x) is None else known(_value(x)[turn]) for x in given[carried:]]
@@ -193,7 +193,7 @@ def _differ(ours: Sequence[Any], theirs: Sequence[Any]) -> int:
 
 
 def _kept(x: _Known) -> _Known:
-    """Compute a value now, so that those of many turns do not wait for each other."""
+    """Compute a value now, so values of many turns do not wait for each other."""
     value = _value(x)
     return None if value is None else known(value)
 
@@ -214,8 +214,8 @@ def _of_while(params: Any, given: list[_Known]) -> Work:
         found, results = _walk(body, [*doing, *state])
         work, state = work.plus(found), [_kept(x) for x in results]
     raise InputError(
-        "multiply-adds cannot be counted: there are convolutions or matrix products in a while loop, and how often it "
-        "turns is not known before it runs"
+        "multiply-adds cannot be counted: a while loop contains convolutions or matrix products, and its number of "
+        "iterations is not known in advance"
     )
 
 

@@ -23,7 +23,7 @@ from p2p_jax.training.soundness import fault, folder_of, others, require_sound, 
 
 PyTree = Any
 CONVERTED = "converted_from.json"
-"""In the directory of a run that was made of foreign weights: what it was made of."""
+"""In the directory of a converted run: a description of the original weights."""
 
 
 def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
@@ -35,7 +35,7 @@ def find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
       checkpoint: "latest", "best" (of those that were evaluated) or a step.
 
     Raises:
-      InputError: there is no such checkpoint, or it is damaged; names those that there are.
+      InputError: there is no such checkpoint, or it is damaged; names those that exist.
     """
     step = _find_step(workdir, config, checkpoint)
     require_sound(workdir, step)
@@ -52,12 +52,14 @@ def _find_step(workdir: Path, config: ConfigDict, checkpoint: str | int) -> int:
         metrics = {step: folder_of(workdir, step) / "metrics" / "metrics" for step in steps}
         for step in steps:
             if why := fault(workdir, step, part="metrics/"):
-                damaged = f"{folder_of(workdir, step)} is damaged ({why}), so which is the best is not known"
+                damaged = f"{folder_of(workdir, step)} is damaged ({why}), so the best one is not known"
                 raise InputError(f"{damaged}; {others(workdir, step)}")
         values = {step: _metric(path, config.best_metric) for step, path in metrics.items() if path.exists()}
         quality = {step: found for step, found in values.items() if not math.isnan(found)}
         if not quality:
-            raise InputError(f"no checkpoint in {workdir} was evaluated, so none is the best; take latest or a step")
+            raise InputError(
+                f"no checkpoint in {workdir} was evaluated, so there is no best one; choose latest or a step"
+            )
         return (min if config.best_mode == "min" else max)(quality, key=quality.__getitem__)
     if str(checkpoint).isdecimal() and int(checkpoint) in steps:
         return int(checkpoint)
@@ -69,7 +71,7 @@ def _metric(path: Path, name: str) -> float:
     try:
         return float(json.loads(path.read_bytes()).get(name, math.nan))
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}), so that the best cannot be told; choose a step") from error
+        raise InputError(f"{path} cannot be read ({error}), so the best one is not known; choose a step") from error
 
 
 def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def saved_config(workdir: Path, step: int, trust: Trust = ()) -> dict[str, Any]:
 
 
 def saved_shapes(workdir: Path, step: int) -> PyTree:
-    """Return the structure of a saved state, as its checkpoint tells it; what made the state is not needed.
+    """Return the structure of a saved state, as its checkpoint describes it, without making the objective.
 
     Tuples and NamedTuples have become lists and dicts.
 
@@ -129,10 +131,10 @@ def restore_part(workdir: Path, step: int, shapes: PyTree) -> PyTree:
         return ocp.PyTreeCheckpointer().restore(
             path, args=ocp.args.PyTreeRestore(item=template, restore_args=restore_args)
         )
-    except Exception as error:  # TensorStore has no type of its own for what cannot be read
+    except Exception as error:  # TensorStore has no error type for unreadable data
         if isinstance(error, ValueError | KeyError) and "tensorstore" not in str(error):
             reason = str(error).strip().partition("\n")[0][:300]  # Orbax goes on with all the leaves
-            raise InputError(f"the checkpoint {path} does not fit the config beside it: {reason}") from error
+            raise InputError(f"the checkpoint {path} does not fit the config of its run: {reason}") from error
         raise InputError(f"the checkpoint {path} is damaged ({type(error).__name__}); use another") from error
 
 
@@ -160,10 +162,10 @@ def read_config(workdir: Path, trust: Trust | None = ()) -> ConfigDict | None:
         found = json.loads(path.read_bytes())  # editors of Windows may put a mark before it, which this takes
     except FileNotFoundError:
         raise InputError(
-            f"{workdir} has checkpoints but no config.json; every checkpoint holds a copy: cp {saved[-1]} {path}"
+            f"{workdir} has checkpoints but no config.json; each checkpoint holds a copy: cp {saved[-1]} {path}"
         ) from None
     except NotADirectoryError:
-        more = f": from a model file others start, with --config.init_from={workdir}" if is_tensor_file(workdir) else ""
+        more = f"; to start from a model file, use --config.init_from={workdir}" if is_tensor_file(workdir) else ""
         raise InputError(f"workdir={workdir} is a file; name a directory{more}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
@@ -211,4 +213,4 @@ def read_filled_in(workdir: Path, trust: Trust = ()) -> ConfigDict | None:
     try:
         return with_facts(config, facts)
     except InputError as error:
-        raise InputError(f"what {workdir} holds of its images (facts.json) cannot be used: {error}") from error
+        raise InputError(f"facts.json in {workdir} (facts about its images) cannot be used: {error}") from error

@@ -47,4 +47,4 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     told = ", ".join(
         f"{_SHOWN[name]} {before[name] or 'none'} before, {now.get(name) or 'none'} now" for name in changed
     )
-    return f"from here on results are not equal to the bit to those that an uninterrupted run would have: {told}"
+    return f"from here on, results are not bit-for-bit those of an uninterrupted run: {told}"

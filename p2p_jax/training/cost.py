@@ -1,4 +1,4 @@
-"""What an experiment costs, on any device: multiply-adds of a training step and of a translation, and parameters."""
+"""The cost of an experiment, on any device: multiply-adds of a training step and of a translation, and parameters."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _AT_ONCE = 2**16  # steps
 
 
 class Cost(NamedTuple):
-    """Of an experiment.
+    """The cost of an experiment.
 
     Attributes:
       step: multiply-adds of a training step on the whole batch, the mean over all steps of the run.
@@ -46,7 +46,7 @@ def measure(config: ConfigDict, objective: Objective | None = None) -> Cost:
       objective: what is trained; by default what ``config.objective`` names.
 
     Raises:
-      InputError: the experiment cannot be made, or there is work in a loop whose number of turns is not known.
+      InputError: the experiment cannot be made, or there is work in a loop with an unknown number of iterations.
     """
     config = complete(config) if objective else complete_experiment(config)
     if not config.data.num_train:  # the learning rate may ask for it
@@ -75,7 +75,7 @@ def measure(config: ConfigDict, objective: Objective | None = None) -> Cost:
 def _of_steps(
     objective: Objective, state: Any, batch: Mapping[str, Any], config: ConfigDict
 ) -> tuple[float, frozenset[str]]:
-    """Return the multiply-adds of a step, the mean over the run, and what is not certain of them."""
+    """Return the multiply-adds of a step, the mean over the run, and the doubts about them."""
     rng = jax.random.key(config.seed)
     program = arithmetic.traced(objective.update, state, batch, rng, axes=[(DEVICE_AXIS, 1)])
     places = [path for path, _ in jax.tree_util.tree_leaves_with_path((state, batch, rng))]
@@ -110,7 +110,7 @@ def _path_of_step(state: Any) -> tuple[Any, ...]:
 
 
 def _read(program: core.ClosedJaxpr, count: int) -> int:
-    """Return how many numbers of its first arguments, of so many, a program reads, the whole ones apart."""
+    """Return how many floating-point numbers a program reads in its first `count` arguments."""
     read = {x for equation in program.jaxpr.eqns for x in equation.invars if not isinstance(x, core.Literal)}
     leaves = [x for x in program.jaxpr.invars[:count] if x in read]
     return sum(x.aval.size for x in leaves if jnp.issubdtype(x.aval.dtype, jnp.floating))

@@ -1,8 +1,8 @@
-"""Digests: what was written, so that a bit that a disk has turned since then is noticed when it is read.
+"""Digests of written files: a bit that the disk has flipped since is noticed when the file is read.
 
 A checkpoint holds ``digests.json``, with the size and the SHA-256 of each of its files. It is written when these are
-complete, before the checkpoint gets its name, so that there is none without it but those of earlier versions.
-A run's own ``config.json`` and the like have theirs in ``digests.json`` beside them.
+complete, before the checkpoint gets its name, so only checkpoints of earlier versions lack it.
+A run's own ``config.json`` and the like have theirs in a ``digests.json`` in the same folder.
 """
 
 import concurrent.futures
@@ -45,11 +45,11 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
 
     Args:
       folder: of the checkpoint, with a file ``NAME``.
-      part: look only at files whose names begin so, such as "metrics/".
+      part: look only at files with names that begin so, such as "metrics/".
       longest: of longer files, in bytes, look only at the length.
 
     Returns:
-      None if every file is as it was written, or somebody has edited its config or facts; else what is not, without a
+      None if every file is as it was written, or its config or facts were edited; else the fault, without a
       full stop.
 
     Raises:
@@ -62,7 +62,7 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
     except (OSError, ValueError) as error:
         return f"{NAME} cannot be read ({error})"
     if (step := _step(folder / NAME)) is not None and folder.name != str(step):
-        return f"it is the checkpoint of step {step} under another name"
+        return f"it is a renamed checkpoint of step {step}"
     files = {name: told for name, told in files.items() if name.startswith(part)}
     lengths = (_fault_of_length(folder, name, size) for name, (size, _) in files.items())
     if found := next(filter(None, lengths), None):  # what costs nothing first
@@ -76,7 +76,7 @@ def fault(folder: Path, part: str = "", longest: int | None = None) -> str | Non
 
 
 def _telling_unreadable(check: Callable[[Path, str, Any], str | None]) -> Callable[[Path, str, Any], str | None]:
-    """Let a check of a file say that it cannot be read; one that may not be read is no fault of the file."""
+    """Let a check report a file that cannot be read; missing permission is not a fault of the file."""
 
     @functools.wraps(check)
     def checked(folder: Path, name: str, wanted: Any) -> str | None:
@@ -96,7 +96,7 @@ def _fault_of_length(folder: Path, name: str, size: int) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         return f"{name} is not a file"
     if status.st_size != size and name not in _TEXTS:
-        return f"{name} has {status.st_size:,} bytes where {size:,} were written"
+        return f"{name} has {status.st_size:,} bytes; {size:,} were written"
     return None
 
 
@@ -124,9 +124,9 @@ def files_in(folder: Path) -> list[str]:
 
 
 def write_recorded(path: Path, text: str) -> None:
-    """Write a file of a run, and its digest into the file ``NAME`` beside it.
+    """Write a file of a run, and its digest into the file ``NAME`` in the same folder.
 
-    The digest of what stood there before is kept with it, so that a kill in between leaves no file without its own.
+    The digest of the previous contents is kept too, so a kill in between leaves no file without its digest.
     """
     record = path.with_name(NAME)
     try:
@@ -150,14 +150,14 @@ def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
     """
     record = path.with_name(NAME)
     if not path.exists():
-        return  # which is told by who reads it, if it is needed
+        return  # reported when the file is read, if it is needed
     try:
         digests = _recorded(record).get(path.name)
         why = _change(path, path.name, digests) if digests else None
     except (FileNotFoundError, NotADirectoryError):
         return  # of an earlier version
     except (OSError, ValueError) as error:
-        why = f"{record} cannot be read ({error}), which tells whether {path.name} is as it was written"
+        why = f"{record} cannot be read ({error}), so {path.name} cannot be checked"
     if why is None:
         return
     copies = [copy for copy in copies if copy.is_file()]
@@ -165,15 +165,15 @@ def require_recorded(path: Path, copies: Sequence[Path] = ()) -> None:
         with contextlib.suppress(OSError, ValueError, RecursionError):
             if json.loads(path.read_text(encoding="utf-8")) == json.loads(copies[-1].read_text(encoding="utf-8")):
                 return
-    mend = f"put back what it was (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "put it back"
-    raise InputError(f"{path} is damaged: {why}; {mend}, or delete {record} if it is as you want it")
+    mend = f"restore it (a checkpoint holds a copy: cp {copies[-1]} {path})" if copies else "restore it"
+    raise InputError(f"{path} is damaged: {why}; {mend}, or delete {record} if you changed it on purpose")
 
 
 def _change(path: Path, name: str, digests: Sequence[str]) -> str | None:
     """Say in what a file is not as it was written.
 
-    Of those that people edit a single bit that has changed is told from an edit: with it turned back, the file has one
-    of the digests again.
+    Of those that people edit a single bit that has changed is distinguished from an edit: with it turned back, the file
+    has one of the digests again.
     """
     if name not in _TEXTS:
         return None if _digest(path)[1] in digests else f"bits of {name} have changed"
@@ -226,7 +226,7 @@ def _of_all(files: Mapping[str, Any], step: int | None = None) -> str:
 
 
 def _step(path: Path) -> int | None:
-    """Return of which step a checkpoint is, by its digests; None where they do not say it."""
+    """Return the step of a checkpoint by its digests; None where they do not say it."""
     return json.loads(path.read_text(encoding="utf-8")).get("step")
 
 

@@ -29,13 +29,13 @@ _COPIED = ("kid", "fid")
 
 
 class _Way(NamedTuple):
-    """A direction in which the objective translates.
+    """A direction of translation.
 
     Attributes:
       given: the name in a batch of what is translated.
       wanted: the name of what it is translated into.
       fake: its name among translations.
-      ending: of its figures: "" where there is no other direction.
+      ending: of its figures: "" if it is the only direction.
       domains: of what is given, and of what it is translated into.
       counts: how many there are of either.
     """
@@ -70,8 +70,8 @@ class Distances:
     def __init__(self, config: ConfigDict, objective: Objective, shapes: PyTree, data: Data, features: Features):
         if data.num_val < FEWEST or min(data.val_counts or (FEWEST,)) < FEWEST:
             raise InputError(
-                f"config.distances.features={features.name} needs {FEWEST} validation images at least, better "
-                f"thousands, and there are {_counted(data)}: see config.data.val_split and config.data.val_fraction"
+                f"config.distances.features={features.name} needs at least {FEWEST} validation images, better "
+                f"thousands, but there are {_counted(data)}: see config.data.val_split and config.data.val_fraction"
             )
         self.every = config.distances.every or config.eval_every
         self._data, self._features, self._rng = data, features, jax.random.key(config.seed)
@@ -116,7 +116,7 @@ class Distances:
         for (_, kind), rows in gathered.items():
             if not np.isfinite(rows).all():
                 raise InputError(
-                    f"config.distances.features={self._features.name} gives numbers that are not finite for {kind} of "
+                    f"config.distances.features={self._features.name} gives NaN or infinite numbers for {kind} of "
                     "validation"
                 )
         self._reals = {way.fake: Reals(gathered[way.fake, "real images"]) for way in self._ways}
@@ -146,7 +146,7 @@ class Distances:
                     _collect(found[kind, way.fake], places, pictures, way.counts[0])
         gathered = {key: _gathered(one, self._features) for key, one in found.items()}
         figures: dict[str, float] = {}
-        if jax.process_index() == 0:  # others might round otherwise, and not agree on which is the best
+        if jax.process_index() == 0:  # others might round differently, and not agree on the best
             for kind in states:
                 told = {way.ending: self._reals[way.fake].distances(gathered[kind, way.fake]) for way in self._ways}
                 figures |= {f"{kind}{name}": value for name, value in _named(told).items()}
@@ -184,13 +184,13 @@ def require_same_features(facts: Mapping[str, Any], features: Features) -> dict[
       features: of now.
 
     Raises:
-      InputError: they have other weights, so that figures would not compare.
+      InputError: they have other weights, so figures would not compare.
     """
     before, now = facts.get("distances", {}).get("weights", ""), features.digest
     if before and before != now:
         raise InputError(
-            f"config.distances.features={features.name}: the weights are not those of before (SHA-256 {now}, then "
-            f"{before}), so that the figures of this run would not compare: restore them, or give a new `workdir`"
+            f"config.distances.features={features.name}: the weights have changed (SHA-256 {now}, before "
+            f"{before}), so figures of this run would not compare: restore them, or give a new `workdir`"
         )
     return {"weights": now} if now else {}
 
@@ -229,7 +229,7 @@ def _only(found: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dic
 
 
 def _collect(collected: Collected, places: Sequence[int], pictures: np.ndarray, count: int) -> None:
-    """Take pictures; those of a shorter side, which begins again beside a longer one, once."""
+    """Take pictures; those of a shorter side, which repeats next to a longer one, once."""
     for place, picture in zip(places, pictures, strict=True):
         if place < count:
             collected.add(place, picture)

@@ -1,8 +1,8 @@
-"""What TensorBoard shows of a run: event files that hold each row once, also after a kill.
+"""The TensorBoard event files of a run: they hold each row once, also after a kill.
 
 Rows are written through, and brought to the disk before a checkpoint counts. At a start the files are compared with
 ``metrics.csv``: rows after the checkpoint go, rows that are missing come back. A new file with all that stays takes the
-place of those before; where there is nothing to mend, they are left alone.
+place of those before; where there is nothing to fix, they stay as they are.
 """
 
 import os
@@ -87,7 +87,7 @@ def _new_name(folder: Path, part: int) -> Path:
 
 
 class _Record(NamedTuple):
-    """Where an event stands, and what it is of."""
+    """The place of an event in its file, and its subject."""
 
     path: Path
     offset: int
@@ -121,11 +121,11 @@ def _mend(folder: Path, step: int, rows: Mapping[int, Mapping[str, str]]) -> Non
     for path in files:
         path.unlink(missing_ok=True)
     if missing:
-        say(f"{folder}: {len(missing):,} rows that TensorBoard lacked are taken from metrics.csv")
+        say(f"{folder}: {len(missing):,} rows missing from TensorBoard were added from metrics.csv")
 
 
 def _each_once(records: Sequence[_Record]) -> list[_Record]:
-    """Return the records without those whose tags all stand in later records of the same step."""
+    """Return the records without those with all their tags in later records of the same step."""
     latest = {(record.step, tag): i for i, record in enumerate(records) for tag in record.tags}
     return [
         record

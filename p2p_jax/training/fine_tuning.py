@@ -72,7 +72,7 @@ class _Player(NamedTuple):
       taken: number of those that are taken.
       leaves: ``{name of a leaf of the new state: its name in the source}``, of what is taken.
       fresh: layers that are not taken, each with the reason.
-      unused: layers of the source, or leaves of a layer that was taken, for which there is no place.
+      unused: layers of the source, or leaves of a layer that was taken, that have no place here.
     """
 
     name: str
@@ -88,7 +88,7 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     """Find the checkpoint that a run is to start from, and read what it holds, not the weights.
 
     Args:
-      init_from: directory of a run, whose latest checkpoint is meant, or of one of its checkpoints; or a model file.
+      init_from: directory of a run (its latest checkpoint is taken) or of one of its checkpoints; or a model file.
       workdir: directory of the new run.
       trust: code outside the library that its config may name.
 
@@ -116,11 +116,11 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
     steps = saved_steps(path)
     if not steps:
         raise InputError(
-            f"config.init_from={init_from} holds no checkpoint of a run; of weights that another program saved, "
+            f"config.init_from={init_from} holds no checkpoint of a run; for weights of another program, "
             f"python -m p2p_jax convert --input {init_from} --workdir RUN makes one"
         )
     if step is not None and step not in steps:
-        raise InputError(f"config.init_from={init_from}: {path} has checkpoints of the steps {steps}")
+        raise InputError(f"config.init_from={init_from}: {path} has only the checkpoints {steps}")
     step = steps[-1] if step is None else step
     require_sound(path, step, lambda other: f"config.init_from={path / 'checkpoints' / str(other)}")
     return Source(init_from, path, step, saved_shapes(path, step), saved_config(path, step, trust))
@@ -129,8 +129,8 @@ def find_source(init_from: str, workdir: Path, trust: Trust = ()) -> Source:
 def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
     """Put a source's weights into a fresh state, and print what was taken and what was not.
 
-    A layer, the parameters and statistics that stand together, is taken if the source has all its leaves with the
-    same shapes; otherwise all of it keeps its initial values. Of generators the average is taken where there is one.
+    A layer (its parameters and statistics together) is taken if the source has all its leaves with the
+    same shapes; otherwise all of it keeps its initial values. For generators the average is taken if there is one.
     Everything but parameters and batch statistics stays as it is: the step, optimizer states, the pool of fakes; an
     average of the new run begins at the weights that it has then.
 
@@ -143,7 +143,7 @@ def take_weights(source: Source, state: PyTree, config: ConfigDict) -> PyTree:
       The state, with leaves of the same shapes and dtypes; those that were taken are NumPy arrays.
 
     Raises:
-      InputError: nothing of the source fits but discriminators and heads, its file is damaged, or the state holds
+      InputError: only discriminators and heads of the source fit, its file is damaged, or the state holds
         copies of the parameters, as some optimizers do.
     """
     state = averaging.trained_alone(state) if averaging.asks(config) else state
@@ -260,14 +260,14 @@ def _report(source: Source, players: list[_Player], others: list[str]) -> None:
     is_average = source.file.weights == "average" if source.file else averaging.KEY in source.shapes
     start += ", generators as averaged there" if is_average else ""
     if source.file is not None:
-        say(f"{start}: a model file, without discriminators: what it does not hold begins anew")
+        say(f"{start}: a model file, without discriminators: parts that it does not hold start fresh")
     for player in players:
         if player.origin is None:
             say(f"{start}: {player.name}: none of {player.wanted:,} parameters; there is no {player.name} there")
             continue
         alias = f", from {player.origin}" if player.origin != player.name else ""
         say(f"{start}: {player.name}: {player.taken:,} of {player.wanted:,} parameters{alias}")
-        for title, names in (("starts fresh", player.fresh), ("not used of the source", player.unused)):
+        for title, names in (("starts fresh", player.fresh), ("not used from the source", player.unused)):
             if names:
                 more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
                 say(f"  {title}: {', '.join(names[:_SHOWN])}{more}")

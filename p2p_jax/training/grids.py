@@ -23,7 +23,7 @@ def pictures(columns: Mapping[str, np.ndarray], domains: tuple[Domain, Domain]) 
 
     Args:
       columns: name -> [N, H, W, C] in [-1, 1].
-      domains: a and b. A column is of the one that alone has its number of channels; if both have it, "input" and names
+      domains: a and b. A column is of the only one with its number of channels; if both have it, "input" and names
         that end in " A" are of a and all others of b; if neither, its first channels are shown. An ab of Lab is shown
         with the first L in its row.
 
@@ -100,7 +100,7 @@ def write_grid(path: Path, columns: Mapping[str, np.ndarray], step: int, caption
     }
     info = PngImagePlugin.PngInfo()
     info.add_text(_PLACES, json.dumps(places))
-    with unfinished(path) as partial:  # who looks on while it is written sees a whole file or none
+    with unfinished(path) as partial:  # readers see a whole file or none
         Image.fromarray(grid).save(partial, "PNG", pnginfo=info)
     return grid
 

@@ -50,12 +50,12 @@ def train(
       workdir: the run's directory. It receives ``config.json``, ``facts.json``, ``metrics.csv``, ``samples/``,
         ``checkpoints/``, ``summary.txt`` and, where tensorboardX is installed, ``tensorboard/``.
       objective: what is trained; by default what ``config.objective`` names.
-      data: the data set, whatever ``config.data.resident`` says; by default what ``config.data`` describes.
-      trust: code outside the library, "module:name", that the stored config of another run may name from which this one
-        starts (``config.init_from``); what `config` itself names is trusted.
+      data: the data set, regardless of ``config.data.resident``; by default the one in ``config.data``.
+      trust: code outside the library, "module:name", that the stored config of ``config.init_from`` (the run that this
+        one starts from) may name; what `config` itself names is trusted.
 
     Returns:
-      The state after the last step, or after that at which SIGTERM or a closed terminal (SIGHUP) stopped it.
+      The state after the last step, or after the step where SIGTERM or a closed terminal (SIGHUP) stopped it.
 
     Raises:
       TrainingInterrupt: a KeyboardInterrupt: Ctrl-C came, and the state was saved.
@@ -75,7 +75,7 @@ def train(
         run = run._replace(state=None)  # the first state is not kept
         stack.enter_context(checkpoints.naming_the_last())
         if run.data is None:
-            say(f"{workdir}: this run has {step:,} steps and config.num_steps is {config.num_steps:,}; nothing to do")
+            say(f"{workdir}: already at step {step:,}, and config.num_steps is {config.num_steps:,}; nothing to do")
             return parallel.for_saving(state)
 
         rng = jax.random.key(config.seed)
@@ -189,14 +189,14 @@ def _multiply_adds(config: ConfigDict, objective: Objective) -> float | None:
     """Return the multiply-adds of a step, or None where they cannot be counted."""
     try:
         return cost.measure(config, objective).step
-    except Exception:  # an objective of the user's, of which only this figure is missing then
+    except Exception:  # the user's objective: only this figure is missing then
         return None
 
 
 def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
     """Yield how many steps each dispatch does: `at_once` from its multiples, but 1 if anything is due inside it."""
     while step < config.num_steps:
-        inside = step + at_once - 1  # the last step at whose end nothing may be due
+        inside = step + at_once - 1  # the last step with nothing due at its end
         passes_over = any(step // n != inside // n for n in parallel.intervals(config))
         fits = step % at_once == 0 and inside < config.num_steps and not passes_over
         size = at_once if fits else 1
@@ -220,8 +220,8 @@ def _evaluate(
 ) -> dict[str, float]:
     """Return the mean of every metric over all validation images of all processes.
 
-    Infinite values, such as the PSNR of equal images, are left out, unless all are; and those of images of which no
-    pixel is known, which are not a number.
+    Infinite values, such as the PSNR of equal images, are left out, unless all are; and the NaN of images without a
+    known pixel.
     """
     totals = {name: np.zeros(2) for name in names}  # the sum of what is not infinite, and how many they are
     for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
@@ -236,7 +236,7 @@ def _evaluate(
 
 
 def _agreed(signum: int, step: int, config: ConfigDict) -> int:
-    """Return the signal to stop at now, or 0; several processes agree at logged steps, so that none goes on alone."""
+    """Return the signal to stop at now, or 0; several processes agree at logged steps, so none goes on by itself."""
     if jax.process_count() > 1 and step % config.log_every:
         return 0
     return parallel.highest(signum)

@@ -42,10 +42,10 @@ class Metrics(NamedTuple):
 
 
 def read(path: Path) -> Metrics:
-    """Read the metrics of a run, also where a spreadsheet has written them anew.
+    """Read the metrics of a run, also after a spreadsheet has rewritten them.
 
-    A last row that a kill cut short is left out. Of a file that another program changed, rows are taken of which every
-    cell can be read in one way only.
+    A last row that a kill cut short is left out. From a file that another program changed, rows are taken only if every
+    cell has a single reading.
 
     Raises:
       InputError: the file cannot be read at all.
@@ -86,7 +86,7 @@ def _as_changed(contents: bytes) -> Metrics:
     """Read what can be read with certainty."""
     text = _decoded(contents)
     if text is None or "\0" in text:
-        return Metrics([], {}, "it is not a text")
+        return Metrics([], {}, "it is not a text file")
     lines = text.lstrip("\ufeff").splitlines()
     if lines and lines[0].strip().strip('"').lower().startswith("sep="):
         lines = lines[1:]
@@ -103,7 +103,7 @@ def _as_changed(contents: bytes) -> Metrics:
     if "step" not in names or not all(names) or len(set(names)) != len(names):
         return Metrics([], {}, "its first line does not name the columns")
     table = [[cell.strip() for cell in cells] for cells in table if any(cell.strip() for cell in cells)]
-    fraction = _FRACTION if split != "," else _NO_THOUSANDS  # between commas it stands in quotes
+    fraction = _FRACTION if split != "," else _NO_THOUSANDS  # between commas it is in quotes
     number = _COMMA if any(fraction.fullmatch(x) for cells in table for x in cells) else _POINT
     rows, unread = dict[int, dict[str, str]](), 0
     for cells in table:
@@ -115,7 +115,7 @@ def _as_changed(contents: bytes) -> Metrics:
             continue
         rows[int(step)] = {name: cell.replace(",", ".") for name, cell in row.items() if cell}
     columns = [name for name in names if name != "step"]
-    return Metrics(columns, dict(sorted(rows.items())), "another program has written it", unread)
+    return Metrics(columns, dict(sorted(rows.items())), "another program wrote it", unread)
 
 
 def _decoded(contents: bytes) -> str | None:
@@ -169,13 +169,13 @@ def begin(path: Path, columns: Sequence[str], step: int) -> Mapping[int, Mapping
     else:
         found = Metrics(columns, {})
         if step:
-            say(f"{path} is gone: it begins again after step {step:,}")
+            say(f"{path} is missing: a new one begins after step {step:,}")
     kept = {at: {name: row[name] for name in columns if name in row} for at, row in found.rows.items() if at <= step}
     more = [name for name in found.columns if name not in columns and any(name in row for row in found.rows.values())]
     if found.changed or (more and kept):
         reason = found.changed or f"it has columns that are no longer written ({', '.join(more)})"
         aside = _set_aside(path)
-        told = f"{len(kept):,} of its rows go on here" if kept else "none of its rows could be read"
+        told = f"{len(kept):,} of its rows are kept" if kept else "none of its rows could be read"
         told += f", {found.unread:,} could not be read with certainty" if kept and found.unread else ""
         say(f"{path} is set aside as {aside.name}, because {reason}; {told}")
     text = io.StringIO()

@@ -1,7 +1,7 @@
-"""Model files: the generators of a run with all that is known of them, in one file that is only data.
+"""Model files: the generators of a run with all that is known about them, in one file that is only data.
 
-Arrays are named as in a run's state, ``params/gen_ab/LAYER/LEAF``. Texts beside them are JSON, one for each subject of
-``SUBJECTS``. The config names code as that of a run does, and is refused as such.
+Arrays are named as in a run's state, ``params/gen_ab/LAYER/LEAF``. The texts with them are JSON, one for each subject
+of ``SUBJECTS``. The config may name code as that of a run does, and is refused under the same rules.
 """
 
 import json
@@ -21,7 +21,7 @@ from p2p_jax.storage import tensor_file
 
 FORMAT = 1
 SUBJECTS = ("p2p_jax", "config", "model", "domains", "data", "licence", "metrics")
-"""What is told of a model: "p2p_jax" is the format and the versions, "model" what the arrays are."""
+"""The parts of a model's description: "p2p_jax" is the format and the versions, "model" what the arrays are."""
 _LICENCE = 100  # characters, at most
 
 
@@ -31,7 +31,7 @@ class ModelFile(NamedTuple):
     Attributes:
       path: of the file.
       arrays: by their names, as they are stored: float32 or float16, and whole numbers.
-      about: what is told of them, by ``SUBJECTS``.
+      about: their description, by ``SUBJECTS``.
       digest: SHA-256 of all.
     """
 
@@ -81,7 +81,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
 
 
 def is_model_file(path: Path) -> bool:
-    """Tell whether a path is a file that has the form of a model file, whatever is in it."""
+    """Return whether a path is a file in the form of a model file; its contents are not checked."""
     return tensor_file.is_tensor_file(path)
 
 
@@ -105,13 +105,13 @@ def require_form(path: Path) -> None:
     """
     if not is_model_file(path):
         raise InputError(
-            f"{path} is a file; name a directory, or a model file ({tensor_file.SUFFIX}) that `pack` has written. Of "
-            f"weights that another program saved, python -m p2p_jax convert --input {path} --workdir RUN makes a run"
+            f"{path} is a file; name a directory, or a model file ({tensor_file.SUFFIX}) written by `pack`. For "
+            f"weights of another program, python -m p2p_jax convert --input {path} --workdir RUN makes a run"
         )
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Return what a model file tells of itself, by ``SUBJECTS``; the arrays are not read.
+    """Return the description in a model file, by ``SUBJECTS``; the arrays are not read.
 
     Raises:
       InputError: it is none; names it.
@@ -123,7 +123,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays of a model file by their names; the arrays are not read.
 
     Raises:
-      InputError: it is no file of the format; names it.
+      InputError: it is not a file of this format; names it.
     """
     return tensor_file.read_header(path)[0]
 
@@ -132,7 +132,7 @@ def config_of(about: Mapping[str, Any], path: Path, trust: Trust = ()) -> Config
     """Return the config that a model file holds, complete.
 
     Args:
-      about: what the file tells of itself.
+      about: the description in the file.
       path: of the file.
       trust: code outside the library that the config may name.
 
@@ -147,20 +147,20 @@ def config_of(about: Mapping[str, Any], path: Path, trust: Trust = ()) -> Config
 
 
 def _told(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the texts of a file as what they tell, checked.
+    """Return the description from the texts of a file, checked.
 
     Raises:
-      InputError: it is not a model file, or tells something else than ``pack`` writes.
+      InputError: it is not a model file, or its description differs from what ``pack`` writes.
     """
     if SUBJECTS[0] not in texts:
         raise InputError(
-            f"{path} is a safetensors file of another program: it does not say what its arrays are. What `pack` writes "
-            "is read; weights of the PyTorch and TensorFlow releases become a run with python -m p2p_jax convert"
+            f"{path} is a safetensors file of another program and does not describe its arrays. Use a file of `pack`; "
+            "weights of the PyTorch and TensorFlow releases become a run with python -m p2p_jax convert"
         )
     try:
         head = _object(texts[SUBJECTS[0]])
         if type(head["format"]) is not int or head["format"] < 1:
-            raise ValueError("its format has no number")
+            raise ValueError("its format number is missing")
         if head["format"] > FORMAT:
             version = head.get("version")
             raise InputError(
@@ -175,7 +175,7 @@ def _told(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         told = f"there is no {error}" if isinstance(error, KeyError) else str(error)[:200]
         raise InputError(
-            f"what {path} tells of itself cannot be read ({told}): it is no model file of p2p_jax"
+            f"the description in {path} cannot be read ({told}): it is not a p2p_jax model file"
         ) from error
     return about
 
@@ -199,9 +199,9 @@ def _check_model(model: Mapping[str, Any]) -> None:
 
 def _check_rest(about: Mapping[str, Any]) -> None:
     if not isinstance(about["data"].get("fingerprint", ""), str):
-        raise TypeError("the fingerprint of the images is no text")
+        raise TypeError("the fingerprint of the images is not text")
     if not isinstance(about["metrics"].get("found", []), list):
-        raise TypeError("the metrics are no list")
+        raise TypeError("the metrics are not a list")
     check_licence(about["licence"].get("name", ""))
 
 

@@ -32,7 +32,7 @@ class Log:
     """Write metrics, sample grids and the summary of a run; only the first of several processes writes.
 
     One row per logged step goes to ``metrics.csv``, to TensorBoard where tensorboardX is installed, and to what
-    ``config.loggers`` names. Grids, their page and TensorBoard are written by a thread of their own; what fails there
+    ``config.loggers`` names. Grids, their page and TensorBoard are written by another thread; an error there
     is raised by a later call, `close` at the latest.
 
     Args:
@@ -93,7 +93,7 @@ class Log:
             self._in_background(logger.row, step, row)
 
     def settle(self) -> None:
-        """Bring to the disk what was told so far: a checkpoint that is saved now goes with all of its rows."""
+        """Write all rows so far to the disk: a checkpoint that is saved now goes with all of its rows."""
         self.flush()
         self._finish()
         for logger in self._others:
@@ -148,7 +148,7 @@ class Log:
         say(f"{of_work}{progress.format_number(1 / speed)} s a step: about {format_seconds(left)} to go")
         if left > _DAY and jax.default_backend() == "cpu":
             caution(
-                f"this takes {format_seconds(left)} on this CPU. Use a GPU or TPU, or train less: a smaller "
+                f"this will take {format_seconds(left)} on this CPU. Use a GPU or TPU, or train less: a smaller "
                 "config.data.crop_size and load_size, config.generator.base_width or config.num_steps; "
                 "configs/quickstart.py learns in minutes"
             )
@@ -192,7 +192,7 @@ class Log:
     ) -> None:
         """Print one paragraph on the finished run and write it to ``summary.txt``.
 
-        Of `distances`, where there are any, with ``names`` and ``counted``, also the best of the whole run are told.
+        For `distances` (if any, with ``names`` and ``counted``) the best of the whole run are also reported.
         """
         self._finish()
         config = self._config
@@ -200,7 +200,7 @@ class Log:
         text = (
             f"Finished: {config.num_steps:,} steps of {config.objective} on {num_train:,} training examples from "
             f"{config.data.source}; the last {done:,} took {format_seconds(seconds)} "
-            f"({done / seconds:.3g} steps/s with everything)."
+            f"({done / seconds:.3g} steps/s overall)."
         )
         measured = distances.names if distances else []
         if results and num_val:
@@ -218,7 +218,7 @@ class Log:
             say(text)
 
     def _last_and_best(self, results: Mapping[str, float], names: Sequence[str]) -> str:
-        """Say the last of some figures of which less is better, and the best of all rows, resumed ones too."""
+        """Report the last of some figures where less is better, and the best of all rows, resumed ones too."""
         self.flush()
         rows = metrics_file.read(self._workdir / "metrics.csv").rows
         told = []

@@ -1,4 +1,4 @@
-"""How the networks of a run differ from those of another run, whose weights it starts from."""
+"""Differences between the networks of a run and those of the run whose weights it starts from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def differences(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
 def misfit(
     name: str, stored: Mapping[str, Any], config: ConfigDict, ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> str:
-    """Say that nothing fits, with both networks and the options in which they differ."""
+    """Return the message that nothing fits, with both networks and the options that differ."""
     here = config.generator.to_dict()
     keys = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
 
@@ -45,6 +45,6 @@ def misfit(
         return f"{section.get('network', 'unknown')}{f' with {options}' if options else ''} ({', '.join(players)})"
 
     return (
-        f"config.init_from={name}: no layer of a generator there fits. It has {describe(stored, theirs)}, the "
-        f"new run {describe(here, ours)}; make config.generator alike, or leave config.init_from empty"
+        f"config.init_from={name}: none of its generator layers fit. It has {describe(stored, theirs)}, the "
+        f"new run {describe(here, ours)}; use the same config.generator, or leave config.init_from empty"
     )

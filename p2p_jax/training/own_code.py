@@ -1,4 +1,4 @@
-"""The source of a run's own code, stored beside its config: an objective, a network, a loss of one's own.
+"""The source of a run's own code, stored with its config: your own objective, network or loss.
 
 ``RUN/code.json`` says which modules the config names outside the library, with the SHA-256 of each source, or name and
 version of an installed package; ``RUN/code/`` holds the sources, and ``RUN/code/earlier/`` those of earlier starts.
@@ -77,7 +77,7 @@ def offer(workdir: Path, references: Mapping[str, Iterable[str]]) -> None:
 
 
 def compare(workdir: Path) -> None:
-    """Warn where code has changed with which a run was trained that is given its objective again."""
+    """Warn where the code that a run was trained with has changed."""
     recorded = _read(workdir)
     _compare_all(workdir, recorded, {name: modules.locate(name, without=_StoredCode) for name in recorded})
 
@@ -94,9 +94,9 @@ def _compare_all(workdir: Path, recorded: Mapping[str, Any], here: Mapping[str, 
 def _compare(workdir: Path, name: str, known: Mapping[str, Any], file: Path) -> None:
     now = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     if now != known["sha256"]:
-        kept = f"; the source that it was trained with is in {workdir / FOLDER}" if "source" in known else ""
+        kept = f"; the source used for training is in {workdir / FOLDER}" if "source" in known else ""
         warnings.warn(
-            f"{file} is not the module {name} with which {workdir} was trained (SHA-256 {now[:12] or 'none'}, then "
+            f"{file} is not the module {name} that {workdir} was trained with (SHA-256 {now[:12] or 'none'}, then "
             f"{known['sha256'][:12]}): results may differ{kept}",
             stacklevel=4,
         )
@@ -106,7 +106,7 @@ def _compare_version(workdir: Path, name: str, known: Mapping[str, Any]) -> None
     now = _installed(name)
     if now.get("version") != known["version"]:
         warnings.warn(
-            f"{workdir} was trained with {known.get('package')} {known['version']}, which has the module {name}; here "
+            f"{workdir} was trained with {known.get('package')} {known['version']} (module {name}); here "
             f"it is {now.get('version') or 'not installed'}",
             stacklevel=4,
         )
@@ -119,12 +119,12 @@ def _import_from(workdir: Path, recorded: Mapping[str, Mapping[str, Any]]) -> No
         places = [workdir / FOLDER / Path(*_path(name, is_package)) for is_package in (False, True)]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
-            warnings.warn(f"there is no module {name} here, and {places[0]}, its source, is missing", stacklevel=4)
+            warnings.warn(f"module {name} was not found, and its stored source {places[0]} is missing", stacklevel=4)
             continue
         contents = file.read_bytes()
         if (now := hashlib.sha256(contents).hexdigest()) != known["sha256"]:
             raise InputError(
-                f"{file} is not what was stored with the run (SHA-256 {now[:12]}, stored {known['sha256'][:12]}), and "
+                f"{file} has changed since the run stored it (SHA-256 {now[:12]}, stored {known['sha256'][:12]}), and "
                 f"there is no module {name} here: restore the file, or put the module in the current folder"
             )
         sources[name] = file, contents
@@ -134,7 +134,7 @@ def _import_from(workdir: Path, recorded: Mapping[str, Mapping[str, Any]]) -> No
     if sources:
         sys.meta_path.append(_StoredCode(folder, sources))
         told = ", ".join(f"{name} from {file}" for name, (file, _) in sorted(sources.items()))
-        warnings.warn(f"not found here, and loaded as stored with the run: {told}", stacklevel=4)
+        warnings.warn(f"not found here, so loaded from the copy stored with the run: {told}", stacklevel=4)
 
 
 class _StoredCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -174,12 +174,14 @@ def _read(workdir: Path) -> dict[str, Any]:
             if not all(part.isidentifier() for part in name.split(".")) or not all(isinstance(x, str) for x in texts):
                 raise ValueError(f"{name!r} is not a module")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it, and have the run's own modules here") from error
+        raise InputError(
+            f"{path} is damaged ({error}): delete it, and put the run's own modules in the current folder"
+        ) from error
     return found
 
 
 def _path(name: str, is_package: bool) -> tuple[str, ...]:
-    """Return where a module lies below the folder of sources."""
+    """Return the path of a module below the folder of sources."""
     *parents, last = name.split(".")
     return (*parents, last, "__init__.py") if is_package else (*parents, f"{last}.py")
 

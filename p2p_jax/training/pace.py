@@ -10,7 +10,7 @@ _APART = 0.1  # seconds between two points of it
 
 
 class Pace:
-    """A clock that stands still while anything but training steps is done.
+    """A clock that runs only during training steps.
 
     Args:
       step: that training begins with, or goes on from.
@@ -34,7 +34,7 @@ class Pace:
 
     @property
     def speed(self) -> float | None:
-        """Steps a second, without compiling, validation and saving; None before there are two points to tell from."""
+        """Steps a second, without compiling, validation and saving; None before there are two points to measure."""
         (first, since), (step, now) = self._points[0], self._latest
         return (step - first) / (now - since) if step > first and now > since else None
 

@@ -1,7 +1,7 @@
 """Devices: one step body, mapped over the devices of one host or of many.
 
 On the accelerators of one host the step is pmapped; with several processes the same body runs under
-``jit(shard_map)``, whose global state Orbax can save, on CPUs too, because jit takes compiler options, and where
+``jit(shard_map)``, since Orbax can save its global state, on CPUs too, because jit takes compiler options, and where
 devices draw their own batches, because pmap needs something to split. Either way the state carries no device axis.
 
 Note:
@@ -33,7 +33,7 @@ def check_batch_size(batch_size: int) -> None:
     """Raise InputError unless `batch_size` (global) is a multiple of the number of devices."""
     if batch_size % jax.device_count():
         raise InputError(
-            f"config.batch_size={batch_size} does not divide over {jax.device_count()} devices; choose a multiple of "
+            f"config.batch_size={batch_size} cannot be split over {jax.device_count()} devices; choose a multiple of "
             f"{jax.device_count()}, or hide devices (CUDA_VISIBLE_DEVICES=0, TPU_VISIBLE_CHIPS=0)"
         )
 
@@ -61,7 +61,7 @@ def _step_body(
 ) -> Callable:
     """Return what a device does in one dispatch.
 
-    Every step gives `update` an rng of its own for every step and device and, with `draw`, its share of the batch.
+    Every step gives `update` a different rng for each step and device and, with `draw`, its share of the batch.
     """
 
     def one_step(state, batch, rng):
@@ -121,7 +121,7 @@ def shard_map_update(
 ) -> Step:
     """Return the step over the devices of all processes; see ``compile_update``.
 
-    `compiler_options` are XLA's, beside those that the platform gets: ``benchmarks.lab`` tries them.
+    `compiler_options` are XLA's, in addition to those of the platform: ``benchmarks.lab`` tries them.
     """
     mesh = _mesh(devices)
     replicated = PartitionSpec()
@@ -175,7 +175,7 @@ def compile_update(
 
 
 def intervals(config: ConfigDict) -> tuple[int, ...]:
-    """Return the steps after multiples of which the host has something to do."""
+    """Return the intervals, in steps, of the host's work."""
     every = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every
     return (*every, config.distances.every) if config.distances.every else every
 
@@ -197,7 +197,7 @@ def num_steps_per_dispatch(config: ConfigDict) -> int:
 def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
     """Return ``(state, local numpy batch, rng) -> (metrics, images)`` in numpy, over the devices of this host.
 
-    A batch of any size is worked off in parts of `per_device` images a device; the last part is filled up, so that
+    A batch of any size is processed in parts of `per_device` images a device; the last part is filled up, so
     there is one compilation, and cut back.
     """
     mesh, split, whole = _mesh(jax.local_devices()), _split_along(0), PartitionSpec()
@@ -230,7 +230,7 @@ def replicate(state: PyTree) -> PyTree:
 
 
 def state_sharding() -> jax.sharding.Sharding:
-    """Return the sharding in which the step takes and returns a state, and in which it is restored."""
+    """Return the sharding of the state in a step, and when it is restored."""
     return NamedSharding(_mesh(), PartitionSpec())
 
 
@@ -245,7 +245,7 @@ def _all_finite(leaves: list) -> jax.Array:
 
 
 def all_finite(state: PyTree) -> bool:
-    """Tell whether every floating-point number of the state is finite."""
+    """Return whether every floating-point number of the state is finite."""
     return bool(_all_finite([x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]))
 
 
@@ -278,7 +278,7 @@ def _donated() -> tuple[int, ...]:
 
 @functools.cache
 def _on_cpu(**options: Any) -> dict[str, Any]:
-    """Return what XLA is told on CPUs; nothing where the default device is another, or XLA does not know an option."""
+    """Return XLA's options on CPUs; none where the default device is another, or XLA does not know an option."""
     if jax.default_backend() != "cpu":
         return {}
     try:

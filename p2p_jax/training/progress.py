@@ -16,7 +16,7 @@ def line(
       num_steps: of the whole run.
       speed: steps a second; None: not known yet.
       batch_size: images of a step.
-      values: losses by name, "train/" left out; as many are shown as there is room for, all stand in ``metrics.csv``.
+      values: losses by name, "train/" left out; as many are shown as fit; all are in ``metrics.csv``.
       width: columns that there are.
     """
     return _fitted([f"step {step:,}/{num_steps:,}", *_speed(step, num_steps, speed, batch_size)], values, width)

@@ -20,7 +20,7 @@ from p2p_jax.reporting import say
 from p2p_jax.storage.writing import write_text
 
 NAMES = "images.json"
-"""In the directory of a run: the names of its images, split by split."""
+"""The file in the directory of a run with the names of its images, split by split."""
 _NAMES = 100_000  # of a split that are kept
 _FOUND = ("input", "output")
 _OF_OTHERS = {"source", "images", "computed_on", "distances"}  # what is compared elsewhere, or may differ
@@ -30,7 +30,7 @@ _MAY_CHANGE = frozenset(option.name for option in OPTIONS if option.may_change) 
 def refuse_links(workdir: Path) -> None:
     """Check that what a training writes into its directory stays there: a run may be a stranger's.
 
-    Checkpoints may lie on another disk, and are told.
+    Checkpoints may be on another disk; this is reported.
 
     Raises:
       InputError: a folder that is written is a link that leads out of the run's directory.
@@ -40,7 +40,7 @@ def refuse_links(workdir: Path) -> None:
         if not folder.is_symlink() or folder.resolve().is_relative_to(workdir.resolve()):
             continue
         if name != "checkpoints":
-            raise InputError(f"{folder} is a link that leads out of {workdir}: remove the link, and start again")
+            raise InputError(f"{folder} is a link that leads out of {workdir}: remove the link and start again")
         say(f"checkpoints are written to {folder.resolve()}, to which {folder} is a link")
 
 
@@ -59,7 +59,7 @@ def refuse_other_config(workdir: Path, stored: ConfigDict, config: ConfigDict) -
         lines = "\n".join(f"  config.{key}: stored {old!r}, now {new!r}" for key, (old, new) in harmful.items())
         raise InputError(
             f"{workdir} holds a run with another config:\n{lines}\n"
-            "Take these back to go on with that run, or give a new `workdir` to start another."
+            "Undo these changes to resume that run, or give a new `workdir` to start another."
         )
     return found
 
@@ -78,7 +78,7 @@ def _are_names(value: Any) -> bool:
 
 
 def write_names(workdir: Path, identities: Mapping[str, Identity]) -> None:
-    """Keep the names of a run's images, so that a later start can say which are new or missing."""
+    """Keep the names of a run's images, so a later start can say which are new or missing."""
     names = {split: list(found.names) for split, found in identities.items() if 0 < len(found.names) <= _NAMES}
     if names and names != read_names(workdir):
         write_text(workdir / NAMES, json.dumps(names, indent=0) + "\n")
@@ -104,9 +104,11 @@ def _other_images(
         if count != now.total:
             lines.append("; ".join([f"{split}: {count:,} images at the first start, {now.total:,} now", *news]))
         elif news:
-            lines.append("; ".join([f"{split}: images of other names, {now.total:,} as at the first start", *news]))
+            lines.append("; ".join([f"{split}: images with other names, {now.total:,} as at the first start", *news]))
         elif not same_contents(contents, now.contents):
-            lines.append(f"{split}: what is in the images has changed since the first start, under the same names")
+            lines.append(
+                f"{split}: the contents of images have changed since the first start; their names are the same"
+            )
     old, new = stored.get("num_train"), facts["num_train"]
     if identities and not before and old not in (None, new):  # stored by an older version
         lines.append(f"{old:,} training images at the first start, {new:,} now")

@@ -11,7 +11,7 @@ from p2p_jax.training.grids import read_places
 
 
 class SamplesPage:
-    """The page of one run. It reads ``steps.js`` beside it again and again, so that an open one grows, too.
+    """The page of one run. It reads ``steps.js`` from the same folder repeatedly, so an open page grows, too.
 
     Args:
       folder: with the grids, ``step_STEP.png``; those of earlier starts are taken up.

@@ -23,7 +23,7 @@ PyTree = Any
 
 
 class _Save(NamedTuple):
-    """A save under way: of which step, and how many bytes the arrays have."""
+    """A save under way: its step, and the bytes of its arrays."""
 
     step: int
     size: int
@@ -88,7 +88,7 @@ class Checkpoints:
         return self._best
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Tell whether evaluation metrics beat those of every checkpoint so far."""
+        """Return whether evaluation metrics beat those of every checkpoint so far."""
         value, best = metrics.get(self._config.best_metric, math.nan), self._best[1] if self._best else math.nan
         if math.isnan(value) or math.isnan(best):
             return not math.isnan(value)
@@ -228,4 +228,4 @@ class Checkpoints:
         good = [step for step in saved_steps(self._workdir) if (self.directory / str(step) / digests.NAME).is_file()]
         if not good:
             return "there is no checkpoint yet"
-        return f"the last good checkpoint is that of step {good[-1]:,}, from which the same command goes on"
+        return f"the last good checkpoint is of step {good[-1]:,}; run the same command to resume from it"

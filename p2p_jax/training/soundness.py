@@ -42,7 +42,7 @@ def fault(workdir: Path, step: int, *, quick: bool = False, part: str = "") -> s
       workdir: the run's directory.
       step: of the checkpoint.
       quick: do not read long files: that they have their length will do.
-      part: look only at files whose names begin so, such as "metrics/".
+      part: look only at files with names that begin so, such as "metrics/".
 
     Raises:
       InputError: a file may not be read.
@@ -59,7 +59,7 @@ def fault(workdir: Path, step: int, *, quick: bool = False, part: str = "") -> s
     except PermissionError as error:
         raise StorageError(
             f"the checkpoint {folder} cannot be read (Permission denied: {error.filename}): let this user read it, or "
-            "move it out of the folder, so that an older one is used"
+            "move it out of the folder to use an older one"
         ) from error
 
 
@@ -80,9 +80,9 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
         return
     is_of_before = (folder / "config" / "metadata").is_file() and not os.path.lexists(folder / digests.NAME)
     if is_of_before:  # whether it is whole shows when it is read
-        say(f"{folder} has no {digests.NAME}: an earlier version saved it, and changed bits in it go unnoticed")
+        say(f"{folder} has no {digests.NAME}: an earlier version saved it, so changed bits in it are not noticed")
     elif not os.path.lexists(folder):
-        gone = "is gone: a training that is under way keeps only the newest ones"
+        gone = "is gone: the run is still training and keeps only the newest ones"
         raise InputError(f"the checkpoint {folder} {gone}; {others(workdir, step, choose)}")
     elif why := fault(workdir, step):
         raise InputError(f"the checkpoint {folder} is damaged: {why}; {others(workdir, step, choose)}")
@@ -90,10 +90,10 @@ def require_sound(workdir: Path, step: int, choose: Callable[[int], str] = "chec
 
 
 def others(workdir: Path, step: int, choose: Callable[[int], str] = "checkpoint={}".format) -> str:
-    """Say which checkpoints beside one are good."""
+    """Name the other checkpoints that are good."""
     good = [other for other in saved_steps(workdir) if other != step and not _fault_of_another(workdir, other)]
     if not good:
-        return f"{workdir} holds no other that is good"
+        return f"{workdir} holds no other good one"
     return f"good: {', '.join(map(str, good))}; choose one, such as {choose(good[-1])}"
 
 
@@ -129,7 +129,7 @@ def _settle(workdir: Path) -> None:
         )
     for step, why in sorted(bad.items()):
         aside = _set_aside(folder_of(workdir, step))
-        again = f"; the run goes on from step {newest:,}, and does the steps after it again" if step > newest else ""
+        again = f"; the run resumes from step {newest:,} and repeats the steps after it" if step > newest else ""
         caution(f"the checkpoint {folder_of(workdir, step)} is damaged: {why}. It is kept as {aside.name}{again}")
 
 
@@ -157,12 +157,12 @@ def _fault_without_digests(folder: Path, *, quick: bool) -> str | None:
 
 
 def _unreadable(state: Path) -> str | None:
-    """Read all of a state, where nothing else tells whether it is whole."""
+    """Read all of a state, where nothing else shows whether it is complete."""
     try:
         shapes = dict(ocp.PyTreeCheckpointHandler().metadata(state))
         arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
         ocp.PyTreeCheckpointer().restore(state, args=ocp.args.PyTreeRestore(restore_args=arrays))
-    except Exception as error:  # TensorStore has no type of its own for what cannot be read
+    except Exception as error:  # TensorStore has no error type for unreadable data
         return f"its arrays cannot be read ({type(error).__name__})"
     return None
 
@@ -186,7 +186,7 @@ def _remove_unfinished(workdir: Path) -> None:
 
 
 def _signature(folder: Path) -> tuple:
-    """Return what changes when a file of a checkpoint is written again; empty if that cannot be told."""
+    """Return what changes when a file of a checkpoint is written again; empty if that is not known."""
     try:
         names = [*digests.files_in(folder), *[digests.NAME] * os.path.lexists(folder / digests.NAME)]
         stats = [(name, (folder / name).stat()) for name in names]

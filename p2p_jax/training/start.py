@@ -34,7 +34,7 @@ _IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
 
 
 class _Counted(NamedTuple):
-    """How many validation images there are, as ``Data`` tells it."""
+    """The number of validation images, as in ``Data``."""
 
     num_val: int
     val_counts: tuple[int, int]
@@ -100,7 +100,7 @@ def prepare(
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config, facts)))
         step = checkpoints.latest_step() or 0
     distributed.require_same(
-        "the newest checkpoint", str(step), "wait until all hosts see `workdir` alike; start again"
+        "the newest checkpoint", str(step), "wait until all hosts see the same `workdir`, then start again"
     )
     source = fine_tuning.find_source(config.init_from, workdir, trust) if config.init_from and stored is None else None
     features = open_features(config) if config.distances.features and step < config.num_steps else None
@@ -137,10 +137,10 @@ def prepare(
         height, width = crop_shape(config.data)
         raise InputError(f"images of config.data.crop_size={height} (width {width}): {error}") from error
     if data is not None and "inference" in facts and _has_batch_norm(shapes):
-        own = {"batch": "those of the image itself", "running": "running ones"}[facts["inference"]["norm"]]
-        say(f"batch norm: validation and translation take {own} (config.inference.norm=auto)")
+        own = {"batch": "the image's own statistics", "running": "running statistics"}[facts["inference"]["norm"]]
+        say(f"batch norm: validation and translation use {own} (config.inference.norm=auto)")
     names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
-    find_metrics(config.metrics)  # evaluation uses them, whatever the objective does
+    find_metrics(config.metrics)  # evaluation uses them with every objective
     distances = Distances(config, objective, shapes, data, features) if features and data is not None else None
     _require_names(config, list(names), distances)
 
@@ -187,7 +187,7 @@ def _require_names(config: ConfigDict, names: list[str], distances: Distances | 
     """Refuse a best metric that there is not, and metrics that distances would hide."""
     if twice := sorted(set(names) & set(distances.names if distances else ())):
         raise InputError(
-            f"the objective has a metric {twice[0]}, and so has config.distances.features: give one another name"
+            f"the objective and config.distances.features both have a metric {twice[0]}: rename one of them"
         )
     known = names + (distances.names if distances else [])
     if config.best_metric not in known and (distances or not config.distances.features):
@@ -195,8 +195,8 @@ def _require_names(config: ConfigDict, names: list[str], distances: Distances | 
         raise InputError(f"config.best_metric is {config.best_metric!r}; the objective has {', '.join(known)}{hint}")
     if distances and config.best_metric in distances.names and config.best_metric.startswith(("copy_", "kid_std")):
         raise InputError(
-            f"config.best_metric={config.best_metric} says nothing of a checkpoint: choose kid or fid, or a metric of "
-            "images"
+            f"config.best_metric={config.best_metric} does not say how good a checkpoint is: choose kid or fid, or a "
+            "metric of images"
         )
     if distances and config.best_metric in distances.names and config.best_mode == "max":
         raise InputError(f"config.best_mode=max would keep the worst {config.best_metric}: set config.best_mode=min")
@@ -229,36 +229,36 @@ def _require_enough(config: ConfigDict, num_train: int) -> None:
     """Refuse another number of training images than the config says, or fewer than a batch has."""
     if config.data.num_train not in (0, num_train):
         raise InputError(
-            f"there are {num_train} training images, and config.data.num_train={config.data.num_train} says how many "
-            "there should be: look for what is missing or new, or leave that out"
+            f"there are {num_train} training images, but config.data.num_train={config.data.num_train} expects another "
+            "number: look for missing or new files, or leave config.data.num_train out"
         )
     if config.batch_size > num_train:
         raise InputError(f"config.batch_size is {config.batch_size}, but there are {num_train} training examples")
 
 
 def _tell_learning_rate(config: ConfigDict, begun: Path | None) -> None:
-    """Say when the learning rate falls; refuse a run of which much would be trained at none at all."""
+    """Report when the learning rate falls; refuse a run with many steps at a rate of 0."""
     found = falls_between(config)
     if found is None:
         return
     falls, ends = found
     rates = full_rates(config)
     told = f"{rates['lr']:g}" + "".join(f" (discriminators {x:g})" for name, x in rates.items() if name != "lr")
-    say(f"learning rate: {told}, falling from step {falls:,} on, 0 from step {ends:,} on; {config.num_steps:,} steps")
+    say(f"learning rate: {told}, falling from step {falls:,}, 0 from step {ends:,}; {config.num_steps:,} steps in all")
     idle = config.num_steps - ends
     if config.schedule.beyond_zero or idle <= config.num_steps * _IDLE:
         return
     if begun is None:
         way = "set config.schedule.unit=auto, which fits the schedule to the run"
     else:
-        way = f"to train longer, start another run from these weights, in a new `workdir` with config.init_from={begun}"
+        way = f"to train longer, start a new run from these weights: a new `workdir` and config.init_from={begun}"
     raise InputError(
-        f"the learning rate is 0 from step {ends:,} on, so that {idle:,} of the {config.num_steps:,} steps would "
-        f"change no weight: {way}; or set config.num_steps={ends}; or config.schedule.beyond_zero=True, if it is meant"
+        f"the learning rate is 0 from step {ends:,} on, so {idle:,} of the {config.num_steps:,} steps would "
+        f"change no weight: {way}; or set config.num_steps={ends}; or config.schedule.beyond_zero=True to allow it"
     )
 
 
 def _has_batch_norm(state: PyTree) -> bool:
-    """Tell whether a generator of a state keeps running statistics."""
+    """Return whether a generator of a state keeps running statistics."""
     stats = state.get("batch_stats", {}) if isinstance(state, Mapping) else {}
     return any(jax.tree.leaves(stats[name]) for name in stats if name.startswith("gen"))

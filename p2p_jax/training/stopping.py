@@ -1,4 +1,4 @@
-"""Requests to stop a training: it saves first, and only then ends as who asked expects it."""
+"""Requests to stop a training: it saves first, and then ends in the way that the request expects."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 _ASKING = ("SIGTERM", "SIGINT", "SIGHUP")  # the last: its terminal was closed. Windows has none
-_WILL = "will save a checkpoint and stop (Ctrl-C now: ends at once)"
+_WILL = "will save a checkpoint and stop (Ctrl-C now: stops at once)"
 
 
 class StopRequest(threading.Event):

@@ -30,7 +30,7 @@ class Work(NamedTuple):
         return Work(self.fixed + other.fixed, self.choices + other.choices, self.doubts | other.doubts)
 
     def times(self, turns: int) -> "Work":
-        """Return all of it, so many times."""
+        """Return the work of that many repetitions."""
         choices = tuple((index, tuple(work.times(turns) for work in works)) for index, works in self.choices)
         return Work(turns * self.fixed, choices, self.doubts)
 
@@ -39,7 +39,7 @@ class Work(NamedTuple):
         return self.fixed + sum(max(work.most() for work in works) for _, works in self.choices)
 
     def indices(self) -> Iterator[Any]:
-        """Yield which branches are taken, in the order in which ``total`` takes their numbers."""
+        """Yield which branches are taken, in the order that ``total`` expects."""
         for index, works in self.choices:
             yield index
             for work in works:
@@ -56,7 +56,7 @@ class Work(NamedTuple):
 
 
 def of_convolution(equation: Any) -> int:
-    """Return the multiply-adds of a ``conv_general_dilated``, as it stands in a traced program."""
+    """Return the multiply-adds of a ``conv_general_dilated`` in a traced program."""
     lhs, rhs = (x.aval.shape for x in equation.invars)
     (out,), params = (x.aval.shape for x in equation.outvars), equation.params
     lhs_axes, rhs_axes, out_axes = params["dimension_numbers"]
@@ -69,7 +69,7 @@ def of_convolution(equation: Any) -> int:
 
 
 def _pairs(side: int, taps: int, steps: int, stride: int, low: int, spread: int, apart: int) -> int:
-    """Return how many pairs of a tap and an output meet no zero that lies between pixels, along one axis.
+    """Return how many pairs of a tap and an output meet no zero between pixels, along one axis.
 
     Beyond the border of the image they meet zeros, which count. But a pixel meets a tap once, and an output once: so
     the same is counted whichever of pixels, taps and outputs an operation has as its result.
@@ -82,7 +82,7 @@ def _pairs(side: int, taps: int, steps: int, stride: int, low: int, spread: int,
 
 
 def of_product(equation: Any) -> int:
-    """Return the multiply-adds of a ``dot_general``, as it stands in a traced program."""
+    """Return the multiply-adds of a ``dot_general`` in a traced program."""
     lhs, rhs = (x.aval.shape for x in equation.invars)
     (summed, other_summed), (_, other_batch) = equation.params["dimension_numbers"]
     free = [side for axis, side in enumerate(rhs) if axis not in (*other_summed, *other_batch)]

@@ -1,8 +1,8 @@
-"""Where the rows and sample grids of a run go: metrics.csv, TensorBoard, and services beside them.
+"""The loggers of a run, for its rows and sample grids: metrics.csv, TensorBoard, and other services.
 
 A logger is an object with the five parts of `Logger`; it is made by a function of one argument, the `Run`.
-``config.loggers`` names those beside metrics.csv and TensorBoard: "wandb", "mlflow", "trackio", or "module:name" of
-one's own, which comes by the same door.
+``config.loggers`` names those other than metrics.csv and TensorBoard: "wandb", "mlflow", "trackio", or "module:name" of
+your own, made in the same way.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.storage.writing import write_text
 
 FOLDER = "loggers"
-"""In the directory of a run: what loggers keep there, to go on in the same run of their service."""
+"""The folder of a run where loggers keep what they need to resume the same run of their service."""
 SERVICES = {
     "wandb": "p2p_jax.training.loggers.weights_and_biases:WeightsAndBiases",
     "mlflow": "p2p_jax.training.loggers.mlflow_runs:MLflow",
@@ -106,7 +106,7 @@ def find(names: str) -> dict[str, Factory]:
       Name -> function from `Run` to `Logger`.
 
     Raises:
-      InputError: a name is unknown, or the package of a service is not installed; tells the command that installs it.
+      InputError: a name is unknown, or the package of a service is not installed; gives the command that installs it.
     """
     found: dict[str, Factory] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
@@ -114,8 +114,8 @@ def find(names: str) -> dict[str, Factory]:
             raise InputError(f"config.loggers names {name} twice")
         if ":" not in name and name not in SERVICES:
             raise InputError(
-                f"config.loggers: {name!r} is not a logger; choose of {', '.join(SERVICES)}, or name one of your own, "
-                "'module:name'. metrics.csv is always written, and TensorBoard where tensorboardX is installed"
+                f"config.loggers: {name!r} is not a logger; choose from {', '.join(SERVICES)}, or name your own, "
+                "'module:name'. metrics.csv is always written, and TensorBoard if tensorboardX is installed"
             )
         found[name] = resolve(SERVICES.get(name, name), "config.loggers")
         if not callable(found[name]):

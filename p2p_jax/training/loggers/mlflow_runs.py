@@ -1,4 +1,4 @@
-"""MLflow as a logger. ``MLFLOW_TRACKING_URI`` names a server; without it there is a file mlflow.db where one stands."""
+"""MLflow as a logger. ``MLFLOW_TRACKING_URI`` names a server; without it a local file mlflow.db is used."""
 
 import os
 import re

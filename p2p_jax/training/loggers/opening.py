@@ -1,4 +1,4 @@
-"""Opening the loggers of a run beside metrics.csv."""
+"""Opening the loggers of a run other than metrics.csv."""
 
 from p2p_jax.reporting import say
 from p2p_jax.training.events import Events

@@ -18,7 +18,7 @@ _PATIENCE = 60  # seconds, at the end of a training
 
 
 class Outside:
-    """A logger in a thread of its own: what it raises is said once, and it is off until the next start.
+    """A logger in its own thread: its first error is reported once, and it is off until the next start.
 
     The thread makes the logger, sends it the rows and grids of the run's directory that it lacks, and then what comes,
     each step once.
@@ -55,10 +55,10 @@ class Outside:
         self._put(math.inf, "close")
         self._thread.join(0.5)
         if self._thread.is_alive():
-            say(f"waiting up to {self._patience:g} s until {self._name} has everything ...")
+            say(f"waiting up to {self._patience:g} s for {self._name} to receive everything ...")
             self._thread.join(self._patience)
         if self._thread.is_alive():
-            self._turn_off(f"has not everything after {self._patience:g} s")
+            self._turn_off(f"had not received everything after {self._patience:g} s")
 
     def _put(self, step: float, what: str, *args: Any) -> None:
         if self._is_off:
@@ -90,7 +90,7 @@ class Outside:
             return
         self._is_off = True
         caution(
-            f"the logger {self._name} {reason}, and is off until the next start; training does not depend on it, and "
+            f"the logger {self._name} {reason}; it is off until the next start. Training goes on, and "
             f"{self._run.workdir / 'metrics.csv'} holds all rows"
         )
 

@@ -27,7 +27,7 @@ class Trackio:
             config=run.config.to_dict(),
             embed=False,
         )
-        self.last = self._run._next_step - 1  # of what it holds; there is no public name for it
+        self.last = self._run._next_step - 1  # the last step that it holds; this has no public name
 
     def row(self, step: int, row: Mapping[str, float]) -> None:
         """Send the metrics of a step."""

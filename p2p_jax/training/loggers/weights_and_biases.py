@@ -19,8 +19,8 @@ _WHOLE, _LAST = 1, 4
 class WeightsAndBiases:
     """A run of W&B, with its files in the run's own directory, ``wandb/``.
 
-    Online W&B says at which step its run stands. Offline the files of earlier starts do, of which a kill takes the
-    last rows; each start leaves a folder, and ``wandb sync`` puts them together.
+    Online W&B reports the last step of its run. Offline the files of earlier starts do; a kill loses their
+    last rows. Each start leaves a folder, and ``wandb sync`` puts them together.
     """
 
     def __init__(self, run: Run):
