@@ -159,13 +159,13 @@ def test_a_variant_is_a_name_and_options():
     [
         (
             ["tiny", "tiny.py"],
-            "error: there are two configs of the name tiny: --variant gives one another, 'NAME: tiny.py'",
+            "error: two configs are named tiny; rename one with --variant, 'NAME: tiny.py'",
         ),
-        (["tiny", "--variant", "tiny: --config.batch_size=2"], "two configs of the name tiny"),
+        (["tiny", "--variant", "tiny: --config.batch_size=2"], "two configs are named tiny"),
         (["tiny", "--variant", "x:"], "error: --variant 'x:': write a name"),
         (["tiny", "--seeds", "0,one"], "error: --seeds 0,one: whole numbers with commas"),
         (["tiny", "--seeds", "1,1"], "error: --seeds 1,1: whole numbers from 0 on, each of them once"),
-        (["tiny", "--config.seed=3"], "error: config.seed is that of one run: give those of all, --seeds"),
+        (["tiny", "--config.seed=3"], "error: config.seed is for one run; give --seeds for all"),
         (["tiny", "--num_images", "0"], "error: --num_images 0: show at least one"),
         (["tiny", "--config.data.val_split="], "error: config.data.val_split is empty"),
         (["tiny", "--variant", "x: --config.data.crop_size=18"], "config.data.crop_size is 16 in tiny and 18 in x"),
@@ -518,11 +518,11 @@ def test_the_command_is_stopped_twice_and_goes_on(tiny, monkeypatch, capsys):
     arguments += ["--num_images", "2"]
     assert run_command(command, *arguments) == 0
     printed = capsys.readouterr().out
-    assert printed.endswith("stopped; the same command goes on where this one stopped\n")
+    assert printed.endswith("stopped; run the same command to resume\n")
     assert "tiny, seed 0: stopped; stopped at step" in printed and "narrow, seed 1: to do" in printed
     assert not Path("out/narrow").exists()
     assert run_command(command, *arguments) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on where this one stopped\n"
+    assert capsys.readouterr().err == "interrupted; run the same command to resume\n"
     states = [
         run["state"]
         for row in json.loads(Path("out/table.json").read_text())["configs"]

@@ -380,7 +380,7 @@ def test_command(small_run, tmp_path, capsys):
     assert lines[5].startswith("16x16 on the CPU: ") and " ms an image, in JAX " in lines[5]
     with pytest.raises(SystemExit, match="error: .* holds no trained run"):
         command(["--workdir", str(tmp_path / "b"), "--format", "stablehlo", "--output", str(output)])
-    with pytest.raises(SystemExit, match="error: --pixels and --norm are for onnx and stablehlo"):
+    with pytest.raises(SystemExit, match="error: --pixels and --norm are only for onnx and stablehlo"):
         command(["--workdir", str(small_run), "--format", "torch", "--output", str(output), "--pixels"])
     with pytest.raises(SystemExit) as unknown:
         command(["--workdir", str(small_run), "--format", "pdf", "--output", str(output)])

@@ -158,12 +158,12 @@ def test_code_of_others_is_not_executed_without_a_word(pix2pix_run, tmp_path):
         (["{run}", "{run}"], "is named twice"),
         (["{run}", "facades"], "is a run, and facades is not: compare runs with runs, or configs with configs"),
         (["{run}", "{begun}"], "begun holds no trained run: there is no checkpoint in it"),
-        (["{run}", "{other}", "--seeds", "0,1"], "error: --seeds is of configs, which are trained"),
-        (["{run}", "{other}", "--equal", "steps"], "error: --equal is of configs, which are trained"),
-        (["{run}", "{other}", "--config.seed=1"], "error: --config.seed=1 is for configs, which are trained"),
+        (["{run}", "{other}", "--seeds", "0,1"], "error: --seeds is only for configs, which are trained"),
+        (["{run}", "{other}", "--equal", "steps"], "error: --equal is only for configs, which are trained"),
+        (["{run}", "{other}", "--config.seed=1"], "error: --config.seed=1 is only for configs, which are trained"),
         (["{run}", "{other}", "--num_images", "0"], "error: --num_images 0: show at least one"),
         (["{run}", "{other}", "--split", "nowhere"], "nowhere"),
-        (["facades", "--split", "test"], "error: --split is of runs that there are"),
+        (["facades", "--split", "test"], "error: --split is only for existing runs"),
     ],
 )
 def test_errors_are_one_line_before_anything_is_written(pix2pix_run, tmp_path, monkeypatch, arguments, message):

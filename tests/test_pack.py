@@ -349,7 +349,7 @@ def test_evaluation_of_a_file_is_that_of_the_run(pix2pix, packed, tmp_path, caps
     assert status == 0 and theirs["run"] == "pix2pix"
     assert theirs["images"] == ours["images"] and theirs["checkpoint_id"] == ours["checkpoint_id"]
     told = run_command(evaluate_command, packed["pix2pix"], *arguments)
-    assert told.endswith("is a file, beside which no results are put: name a folder with --output")
+    assert told.endswith("is a file, not a directory: name a folder for the results with --output")
     with pytest.raises(InputError, match="data_dir"):
         evaluate(packed["pix2pix"], split="val")
     study = from_runs([f"one={packed['pix2pix']}"], "val", data_dir=str(photos))

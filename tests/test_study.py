@@ -899,7 +899,7 @@ def test_answers_out_of_turn_are_told_and_do_not_count(server, tmp_path, capsys)
     found = judged(tmp_path / "study")
     assert found._replace(forged={}) == before and found.forged == {"refused": 4 + 6}
     command.run(["analyse", "--study", str(tmp_path / "study")])
-    assert "0 second answers to a trial, 10 answers out of turn or of nonsense; none counts" in capsys.readouterr().out
+    assert "0 second answers to a trial, 10 invalid or out-of-order answers; not counted" in capsys.readouterr().out
 
 
 def test_what_is_written_down_of_nonsense_is_bounded(server, tmp_path):

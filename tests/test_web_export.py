@@ -356,11 +356,11 @@ def test_command(small_run, package, tmp_path, capsys):
     command([*given, "--output", str(output), "--runtime", str(package), "--weights", "int8", "--title", "T"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].startswith("BtoA: 0.0 MB, 100% of the weights in int8; differs from the run by at most ")
-    assert lines[-4].endswith(" in the mean, on 32 images of val")
-    assert lines[-3].startswith("16x16 on the CPU, outside of a browser: ")
+    assert lines[-4].endswith(" on average, on 32 images of val")
+    assert lines[-3].startswith("16x16 on the CPU, outside a browser: ")
     assert lines[-2].startswith(f"{output}: ") and "ONNX Runtime Web 1.30.0" in lines[-2]
     assert lines[-1] == f"    python3 -m http.server --bind 127.0.0.1 --directory '{output}'"
-    with pytest.raises(SystemExit, match="error: --pixels and --tolerance are for onnx and stablehlo"):
+    with pytest.raises(SystemExit, match="error: --pixels and --tolerance are only for onnx and stablehlo"):
         command([*given, "--output", str(output), "--pixels"])
 
 
