@@ -68,7 +68,9 @@ def test_a_training_goes_on_from_its_directory_alone(pix2pix_run, tmp_path, caps
     assert "found a checkpoint of step 4" in (printed := capsys.readouterr().out) and "step 5/5" in printed
     assert rows_of(run)[-1]["step"] == "5"
     assert "config.seed: stored 0, now 3" in run_command(door, "resume", run, "--config.seed=3")
-    assert run_command(door, "resume", tmp_path).startswith(f"error: {tmp_path} cannot be resumed: it has no checkpoint")
+    assert run_command(door, "resume", tmp_path).startswith(
+        f"error: {tmp_path} cannot be resumed: it has no checkpoint"
+    )
 
 
 def test_arguments_stand_by_place_or_by_name(capsys):
