@@ -163,7 +163,7 @@ def test_a_variant_is_a_name_and_options():
         ),
         (["tiny", "--variant", "tiny: --config.batch_size=2"], "two configs are named tiny"),
         (["tiny", "--variant", "x:"], "error: --variant 'x:': write a name"),
-        (["tiny", "--seeds", "0,one"], "error: --seeds 0,one: whole numbers with commas"),
+        (["tiny", "--seeds", "0,one"], "error: --seeds 0,one: give whole numbers separated by commas"),
         (["tiny", "--seeds", "1,1"], "error: --seeds 1,1: whole numbers from 0 on, each of them once"),
         (["tiny", "--config.seed=3"], "error: config.seed is for one run; give --seeds for all"),
         (["tiny", "--num_images", "0"], "error: --num_images 0: show at least one"),

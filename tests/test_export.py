@@ -267,7 +267,7 @@ def test_a_network_that_compares_sizes_is_written_for_one(tmp_path):
     workdir = save_run(tmp_path / "run", {"generator": {"network": "test_export:Undecided"}})
     found = export(workdir, "stablehlo", tmp_path / "f")
     assert found.images == ("batch", 16, 16, 3)
-    assert found.notes[1].startswith("images have to be 16x16, as the network cannot be traced for any size")
+    assert found.notes[1].startswith("images must be 16x16, because the network cannot be traced for any size")
 
 
 def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):

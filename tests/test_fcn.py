@@ -326,6 +326,6 @@ def test_command_refuses(tmp_path, monkeypatch):
     refuse("away from every colour", small_config(), "--palette", "cityscapes")
     refuse("needs a paired data set", small_cyclegan_config())
     refuse("--size 0", small_config(), "--size", "0")
-    with pytest.raises(SystemExit, match="holds no run"):
+    with pytest.raises(SystemExit, match="is not a run"):
         command.run(["--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "fcn")])
     assert not (tmp_path / "fcn").exists()

@@ -818,7 +818,7 @@ def test_the_rate_is_the_one_that_was_clicked(tmp_path, served, preset, capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("a "))
     assert row.split()[1] == f"{sum(clicked['a']) / 12:.1%}" and row.split()[-2:] == ["3", "12"]
-    assert "begun and not finished: 1, left out" in out
+    assert "Unfinished sessions: 1, not counted" in out
     assert ("18.9%" if preset == "pix2pix" else "26.8%") in out
 
 

@@ -85,7 +85,7 @@ def test_arguments_stand_by_place_or_by_name(capsys):
     assert convert.parser().read(["--workdir", "x", "--input", "a.pth", "b.pth"]).input == ["a.pth", "b.pth"]
     for verb, arguments, message in [
         ("translate", ["--output", "x"], "workdir is missing: write it after the verb, or as --workdir"),
-        ("evaluate", ["run", "--workdir", "other"], "workdir is given twice: as run and as --workdir other"),
+        ("evaluate", ["run", "--workdir", "other"], "workdir is given twice, as run and as --workdir other"),
         ("translate", ["run", "photos", "--output", "x", "--config.a=1"], "unrecognized arguments: --config.a=1"),
     ]:
         with pytest.raises(SystemExit) as ended:

@@ -206,11 +206,11 @@ def test_numbers_beyond_16_bits_stay_as_they_are():
 @pytest.mark.parametrize(
     ("domain", "message"),
     [
-        (Domain("uint16", 1, (0.0,), (1.0,)), "takes uint16 of 1 channels: take format=onnx"),
+        (Domain("uint16", 1, (0.0,), (1.0,)), "takes uint16 of 1 channels: use format=onnx"),
         (Domain("float", 3, (0.0,) * 3, (1.0,) * 3), "takes float of 3"),
         (Domain("uint8", 5, (0.0,) * 5, (1.0,) * 5), "takes uint8 of 5"),
         (Domain("uint8", 3, **WHOLE, unknown=True), "with unknown values"),
-        (Domain("uint8", 3), "range of what the run takes is not known"),
+        (Domain("uint8", 3), "range of the values that the run takes is not known"),
     ],
 )
 def test_what_is_no_picture_is_refused(domain, message):
@@ -330,7 +330,7 @@ def test_images_of_the_data_set_or_noise(package, tmp_path):
     data = {"source": "side_by_side", "dir": str(tmp_path / "data"), "direction": "AtoB"}
     run = save_run(tmp_path / "run", {"data": data})
     told = export_web(run, tmp_path / "page", runtime_path=package)
-    assert told.compared_on == "noise, as the run's images are not here"
+    assert told.compared_on == "noise, because the run's images are not here"
     for i in range(3):
         save(tmp_path / "moved" / "val" / f"{i}.png", noise(16, 32, 3, seed=i))
     moved = str(tmp_path / "moved")
@@ -340,7 +340,7 @@ def test_images_of_the_data_set_or_noise(package, tmp_path):
 @needs_onnx
 def test_files_that_are_no_pictures(package, tmp_path):
     run = save_run(tmp_path / "run", {"data": {"input": {"kind": "uint16"}, "direction": "AtoB"}})
-    with pytest.raises(InputError, match="format=web shows pictures, and this run takes uint16 of 3 channels"):
+    with pytest.raises(InputError, match="format=web is for pictures, and this run takes uint16 of 3 channels"):
         export_web(run, tmp_path / "page", runtime_path=package)
 
 
