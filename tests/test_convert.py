@@ -260,7 +260,7 @@ FAULTS = {
     ),
     "numbers for names": (
         lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"),
-        "1 is not a named array of real numbers",
+        "1 is not a named array",
     ),
     "missing": (lambda d: None, "G.pth is not a file"),
     "too shallow": (

@@ -264,7 +264,7 @@ KINDS = {
     "xml": (lambda p: p.write_text("<?xml version='1.0'?><Error>AccessDenied</Error>"), "is an XML text"),
     "json": (
         lambda p: p.write_text('{"message": "Not Found"}'),
-        "is a JSON text: perhaps an error message of a server",
+        "is a JSON text: perhaps an error message",
     ),
     "text": (lambda p: p.write_text("see the other folder\n"), "is a text: fetch the file itself"),
     "empty": (lambda p: p.write_bytes(b""), "is empty: fetch or copy it again"),

@@ -185,13 +185,13 @@ def quantized(**coding):
 
 SHARD = "group1-shard1of1.bin"
 WRONG = {
-    "up": (change_paths("../secret.bin"), "names the shard '../secret.bin', not a file next to it; not read"),
+    "up": (change_paths("../secret.bin"), "names the shard '../secret.bin', which is not a file next to it; not read"),
     "up within": (change_paths("a/../../secret.bin"), "not a file next to it"),
-    "absolute": (change_paths("/etc/passwd"), "names the shard '/etc/passwd', not a file next to it"),
+    "absolute": (change_paths("/etc/passwd"), "names the shard '/etc/passwd', which is not a file next to it"),
     "of Windows": (change_paths("..\\secret.bin"), "not a file next to it"),
     "a drive": (change_paths("C:secret.bin"), "not a file next to it"),
     "an address": (change_paths("https://example.org/x.bin"), "not a file next to it"),
-    "no text": (change_paths(3), "names the shard '3', not a file next to it"),
+    "no text": (change_paths(3), "names the shard '3', which is not a file next to it"),
     "nothing": (change_paths(""), "not a file next to it"),
     "twice": (change_paths(SHARD, SHARD), f"names the shard {SHARD} twice"),
     "missing": (
@@ -241,7 +241,7 @@ def test_damaged_files_are_named(model):
         ("[" * 100_000, "is cut off or damaged"),
         ('{"a": ' * 100_000, "is cut off or damaged"),
         ("<html>", "is a web page"),
-        ('{"batch_size": 1}', "is a JSON text of batch_size, no model of TensorFlow.js"),
+        ('{"batch_size": 1}', "is a JSON text of batch_size, not a model of TensorFlow.js"),
     ]:
         (model / "model.json").write_text(content)
         with pytest.raises(InputError, match=f"model.json {message}"):

@@ -296,7 +296,7 @@ def test_examples_are_the_images_of_validation(noisy_run, tmp_path):
         ({"data__source": "pix2pix/facades"}, "pix2pix/facades is not on this machine: name a copy with `data_dir`"),
         (
             {"data__source": "hugging_face", "data__dir": "nobody/pictures"},
-            "nobody/pictures is not on this machine: name",
+            "nobody/pictures is not on this",
         ),
         ({"data__source": "folders", "data__dir": "gone"}, "there is no folder gone with the run's images"),
         ({"data__val_split": ""}, "the run was trained without validation"),
@@ -325,9 +325,9 @@ def test_a_port_that_is_taken_and_other_wrong_words_are_one_line(noisy_run, tmp_
         other.listen()
         port = other.getsockname()[1]
         told = run_command(command, noisy_run, "--port", port)
-    assert re.fullmatch(rf"error: port {port} cannot be had \(.*\); choose another with --port", told)
+    assert re.fullmatch(rf"error: port {port} is not available \(.*\); choose another with --port", told)
     assert run_command(command, noisy_run, "--max_pixels", 0) == "error: --max_pixels 0 must be at least 1"
-    assert "port 70000 cannot be had" in run_command(command, noisy_run, "--port", 70_000)
+    assert "port 70000 is not available" in run_command(command, noisy_run, "--port", 70_000)
 
 
 def test_without_gradio_one_line_says_how_to_get_it(noisy_run, monkeypatch):
@@ -349,7 +349,7 @@ def test_it_is_for_this_machine_unless_one_says_so(noisy_run, monkeypatch, flag)
     monkeypatch.setattr(serving.pages, "import_gradio", lambda: None)
     monkeypatch.setattr(serving.pages, "make", lambda model: None)
     before = dict(os.environ)
-    assert "cannot be had (enough)" in run_command(command, noisy_run, "--port", 0, *filter(None, [flag]))
+    assert "is not available (enough)" in run_command(command, noisy_run, "--port", 0, *filter(None, [flag]))
     assert told == ["0.0.0.0" if flag else "127.0.0.1"]
     assert dict(os.environ) == before
 

@@ -265,7 +265,7 @@ def test_what_cannot_be_packed_is_one_sentence(pix2pix, packed, tmp_path):
         (lambda: pack(diverged, target), "params/generator/down_1/kernel holds numbers that are not finite"),
         (
             lambda: pack(pix2pix, tmp_path / "x.bin"),
-            "the name of a model file must end with .safetensors, such as x.safetensors",
+            "must end with .safetensors, such as x.safetensors",
         ),
         (lambda: pack(pix2pix, other), "would replace a file that is not a model file"),
         (lambda: pack(pix2pix, tmp_path), "the name of a model file must end with .safetensors"),

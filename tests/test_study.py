@@ -272,7 +272,7 @@ def test_from_runs(runs, tmp_path, run, direction):
 def test_what_runs_cannot_be_a_study(runs, tmp_path):
     for arguments, message in [
         ([str(runs / "paired"), str(runs / ".." / runs.name / "paired")], "are both called paired; write NAME="),
-        ([str(runs / "unpaired"), "--pairing", "same", "--trials", "3"], "--pairing same, but there is no real image"),
+        ([str(runs / "unpaired"), "--pairing", "same", "--trials", "3"], "--pairing same, but .* has no real image"),
         ([str(runs / "paired"), "--split", "no_such_split"], "no_such_split"),
         ([str(runs / "nowhere")], "nowhere"),
     ]:

@@ -183,7 +183,7 @@ WRONG = {
     ),
     "a layer of the discriminator is missing": (
         without("layer_3/"),
-        "bad lacks discriminator/layer_3/.*, and holds discriminator/layer_4/.*: another architecture",
+        "bad lacks discriminator/layer_3/.*, and has discriminator/layer_4/.*: another architecture",
     ),
     "no generator": (without("generator"), "bad has no generator of the TensorFlow release .* but discriminator/"),
     "nothing": (lambda tensors: {}, "bad has no generator .* but nothing"),
@@ -209,7 +209,7 @@ WRONG = {
     ),
     "a number that is no layer": (
         reshaped("generator/encoder_999999999999/conv2d/kernel", (4, 4, 4, 8)),
-        "lacks generator/.*, and holds generator/encoder_999999999999/",
+        "lacks generator/.*, and has generator/encoder_999999999999/",
     ),
     "several discriminators' logits": (
         reshaped("discriminator/layer_5/conv2d/kernel", (4, 4, 32, 2)),
@@ -268,7 +268,7 @@ def test_a_folder_that_leaves_the_checkpoint_open(damaged, tmp_path):
         read_checkpoint(damaged)
     (damaged / "checkpoint").write_bytes(bytes(range(256)))
     shutil.copy(damaged / "model-7.index", damaged / "model-9.index")
-    with pytest.raises(InputError, match="run has no file checkpoint .* several checkpoints: model-7, model-9"):
+    with pytest.raises(InputError, match="run has no file named checkpoint .* several checkpoints: model-7, model-9"):
         read_checkpoint(damaged)
     with pytest.raises(InputError, match="no checkpoint; name one"):
         read_checkpoint(tmp_path)
