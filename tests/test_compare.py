@@ -89,7 +89,7 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
 @pytest.mark.parametrize(
     ("others", "settings", "message"),
     [
-        ({"x": {"data__crop_size": 18}}, {}, "config.data.crop_size is 16 in first and 18 in x: the same validation"),
+        ({"x": {"data__crop_size": 18}}, {}, "config.data.crop_size is 16 in first and 18 in x: data, split and size"),
         ({"x": {"data__val_split": "test"}}, {}, "config.data.val_split is 'val' in first and 'test' in x"),
         ({"x": {"data__direction": "AtoB"}}, {}, "config.data.direction is 'BtoA' in first and 'AtoB' in x"),
         (

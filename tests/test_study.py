@@ -306,7 +306,7 @@ def test_wrong_arguments_end_in_one_line(folders, tmp_path):
         (["make", "--output", f"{tmp_path}/new", *real, *fake], "a session shows 50 of each"),
         (["make", "--output", f"{tmp_path}/new", *real, "--fake", "ours=nowhere"], "there is no folder nowhere"),
         (["serve", "--study", f"{tmp_path}/new"], "is not a study"),
-        (["serve", "--study", f"{tmp_path}/study", "--port", "70000"], "port 70000 cannot be had"),
+        (["serve", "--study", f"{tmp_path}/study", "--port", "70000"], "port 70000 is not available"),
         (["analyse", "--study", str(folders)], "is not a study"),
         (["analyse", "--study", f"{tmp_path}/study", "--draws", "0"], "--draws must be at least 1"),
     ]:
@@ -872,8 +872,8 @@ def test_only_answers_to_images_that_were_seen_count(server, tmp_path, capsys):
     assert (found.rate, found.trials, found.participants) == (0, 1, 1)
     command.run(["analyse", "--study", str(tmp_path / "study")])
     out = capsys.readouterr().out
-    assert "Answers to images that were not sent, left out: 2." in out
-    assert "Answers that came before both images can have been shown, left out: 1." in out
+    assert "Answers to images that were not sent, not counted: 2." in out
+    assert "Answers that came before both images can have been shown, not counted: 1." in out
 
 
 def test_claims_of_a_page_that_cannot_be_do_not_count(server, tmp_path):
