@@ -1,4 +1,4 @@
-"""The one door of the command line: ``python -m p2p_jax VERB ...``, or ``p2p-jax VERB ...``."""
+"""The entry point of the command line: ``python -m p2p_jax VERB ...``, or ``p2p-jax VERB ...``."""
 
 import importlib
 import os
@@ -10,9 +10,9 @@ from p2p_jax.commands import interrupts
 
 
 class Verb(NamedTuple):
-    """What a word on the command line does: the module whose ``run(argv)`` does it, and a line of help.
+    """A verb of the command line: the module with its ``run(argv)``, and a line of help.
 
-    Those that open a run, which may be a stranger's, do not look for modules in the current folder.
+    Verbs that open a run, perhaps a stranger's, do not search the current folder for modules.
     """
 
     module: str
@@ -21,31 +21,27 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "train": Verb("p2p_jax.commands.train", "train a model, or go on with a training", True),
-    "resume": Verb("p2p_jax.commands.resume", "go on with a training, given only its directory", True),
+    "train": Verb("p2p_jax.commands.train", "train a model, or resume a training", True),
+    "resume": Verb("p2p_jax.commands.resume", "resume a training from its directory", True),
     "translate": Verb(
         "p2p_jax.commands.translate", "translate images, folders, stacks and videos with a trained run", True
     ),
     "evaluate": Verb("p2p_jax.commands.evaluate", "score a trained run on a split of its data, with a report", True),
-    "inspect": Verb("p2p_jax.commands.inspect", "look at a data set before training: faults, suggestions, a picture"),
-    "convert": Verb("p2p_jax.commands.convert", "make a run of weights of the PyTorch or TensorFlow release"),
+    "inspect": Verb("p2p_jax.commands.inspect", "check a data set before training: errors, suggestions, a picture"),
+    "convert": Verb("p2p_jax.commands.convert", "make a run from weights of the PyTorch or TensorFlow release"),
     "export": Verb("p2p_jax.commands.export", "write a trained generator as ONNX, StableHLO or for PyTorch", True),
-    "demo": Verb("p2p_jax.commands.demo", "try a trained run on a page: upload, draw, before and after", True),
-    "pack": Verb(
-        "p2p_jax.commands.pack", "write a trained generator as one file, to be sent and opened anywhere", True
-    ),
-    "push": Verb("p2p_jax.commands.push", "put a trained generator on the Hugging Face hub, with a card", True),
+    "demo": Verb("p2p_jax.commands.demo", "try a trained run on a web page: upload, draw, before and after", True),
+    "pack": Verb("p2p_jax.commands.pack", "write a trained generator as one file that opens anywhere", True),
+    "push": Verb("p2p_jax.commands.push", "upload a trained generator to the Hugging Face hub, with a card", True),
     "ablate": Verb("p2p_jax.commands.ablate", "train and score the rows of the pix2pix paper's tables"),
-    "compare": Verb(
-        "p2p_jax.commands.compare", "put runs side by side, or configs of equal cost: a table and a page", True
-    ),
+    "compare": Verb("p2p_jax.commands.compare", "compare runs, or configs of equal cost, in a table and a page", True),
     "study": Verb("p2p_jax.commands.study", "make, serve and analyse a perceptual study", True),
     "segmenter": Verb("p2p_jax.commands.segmenter", "train the segmenter of the FCN score", True),
-    "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs of the official Cityscapes archives"),
+    "cityscapes": Verb("p2p_jax.commands.cityscapes", "make pairs from the official Cityscapes archives"),
     "runs": Verb(
-        "p2p_jax.commands.runs", "list runs: what they train, how far they are, their latest and best validation", True
+        "p2p_jax.commands.runs", "list runs: what they train, their progress, latest and best validation", True
     ),
-    "config": Verb("p2p_jax.commands.config", "print all options of a config, with a star at those that differ"),
+    "config": Verb("p2p_jax.commands.config", "print all options of a config; a star marks those that differ"),
 }
 
 
@@ -74,7 +70,7 @@ def _help() -> str:
     lines = [f"  {name:{width}}  {verb.help}" for name, verb in VERBS.items()]
     return "\n".join(
         [
-            "usage: p2p-jax VERB ...    (p2p-jax VERB --help tells more; --version)",
+            "usage: p2p-jax VERB ...    (p2p-jax VERB --help says more; --version)",
             "",
             *lines,
             "",
@@ -84,9 +80,9 @@ def _help() -> str:
 
 
 def _search_elsewhere() -> None:
-    """Take the current folder from the front of Python's path, where ``python -m`` has put it, if a run is opened.
+    """Remove the current folder from the front of Python's path if a run is opened; ``python -m`` puts it there.
 
-    Who translates in the folder of a downloaded run does not mean its ``optax.py``.
+    A run may be translated in the folder it was downloaded to; an ``optax.py`` in that folder must not be imported.
     """
     verb = VERBS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if verb and verb.opens_run and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):

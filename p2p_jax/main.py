@@ -1,4 +1,4 @@
-"""The verb ``train`` under its older name: ``python -m p2p_jax.main --config FILE --workdir RUN``."""
+"""The verb ``train`` under its old name: ``python -m p2p_jax.main --config FILE --workdir RUN``."""
 
 from p2p_jax.commands import interrupts
 from p2p_jax.commands.train import run

@@ -278,7 +278,7 @@ def test_runs_of_another_config_are_refused_before_training(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("config", "asked", "message"),
     [
-        (config_16(loss__lambda_l1=0.0), {}, "config.loss.lambda_l1 is 0.0; each row takes a part away"),
+        (config_16(loss__lambda_l1=0.0), {}, "config.loss.lambda_l1 is 0.0; each row removes a part"),
         (config_16(generator__skips=False), {}, "config.generator.skips is False"),
         (config_16(discriminator__receptive_field=70), {}, "needs images of at least 24x24 pixels, not 16x16"),
         (small_cyclegan_config(), {}, "config.loss.conditional; there are gan, .*objective reads no such"),

@@ -56,7 +56,7 @@ def test_all_get_the_multiply_adds_of_the_first():
     assert plans[1].differs == {"batch_size": 2} and plans[2].differs == {"batch_size": 6}
     assert [one.doubts for one in plans] == [[], [], []]
     (few,) = budgets.plan({"few": experiment()}, gmac=1.4 * cost / 1e9)
-    assert few.config.num_steps == 1 and few.doubts == ["whole steps make 29% fewer multiply-adds than all should have"]
+    assert few.config.num_steps == 1 and few.doubts == ["whole steps make 29% fewer multiply-adds than the budget"]
     assert few.doubts[0] in budgets.describe([few], 1)
     told = budgets.describe(plans, 2).splitlines()
     assert [line.split()[0] for line in told[1:]] == list(configs) and told[2].split()[2:4] == ["200", "4"]
@@ -89,32 +89,32 @@ def test_a_term_that_comes_rarely_makes_room_for_more_steps(monkeypatch):
 @pytest.mark.parametrize(
     ("others", "settings", "message"),
     [
-        ({"x": {"data__crop_size": 18}}, {}, "config.data.crop_size is 16 in first and 18 in x: the same validation"),
+        ({"x": {"data__crop_size": 18}}, {}, "config.data.crop_size is 16 in first and 18 in x: data, split and size"),
         ({"x": {"data__val_split": "test"}}, {}, "config.data.val_split is 'val' in first and 'test' in x"),
         ({"x": {"data__direction": "AtoB"}}, {}, "config.data.direction is 'BtoA' in first and 'AtoB' in x"),
         (
             {"x": {"distances__features": "lab:one"}, "y": {"distances__features": "inception"}},
             {},
-            "config.distances.features is lab:one in x, inception in y: KID and FID compare only by the same features",
+            "config.distances.features is lab:one in x, inception in y: KID and FID can be compared only",
         ),
-        ({"a/b": {}}, {}, "'a/b' is no name: each run has a folder of it"),
+        ({"a/b": {}}, {}, "'a/b' cannot be the name of a folder"),
         ({"x": {"batch_size": 3}}, {}, "x: config.batch_size=3 cannot be split over 2 devices"),
-        ({"table.md": {}}, {}, "'table.md' is no name: .*none of a file that is written there"),
-        ({"..": {}}, {}, r"'\.\.' is no name"),
+        ({"table.md": {}}, {}, "'table.md' cannot be the name of a folder: .*not a file that is written there"),
+        ({"..": {}}, {}, r"'\.\.' cannot be the name of a folder"),
         ({}, {"equal": "time"}, "equal=time: choose gmac"),
-        ({}, {"gmac": 0.0}, "gmac=0.0: a number above 0"),
-        ({}, {"gmac": math.inf}, "gmac=inf: a number above 0"),
+        ({}, {"gmac": 0.0}, "gmac=0.0: must be above 0"),
+        ({}, {"gmac": math.inf}, "gmac=inf: must be above 0"),
         (
             {},
             {"gmac": 1e9},
-            "first: 1,000,000,000 GMAC are 54,253,472,222,222 steps, and a run has 2,147,483,647 at most",
+            "first: 1,000,000,000 GMAC are 54,253,472,222,222 steps, more than 2,147,483,647",
         ),
         ({}, {"gmac": 1.0, "equal": "steps"}, "not with equal=steps"),
-        ({}, {"gmac": 1e-9}, "first: a step has 1.843e-05 GMAC, and a run may have 1e-09: give more, `gmac`"),
+        ({}, {"gmac": 1e-9}, "first: a step has 1.843e-05 GMAC, more than the 1e-09 of a run: give a larger `gmac`"),
         (
             {"x": {"batch_size": 2, "schedule__kind": "linear_decay", "schedule__unit": "steps"}},
             {},
-            "x: config.schedule.unit=steps keeps the learning rate of 100 steps, and this run gets 200: set",
+            "x: config.schedule.unit=steps keeps the learning rate of 100 steps, but this run gets 200: set",
         ),
     ],
 )
@@ -159,14 +159,14 @@ def test_a_variant_is_a_name_and_options():
     [
         (
             ["tiny", "tiny.py"],
-            "error: there are two configs of the name tiny: --variant gives one another, 'NAME: tiny.py'",
+            "error: two configs are named tiny; rename one with --variant, 'NAME: tiny.py'",
         ),
-        (["tiny", "--variant", "tiny: --config.batch_size=2"], "two configs of the name tiny"),
+        (["tiny", "--variant", "tiny: --config.batch_size=2"], "two configs are named tiny"),
         (["tiny", "--variant", "x:"], "error: --variant 'x:': write a name"),
-        (["tiny", "--seeds", "0,one"], "error: --seeds 0,one: whole numbers with commas"),
-        (["tiny", "--seeds", "1,1"], "error: --seeds 1,1: whole numbers from 0 on, each of them once"),
-        (["tiny", "--config.seed=3"], "error: config.seed is that of one run: give those of all, --seeds"),
-        (["tiny", "--num_images", "0"], "error: --num_images 0: show at least one"),
+        (["tiny", "--seeds", "0,one"], "error: --seeds 0,one: give whole numbers separated by commas"),
+        (["tiny", "--seeds", "1,1"], "error: --seeds 1,1: give different whole numbers from 0 on"),
+        (["tiny", "--config.seed=3"], "error: config.seed is for one run; give --seeds for all"),
+        (["tiny", "--num_images", "0"], "error: --num_images 0: must be at least 1"),
         (["tiny", "--config.data.val_split="], "error: config.data.val_split is empty"),
         (["tiny", "--variant", "x: --config.data.crop_size=18"], "config.data.crop_size is 16 in tiny and 18 in x"),
         (["tiny", "--variant", "x: --config.batch_sice=2"], "no option 'batch_sice'"),
@@ -368,7 +368,7 @@ def test_the_page_holds_all_pictures_and_no_code_of_others(tmp_path):
             assert text.count(image["output"].replace("+", "+")) == 1
     assert "<b onclick" not in text and "&lt;b onclick=alert(1)&gt;" in text
     assert text.count(pictures["a/seed_0"][0]["input"]) == 1
-    assert "2 of the 3 images of val, evenly over them" in text and "Not all runs were given the same" not in text
+    assert "2 of the 3 images of val, evenly spread" in text and "Inputs differ between runs" not in text
     assert "default-src 'none'; img-src data:" in text and "http" not in text.replace("http-equiv", "")
     pictures["b/seed_1"][0]["input"] = pictures["b/seed_1"][0]["output"]
     told = json.loads(
@@ -383,7 +383,7 @@ def test_the_page_holds_all_pictures_and_no_code_of_others(tmp_path):
         )
     )
     comparison_page.write(tmp_path / "page.html", told, pictures)
-    assert "Not all runs were given the same" in (tmp_path / "page.html").read_text()
+    assert "Inputs differ between runs" in (tmp_path / "page.html").read_text()
     comparison_page.write(tmp_path / "page.html", told, {})
     assert "No run is done yet." in (tmp_path / "page.html").read_text()
 
@@ -481,7 +481,7 @@ def test_runs_of_another_config_are_refused_before_training(tmp_path, monkeypatc
         InputError, match=r"seed_0 holds a run with another config:\n  config.batch_size: stored 4, now 2"
     ):
         comparison.compare({"new": experiment(), "whole": experiment(batch_size=2)}, tmp_path)
-    with pytest.raises(InputError, match="seed_0 has trained for 100 steps, and now it is to have 50: give as much"):
+    with pytest.raises(InputError, match="seed_0 has trained for 100 steps, but is now to train for 50: give the same"):
         comparison.compare({"whole": experiment(num_steps=50)}, tmp_path)
     assert bench.trained == []
     comparison.compare({"whole": experiment(num_steps=150)}, tmp_path)  # more goes on
@@ -518,11 +518,11 @@ def test_the_command_is_stopped_twice_and_goes_on(tiny, monkeypatch, capsys):
     arguments += ["--num_images", "2"]
     assert run_command(command, *arguments) == 0
     printed = capsys.readouterr().out
-    assert printed.endswith("stopped; the same command goes on where this one stopped\n")
+    assert printed.endswith("stopped; run the same command to resume\n")
     assert "tiny, seed 0: stopped; stopped at step" in printed and "narrow, seed 1: to do" in printed
     assert not Path("out/narrow").exists()
     assert run_command(command, *arguments) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on where this one stopped\n"
+    assert capsys.readouterr().err == "interrupted; run the same command to resume\n"
     states = [
         run["state"]
         for row in json.loads(Path("out/table.json").read_text())["configs"]

@@ -67,7 +67,7 @@ def test_a_generator_becomes_a_run(tmp_path, capsys, container):
     told = capsys.readouterr().out
     assert "UNet(num_downs=5, dropout_layout=pytorch, base_width=4, norm=batch), 3 to 3 channels" in told
     assert "--concat up_skip" in told and "--discriminator_padding" not in told
-    assert "--dropout off is without" in told and "--direction BtoA if it is B" in told
+    assert "--dropout off removes it" in told and "set --direction BtoA if it is B" in told
 
     config = read_config(tmp_path / "run")
     assert config.loss.to_dict() == {"lambda_gan": 0.0} and config.data.crop_size == SIDE
@@ -177,7 +177,7 @@ def test_what_the_release_does_not_have_is_not_written(tmp_path, pix2pix_run):
             write_torch(other, tmp_path / "files")
     with pytest.raises(InputError, match="choose AtoB or BtoA"):
         write_torch(run, tmp_path / "G.pth", "atob")
-    with pytest.raises(InputError, match="`direction` chooses a generator for one FILE.pth"):
+    with pytest.raises(InputError, match="`direction` selects the generator for a FILE.pth"):
         write_torch(run, tmp_path / "files", "BtoA")
     other = run._replace(config=small_config(generator__base_width=8))
     with pytest.raises(InputError, match="weights are not those of the p2p_jax.nets:UNet that the config describes"):
@@ -223,7 +223,7 @@ def cut(folder, share, **container):
 
 
 LEGACY = {"_use_new_zipfile_serialization": False}
-DAMAGED = "is damaged, or no file of weights"
+DAMAGED = "is damaged, or not a file of weights"
 FAULTS = {
     "cut": (lambda d: cut(d, 0.5), DAMAGED),
     "nearly whole": (lambda d: cut(d, 0.999), DAMAGED),
@@ -244,21 +244,24 @@ FAULTS = {
     "a list": (lambda d: torch.save([torch.zeros(3)], d / "G.pth"), "holds a list, not a state dict"),
     "other architecture": (
         lambda d: torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)).state_dict(), d / "G.pth"),
-        "none of the networks of the PyTorch release",
+        "not a network of the PyTorch release",
     ),
     "discriminator": (
         lambda d: save(d, "G.pth", release.PatchGAN(6, 3, 4)),
-        "is a discriminator; name it after --disc",
+        "is a discriminator; give it with --disc",
     ),
     "other blocks": (
         lambda d: torch.save({"DownBlock.4.conv_block.1.weight": torch.zeros(4, 4, 3, 3)}, d / "G.pth"),
-        "none of the networks of the PyTorch release",
+        "not a network of the PyTorch release",
     ),
     "sparse": (
         lambda d: torch.save({"model.model.0.weight": torch.eye(4).to_sparse()}, d / "G.pth"),
-        "model.model.0.weight is not an array of real numbers",
+        "model.model.0.weight is not a named array of real numbers",
     ),
-    "numbers for names": (lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"), "1 is not an array of real numbers"),
+    "numbers for names": (
+        lambda d: torch.save({1: torch.zeros(3)}, d / "G.pth"),
+        "1 is not a named array",
+    ),
     "missing": (lambda d: None, "G.pth is not a file"),
     "too shallow": (
         lambda d: torch.save({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, d / "G.pth"),
@@ -289,8 +292,8 @@ def test_files_that_do_not_fit_together_leave_nothing_behind(tmp_path):
     files = {path.stem: path for path in tmp_path.iterdir()}
     before = sorted(tmp_path.iterdir())
     for inputs, judges, message in [
-        (["G"], ["D4"], "D4.pth: the discriminator takes 4 channels, but beside generators of 3 to 3 .* 3 or 6"),
-        (["G"], ["G"], "G.pth is a generator; name it after --input"),
+        (["G"], ["D4"], "D4.pth: the discriminator takes 4 channels, but with generators of 3 to 3 .* 3 or 6"),
+        (["G"], ["G"], "G.pth is a generator; give it with --input"),
         (["G", "R"], [], "are not a pair"),
         (["G", "G1"], [], "are not a pair"),
         (["G", "G"], ["D3"], "2 generators and 1 discriminators"),
@@ -316,10 +319,10 @@ def test_options_that_would_do_nothing_are_refused(tmp_path):
     save(tmp_path, "G.pth", release.ResNet(3, 3, 6, 4))
     before = sorted(tmp_path.iterdir())
     for options, message in [
-        (["--concat", "up_skip"], "--concat up_skip is for U-Nets"),
+        (["--concat", "up_skip"], "--concat up_skip is only for U-Nets"),
         (["--discriminator_padding", "2"], "no discriminator was given"),
         (["--source", "nonsense"], "--source nonsense: choose one of side_by_side"),
-        (["--source", "unpaired"], "--source unpaired has no pairs, by which a single generator"),
+        (["--source", "unpaired"], "--source unpaired has no pairs, and a single generator"),
         (["--eval", "--dropout", "on"], "--eval turns dropout off; it cannot be combined with --dropout on"),
     ]:
         with pytest.raises(SystemExit, match=message):

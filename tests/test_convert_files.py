@@ -160,7 +160,7 @@ def test_cyclegan_with_batch_norm_counts_batches(tmp_path, capsys, judged):
         (tmp_path / "bare").mkdir(exist_ok=True)
         torch.save(bare, tmp_path / "bare" / f"latest_net_{name}.pth")
     run_convert(tmp_path, "--workdir", tmp_path / "run")
-    assert ("norms have counted three batches of a step" in capsys.readouterr().out) is not judged
+    assert ("norms have counted three batches per step" in capsys.readouterr().out) is not judged
     run_convert(tmp_path / "bare", "--workdir", tmp_path / "bare_run")
     assert (open_run(tmp_path / "run").step, open_run(tmp_path / "bare_run").step) == (70, 0)
     found, bare = (Translator.from_workdir(tmp_path / name)(inputs()) for name in ("run", "bare_run"))
@@ -200,7 +200,7 @@ def test_generators_of_gan_compression(tmp_path, capsys):
     torch.save(network.state_dict(), tmp_path / "latest_net_G.pth")
     run_convert(tmp_path / "latest_net_G.pth", "--workdir", tmp_path / "run")
     told = capsys.readouterr().out
-    assert "MobileResNet(num_blocks=9" in told and "no dropout, of which its files tell nothing" in told
+    assert "MobileResNet(num_blocks=9" in told and "no dropout; its files do not say" in told
     assert "channels=3_2_4_2_4_8_2_3" in told
     translator = Translator.from_workdir(tmp_path / "run")
     assert_close(translator(inputs()), there(network, inputs(), train=True))
@@ -217,10 +217,10 @@ def test_widths_of_no_generator_of_gan_compression(tmp_path):
     incomplete = {key: value for key, value in tensors.items() if not key.startswith("model.14.")}
     for changed, message in [
         (odd, "model.4.weight has 7 channels, which is not a multiple of 2 as in GAN-Compression"),
-        (incomplete, "those of GAN-Compression are 1 and 6 in blocks from model.10 on; is it complete"),
+        (incomplete, "those of GAN-Compression are 1 and 6 in blocks from model.10 on; is the file complete"),
         (
             {key: value for key, value in tensors.items() if not key.startswith("model.12.conv_block.6.conv.0")},
-            r"model.12.conv_block.6.conv.0.\w+ is missing, which a MobileResNet",
+            r"model.12.conv_block.6.conv.0.\w+ is missing; a MobileResNet",
         ),
     ]:
         torch.save(changed, tmp_path / "G.pth")
@@ -257,12 +257,15 @@ HEADER = json.dumps({"model.0.weight": {"dtype": "F32", "shape": [1], "data_offs
 KINDS = {
     "git lfs": (
         lambda p: p.write_bytes(POINTER),
-        "is a Git LFS pointer, which stands for a file of 217,715,123 bytes: run",
+        "is a Git LFS pointer, in place of a file of 217,715,123 bytes: run",
     ),
     "page": (lambda p: p.write_text("\n\n<!doctype HTML>\n<title>404</title>"), "is a web page: fetch the file"),
     "page after a comment": (lambda p: p.write_text("<!-- x -->\n<html lang=en>"), "is a web page"),
     "xml": (lambda p: p.write_text("<?xml version='1.0'?><Error>AccessDenied</Error>"), "is an XML text"),
-    "json": (lambda p: p.write_text('{"message": "Not Found"}'), "is a JSON text: a server may have answered"),
+    "json": (
+        lambda p: p.write_text('{"message": "Not Found"}'),
+        "is a JSON text: perhaps an error message",
+    ),
     "text": (lambda p: p.write_text("see the other folder\n"), "is a text: fetch the file itself"),
     "empty": (lambda p: p.write_bytes(b""), "is empty: fetch or copy it again"),
     "dead link": (lambda p: p.symlink_to("../blobs/abc"), r"is a link to \.\./blobs/abc, which does not exist"),
@@ -272,7 +275,7 @@ KINDS = {
         "is a zip archive of x/latest_net_G.pth, x/opt",
     ),
     "empty zip": (lambda p: write_zip(p, []), "is a zip archive of nothing"),
-    "packed again": (write_packed_again, "was packed again with compression, .*zip -0 -r"),
+    "packed again": (write_packed_again, "was repacked with compression, .*zip -0 -r"),
     "tar": (
         lambda p: write_tar(p, "latest_net_G.pth"),
         "is a tar archive that begins with latest_net_G.pth: unpack it",
@@ -288,14 +291,14 @@ KINDS = {
         "is a program of torch.export",
     ),
     "ONNX": (lambda p: p.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x032.1:\x05\n\x03\n\x01x"), "is an ONNX model"),
-    "HDF5": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64)), "is an HDF5 file, as Keras writes"),
+    "HDF5": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64)), "is an HDF5 file, as written by Keras"),
     "Keras 3": (lambda p: write_zip(p, ["config.json", "model.weights.h5"]), "is a model of Keras 3"),
     "npz": (lambda p: np.savez(p.open("wb"), kernel=np.zeros(3)), "is a NumPy archive of kernel.npy"),
     "npy": (lambda p: np.save(p.open("wb"), np.zeros(3)), "is a NumPy array"),
     "TFLite": (lambda p: p.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64)), "is a TensorFlow Lite model"),
     "Torch 7": (
         lambda p: p.write_bytes(b"\x04\0\0\0\x01\0\0\0\x03\0\0\0V 1\x0a\0\0\0nn.gModule" + bytes(64)),
-        "is a file of Torch 7, as the Lua release of pix2pix writes",
+        "is a file of Torch 7, as written by the Lua release of pix2pix",
     ),
     "PNG": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)), "is a PNG image: give a file of weights"),
 }

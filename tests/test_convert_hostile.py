@@ -139,13 +139,13 @@ def write_index(folder, entries, size=64):
 
 
 HOSTILE_ENTRIES = {
-    "huge": (entry([10**6, 10**6], 64), "names variables of 4,000,000,000,000 bytes, and there are 64"),
-    "negative": (entry([-1, 4], 64), "it is cut short or damaged"),
-    "beyond 64 bits": (entry([2**62, 2, 2], 64), "it is cut short or damaged"),
-    "deep": (entry([1] * 300, 64), "it is cut short or damaged"),
-    "no type": (entry([4], 16, dtype=99), "it is cut short or damaged"),
-    "in pieces": (entry([4, 4], 64) + b"\x3a\x00", "it is cut short or damaged"),
-    "an endless number": (b"\x08" + b"\xff" * 1000, "it is cut short or damaged"),
+    "huge": (entry([10**6, 10**6], 64), "lists variables of 4,000,000,000,000 bytes, but there are 64"),
+    "negative": (entry([-1, 4], 64), "it is cut off or damaged"),
+    "beyond 64 bits": (entry([2**62, 2, 2], 64), "it is cut off or damaged"),
+    "deep": (entry([1] * 300, 64), "it is cut off or damaged"),
+    "no type": (entry([4], 16, dtype=99), "it is cut off or damaged"),
+    "in pieces": (entry([4, 4], 64) + b"\x3a\x00", "it is cut off or damaged"),
+    "an endless number": (b"\x08" + b"\xff" * 1000, "it is cut off or damaged"),
 }
 
 
@@ -352,8 +352,8 @@ class TestTorch:
             "more than 64 copies",
         ),
         "long": (b"\x80\x02(" + b"N" * 20_000_000 + b"l.", "a pickle of more than 4,194,304 bytes, or 500,000 instr"),
-        "cut": (b"\x80\x02}q\x00(X\x05\x00\x00\x00", "is damaged, or no file of weights"),
-        "no stack": (b"\x80\x02\x85\x85s.", "is damaged, or no file of weights"),
+        "cut": (b"\x80\x02}q\x00(X\x05\x00\x00\x00", "is damaged, or not a file of weights"),
+        "no stack": (b"\x80\x02\x85\x85s.", "is damaged, or not a file of weights"),
     }  # fmt: skip
 
     @pytest.mark.parametrize("legacy", [False, True])
@@ -371,18 +371,18 @@ class TestTorch:
         wide = torch.zeros(1).expand(10**6, 10**6)
         torch.save({"model.0.weight": wide}, path, _use_new_zipfile_serialization=not legacy)
         assert path.stat().st_size < 10_000
-        with pytest.raises(InputError, match="model.0.weight is larger than what the file holds"):
+        with pytest.raises(InputError, match="model.0.weight is larger than the file"):
             self.read(path)
         shared = torch.zeros(10**5)
         torch.save({f"w{i}": shared for i in range(1000)}, path, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(InputError, match="is larger than what the file holds"):
+        with pytest.raises(InputError, match="is larger than the file"):
             self.read(path)
 
     def test_containers_that_grow(self, tmp_path):
         path = tmp_path / "G.pth"
         self.write_zip(path, {"G/data.pkl": bytes(2**26)}, compression=zipfile.ZIP_DEFLATED)
         assert path.stat().st_size < 100_000
-        with pytest.raises(InputError, match="was packed again with compression"):
+        with pytest.raises(InputError, match="was repacked with compression"):
             self.read(path)
         self.write_zip(path, {f"G/data/{i}": bytes(10_000) for i in range(3)} | {"G/data.pkl": b"."})
         content = bytearray(path.read_bytes())
@@ -390,7 +390,7 @@ class TestTorch:
         for offset in (20, 24):
             content[place + offset : place + offset + 4] = struct.pack("<I", 10**6)
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is damaged, or no file of weights"):
+        with pytest.raises(InputError, match="is damaged, or not a file of weights"):
             self.read(path)
 
     def test_networks_beyond_all(self, tmp_path):
@@ -400,7 +400,7 @@ class TestTorch:
         downs = {"model.model.1.model." + "3.model." * i + "1.weight": small for i in range(100)}
         for tensors, message in [
             (blocks | {"model.1.weight": small}, "a ResNet with blocks"),
-            (downs | {"model.model.0.weight": small}, "a U-Net of 101 layers; those with up to 16"),
+            (downs | {"model.model.0.weight": small}, "a U-Net of 101 layers; at most 16"),
         ]:
             torch.save({key: value.clone() for key, value in tensors.items()}, tmp_path / "G.pth")
             with pytest.raises(InputError, match=message):

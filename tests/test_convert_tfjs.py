@@ -185,29 +185,29 @@ def quantized(**coding):
 
 SHARD = "group1-shard1of1.bin"
 WRONG = {
-    "up": (change_paths("../secret.bin"), "names the shard '../secret.bin', which is not a file beside it; not read"),
-    "up within": (change_paths("a/../../secret.bin"), "which is not a file beside it"),
-    "absolute": (change_paths("/etc/passwd"), "names the shard '/etc/passwd', which is not a file beside it"),
-    "of Windows": (change_paths("..\\secret.bin"), "which is not a file beside it"),
-    "a drive": (change_paths("C:secret.bin"), "which is not a file beside it"),
-    "an address": (change_paths("https://example.org/x.bin"), "which is not a file beside it"),
-    "no text": (change_paths(3), "names the shard '3', which is not a file beside it"),
-    "nothing": (change_paths(""), "which is not a file beside it"),
+    "up": (change_paths("../secret.bin"), "names the shard '../secret.bin', which is not a file next to it; not read"),
+    "up within": (change_paths("a/../../secret.bin"), "not a file next to it"),
+    "absolute": (change_paths("/etc/passwd"), "names the shard '/etc/passwd', which is not a file next to it"),
+    "of Windows": (change_paths("..\\secret.bin"), "not a file next to it"),
+    "a drive": (change_paths("C:secret.bin"), "not a file next to it"),
+    "an address": (change_paths("https://example.org/x.bin"), "not a file next to it"),
+    "no text": (change_paths(3), "names the shard '3', which is not a file next to it"),
+    "nothing": (change_paths(""), "not a file next to it"),
     "twice": (change_paths(SHARD, SHARD), f"names the shard {SHARD} twice"),
     "missing": (
         change_paths("group1-shard2of2.bin"),
-        "group1-shard2of2.bin is missing, in which model.json has weights",
+        "group1-shard2of2.bin is missing; it holds weights of model.json",
     ),
-    "short": (change_entry(shape=[4, 4, 3, 5]), "have 768 bytes, and its weights take 960: a shard is cut short"),
-    "long": (change_entry(shape=[4, 4, 3, 3]), "have 768 bytes, and its weights take 576"),
+    "short": (change_entry(shape=[4, 4, 3, 5]), "have 768 bytes, but its weights need 960: a shard is cut off"),
+    "long": (change_entry(shape=[4, 4, 3, 3]), "have 768 bytes, but its weights need 576"),
     "huge": (change_entry(shape=[10**4, 10**4, 10**4]), "has shapes for more than 1,073,741,824 numbers"),
     "beyond": (change_entry(shape=[10**12]), "has no name and shape"),
     "negative": (change_entry(shape=[-4, -4, 3, 4]), "has no name and shape"),
     "deep": (change_entry(shape=[1] * 1000), "has no name and shape"),
     "half": (change_entry(shape=[1.5]), "has no name and shape"),
     "no shape": (change_entry(shape="44"), "has no name and shape"),
-    "text for numbers": (change_entry(dtype="string"), "is of string, which no network"),
-    "4 bits": (quantized(dtype="uint4", scale=1, min=0), "is of quantized uint4, which no network"),
+    "text for numbers": (change_entry(dtype="string"), "is of string, but networks"),
+    "4 bits": (quantized(dtype="uint4", scale=1, min=0), "is of quantized uint4, but networks"),
     "no scale": (quantized(dtype="uint8", min=0), "is quantized without a scale and a minimum"),
     "endless scale": (quantized(dtype="uint8", min=0, scale=float("inf")), "is quantized without a scale"),
     "no groups": (lambda content: content.update(weightsManifest=[3]), "a group of its weightsManifest has no paths"),
@@ -237,11 +237,11 @@ def test_a_wrong_manifest_is_named(model, case):
 def test_damaged_files_are_named(model):
     text, shard = (model / "model.json").read_text(), model / SHARD
     for content, message in [
-        (text[:-20], "is cut short or damaged: it is not whole as JSON"),
-        ("[" * 100_000, "is cut short or damaged"),
-        ('{"a": ' * 100_000, "is cut short or damaged"),
+        (text[:-20], "is cut off or damaged: it is not valid JSON"),
+        ("[" * 100_000, "is cut off or damaged"),
+        ('{"a": ' * 100_000, "is cut off or damaged"),
         ("<html>", "is a web page"),
-        ('{"batch_size": 1}', "is a JSON text of batch_size, no model of TensorFlow.js"),
+        ('{"batch_size": 1}', "is a JSON text of batch_size, not a model of TensorFlow.js"),
     ]:
         (model / "model.json").write_text(content)
         with pytest.raises(InputError, match=f"model.json {message}"):
@@ -251,7 +251,7 @@ def test_damaged_files_are_named(model):
     with pytest.raises(InputError, match=f"{SHARD} is a Git LFS pointer"):
         read(model)
     (model / "model.json").unlink()
-    with pytest.raises(InputError, match=f"{SHARD} is a shard of a model of TensorFlow.js; the model.json"):
+    with pytest.raises(InputError, match=f"{SHARD} is a shard of a model of TensorFlow.js; its model.json"):
         read(shard)
 
 
@@ -271,5 +271,5 @@ def test_another_network_of_keras_is_refused_by_what_it_is(tmp_path):
         read(tmp_path / "keras")
     assert (
         "model.json is a model of Keras with Conv2D, Conv2DTranspose, LeakyReLU, slopes of 0.3, not the U-Net of the "
-        "TensorFlow release (generator/encoder_1, ...): it holds conv2d/kernel, conv2d_transpose/kernel"
+        "TensorFlow release (generator/encoder_1, ...): it has conv2d/kernel, conv2d_transpose/kernel"
     ) in str(error.value)

@@ -203,8 +203,8 @@ def test_strange_files_are_one_sentence_without_a_folder_of_the_machine(noisy_ru
         with pytest.raises(InputError) as error:
             model.translate("BtoA", path)
         said[path.name] = str(error.value)
-    assert said["huge.png"] == "huge.png has 60,000x60,000 pixels, and this demo takes 500: make it smaller"
-    assert said["nearly.png"] == "nearly.png has 101x5 pixels, and this demo takes 500: make it smaller"
+    assert said["huge.png"] == "huge.png has 60,000x60,000 pixels, the demo takes up to 500: make it smaller"
+    assert said["nearly.png"] == "nearly.png has 101x5 pixels, the demo takes up to 500: make it smaller"
     assert said["deep.tif"] == "deep.tif has 16 bits (uint16); this run takes 8 bits: convert it"
     assert said["text.png"] == "text.png cannot be read as an image (it is not a PNG file); replace or remove it"
     for name, text in said.items():
@@ -293,8 +293,11 @@ def test_examples_are_the_images_of_validation(noisy_run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"data__source": "pix2pix/facades"}, "pix2pix/facades would be downloaded: name a copy, `data_dir`"),
-        ({"data__source": "hugging_face", "data__dir": "nobody/pictures"}, "nobody/pictures would be downloaded: name"),
+        ({"data__source": "pix2pix/facades"}, "pix2pix/facades is not on this machine: name a copy with `data_dir`"),
+        (
+            {"data__source": "hugging_face", "data__dir": "nobody/pictures"},
+            "nobody/pictures is not on this",
+        ),
         ({"data__source": "folders", "data__dir": "gone"}, "there is no folder gone with the run's images"),
         ({"data__val_split": ""}, "the run was trained without validation"),
     ],
@@ -322,9 +325,9 @@ def test_a_port_that_is_taken_and_other_wrong_words_are_one_line(noisy_run, tmp_
         other.listen()
         port = other.getsockname()[1]
         told = run_command(command, noisy_run, "--port", port)
-    assert re.fullmatch(rf"error: port {port} cannot be had \(.*\); choose another with --port", told)
+    assert re.fullmatch(rf"error: port {port} is not available \(.*\); choose another with --port", told)
     assert run_command(command, noisy_run, "--max_pixels", 0) == "error: --max_pixels 0 must be at least 1"
-    assert "port 70000 cannot be had" in run_command(command, noisy_run, "--port", 70_000)
+    assert "port 70000 is not available" in run_command(command, noisy_run, "--port", 70_000)
 
 
 def test_without_gradio_one_line_says_how_to_get_it(noisy_run, monkeypatch):
@@ -346,7 +349,7 @@ def test_it_is_for_this_machine_unless_one_says_so(noisy_run, monkeypatch, flag)
     monkeypatch.setattr(serving.pages, "import_gradio", lambda: None)
     monkeypatch.setattr(serving.pages, "make", lambda model: None)
     before = dict(os.environ)
-    assert "cannot be had (enough)" in run_command(command, noisy_run, "--port", 0, *filter(None, [flag]))
+    assert "is not available (enough)" in run_command(command, noisy_run, "--port", 0, *filter(None, [flag]))
     assert told == ["0.0.0.0" if flag else "127.0.0.1"]
     assert dict(os.environ) == before
 
@@ -392,7 +395,7 @@ def test_a_space_asks_for_a_licence_and_takes_no_code(space_run, tmp_path):
     told = run_command(command, space_run, "--space", tmp_path / "space")
     assert told.startswith("error: --licence ''") and not (tmp_path / "space").exists()
     told = run_command(command, space_run, "--space", tmp_path / "space", "--licence", "mit", "--trust", "my:code")
-    assert "whose code is all the library's" in told and not (tmp_path / "space").exists()
+    assert "can only run code of the library" in told and not (tmp_path / "space").exists()
 
 
 def test_examples_of_a_space_are_put_there_if_asked_for(cyclegan, tmp_path, capsys):
@@ -401,7 +404,7 @@ def test_examples_of_a_space_are_put_there_if_asked_for(cyclegan, tmp_path, caps
 
     space.write(cyclegan, tmp_path / "none", Settings(direction="BtoA"), "mit")
     assert not (tmp_path / "none" / "examples").exists()
-    assert "no pictures of the validation set were put into the folder" in capsys.readouterr().out
+    assert "no validation images were put into the folder" in capsys.readouterr().out
     assert "palette='cmp_facades'" in (tmp_path / "none" / "app.py").read_text()
     space.write(cyclegan, tmp_path / "two", Settings(), "mit", num_examples=2)
     names = sorted(str(path.relative_to(tmp_path / "two" / "examples")) for path in (tmp_path / "two").rglob("*.png"))

@@ -258,7 +258,7 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     run("study", arguments_of("study", "make")[0])
     assert (folder / "runs" / "study" / "study.json").is_file()
     run("study", arguments_of("study", "analyse")[0])
-    assert "Published, on other people and images" in capsys.readouterr().out
+    assert "Published, for other people and images" in capsys.readouterr().out
 
 
 @pytest.mark.slow

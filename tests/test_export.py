@@ -267,7 +267,7 @@ def test_a_network_that_compares_sizes_is_written_for_one(tmp_path):
     workdir = save_run(tmp_path / "run", {"generator": {"network": "test_export:Undecided"}})
     found = export(workdir, "stablehlo", tmp_path / "f")
     assert found.images == ("batch", 16, 16, 3)
-    assert found.notes[1].startswith("images have to be 16x16, as the network cannot be traced for any size")
+    assert found.notes[1].startswith("images must be 16x16, because the network cannot be traced for any size")
 
 
 def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
@@ -380,7 +380,7 @@ def test_command(small_run, tmp_path, capsys):
     assert lines[5].startswith("16x16 on the CPU: ") and " ms an image, in JAX " in lines[5]
     with pytest.raises(SystemExit, match="error: .* does not hold a trained run"):
         command(["--workdir", str(tmp_path / "b"), "--format", "stablehlo", "--output", str(output)])
-    with pytest.raises(SystemExit, match="error: --pixels and --norm are for onnx and stablehlo"):
+    with pytest.raises(SystemExit, match="error: --pixels and --norm are only for onnx and stablehlo"):
         command(["--workdir", str(small_run), "--format", "torch", "--output", str(output), "--pixels"])
     with pytest.raises(SystemExit) as unknown:
         command(["--workdir", str(small_run), "--format", "pdf", "--output", str(output)])

@@ -322,10 +322,10 @@ def test_command_refuses(tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=message):
             command.run(["--config", str(config_file), "--output", str(tmp_path / "fcn"), *arguments])
 
-    refuse("colours of the label maps are not known here", small_config(), "--labels", "output")
+    refuse("colours of the label maps are not known", small_config(), "--labels", "output")
     refuse("away from every colour", small_config(), "--palette", "cityscapes")
     refuse("needs a paired data set", small_cyclegan_config())
     refuse("--size 0", small_config(), "--size", "0")
-    with pytest.raises(SystemExit, match="holds no run"):
+    with pytest.raises(SystemExit, match="is not a run"):
         command.run(["--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "fcn")])
     assert not (tmp_path / "fcn").exists()

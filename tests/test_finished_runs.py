@@ -124,7 +124,7 @@ def test_the_same_images_in_another_folder_are_the_same(tmp_path, monkeypatch):
     assert [row["name"] for row in told["runs"]] == runs and told["data"]["num_images"] == 3
     assert told["runs"][1]["differs"] == {"seed": 5}
     with pytest.raises(
-        InputError, match=r"one/run and third/run have other images of val, .*third/pairs \(third/run\)"
+        InputError, match=r"one/run and third/run have different images of val, .*third/pairs \(third/run\)"
     ):
         compare_runs(["one/run", "third/run"], "out")
     assert compare_runs(["one/run", "third/run"], "out", data_dir="one/pairs")["data"]["dir"] == "one/pairs"
@@ -155,15 +155,15 @@ def test_code_of_others_is_not_executed_without_a_word(pix2pix_run, tmp_path):
     ("arguments", "message"),
     [
         (["{run}"], "error: name two runs or more"),
-        (["{run}", "{run}"], "is named twice"),
+        (["{run}", "{run}"], "is given twice"),
         (["{run}", "facades"], "is a run, and facades is not: compare runs with runs, or configs with configs"),
         (["{run}", "{begun}"], "begun does not hold a trained run: it has no checkpoint"),
-        (["{run}", "{other}", "--seeds", "0,1"], "error: --seeds is of configs, which are trained"),
-        (["{run}", "{other}", "--equal", "steps"], "error: --equal is of configs, which are trained"),
-        (["{run}", "{other}", "--config.seed=1"], "error: --config.seed=1 is for configs, which are trained"),
-        (["{run}", "{other}", "--num_images", "0"], "error: --num_images 0: show at least one"),
+        (["{run}", "{other}", "--seeds", "0,1"], "error: --seeds is only for configs, which are trained"),
+        (["{run}", "{other}", "--equal", "steps"], "error: --equal is only for configs, which are trained"),
+        (["{run}", "{other}", "--config.seed=1"], "error: --config.seed=1 is only for configs, which are trained"),
+        (["{run}", "{other}", "--num_images", "0"], "error: --num_images 0: must be at least 1"),
         (["{run}", "{other}", "--split", "nowhere"], "nowhere"),
-        (["facades", "--split", "test"], "error: --split is of runs that there are"),
+        (["facades", "--split", "test"], "error: --split is only for existing runs"),
     ],
 )
 def test_errors_are_one_line_before_anything_is_written(pix2pix_run, tmp_path, monkeypatch, arguments, message):
@@ -180,7 +180,7 @@ def test_errors_are_one_line_before_anything_is_written(pix2pix_run, tmp_path, m
 def test_the_output_is_no_run_and_no_other_comparison(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    with pytest.raises(InputError, match="output=.* lies in the run .*, which stays as it is"):
+    with pytest.raises(InputError, match="output=.* is inside the run .*: name another folder"):
         compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "b" / "compared")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "runs.csv").touch()
@@ -195,7 +195,7 @@ def test_names_are_as_short_as_they_may_be(tmp_path):
     assert names("x/a", "y/b") == ["a", "b"]
     assert names("x/seed_0", "y/seed_0") == ["x/seed_0", "y/seed_0"]
     assert names("x/seed_0", "y/seed_0", "z/own") == ["x/seed_0", "y/seed_0", "z/own"]
-    with pytest.raises(InputError, match="is named twice"):
+    with pytest.raises(InputError, match="is given twice"):
         names("x/a", "x/../x/a")
 
 

@@ -155,7 +155,7 @@ def test_offline_is_one_sentence_and_what_was_fetched_still_opens(run_folder, hu
 
 
 def test_a_licence_has_no_default(run_folder, hub, tmp_path):
-    with pytest.raises(InputError, match="`licence` is missing: .* yours to say"):
+    with pytest.raises(InputError, match="`licence` is missing: .* only you can choose it"):
         push_to_hub(run_folder, "user/horses", token=TOKEN)
     assert not hub.requests
     said = pack(run_folder, tmp_path / "said.safetensors", licence="my own")

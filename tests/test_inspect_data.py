@@ -151,7 +151,7 @@ def test_a_planted_fault_is_found_alone(clean, tmp_path, capsys, fault):
     assert told[0] in out
     is_drawn = fault in (*WARNINGS, "leak", "empty split")  # of the images for training alone
     assert (root / "inspected" / "sheet.png").exists() == is_drawn
-    assert ("no sheet can be drawn" in out) != is_drawn
+    assert ("cannot draw the sheet" in out) != is_drawn
 
 
 def test_all_faults_of_a_set_are_told_at_once(clean, tmp_path, capsys):

@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
-    told = r"\(No space left on device\); free some room \(.* are free\), or name"
+    told = r"\(No space left on device\); free some space \(.* are free\), or name"
     with Scratch(tmp_path) as scratch, pytest.raises(InputError, match=told):
         keep(scratch, [noise(4, 4, 3)])
     assert not list(tmp_path.iterdir())

@@ -260,16 +260,19 @@ def test_what_cannot_be_packed_is_one_sentence(pix2pix, packed, tmp_path):
     cases = [
         (
             lambda: pack(large, target, dtype="float16"),
-            "does not reach as far as the numbers of params/generator/down_1/k",
+            "is too small for the numbers of params/generator/down_1/k",
         ),
         (lambda: pack(diverged, target), "params/generator/down_1/kernel holds numbers that are not finite"),
-        (lambda: pack(pix2pix, tmp_path / "x.bin"), "a model file ends with .safetensors, such as x.safetensors"),
-        (lambda: pack(pix2pix, other), "would replace a file that is no model file"),
-        (lambda: pack(pix2pix, tmp_path), "a model file ends with .safetensors"),
+        (
+            lambda: pack(pix2pix, tmp_path / "x.bin"),
+            "must end with .safetensors, such as x.safetensors",
+        ),
+        (lambda: pack(pix2pix, other), "would replace a file that is not a model file"),
+        (lambda: pack(pix2pix, tmp_path), "the name of a model file must end with .safetensors"),
         (lambda: pack(pix2pix, target, dtype="int8"), "dtype=int8: choose one of float32, float16"),
         (lambda: pack(pix2pix, target, direction="AtoB"), "direction=AtoB: this run was trained for only BtoA"),
         (lambda: pack(pix2pix, target, "99"), "has no checkpoint 99"),
-        (lambda: pack(pix2pix, target, licence="a\nb"), "licence='a.nb': write the name of one"),
+        (lambda: pack(pix2pix, target, licence="a\nb"), "licence='a.nb': give the name of a licence"),
         (lambda: pack(tmp_path / "absent", target), "does not hold a trained run"),
         (lambda: Translator.from_file(tmp_path / "absent.safetensors"), "there is no file"),
         (lambda: Translator.from_file(pix2pix), "there is no file"),
@@ -349,7 +352,7 @@ def test_evaluation_of_a_file_is_that_of_the_run(pix2pix, packed, tmp_path, caps
     assert status == 0 and theirs["run"] == "pix2pix"
     assert theirs["images"] == ours["images"] and theirs["checkpoint_id"] == ours["checkpoint_id"]
     told = run_command(evaluate_command, packed["pix2pix"], *arguments)
-    assert told.endswith("is a file, beside which no results are put: name a folder with --output")
+    assert told.endswith("is a file, not a directory: name a folder for the results with --output")
     with pytest.raises(InputError, match="data_dir"):
         evaluate(packed["pix2pix"], split="val")
     study = from_runs([f"one={packed['pix2pix']}"], "val", data_dir=str(photos))

@@ -215,7 +215,7 @@ def test_missing_and_double_parts_are_named(run, folder, tmp_path):
     (parts / "1_of_2.zip").unlink()
     assert len(merged(run, folder)["images"]) == 13
     (parts / "3_of_3.zip").write_bytes((parts / "3_of_3.zip").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"3_of_3.zip is not a part of an evaluation, or damaged"):
+    with pytest.raises(InputError, match=r"3_of_3.zip is not a part of an evaluation, or is damaged"):
         merged(run, folder)
     with pytest.raises(InputError, match="there are no parts in"):
         merged(run, tmp_path / "elsewhere")
@@ -237,12 +237,12 @@ def two_steps(pairs, tmp_path_factory):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "batch"}, "3_of_3.zip is of norm batch, and what is asked for is of norm running"),
+        ({"norm": "batch"}, "3_of_3.zip has norm batch, but you asked for norm running"),
         ({"dropout": False}, "3_of_3.zip is of dropout False"),
-        ({"checkpoint": 1}, "3_of_3.zip is of step 1, and what is asked for is of step 2"),
+        ({"checkpoint": 1}, "3_of_3.zip has step 1, but you asked for step 2"),
         ({"data": from_arrays(noise(9, 16, 16, 3), noise(9, 16, 16, 3))}, "3_of_3.zip is of num_images 9"),
         ({"metrics": ["histogram", "test_parts:darkest"]}, r"3_of_3.zip is of metrics \['darkest', 'histogram'\]"),
-        ({"tile": 16}, "3_of_3.zip is of tile 16, and what is asked for is of tile nothing"),
+        ({"tile": 16}, "3_of_3.zip has tile 16, but you asked for tile nothing"),
     ],
 )
 def test_parts_of_something_else_are_named(two_steps, tmp_path, options, message):
@@ -272,10 +272,10 @@ def test_what_cannot_be_done_in_parts_is_refused_before_any_work(run, tmp_path, 
     for options, message in [
         ({"shard": "1/2", "metrics": ["histogram", "test_parts:variety"]}, "the metric test_parts:variety cannot be"),
         ({"merge": True, "metrics": ["test_parts:variety"]}, "leave it out of `metrics`, or evaluate without `shard`"),
-        ({"shard": "0/2"}, "shard=0/2: give which part of how many, counted from 1"),
+        ({"shard": "0/2"}, "shard=0/2: write I/N, the part I of N counted from 1"),
         ({"shard": "3/2"}, "shard=3/2"),
         ({"shard": "2"}, "shard=2: "),
-        ({"shard": "1/14"}, "there are 13 images, so there can be no more than 13 parts"),
+        ({"shard": "1/14"}, "there are 13 images, so use at most 13 parts"),
         ({"shard": "1/2", "merge": True}, "give one of them"),
         ({"shard": "1/2", "output": None}, "need `output`"),
     ]:
@@ -324,7 +324,7 @@ def test_a_part_holds_no_path_that_leads_out(run, folder, tmp_path, name):
     path = folder / "parts" / "2_of_3.zip"
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(f"files/{name}", "x")
-    with pytest.raises(InputError, match="which is not a part's"):
+    with pytest.raises(InputError, match="which does not belong to a part"):
         merged(run, folder)
     assert not list(tmp_path.rglob("*escaped.txt"))
 
@@ -346,5 +346,5 @@ def test_a_part_of_nonsense_is_named(tmp_path, head):
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("part.json", head)
-    with pytest.raises(InputError, match="1_of_2.zip is not a part of an evaluation, or damaged"):
+    with pytest.raises(InputError, match="1_of_2.zip is not a part of an evaluation, or is damaged"):
         parts_module.merge(tmp_path, {}, 4, Gallery(4), None, tmp_path)

@@ -152,7 +152,7 @@ def test_a_run_without_a_checkpoint_begins_by_its_stored_config(tmp_path, monkey
     begun.mkdir()
     (begun / "config.json").write_text(to_json(small_config(data__source="folders", data__dir="nowhere")))
     (begun / "facts.json").write_text("{}")
-    expected = f"error: {begun} holds no training that could go on: there is no checkpoint in it"
+    expected = f"error: {begun} cannot be resumed: it has no checkpoint; name another run"
     assert run_command(door, "resume", begun) == expected
     assert "there is no folder nowhere" in run_command(door, "train", begun / "config.json")
     assert f"reading what {begun / 'config.json'} names: nowhere" in capsys.readouterr().out

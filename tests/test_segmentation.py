@@ -168,7 +168,7 @@ def test_confusion_refuses_what_it_cannot_count():
         confusion_matrix(truth, np.array([0, 18, 0]), 2)
     with pytest.raises(InputError, match="labels -1 to 1"):
         confusion_matrix(truth, np.array([-1, 1, 0]), 2)
-    with pytest.raises(InputError, match="of one shape"):
+    with pytest.raises(InputError, match="have the same shape"):
         confusion_matrix(truth, np.array([0, 1]), 2)
     with pytest.raises(InputError, match="predicted labels must be whole numbers, not float64"):
         confusion_matrix(truth, np.array([0.0, 1.0, 0.0]), 2)

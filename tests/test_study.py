@@ -272,7 +272,7 @@ def test_from_runs(runs, tmp_path, run, direction):
 def test_what_runs_cannot_be_a_study(runs, tmp_path):
     for arguments, message in [
         ([str(runs / "paired"), str(runs / ".." / runs.name / "paired")], "are both called paired; write NAME="),
-        ([str(runs / "unpaired"), "--pairing", "same", "--trials", "3"], "--pairing same, but there is no real image"),
+        ([str(runs / "unpaired"), "--pairing", "same", "--trials", "3"], "--pairing same, but .* has no real image"),
         ([str(runs / "paired"), "--split", "no_such_split"], "no_such_split"),
         ([str(runs / "nowhere")], "nowhere"),
     ]:
@@ -306,7 +306,7 @@ def test_wrong_arguments_end_in_one_line(folders, tmp_path):
         (["make", "--output", f"{tmp_path}/new", *real, *fake], "a session shows 50 of each"),
         (["make", "--output", f"{tmp_path}/new", *real, "--fake", "ours=nowhere"], "there is no folder nowhere"),
         (["serve", "--study", f"{tmp_path}/new"], "is not a study"),
-        (["serve", "--study", f"{tmp_path}/study", "--port", "70000"], "port 70000 cannot be had"),
+        (["serve", "--study", f"{tmp_path}/study", "--port", "70000"], "port 70000 is not available"),
         (["analyse", "--study", str(folders)], "is not a study"),
         (["analyse", "--study", f"{tmp_path}/study", "--draws", "0"], "--draws must be at least 1"),
     ]:
@@ -818,7 +818,7 @@ def test_the_rate_is_the_one_that_was_clicked(tmp_path, served, preset, capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("a "))
     assert row.split()[1] == f"{sum(clicked['a']) / 12:.1%}" and row.split()[-2:] == ["3", "12"]
-    assert "begun and not finished: 1, left out" in out
+    assert "Unfinished sessions: 1, not counted" in out
     assert ("18.9%" if preset == "pix2pix" else "26.8%") in out
 
 
@@ -872,8 +872,8 @@ def test_only_answers_to_images_that_were_seen_count(server, tmp_path, capsys):
     assert (found.rate, found.trials, found.participants) == (0, 1, 1)
     command.run(["analyse", "--study", str(tmp_path / "study")])
     out = capsys.readouterr().out
-    assert "Answers to images that were not sent, left out: 2." in out
-    assert "Answers that came before both images can have been shown, left out: 1." in out
+    assert "Answers to images that were not sent, not counted: 2." in out
+    assert "Answers that came before both images can have been shown, not counted: 1." in out
 
 
 def test_claims_of_a_page_that_cannot_be_do_not_count(server, tmp_path):
@@ -899,7 +899,7 @@ def test_answers_out_of_turn_are_told_and_do_not_count(server, tmp_path, capsys)
     found = judged(tmp_path / "study")
     assert found._replace(forged={}) == before and found.forged == {"refused": 4 + 6}
     command.run(["analyse", "--study", str(tmp_path / "study")])
-    assert "0 second answers to a trial, 10 answers out of turn or of nonsense; none counts" in capsys.readouterr().out
+    assert "0 second answers to a trial, 10 invalid or out-of-order answers; not counted" in capsys.readouterr().out
 
 
 def test_what_is_written_down_of_nonsense_is_bounded(server, tmp_path):

@@ -183,10 +183,10 @@ WRONG = {
     ),
     "a layer of the discriminator is missing": (
         without("layer_3/"),
-        "bad lacks discriminator/layer_3/.*, and holds discriminator/layer_4/.*: another architecture",
+        "bad lacks discriminator/layer_3/.*, and has discriminator/layer_4/.*: another architecture",
     ),
-    "no generator": (without("generator"), "bad holds no generator of the TensorFlow release .* but discriminator/"),
-    "nothing": (lambda tensors: {}, "bad holds no generator .* but nothing"),
+    "no generator": (without("generator"), "bad has no generator of the TensorFlow release .* but discriminator/"),
+    "nothing": (lambda tensors: {}, "bad has no generator .* but nothing"),
     "another program's": (
         lambda tensors: {"layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": np.zeros(3)},
         "no generator of the TensorFlow release .* but layer_with_weights-0/kernel",
@@ -201,7 +201,7 @@ WRONG = {
     ),
     "something more": (
         reshaped("generator/encoder_2/dense/kernel", (8, 8)),
-        "bad holds generator/encoder_2/dense/kernel, which the release's network has not",
+        "bad has generator/encoder_2/dense/kernel, but the release's network does not",
     ),
     "separable convolutions": (
         reshaped("generator/encoder_2/separable_conv2d/depthwise_kernel", (4, 4, 4, 1)),
@@ -209,7 +209,7 @@ WRONG = {
     ),
     "a number that is no layer": (
         reshaped("generator/encoder_999999999999/conv2d/kernel", (4, 4, 4, 8)),
-        "lacks generator/.*, and holds generator/encoder_999999999999/",
+        "lacks generator/.*, and has generator/encoder_999999999999/",
     ),
     "several discriminators' logits": (
         reshaped("discriminator/layer_5/conv2d/kernel", (4, 4, 32, 2)),
@@ -268,12 +268,12 @@ def test_a_folder_that_leaves_the_checkpoint_open(damaged, tmp_path):
         read_checkpoint(damaged)
     (damaged / "checkpoint").write_bytes(bytes(range(256)))
     shutil.copy(damaged / "model-7.index", damaged / "model-9.index")
-    with pytest.raises(InputError, match="run has no file called checkpoint .* several checkpoints: model-7, model-9"):
+    with pytest.raises(InputError, match="run has no file named checkpoint .* several checkpoints: model-7, model-9"):
         read_checkpoint(damaged)
     with pytest.raises(InputError, match="no checkpoint; name one"):
         read_checkpoint(tmp_path)
     renamed = damaged.rename(tmp_path / "run [1]")
-    with pytest.raises(InputError, match=r"move it where no name has"):
+    with pytest.raises(InputError, match=r"move it to a path without"):
         read_checkpoint(renamed / "model-7")
 
 
@@ -292,12 +292,12 @@ BAD_PICTS = {
     "a wrong size": ([json.dumps([{"name": "a", "shape": "23"}]).encode(), LEVELS, bytes(6)], "names and shapes"),
     "a name twice": ([json.dumps([ENTRY, ENTRY]).encode(), LEVELS, bytes(12)], "several weights"),
     "too few values": ([json.dumps([ENTRY]).encode(), LEVELS[4:], bytes(6)], "1020 bytes of values"),
-    "too few codes": ([json.dumps([ENTRY]).encode(), LEVELS, bytes(5)], "codes for 5 weights, and shapes for 6"),
+    "too few codes": ([json.dumps([ENTRY]).encode(), LEVELS, bytes(5)], "codes for 5 weights, but shapes for 6"),
     "a size beyond all": (
         [json.dumps([{"name": "a", "shape": [10**9] * 4}]).encode(), LEVELS, bytes(6)],
         "codes for 6 weights",
     ),
-    "a chunk more": ([json.dumps([ENTRY]).encode(), LEVELS, bytes(6), b"more"], "goes on for 8 bytes"),
+    "a chunk more": ([json.dumps([ENTRY]).encode(), LEVELS, bytes(6), b"more"], "has 8 more bytes"),
 }
 
 
@@ -333,7 +333,7 @@ def test_a_run_is_made_of_it(checkpoint, weights, generation, tmp_path, capsys, 
         weights = write_pict(given, {name: value for name, value in weights.items() if name.startswith("generator/")})
     convert.run(["--input", str(given), "--workdir", str(tmp_path / "run")])
     told = capsys.readouterr().out
-    assert "generator UNet(num_downs=8" in told and "--dropout off is without" in told and "--concat" not in told
+    assert "generator UNet(num_downs=8" in told and "--dropout off removes it" in told and "--concat" not in told
     run = open_run(tmp_path / "run")
     assert run.step == (200 if kind == "checkpoint" else 0) and run.config.inference.dropout
     assert ("discriminator" in run.shapes["params"]) == (kind == "checkpoint")
@@ -344,6 +344,6 @@ def test_a_run_is_made_of_it(checkpoint, weights, generation, tmp_path, capsys, 
         Translator.from_workdir(tmp_path / "run", norm="running")
     before = sorted(tmp_path.iterdir())
     for options in (["--concat", "up_skip"], ["--eval"]):
-        with pytest.raises(SystemExit, match="in which nothing is left open"):
+        with pytest.raises(SystemExit, match="where --concat, --norm"):
             convert.run(["--input", str(given), "--workdir", str(tmp_path / "other"), *options])
     assert sorted(tmp_path.iterdir()) == before

@@ -299,8 +299,8 @@ def tensors_of(network):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (lambda: {"features.0.weight": np.zeros((4, 3, 3, 3))}, "none of the networks of the PyTorch release"),
-        (lambda: tensors_of(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))), "none of the networks"),
+        (lambda: {"features.0.weight": np.zeros((4, 3, 3, 3))}, "not a network of the PyTorch release"),
+        (lambda: tensors_of(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3))), "not a network"),
         (lambda: tensors_of(release.UNet(3, 3, 5, 4)) | {"model.extra.weight": np.zeros(3)}, "model.extra.weight"),
         (
             lambda: {k: v for k, v in tensors_of(release.UNet(3, 3, 5, 4)).items() if k != "model.model.3.weight"},

@@ -171,7 +171,7 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
     mine = save(tmp_path / "out" / "1.png", noise(4, 4, 3))
     assert translate_files(run, tmp_path / "in", tmp_path / "out") == 0
     assert "translated 1 of 2" in (printed := capsys.readouterr().out)
-    assert "1 exist and were left as they are; --overwrite replaces them" in printed
+    assert "1 exist already and were not changed; --overwrite replaces them" in printed
     assert np.array_equal(load(tmp_path / "out" / "1.png"), mine)
     assert translate_files(run, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
     assert load(tmp_path / "out" / "1.png").shape == (16, 16, 3)

@@ -531,7 +531,7 @@ def test_labels_are_compared_as_classes(tmp_path):
     run = make_run(tmp_path / "run", np.eye(3).tolist(), stored=True, **options, output__palette=RED_GREEN_BLUE)
     found = evaluate_run(run, metrics=["labels"])["set_metrics"]["labels, nearest palette colour"]
     assert found["pixel_accuracy"] == 1 and found["count"] == 2
-    with pytest.raises(InputError, match="is not the one of the run's own labels"):
+    with pytest.raises(InputError, match="differs from that of the run's labels"):
         evaluate_run(run, metrics=["labels"], palette="cmp_facades")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -200,6 +200,6 @@ def test_shares_of_what_cannot_be_shared(pix2pix_run, tmp_path):
     save(tmp_path / "in" / "a.jpg", noise(8, 8, 3))
     np.save(tmp_path / "stack.npy", noise(2, 8, 8, 3))
     error = translate_files(pix2pix_run, tmp_path / "stack.npy", tmp_path / "out.npy", "--shard", "1/2")
-    assert "--shard shares out image files" in error
+    assert "--shard divides image files" in error
     error = translate_files(pix2pix_run, tmp_path / "in", tmp_path / "in", "--format", "png", "--shard", "1/2")
-    assert "--shard takes another folder as --output" in error
+    assert "--shard needs another folder as --output" in error

@@ -68,7 +68,9 @@ def test_a_training_goes_on_from_its_directory_alone(pix2pix_run, tmp_path, caps
     assert "found a checkpoint of step 4" in (printed := capsys.readouterr().out) and "step 5/5" in printed
     assert rows_of(run)[-1]["step"] == "5"
     assert "config.seed: stored 0, now 3" in run_command(door, "resume", run, "--config.seed=3")
-    assert run_command(door, "resume", tmp_path).startswith(f"error: {tmp_path} holds no training that could go on")
+    assert run_command(door, "resume", tmp_path).startswith(
+        f"error: {tmp_path} cannot be resumed: it has no checkpoint"
+    )
 
 
 def test_arguments_stand_by_place_or_by_name(capsys):
@@ -82,8 +84,8 @@ def test_arguments_stand_by_place_or_by_name(capsys):
     assert convert.parser().read(["a.pth", "b.pth", "--workdir", "x"]).input == ["a.pth", "b.pth"]
     assert convert.parser().read(["--workdir", "x", "--input", "a.pth", "b.pth"]).input == ["a.pth", "b.pth"]
     for verb, arguments, message in [
-        ("translate", ["--output", "x"], "workdir is missing: write it behind the verb, or as --workdir"),
-        ("evaluate", ["run", "--workdir", "other"], "workdir is given twice: as run and as --workdir other"),
+        ("translate", ["--output", "x"], "workdir is missing: write it after the verb, or as --workdir"),
+        ("evaluate", ["run", "--workdir", "other"], "workdir is given twice, as run and as --workdir other"),
         ("translate", ["run", "photos", "--output", "x", "--config.a=1"], "unrecognized arguments: --config.a=1"),
     ]:
         with pytest.raises(SystemExit) as ended:

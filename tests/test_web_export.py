@@ -206,11 +206,11 @@ def test_numbers_beyond_16_bits_stay_as_they_are():
 @pytest.mark.parametrize(
     ("domain", "message"),
     [
-        (Domain("uint16", 1, (0.0,), (1.0,)), "takes uint16 of 1 channels: take format=onnx"),
+        (Domain("uint16", 1, (0.0,), (1.0,)), "takes uint16 of 1 channels: use format=onnx"),
         (Domain("float", 3, (0.0,) * 3, (1.0,) * 3), "takes float of 3"),
         (Domain("uint8", 5, (0.0,) * 5, (1.0,) * 5), "takes uint8 of 5"),
         (Domain("uint8", 3, **WHOLE, unknown=True), "with unknown values"),
-        (Domain("uint8", 3), "range of what the run takes is not known"),
+        (Domain("uint8", 3), "range of the values that the run takes is not known"),
     ],
 )
 def test_what_is_no_picture_is_refused(domain, message):
@@ -330,7 +330,7 @@ def test_images_of_the_data_set_or_noise(package, tmp_path):
     data = {"source": "side_by_side", "dir": str(tmp_path / "data"), "direction": "AtoB"}
     run = save_run(tmp_path / "run", {"data": data})
     told = export_web(run, tmp_path / "page", runtime_path=package)
-    assert told.compared_on == "noise, as the run's images are not here"
+    assert told.compared_on == "noise, because the run's images are not here"
     for i in range(3):
         save(tmp_path / "moved" / "val" / f"{i}.png", noise(16, 32, 3, seed=i))
     moved = str(tmp_path / "moved")
@@ -340,7 +340,7 @@ def test_images_of_the_data_set_or_noise(package, tmp_path):
 @needs_onnx
 def test_files_that_are_no_pictures(package, tmp_path):
     run = save_run(tmp_path / "run", {"data": {"input": {"kind": "uint16"}, "direction": "AtoB"}})
-    with pytest.raises(InputError, match="format=web shows pictures, and this run takes uint16 of 3 channels"):
+    with pytest.raises(InputError, match="format=web is for pictures, and this run takes uint16 of 3 channels"):
         export_web(run, tmp_path / "page", runtime_path=package)
 
 
@@ -356,11 +356,11 @@ def test_command(small_run, package, tmp_path, capsys):
     command([*given, "--output", str(output), "--runtime", str(package), "--weights", "int8", "--title", "T"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-4].startswith("BtoA: 0.0 MB, 100% of the weights in int8; differs from the run by at most ")
-    assert lines[-4].endswith(" in the mean, on 32 images of val")
-    assert lines[-3].startswith("16x16 on the CPU, outside of a browser: ")
+    assert lines[-4].endswith(" on average, on 32 images of val")
+    assert lines[-3].startswith("16x16 on the CPU, outside a browser: ")
     assert lines[-2].startswith(f"{output}: ") and "ONNX Runtime Web 1.30.0" in lines[-2]
     assert lines[-1] == f"    python3 -m http.server --bind 127.0.0.1 --directory '{output}'"
-    with pytest.raises(SystemExit, match="error: --pixels and --tolerance are for onnx and stablehlo"):
+    with pytest.raises(SystemExit, match="error: --pixels and --tolerance are only for onnx and stablehlo"):
         command([*given, "--output", str(output), "--pixels"])
 
 

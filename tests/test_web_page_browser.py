@@ -248,7 +248,7 @@ def test_what_is_no_image_is_named(browser, tmp_path):
     browser.open("labels")
     browser.find("#file").send_keys(str(tmp_path / "words.png"))
     browser.wait("document.getElementById('status').textContent")
-    assert browser.status() == "words.png is no image that this browser can read."
+    assert browser.status() == "words.png is not an image that this browser can read."
 
 
 @pytest.mark.parametrize("width", [420, 1280])

@@ -1,1 +1,1 @@
-"""The commands: each turns its command line into calls of the library, and tells what comes of them."""
+"""The commands: each one turns its command line into calls of the library and prints the results."""

@@ -1,9 +1,9 @@
-"""Train and score the ablation tables of the pix2pix paper, and write them beside its numbers.
+"""Train and score the ablation tables of the pix2pix paper, next to the paper's numbers.
 
     python -m p2p_jax ablate configs/facades.py --output runs/ablation --table all [--config.OPTION=VALUE ...]
 
-Every row is an ordinary run in the output folder. Running the same command again goes on where it stopped; table.md and
-table.json are brought up to date after every row. The exit status is 1 if a row diverged.
+Every row is an ordinary run in the output folder. Run the same command again to resume. table.md and table.json are
+updated after every row. The exit status is 1 if a row diverged.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from p2p_jax.commands.command import Parser
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("ablate", __doc__, takes_overrides=True)
     add = made.add_argument
     made.add_place("config", help="config of the whole method (U-Net, L1+cGAN), by path or by name (facades)")
@@ -22,15 +22,15 @@ def parser() -> Parser:
         "--table",
         required=True,
         choices=["losses", "generators", "patches", "all"],
-        help="Table 1, 2 or 3 of the paper, or all of them, whose common rows are trained once",
+        help="Table 1, 2 or 3 of the paper, or all; rows that tables share are trained once",
     )
     add("--num_steps", type=int, help="steps of every run; the config's by default")
     add("--split", help="split to score on; the config's data.val_split by default")
-    add("--metrics", help="what to score by, with commas: histogram, fcn, labels, fid; see the verb evaluate")
-    add("--segmenter", help="adds FCN scores: a folder made by the verb segmenter, or module:name")
+    add("--metrics", help="metrics, separated by commas: histogram, fcn, labels, fid; see evaluate")
+    add("--segmenter", help="adds FCN scores: a folder made by segmenter, or module:name")
     add("--palette", help="colours of the label maps: pix2pix_facades, cmp_facades, cityscapes or a JSON file")
-    add("--label_ids", help="folder of PNGs of class numbers that take the place of the colours")
-    add("--inception", help="file with Inception's weights, for fid without internet")
+    add("--label_ids", help="folder of PNGs of class numbers, used instead of colours")
+    add("--inception", help="file with Inception's weights, for fid without a network")
     made.add_trust()
     return made
 
@@ -49,8 +49,8 @@ def _ablate(args: argparse.Namespace) -> int:
     try:
         told = ablate(config, args.output, tables=tables, split=args.split, trust=args.trust, **scoring)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from the last finished row") from None
-    print(f"\n{(args.output / 'table.md').read_text()}\nThis table is {args.output / 'table.md'}")
+        raise KeyboardInterrupt("interrupted; run the same command to resume after the last finished row") from None
+    print(f"\n{(args.output / 'table.md').read_text()}\nThis table is in {args.output / 'table.md'}")
     return int(any(row["state"] == "diverged" for table in told["tables"] for row in table["rows"]))
 
 

@@ -1,10 +1,10 @@
-r"""Make the paper's Cityscapes pairs from the official archives, which only their owner may hand out.
+r"""Make the paper's Cityscapes pairs from the official archives, which only their owner may distribute.
 
     python -m p2p_jax cityscapes --gtfine gtFine_trainvaltest.zip \
         --photos leftImg8bit_trainvaltest.zip --output data/cityscapes
 
-Both archives come from cityscapes-dataset.com after registration; their unpacked folders do as well. Train on the
-result with --config.data.dir=data/cityscapes.
+Download both archives from cityscapes-dataset.com after registering; unpacked folders work too. Train on the result
+with --config.data.dir=data/cityscapes.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from p2p_jax.commands.command import Parser
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("cityscapes", __doc__, computes=False)
     add = made.add_argument
     add("--gtfine", required=True, help="gtFine_trainvaltest.zip, or its folder")
     add("--photos", required=True, help="leftImg8bit_trainvaltest.zip, or its folder")
-    add("--output", required=True, help="folder that receives train/ and val/")
+    add("--output", required=True, help="folder for train/ and val/")
     add("--size", type=int, default=256, help="side of each half in pixels (%(default)s)")
     return made
 

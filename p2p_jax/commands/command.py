@@ -1,4 +1,4 @@
-"""The frame of every command: how its line is read, and how errors and warnings are told."""
+"""The base of every command: reads the command line, prints errors and warnings."""
 
 import argparse
 import io
@@ -18,21 +18,21 @@ _BY_NAME = "by name: "
 
 
 def told_weights(weights: str, raw: bool) -> str:
-    """Return what follows the step where it is told which weights are in use: "average", or "raw" as was asked for."""
+    """Return the words that name the weights in use, to follow the step: "average", or "raw" if asked for."""
     return ", average of the weights" if weights == "average" else ", raw weights" if raw else ""
 
 
 class Parser(argparse.ArgumentParser):
-    """A verb's arguments, with overrides of a config (``--config.OPTION=VALUE``) where it takes them.
+    """The argument parser of a verb, with overrides of a config (``--config.OPTION=VALUE``) if it takes them.
 
     Args:
-      verb: of ``python -m p2p_jax VERB``.
-      text: the help, as it is to be printed.
-      takes_overrides: of a config.
-      computes: the work needs JAX, for which the process is prepared.
-      opens_run: a run's directory is opened, which may be a stranger's: modules are found in the current directory only
-        where an argument names some.
-      **settings: of ``argparse.ArgumentParser``.
+      verb: the verb of ``python -m p2p_jax VERB``.
+      text: the help text, printed as it is.
+      takes_overrides: whether the verb takes overrides of a config.
+      computes: whether the work needs JAX; the process is then prepared for it.
+      opens_run: whether a run's directory is opened, perhaps a stranger's. Modules are then searched in the current
+        directory only if an argument names some.
+      **settings: arguments of ``argparse.ArgumentParser``.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Parser(argparse.ArgumentParser):
         self._places: dict[str, bool] = {}
 
     def add_place(self, name: str, *others: str, required: bool = True, nargs: str = "?", **settings: Any) -> None:
-        """Add an argument that is given by its place or by its name: ``RUN``, or ``--workdir RUN``.
+        """Add an argument that may be given by position or by name: ``RUN``, or ``--workdir RUN``.
 
         Args:
-          name: of the argument.
-          *others: by which it is given too, ``--model FILE``.
-          required: it has to be given.
+          name: name of the argument.
+          *others: further names, such as ``model`` for ``--model FILE``.
+          required: whether it must be given.
           nargs: see ``argparse``.
-          **settings: of ``add_argument``.
+          **settings: arguments of ``add_argument``.
         """
         self.add_argument(name, nargs=nargs, **settings)
         if nargs == "*":
@@ -72,27 +72,25 @@ class Parser(argparse.ArgumentParser):
         self._places[name] = required
 
     def add_trust(self, parser: argparse.ArgumentParser | None = None) -> None:
-        """Add the flag that names what stored configs may execute.
+        """Add the flag that names the code stored configs may execute.
 
         Args:
-          parser: of a subcommand; this one by default.
+          parser: parser of a subcommand; this one by default.
         """
         (parser or self).add_argument(
             "--trust",
             action="append",
             default=[],
             metavar="MODULE:NAME",
-            help="code outside the library that a run's stored config may name and so execute; may stand again",
+            help="code outside the library that a run's stored config may execute; may be repeated",
         )
 
     def add_raw(self) -> None:
-        """Add the flag that takes the weights of the step in place of their average."""
-        self.add_argument(
-            "--raw", action="store_true", help="weights of the step itself, where the run has an average of them"
-        )
+        """Add the flag that selects the weights of the step instead of their average."""
+        self.add_argument("--raw", action="store_true", help="use the weights of the step itself, not their average")
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Read a command line; ``overrides`` holds those of the config, in order."""
+        """Read a command line; ``overrides`` holds the overrides of the config, in order."""
         given, overrides = list(sys.argv[1:] if argv is None else argv), list[str]()
         if self._takes_overrides:
             given, overrides = _split(given)
@@ -101,9 +99,9 @@ class Parser(argparse.ArgumentParser):
             given_ways = [vars(args).pop(way, None) for way in (name, _BY_NAME + name)]
             values = [value for value in given_ways if value]
             if required and not values:
-                self.error(f"{name} is missing: write it behind the verb, or as --{name}")
+                self.error(f"{name} is missing: write it after the verb, or as --{name}")
             if len(values) > 1:
-                self.error(f"{name} is given twice: as {values[0]} and as --{name} {values[1]}")
+                self.error(f"{name} is given twice, as {values[0]} and as --{name} {values[1]}")
             setattr(args, name, values[0] if values else None)
         for name, value in vars(args).items():
             if isinstance(value, str | Path) and str(value).startswith("~"):
@@ -113,15 +111,15 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def do(self, work: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None = None) -> None:
-        """Read a command line and do the work; wrong input and warnings come as one line on standard error.
+        """Read a command line and do the work; errors of input and warnings are printed as one line on standard error.
 
-        The process ends with status 1 after an error, with 130 after Ctrl-C, with what `work` returns if that is not 0,
-        and goes on otherwise.
+        The process exits with status 1 after an error, 130 after Ctrl-C, or the value that `work` returns if it is not
+        0. Otherwise it continues.
         """
         args = self.read(argv)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # names of files may not be text
+                stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
         from absl import logging
 
         from p2p_jax.process import settings
@@ -131,7 +129,7 @@ class Parser(argparse.ArgumentParser):
             settings.search_here()
         if self._computes:
             settings.prepare_process()
-        logging.set_verbosity(logging.FATAL)  # Orbax otherwise tells every step that it takes, and errors twice
+        logging.set_verbosity(logging.FATAL)  # otherwise Orbax logs every step, and errors twice
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
@@ -151,14 +149,14 @@ class Parser(argparse.ArgumentParser):
         print(f"warning: {self.with_flags(str(message))}", file=sys.stderr)
 
     def with_flags(self, message: str) -> str:
-        """Write the arguments in a message of the library, such as tile=512 or `tile`, as flags: --tile 512, --tile."""
+        """Rewrite arguments in a message of the library, such as tile=512 or `tile`, as flags: --tile 512, --tile."""
         known = "|".join(sorted(_names(self)))
         message = re.sub(rf"(?<![\w.\-])({known})=(?=\S)", r"--\1 ", message)
         return re.sub(rf"`({known})`", r"--\1", message)
 
 
 def _names_own_code(args: argparse.Namespace) -> bool:
-    """Tell whether an argument is a config file of one's own, or names code, "module:name"."""
+    """Return whether an argument is a config file of your own, or names code, "module:name"."""
     given = vars(args)
     texts = [text for value in given.values() for text in (value if isinstance(value, list) else [value])]
     parts = [part.strip() for text in texts if isinstance(text, str) for part in _value(text).split(",")]
@@ -168,17 +166,17 @@ def _names_own_code(args: argparse.Namespace) -> bool:
 
 
 def _value(text: str) -> str:
-    """Return the value of ``--config.OPTION=VALUE``; other texts as they are."""
+    """Return the value of ``--config.OPTION=VALUE``; other texts unchanged."""
     return text.partition("=")[2] if text.startswith("--config.") else text
 
 
 def _is_stored(config: str) -> bool:
-    """Tell whether a config is that of a run, which may be a stranger's: a JSON file, or the run's directory."""
+    """Return whether a config belongs to a run, perhaps a stranger's: a JSON file, or the run's directory."""
     return config.endswith(".json") or (Path(config) / "config.json").exists()
 
 
 def _names(parser: argparse.ArgumentParser) -> set[str]:
-    """Return the names of a parser's arguments, those of its subcommands too."""
+    """Return the names of a parser's arguments, including those of its subcommands."""
     names = set()
     for action in parser._actions:
         names.add(action.dest)
@@ -188,7 +186,7 @@ def _names(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take overrides of the config, and the values that follow them, out of a command line."""
+    """Remove overrides of the config, and the values after them, from a command line."""
     given: list[str] = []
     overrides: list[str] = []
     expects_value = False

@@ -1,4 +1,4 @@
-"""Print a whole experiment: every option, with a star at those that differ from the published recipe.
+"""Print a whole config: every option, with a star next to those that differ from the published recipe.
 
 python -m p2p_jax config facades [--config.OPTION=VALUE ...]
 """
@@ -9,7 +9,7 @@ from p2p_jax.commands.command import Parser
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("config", __doc__, computes=False, takes_overrides=True)
     made.add_place("config", help="config file, by path or by name (facades)")
     return made

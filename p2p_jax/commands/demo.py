@@ -1,9 +1,9 @@
-"""Try a trained run on a page: upload a picture, take one with the camera, or draw; before and after under a slider.
+"""Try a trained run on a web page: upload a picture, take one with the camera, or draw; compare before and after.
 
     python -m p2p_jax demo runs/facades
 
-The page is only for this machine, unless --share-on-lan is given. With --space FOLDER nothing is served: a folder is
-written that runs as a Space of Hugging Face, or anywhere with Python.
+Only this machine can open the page, unless --share-on-lan is given. With --space FOLDER nothing is served: the command
+writes a folder that runs as a Space of Hugging Face, or anywhere with Python.
 """
 
 import argparse
@@ -15,34 +15,34 @@ from p2p_jax.errors import InputError
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     from p2p_jax.demo.settings import MAX_PIXELS
 
     made = Parser("demo", __doc__, opens_run=True)
     add = made.add_argument
-    made.add_place("workdir", metavar="RUN", help="directory of the trained run, or a file that holds a model")
-    add("--port", type=int, default=7860, help="0 takes a free one (%(default)s)")
+    made.add_place("workdir", metavar="RUN", help="directory of the trained run, or its model file")
+    add("--port", type=int, default=7860, help="0 chooses a free one (%(default)s)")
     add(
         "--share-on-lan", "--share_on_lan", action="store_true",
-        help="let everybody in this network use it; by default only this machine can",
+        help="let everybody in this network use the page; by default only this machine can",
     )  # fmt: skip
-    add("--title", default="", help="of the page; the name of the run by default")
+    add("--title", default="", help="title of the page; the run's name by default")
     add(
         "--palette",
         default="",
-        help="colours to draw with, where the run does not know its classes: a name, a file, or lines",
+        help="colours to draw with, if the run does not know its classes: a name, a file, or lines",
     )
-    add("--examples", type=int, help="images of the validation set to try (8; with --space none)")
+    add("--examples", type=int, help="validation images to offer (8; none with --space)")
     add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
-    add("--direction", choices=["AtoB", "BtoA"], help="that is chosen at first, for runs that know both")
+    add("--direction", choices=["AtoB", "BtoA"], help="the direction selected first, for runs with both")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
     add("--tile", type=int, help="translate images with a longer side in overlapping tiles of this side")
     add("--overlap", type=int, help="pixels that tiles share; a quarter of --tile by default")
-    add("--max_pixels", type=int, default=MAX_PIXELS, help="of a picture that is given (%(default)s)")
-    add("--space", type=Path, metavar="FOLDER", help="write a folder that runs as a Space; new or empty")
-    add("--licence", "--license", default="", help="of the model, such as mit or cc-by-4.0: asked for by --space")
+    add("--max_pixels", type=int, default=MAX_PIXELS, help="largest picture to accept, in pixels (%(default)s)")
+    add("--space", type=Path, metavar="FOLDER", help="write a Space into this folder, new or empty")
+    add("--licence", "--license", default="", help="licence of the model, such as mit or cc-by-4.0; needed by --space")
     made.add_raw()
     made.add_trust()
     return made
@@ -71,7 +71,7 @@ def _demo(args: argparse.Namespace) -> None:
     if args.space is None:
         from p2p_jax.demo.serving import serve
 
-        # So that what was sent goes with the demo.
+        # Uploaded files are then removed when the demo ends.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             serve(
@@ -88,7 +88,7 @@ def _demo(args: argparse.Namespace) -> None:
     from p2p_jax.demo.space import write
 
     files = write(args.workdir, args.space, settings, args.licence, args.examples or 0, args.data_dir)
-    print(f"{args.space}: {files:,} files; {args.space / 'README.md'} says how it is started and published")
+    print(f"{args.space}: {files:,} files; {args.space / 'README.md'} says how to start and publish it")
 
 
 def run(argv: list[str] | None = None) -> None:

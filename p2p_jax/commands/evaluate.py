@@ -1,10 +1,10 @@
-"""Evaluate a trained run over every image of a split, and report.
+"""Evaluate a trained run on every image of a split, and write a report.
 
     python -m p2p_jax evaluate runs/facades --split test
 
-Writes results.json, images.csv and report.html, one file that opens without a network, into a folder of
-RUN/evaluation that tells split, step and switches, or into --output. Several processes can share the work, such as a
-cluster's job array: each makes a part of the results, and one call puts them together:
+Writes results.json, images.csv and report.html, one file that opens without a network. They go into a folder of
+RUN/evaluation named by split, step and switches, or into --output. Several processes can share the work, for example as
+a cluster's job array: each one computes a part of the results, and one call merges them:
 
     python -m p2p_jax evaluate runs/facades --split test --shard 2/8
     python -m p2p_jax evaluate runs/facades --split test --merge
@@ -25,41 +25,45 @@ from p2p_jax.errors import InputError
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("evaluate", __doc__, opens_run=True)
     add = made.add_argument
     made.add_place("workdir", "model", metavar="RUN", type=Path, help="directory of the trained run, or its model file")
-    add("--split", help="such as test; the split of validation by default")
+    add("--split", help="split to score, such as test; the validation split by default")
     add(
         "--metrics",
-        help="of whole sets, with commas: histogram, fcn, labels, fid, distances, or module:name of one's own; by "
-        "default histogram where scikit-image is installed, and fcn if there is a --segmenter",
+        help="set metrics, with commas: histogram, fcn, labels, fid, distances, or your own module:name; by "
+        "default histogram if scikit-image is installed, and fcn if --segmenter is given",
     )
     add("--output", type=Path, help="folder for the results; RUN/evaluation/SPLIT_STEP by default")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
-    add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN: which way the metrics of whole sets are for")
+    add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN: the direction that metrics of whole sets score")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
     add("--data_dir", help="folder of the data set, if it is no longer where the run's config says")
     add("--segmenter", help="for fcn: directory made by python -m p2p_jax segmenter, or 'module:name'")
     add(
         "--palette",
-        help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; recognised by default",
+        help="for fcn and labels: pix2pix_facades, cmp_facades, cityscapes or a JSON file; detected by default",
     )
-    add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, in place of colours")
+    add("--label_ids", help="for fcn and labels: folder of PNGs of class numbers, instead of colours")
     add(
         "--crops",
         action="store_true",
-        help="of runs trained on crops: score the middle crop of each image, as validation does, not whole images",
+        help="for runs trained on crops: score the middle crop of each image, as validation does, not the whole image",
     )
     add("--tile", type=int, help="translate whole images with a longer side in tiles of this side, to save memory")
-    add("--inception", help="for fid and distances: file with Inception's weights, where they cannot be downloaded")
+    add("--inception", help="for fid and distances: file with Inception's weights, if they cannot be downloaded")
     add(
         "--features",
-        help="for distances: inception, segmenter:FOLDER or module:name; by default the run's own",
+        help="for distances: inception, segmenter:FOLDER or module:name; by default those of the run",
     )
-    add("--shard", metavar="I/N", help="evaluate every N-th image from the I-th on, and write a part of the results")
-    add("--merge", action="store_true", help="put the parts together; all else as they were made")
+    add(
+        "--shard",
+        metavar="I/N",
+        help="evaluate every N-th image from the I-th on and write a part of the results",
+    )
+    add("--merge", action="store_true", help="merge the parts; repeat the other options that they were made with")
     made.add_raw()
     made.add_trust()
     return made
@@ -75,7 +79,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if "dropout" in options:
         options["dropout"] = args.dropout == "on"
     if args.workdir.is_file() and "output" not in options:
-        raise InputError(f"{args.workdir} is a file, beside which no results are put: name a folder with --output")
+        raise InputError(f"{args.workdir} is a file, not a directory: name a folder for the results with --output")
     if "output" not in options and (config := read_config(args.workdir, args.trust)) is not None:
         step = find_step(args.workdir, config, args.checkpoint)
         dropout = f"dropout_{args.dropout}" if args.dropout else None
@@ -85,14 +89,14 @@ def _evaluate(args: argparse.Namespace) -> None:
         name = "_".join(str(part) for part in parts if part is not None)
         folder = args.workdir / "evaluation" / name.replace("/", "_").replace(os.sep, "_")
         if not folder.resolve().is_relative_to(args.workdir.resolve()):
-            raise InputError(f"{folder} is a link that leads out of {args.workdir}: name a folder with --output")
+            raise InputError(f"{folder} is a link to a place outside {args.workdir}: name a folder with --output")
         options["output"] = folder
     with _tidy_ending():
         results = evaluate(options.pop("workdir"), whole=not options.pop("crops"), **options)
     if args.shard:
         count = f"{len(results['images']):,} of {results['num_images']:,} images of {results['split']}"
         print(f"{args.workdir}: step {results['step']:,}, {count}; {results['part']}")
-        print("when all parts are there, put them together: the same command with --merge in place of --shard")
+        print("when all parts are written, merge them: the same command with --merge instead of --shard")
         return
     count = f"{results['num_images']:,} images of {results['split']}, {results['seen']}"
     told = f"step {results['step']:,}{told_weights(results['weights'], args.raw)}, {count}"
@@ -110,7 +114,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _tidy_ending() -> Iterator[None]:
-    """Let SIGTERM, with which clusters end jobs, raise, so that temporary files are removed."""
+    """Make SIGTERM, which clusters send to end jobs, raise an error, so temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,9 +1,9 @@
-"""Look at a data set before hours are spent on it.
+"""Check a data set before training on it.
 
     python -m p2p_jax inspect configs/facades.py [--output FOLDER] [--config.OPTION=VALUE ...]
 
-Tells what is wrong, what is odd and what the config might better say, and writes sheet.png, training images as the
-network will get them, and inspection.json. The exit status is 1 if there are errors.
+Prints errors, warnings and suggested options. Writes sheet.png, training images as the network gets them, and
+inspection.json. The exit status is 1 if there are errors.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from p2p_jax.reporting import printable
 if TYPE_CHECKING:
     from p2p_jax.data.inspect.inspection import Inspection
 
-_SENTENCES, _ALIKE = 20, 5  # that are printed of errors, and so on; of those that say the same of other files
+_SENTENCES, _ALIKE = 20, 5  # printed of each kind; of those that differ only in the file
 _CHANNELS = 8
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("inspect", __doc__, computes=False, takes_overrides=True)
     add = made.add_argument
     made.add_place("config", help="config file, by path or by name (facades)")
@@ -61,18 +61,18 @@ def _inspect(args: argparse.Namespace) -> int:
     try:
         drawn = draw(config)
     except InputError as error:
-        sheet.unlink(missing_ok=True)  # of an earlier time
-        print(f"no sheet can be drawn: {error}")
+        sheet.unlink(missing_ok=True)  # from an earlier run
+        print(f"cannot draw the sheet: {error}")
     else:
         pictures.write(sheet, drawn)
-        print(f"look at {sheet}: training images as the network gets them")
+        print(f"open {sheet}: training images as the network gets them")
     if report.errors:
         print(f"all errors are in {output / 'inspection.json'}")
     return 1 if report.errors else 0
 
 
 def describe(report: "Inspection") -> Iterator[str]:
-    """Tell people of an inspection, in short lines."""
+    """Yield an inspection as short lines."""
     facts = report.facts
     yield " ".join(facts[key] for key in ("source", "dir", "direction") if facts[key])
     for split, found in facts["splits"].items():
@@ -87,10 +87,10 @@ def describe(report: "Inspection") -> Iterator[str]:
 
 
 def _few_of_each(sentences: Sequence[str]) -> Iterator[str]:
-    """Leave out what is said of many files alike, so that the rest can be seen."""
+    """Leave out sentences that say the same of many files, so the rest can be seen."""
     counts: Counter[str] = Counter()
     for sentence in sentences:
-        what = " ".join(word for word in sentence.split()[1:] if not {"/", "\\"} & set(word))  # but for the files
+        what = " ".join(word for word in sentence.split()[1:] if not {"/", "\\"} & set(word))  # without the files
         counts[what] += 1
         if counts[what] <= _ALIKE:
             yield sentence
@@ -99,7 +99,7 @@ def _few_of_each(sentences: Sequence[str]) -> Iterator[str]:
 def _describe_split(split: str, found: Mapping[str, Any], direction: str) -> Iterator[str]:
     count = " + ".join(f"{n:,}" for n in found["count"]) + (" pairs" if found["paired"] else " images")
     seen = max(found["looked_at"])
-    told = f", {seen:,} of them measured" if seen < max(found["count"]) else ""
+    told = f", {seen:,} measured" if seen < max(found["count"]) else ""
     told += f"; {found['faulty']:,} files cannot be used" if found["faulty"] else ""
     told += f"; {found['lonely']:,} more files have no partner" if found["lonely"] else ""
     yield f"{split}: {count}{told}"
@@ -134,7 +134,7 @@ def _size(size: Sequence[int]) -> str:
 
 
 def _bars(counts: Sequence[int]) -> str:
-    """Draw counts as a line of text; what is not nothing can be seen."""
+    """Draw counts as a line of text; every count above zero is visible."""
     highest = max(*counts, 1)
     return "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // highest)] for count in counts)
 

@@ -1,7 +1,7 @@
-"""Ctrl-C in a command: one line and status 130, which shells expect, and no traceback.
+"""Ctrl-C in a command: one line, status 130, which shells expect, and no traceback.
 
-The first one lets the command tidy up, and a training save; a second one ends the process at once, also where Python
-itself does not get a word in, as during a compilation.
+The first Ctrl-C lets the command clean up, and a training save. A second one ends the process at once, even when
+Python cannot run a handler, as during a compilation.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from types import FrameType
 from p2p_jax.errors import TrainingInterrupt
 
 STATUS = 130
-"""With which an interrupted process ends: 128 and the number of SIGINT."""
-_owned = threading.Event()  # this process is a command's and nothing else's
+"""Exit status of an interrupted process: 128 plus the number of SIGINT."""
+_owned = threading.Event()  # this process runs a command and nothing else
 
 
 def expect() -> None:
-    """Let Ctrl-C end this process with a line, from now on and while nothing is under way but imports.
+    """Let Ctrl-C end this process with one line, from now on and during imports.
 
-    To be called where the process has no other purpose than a command.
+    Call this only in a process that runs nothing but a command.
     """
     if threading.current_thread() is threading.main_thread():
         _owned.set()
@@ -43,16 +43,16 @@ def _end(line: str) -> None:
 
 @contextlib.contextmanager
 def in_one_line(*expected: type[BaseException]) -> Iterator[None]:
-    """Do a command's work in this context.
+    """Run a command's work in this context.
 
     Args:
-      *expected: errors that are raised as they are, interrupted or not.
+      *expected: errors that are raised unchanged, interrupted or not.
 
     Raises:
-      SystemExit: Ctrl-C came; with status 130, after the line.
+      SystemExit: after Ctrl-C; with status 130, after the line.
     """
     hears = threading.current_thread() is threading.main_thread()
-    hears = hears and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # of a shell's background, say
+    hears = hears and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as in a shell's background job
     with _listening() if hears else contextlib.nullcontext(threading.Event()) as interrupted:
         try:
             yield
@@ -60,10 +60,10 @@ def in_one_line(*expected: type[BaseException]) -> Iterator[None]:
             is_interrupt = isinstance(error, KeyboardInterrupt)
             if isinstance(error, (*expected, SystemExit)) or not (is_interrupt or interrupted.is_set()):
                 raise
-            if not isinstance(error, TrainingInterrupt):  # which was told
-                # What else comes after Ctrl-C was made of it: libraries turn it into errors of their own.
+            if not isinstance(error, TrainingInterrupt):  # already printed
+                # Other errors after Ctrl-C come from it: libraries turn it into errors of their own.
                 print((is_interrupt and str(error)) or "interrupted", file=sys.stderr)
-            if _owned.is_set():  # threads that others left behind are not waited for
+            if _owned.is_set():  # do not wait for threads that libraries left running
                 for stream in (sys.stdout, sys.stderr):
                     with contextlib.suppress(OSError, ValueError):
                         stream.flush()
@@ -72,7 +72,7 @@ def in_one_line(*expected: type[BaseException]) -> Iterator[None]:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Tell whether a module is being imported: one of C++ would make many lines of an exception, and an abort."""
+    """Return whether a module is being imported; an exception in a C++ module prints many lines and aborts."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -82,12 +82,12 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[threading.Event]:
-    """Let Ctrl-C raise KeyboardInterrupt, and set an event; end a command's own process at the second one."""
+    """Make Ctrl-C raise KeyboardInterrupt and set an event; the second one ends a command's own process."""
     interrupted = threading.Event()
     ignored = sys.unraisablehook
 
     def unraisable(told):
-        if _owned.is_set() and isinstance(told.exc_value, KeyboardInterrupt):  # lost, and the work would go on
+        if _owned.is_set() and isinstance(told.exc_value, KeyboardInterrupt):  # it was lost; the work would continue
             _end("interrupted")
         ignored(told)
 
@@ -108,7 +108,7 @@ def _listening() -> Iterator[threading.Event]:
     sys.unraisablehook = unraisable
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    others = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # C writes to it, whatever Python is at
+    others = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # C writes to it even while Python is busy
     thread = threading.Thread(target=listen, name="p2p_jax interrupts", daemon=True)
     thread.start()
     try:

@@ -1,11 +1,11 @@
-"""Pack a trained run as one file: its generators, and what is known of them.
+"""Pack a trained run as one file: its generators and their metadata.
 
     python -m p2p_jax pack runs/facades facades.safetensors --dtype float16 --licence cc-by-4.0
 
-translate, evaluate, export, study make and --config.init_from take the file as they take a run's directory, on a
-machine that has neither the run nor its images. It is data: nothing in it is executed. The average of the weights is
-packed where the run has one; optimizers and discriminators stay behind, and what names places of this machine is left
-out. A packed file may be packed again, in another dtype, say.
+translate, evaluate, export, study make and --config.init_from accept the file like a run's directory, on a machine
+without the run or its images. The file is data: nothing in it is executed. The average of the weights is packed if the
+run has one; optimizers, discriminators and paths of this machine are left out. A packed file may be packed again, for
+example in another dtype.
 """
 
 import argparse
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("pack", __doc__, opens_run=True)
-    made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or a model file of it")
+    made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or its model file")
     made.add_place("output", metavar="FILE", type=Path, help="FILE.safetensors to write")
     add_packing(made)
-    made.add_argument("--licence", "--license", default="", help="under which others may use it, such as cc-by-4.0")
+    made.add_argument("--licence", "--license", default="", help="licence for other users, such as cc-by-4.0")
     made.add_raw()
     made.add_trust()
     return made
 
 
 def add_packing(made: Parser) -> None:
-    """Add the flags that say what is packed."""
+    """Add the flags that choose what is packed."""
     add = made.add_argument
     add("--checkpoint", default="latest", help="latest (default), best or a step")
-    add("--direction", choices=["AtoB", "BtoA"], help="only the generator of this way; all by default")
-    add("--dtype", choices=["float32", "float16"], help="of the weights (float32); float16 is half as long")
+    add("--direction", choices=["AtoB", "BtoA"], help="pack only the generator of this direction; all by default")
+    add("--dtype", choices=["float32", "float16"], help="dtype of the weights (float32); float16 is half as long")
 
 
 def tell(packed: "Packed", *, raw: bool) -> None:
-    """Print what was packed."""
+    """Print a summary of the packed file."""
     model = packed.about["model"]
     ways = " and ".join(model["directions"])
     step = f"step {model['step']:,}{told_weights(model['weights'], raw)}"
-    licence = packed.about["licence"]["name"] or "none said (--licence)"
+    licence = packed.about["licence"]["name"] or "not given (--licence)"
     print(f"{packed.path}: {step}, {ways}, {model['dtype']}, {packed.megabytes:.1f} MB, licence: {licence}")
     if packed.difference:
         levels = packed.difference * 127.5

@@ -1,10 +1,10 @@
-"""Put a trained run on the Hugging Face hub: its model file, and a card that says what it is.
+"""Upload a trained run to the Hugging Face hub: its model file and a model card.
 
     python -m p2p_jax push runs/facades user/facades --licence cc-by-4.0
 
-The card tells data, metrics with the number of images, limits and the licence, as far as the run knows them. Images go
-there only where they are named (--picture runs/facades/samples/....png): those of a data set may not be yours to
-publish. Who you are says hf auth login, or the environment variable HF_TOKEN. What lies there opens anywhere:
+The card lists data, metrics with the number of images, limits and the licence, as far as the run knows them. Images
+are uploaded only if you name them (--picture runs/facades/samples/....png): you may not have the right to publish
+images of a data set. Log in with hf auth login, or set the environment variable HF_TOKEN. It then opens anywhere:
 Translator.from_pretrained("user/facades").
 """
 
@@ -15,16 +15,19 @@ from p2p_jax.commands.pack import add_packing, tell
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("push", __doc__, opens_run=True)
-    made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or a model file of it")
-    made.add_place("name", metavar="USER/NAME", help="of the repository; made if missing")
+    made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or its model file")
+    made.add_place("name", metavar="USER/NAME", help="name of the repository; made if missing")
+    made.add_argument("--licence", "--license", default="", help="licence for other users, such as cc-by-4.0; required")
+    made.add_argument("--private", action="store_true", help="make a new repository private")
     made.add_argument(
-        "--licence", "--license", default="", help="under which others may use it, such as cc-by-4.0; has to be said"
-    )
-    made.add_argument("--private", action="store_true", help="not for everybody, where the repository is made now")
-    made.add_argument(
-        "--picture", dest="pictures", action="append", default=[], metavar="FILE", help="a sample; may stand again"
+        "--picture",
+        dest="pictures",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a sample image; may be repeated",
     )
     add_packing(made)
     made.add_raw()

@@ -1,9 +1,9 @@
-"""List the runs in a folder: what each trains, how far it is, its latest and its best validation.
+"""List the runs in a folder: what each one trains, its progress, its latest and best validation.
 
     python -m p2p_jax runs [runs]
 
-The newest comes last. A run is a folder with config.json in it, at any depth; links are not followed. The step is that
-of the last checkpoint. On a terminal long names are shortened, elsewhere they are printed whole.
+The newest run is the last. A run is a folder with config.json in it, at any depth; links are not followed. The step is
+that of the last checkpoint. A terminal shows long names shortened; files and pipes get them whole.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.reporting import printable
 from p2p_jax.training import metrics_file
 
-_OF_RUN = {"checkpoints", "samples", "tensorboard", "code", "evaluation"}  # folders in a run, which hold no other run
-_WIDTH = 100  # columns that a table may take in any terminal
+_OF_RUN = {"checkpoints", "samples", "tensorboard", "code", "evaluation"}  # folders in a run; they hold no other run
+_WIDTH = 100  # columns that fit any terminal
 _DAY = 24 * 3600
 
 
@@ -30,16 +30,16 @@ class Run(NamedTuple):
     """A line of the list.
 
     Attributes:
-      name: its folder, as seen from the one that is listed.
-      objective: without "p2p_jax:".
-      data: the name of its folder, or of the source where there is none.
-      step: of the last checkpoint; 0 before the first.
-      num_steps: that it is to reach.
-      metric: by which the best checkpoint is kept.
+      name: its folder, relative to the listed one.
+      objective: its objective, without "p2p_jax:".
+      data: name of the data folder, or of the source if there is none.
+      step: step of the last checkpoint; 0 before the first.
+      num_steps: number of steps to train.
+      metric: metric that selects the best checkpoint.
       latest: value of the metric at the last evaluation; None before the first.
       best: step and value of the best evaluation; None before the first.
-      changed: when metrics were written last, in seconds since 1970.
-      size: bytes of all its files.
+      changed: time of the last write of metrics, in seconds since 1970.
+      size: size of all its files in bytes.
       fault: why the run cannot be read; "" if it can.
     """
 
@@ -57,10 +57,10 @@ class Run(NamedTuple):
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the runs below a folder, the one that was trained last at the end.
+    """Return the runs below a folder, in order of their last training, newest last.
 
     Raises:
-      InputError: there is no such folder.
+      InputError: the folder does not exist.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
@@ -79,7 +79,7 @@ def _runs(folder: Path) -> Iterator[Run]:
         try:
             yield _describe(run, name)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            if is_run:  # else it is another program's file
+            if is_run:  # otherwise it is another program's file
                 yield Run(name, changed=_changed(run), size=_size(run), fault=_fault(error))
 
 
@@ -98,7 +98,7 @@ def _describe(run: Path, name: str) -> Run:
     data = config["data"]
     texts = config["objective"], data["source"], data.get("dir", ""), config["best_metric"], config["best_mode"]
     if not all(isinstance(text, str) for text in texts) or type(config["num_steps"]) is not int:
-        raise TypeError("other types than a config has")
+        raise TypeError("types that a config does not have")
     evaluated = _evaluated(run / "metrics.csv", config["best_metric"])
     return Run(
         name=name,
@@ -126,7 +126,7 @@ def _changed(run: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes of all files below a folder; what vanishes meanwhile, or may not be read, counts nothing."""
+    """Return the bytes of all files below a folder; files that vanish or may not be read count as 0."""
     total = 0
     try:
         with os.scandir(folder) as entries:
@@ -141,17 +141,17 @@ def _size(folder: Path) -> int:
 
 
 def table(runs: Sequence[Run], width: int | None, now: float) -> list[str]:
-    """Return the lines of the list, its head first.
+    """Return the lines of the list, starting with the header.
 
     Args:
-      runs: in order.
-      width: columns that the lines may take; longer names are shortened as far as that helps. None: any.
-      now: in seconds since 1970.
+      runs: the runs, in order.
+      width: columns that the lines may take; longer names are shortened as far as possible. None: no limit.
+      now: current time in seconds since 1970.
     """
     head = ["run", "objective", "data", "step", "latest", "best", "changed", "size"]
     rows = [head, *([printable(text) for text in _cells(run, now)] for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for i in (2, 1, 0):  # the name, which is what other commands take, as the last
+    for i in (2, 1, 0):  # the name last: other commands take it
         excess = 0 if width is None else sum(widths) + 2 * (len(widths) - 1) - width
         widths[i] -= min(max(excess, 0), max(widths[i] - 12, 0))
     lines = ["  ".join(_short(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)) for row in rows]
@@ -182,12 +182,12 @@ def _value(value: float) -> str:
 
 
 def _steps(count: int) -> str:
-    """Return a number of steps, from ten thousand on in thousands."""
+    """Return a number of steps as text, in thousands from ten thousand on."""
     return f"{count:,}" if count < 10_000 else f"{count / 1000:.4g}k"
 
 
 def _ago(seconds: float, moment: float) -> str:
-    """Return how long ago something was, from thirty days on the day."""
+    """Return how long ago something was; after thirty days, the date."""
     for unit, length in (("d", _DAY), ("h", 3600), ("min", 60)):
         if seconds >= 30 * _DAY:
             return time.strftime("%Y-%m-%d", time.localtime(moment))
@@ -205,7 +205,7 @@ def _bytes(size: float) -> str:
 
 
 def _short(text: str, width: int) -> str:
-    """Return a text without its middle, if it is too long."""
+    """Return a text with its middle cut out if it is too long."""
     if len(text) <= width:
         return text
     end = (width - 1) // 2
@@ -213,9 +213,9 @@ def _short(text: str, width: int) -> str:
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("runs", __doc__, computes=False, opens_run=True)
-    made.add_place("folder", required=False, type=Path, help="that holds the runs; runs by default")
+    made.add_place("folder", required=False, type=Path, help="folder of the runs; runs by default")
     return made
 
 

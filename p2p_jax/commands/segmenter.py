@@ -3,9 +3,9 @@
     python -m p2p_jax segmenter --workdir runs/facades --output runs/facades_fcn
     python -m p2p_jax evaluate runs/facades --segmenter runs/facades_fcn
 
-It learns from the photographs of the training split as the score will show them to it: in the run's crop size, brought
-to the resolution of their label maps by a bilinear filter. The label maps keep their resolution, unless --size is
-given. More --num_steps make it better: the default is enough for the toy facades.
+It learns from the photographs of the training split as the score will show them: at the run's crop size, resized to
+the resolution of their label maps with a bilinear filter. The label maps keep their resolution, unless --size is given.
+More --num_steps make it better: the default is enough for the toy facades.
 """
 
 import argparse
@@ -26,25 +26,38 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("segmenter", __doc__, opens_run=True)
     add = made.add_argument
     source = made.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", type=Path, help="directory of a run, whose data set is taken")
+    source.add_argument("--workdir", type=Path, help="directory of a run, to train on its data set")
     source.add_argument("--config", help="or a config file, by path or by name")
     add("--output", type=Path, required=True, help="directory to write")
-    add("--overwrite", action="store_true", help="replace the segmenter that is in --output")
-    add("--palette", help="cmp_facades, pix2pix_facades, cityscapes or a JSON file; told by the colours by default")
-    add("--label_ids", type=Path, help="folder of PNGs of class numbers, in place of colours; needs --palette")
-    add("--labels", choices=["input", "output"], default="input", help="where the run has label maps (%(default)s)")
+    add("--overwrite", action="store_true", help="replace the segmenter in --output")
+    add(
+        "--palette",
+        help="cmp_facades, pix2pix_facades, cityscapes or a JSON file; detected from the colours by default",
+    )
+    add("--label_ids", type=Path, help="folder of PNGs of class numbers, instead of colours; needs --palette")
+    add(
+        "--labels",
+        choices=["input", "output"],
+        default="input",
+        help="side of the data with the label maps (%(default)s)",
+    )
     add("--data_dir", help="folder of the data set, if it is no longer where the config says")
     add("--size", type=int, help="train at this square instead of the label maps' own resolution")
     add("--num_steps", type=int, default=300, help="updates (%(default)s)")
     add("--batch_size", type=int, default=8, help="crops per update (%(default)s)")
     add("--base_width", type=int, default=16, help="channels of the first stage (%(default)s)")
-    add("--stride", type=int, choices=[1, 2, 4, 8], help="of the finest scores, 8 in the paper; by default by the size")
+    add(
+        "--stride",
+        type=int,
+        choices=[1, 2, 4, 8],
+        help="stride of the finest scores, 8 in the paper; depends on the size by default",
+    )
     add("--crop_size", type=int, help="side of the crops; by default the photographs' shorter side, but at most 192")
-    add("--seed", type=int, default=0, help="of initialisation and augmentation (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of initialisation and augmentation (%(default)s)")
     made.add_trust()
     return made
 
@@ -60,13 +73,13 @@ def _train(args: argparse.Namespace) -> None:
 
     for name in ("size", "num_steps", "batch_size", "base_width", "crop_size"):
         if (value := getattr(args, name)) is not None and value < 1:
-            raise InputError(f"--{name} {value}: it must be at least 1")
+            raise InputError(f"--{name} {value}: must be at least 1")
     check_output(args.output, overwrite=args.overwrite)
     config = _config(args)
     data, side = config.data, ("input", "output").index(args.labels)
     train = load_split(config, data.train_split)
     if not train.paired:
-        raise InputError("a segmenter learns from photographs with their labels: it needs a paired data set")
+        raise InputError("a segmenter needs photographs with their labels: give a paired data set")
     domains = of_config(data)
     palette = find_palette(args.palette) if args.palette else None
     truth = GroundTruth(train, side, palette, args.label_ids, domains[side])
@@ -99,7 +112,7 @@ def _train(args: argparse.Namespace) -> None:
 def _examples(
     split: "Split", domains: "tuple[Domain, Domain]", side: int, truth: "GroundTruth", size: int | None
 ) -> "list[tuple[np.ndarray, np.ndarray]]":
-    """Return every photograph in the size that the run sees, with its labels, in their own size or a square."""
+    """Return every photograph at the size that the run sees, with its labels at their own size or a square."""
     import numpy as np
     from PIL import Image
 
@@ -124,11 +137,11 @@ def _config(args: argparse.Namespace) -> "ConfigDict":
 
     config = load(args.config) if args.config else read_filled_in(args.workdir, args.trust)
     if config is None:
-        raise InputError(f"--workdir {args.workdir} holds no run; name another, or a config file with --config")
+        raise InputError(f"--workdir {args.workdir} is not a run; name another one, or a config file with --config")
     if args.workdir:
         config = with_data_dir(config, args.data_dir, args.workdir / "config.json")
     config = complete(config).to_dict()
-    config["data"]["load_size"] = config["data"]["crop_size"]  # so that toy facades are drawn as they are generated
+    config["data"]["load_size"] = config["data"]["crop_size"]  # toy facades are then drawn as they are generated
     if args.data_dir is not None:
         config["data"]["dir"] = args.data_dir
     return complete(config)

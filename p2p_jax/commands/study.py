@@ -4,7 +4,7 @@
     python -m p2p_jax study serve --study STUDY
     python -m p2p_jax study analyse --study STUDY
 
-Each participant judges one algorithm, in one session: 10 pairs to practise and 40 that count, as in the papers.
+Each participant judges one algorithm in one session: 10 practice pairs and 40 that count, as in the papers.
 """
 
 import argparse
@@ -28,48 +28,48 @@ _PUBLISHED = {
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("study", __doc__, computes=False, opens_run=True)
     commands = made.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
 
     make = commands.add_parser("make", allow_abbrev=False, help="build a study from runs or folders")
-    make.add_argument("--output", required=True, help="directory of the study; made, must not exist")
+    make.add_argument("--output", required=True, help="directory to make; must not exist")
     make.add_argument("--runs", nargs="+", default=[], metavar="[NAME=]RUN", help="workdirs of trained runs")
-    make.add_argument("--split", help="of the runs' data; the one of validation by default")
+    make.add_argument("--split", help="split of the runs' data; the validation split by default")
     make.add_argument("--data_dir", help="folder of the data set, if it is no longer where the runs' configs say")
     make.add_argument("--checkpoint", default="latest", help="latest, best or a step (%(default)s)")
-    make.add_argument("--direction", help="AtoB or BtoA, for runs that know both ways (the run's own)")
+    make.add_argument("--direction", help="AtoB or BtoA, for runs with both directions (as the run says)")
     make.add_argument("--real", metavar="FOLDER", help="real images, instead of --runs")
     make.add_argument(
-        "--fake", action="append", default=[], metavar="NAME=FOLDER", help="images of one algorithm; may stand again"
+        "--fake", action="append", default=[], metavar="NAME=FOLDER", help="images of one algorithm; may be repeated"
     )
     make.add_argument(
         "--preset", choices=("pix2pix", "cyclegan"), default="pix2pix",
         help="pix2pix asks which was fake, cyclegan which was real (%(default)s)",
     )  # fmt: skip
-    make.add_argument("--practice", type=int, help="trials with feedback, which do not count (10)")
+    make.add_argument("--practice", type=int, help="trials with feedback that do not count (10)")
     make.add_argument("--trials", type=int, help="trials that count (40)")
     make.add_argument("--seconds", type=float, help="how long each image is shown (1)")
-    make.add_argument("--pause", type=float, help="seconds with nothing to see before each image (0.5)")
+    make.add_argument("--pause", type=float, help="seconds of blank screen before each image (0.5)")
     make.add_argument("--size", type=int, help="side of the images in pixels (384)")
     make.add_argument(
         "--pairing", choices=("different", "same"),
-        help="pit a fake against another example's real image, or against its own (different)",
+        help="show a fake with the real image of another example, or of the same one (different)",
     )  # fmt: skip
-    make.add_argument("--seed", type=int, help="makes image names and sessions reproducible (drawn by the system)")
+    make.add_argument("--seed", type=int, help="seed of image names and sessions (random by default)")
 
     made.add_trust(make)
 
     serve = commands.add_parser("serve", allow_abbrev=False, help="run a study on the loopback address")
     serve.add_argument("--study", required=True, help="directory that make wrote")
-    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="0 chooses a free one (%(default)s)")
 
     analyse = commands.add_parser("analyse", allow_abbrev=False, help="print the fooling rates")
     analyse.add_argument("--study", required=True, help="directory that make wrote")
-    analyse.add_argument("--draws", type=int, default=10_000, help="of the bootstrap (%(default)s)")
-    analyse.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    analyse.add_argument("--include_incomplete", action="store_true", help="count sessions that were not finished too")
-    analyse.add_argument("--json", metavar="FILE", help="write the results there as well")
+    analyse.add_argument("--draws", type=int, default=10_000, help="draws of the bootstrap (%(default)s)")
+    analyse.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (%(default)s)")
+    analyse.add_argument("--include_incomplete", action="store_true", help="also count unfinished sessions")
+    analyse.add_argument("--json", metavar="FILE", help="also write the results to this file")
     return made
 
 
@@ -117,7 +117,7 @@ def _analyse(args: argparse.Namespace) -> None:
     for line in _report(protocol, results, args.draws, args.include_incomplete):
         print(line)
     if broken:
-        print(f"Lines of answers.jsonl that a kill cut off, left out: {broken}.")
+        print(f"Cut-off lines of answers.jsonl, not counted: {broken}.")
     if args.json:
         record = {
             "study": Path(args.study).resolve().name,
@@ -131,7 +131,7 @@ def _analyse(args: argparse.Namespace) -> None:
 
 
 def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, include_incomplete: bool) -> list[str]:
-    """Return the lines of the table, and what there is to say about it."""
+    """Return the lines of the table, and the remarks below it."""
     from p2p_jax.evaluation.study.judging import FAULTS
 
     width = max(len("algorithm"), *map(len, results))
@@ -146,19 +146,19 @@ def _report(protocol: "Protocol", results: "dict[str, Result]", draws: int, incl
         lines.append(f"{name:<{width}}  {rate:>7}  {spread:>15}  {result.participants:>12,}  {result.trials:>7,}")
     incomplete = sum(result.incomplete for result in results.values())
     if incomplete:
-        mend = "counted as far as they go" if include_incomplete else "left out (--include_incomplete counts them)"
-        lines.append(f"Sessions begun and not finished: {incomplete}, {mend}.")
+        mend = "counted so far" if include_incomplete else "not counted (--include_incomplete counts them)"
+        lines.append(f"Unfinished sessions: {incomplete}, {mend}.")
     for fault, told in FAULTS.items():
         if count := sum(result.not_counted.get(fault, 0) for result in results.values()):
-            lines.append(f"Answers {told}, left out: {count}.")
+            lines.append(f"Answers {told}, not counted: {count}.")
     forged = {kind: sum(result.forged.get(kind, 0) for result in results.values()) for kind in ("duplicate", "refused")}
     if any(forged.values()):
         lines.append(
-            f"Sent by something other than the study's page: {forged['duplicate']} second answers to a trial, "
-            f"{forged['refused']} answers out of turn or of nonsense; none counts."
+            f"Not sent by the study's page: {forged['duplicate']} second answers to a trial, "
+            f"{forged['refused']} invalid or out-of-order answers; not counted."
         )
     badly_timed = sum(result.badly_timed for result in results.values())
     if badly_timed:
-        lines.append(f"Answers counted after an image was seen for too long, or again after a reload: {badly_timed}.")
-    lines.append(f"Published, on other people and images: {_PUBLISHED[protocol.question]}.")
+        lines.append(f"Counted answers after an image was shown too long, or again after a reload: {badly_timed}.")
+    lines.append(f"Published, for other people and images: {_PUBLISHED[protocol.question]}.")
     return lines

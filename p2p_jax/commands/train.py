@@ -2,9 +2,9 @@
 
     python -m p2p_jax.main --config configs/facades.py [--workdir runs/facades] [--config.OPTION=VALUE ...]
 
-Running the same command again goes on from the last checkpoint. So does --config RUN/config.json, the stored config of
-a run: without --workdir in that run, with another one as a new run of the same config. Several processes train together
-with --config.distributed, each started with this command: see p2p_jax/cluster/distributed.py.
+Run the same command again to resume from the last checkpoint. --config RUN/config.json, the stored config of a run,
+also resumes; with another --workdir it starts a new run of the same config. Several processes train together with
+--config.distributed, each started with this command: see p2p_jax/cluster/distributed.py.
 """
 
 import argparse
@@ -16,20 +16,20 @@ from p2p_jax.commands.resume import FILE, stored_config
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("train", __doc__, epilog=_options(), takes_overrides=True, opens_run=True)
     add = made.add_argument
     made.add_place("config", help="config file, by path or by name (facades), or config.json of a run")
-    add("--workdir", type=Path, help="directory of the run; runs/CONFIG by default, or that of the config.json")
+    add("--workdir", type=Path, help="directory of the run; runs/CONFIG by default, or the folder of config.json")
     made.add_trust()
     return made
 
 
 def _options() -> str:
-    """Return the options of a config, section by section, each with its values, its default and its meaning."""
+    """Return the options of a config by section, each one with its values, default and meaning."""
     from p2p_jax.config.options import FREE_SECTIONS, OPTIONS
 
-    lines, section = ["options of a config, as --config.OPTION=VALUE (*: may change when a run goes on):"], ""
+    lines, section = ["options of a config, as --config.OPTION=VALUE (*: may change when a run is resumed):"], ""
     for option in OPTIONS:
         group = option.name.partition(".")[0] if "." in option.name else ""
         if group != section:
@@ -42,7 +42,7 @@ def _options() -> str:
 
 
 def _run_of(file: Path) -> Path | None:
-    """Return the run's directory in which a config is stored; None of other files."""
+    """Return the directory of the run that stores a config; None for other files."""
     beside = [file.parent / name for name in ("checkpoints", "facts.json")]
     return file.parent if file.name == FILE and any(place.exists() for place in beside) else None
 

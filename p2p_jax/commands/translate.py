@@ -2,11 +2,11 @@
 
     python -m p2p_jax translate runs/facades photos --output translated
 
-The input is an image, a folder (with the folders in it), a pattern in quotes ("photos/*.png"), a stack of images (.npy,
-[N, H, W, C]; a .npy file found in a folder or by a pattern is one image, [H, W] or [H, W, C]) or a video. What is
-written has the depth of the images that the run was trained to make. A run that made its inputs of photographs makes
-them of these photographs too (``--no_task``: they are inputs already). Names, sizes and, where they hold that, formats
-are kept; existing files are left as they are. The exit status is 1 if a file could not be translated.
+The input is an image, a folder (with its subfolders), a pattern in quotes ("photos/*.png"), a stack of images (.npy,
+[N, H, W, C]; a .npy file found in a folder or by a pattern is one image, [H, W] or [H, W, C]) or a video. Outputs have
+the depth of the run's training targets. A run that made its inputs from photographs makes them from these photographs
+too (``--no_task``: they are inputs already). Names, sizes and, if they can hold the result, formats are kept; existing
+files are not changed. The exit status is 1 if a file could not be translated.
 """
 
 import argparse
@@ -19,30 +19,28 @@ from p2p_jax.errors import InputError
 
 
 def parser() -> Parser:
-    """Return what the command takes."""
+    """Return the argument parser of the command."""
     made = Parser("translate", __doc__, opens_run=True)
     add = made.add_argument
     made.add_place("workdir", "model", metavar="RUN", help="directory of the trained run, or its model file")
     made.add_place("input", help="image, folder, quoted pattern, .npy stack or video")
-    add("--output", required=True, type=Path, help="folder, or file where the input is one; made if missing")
+    add("--output", required=True, type=Path, help="folder, or file if the input is one; made if missing")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
     add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN, in the words of the training folders")
-    add(
-        "--size", help="resize to this square, to WIDTHxHEIGHT or by a factor (x4) before; the original size by default"
-    )
-    add("--no_task", action="store_true", help="take images as they are, where the run made its inputs of photographs")
+    add("--size", help="first resize to this square, to WIDTHxHEIGHT or by a factor (x4); the original size by default")
+    add("--no_task", action="store_true", help="use images as they are, if the run made its inputs from photographs")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
     add("--tile", type=int, help="translate images with a longer side in overlapping tiles of this side")
     add("--overlap", type=int, help="pixels that tiles share; a quarter of --tile by default")
     add("--batch_size", type=int, default=8, help="images at a time (8)")
-    add("--format", default="", help="png, jpg, tif, npy, ... for all files written; each its own by default")
-    add("--shard", help="I/N: the I-th of N shares of the files, for as many processes, such as a job array's")
-    add("--max_pixels", type=int, help="take images of so many pixels, where a usual limit refuses large ones")
-    add("--keep_alpha", action="store_true", help="give translations the transparency of their sources")
+    add("--format", default="", help="png, jpg, tif, npy, ... for all output files; as the input by default")
+    add("--shard", help="I/N: translate share I of N of the files, for N processes such as a job array")
+    add("--max_pixels", type=int, help="largest image to accept, in pixels, instead of the usual limit")
+    add("--keep_alpha", action="store_true", help="copy the transparency of the sources")
     made.add_raw()
     made.add_trust()
-    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--overwrite", action="store_true", help="replace existing files")
     return made
 
 
@@ -66,10 +64,10 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.split("/")
     if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise InputError(f"--shard {text}: write which share of how many, such as 1/4 for the first of four")
+        raise InputError(f"--shard {text}: write I/N, such as 1/4 for the first of four shares")
     index, count = map(int, parts)
     if not 1 <= index <= count:
-        raise InputError(f"--shard {text}: shares are numbered from 1 to their number, such as 1/4 to 4/4")
+        raise InputError(f"--shard {text}: I must be from 1 to N, such as 1/4 to 4/4")
     return index, count
 
 
@@ -92,10 +90,10 @@ def _translate(args: argparse.Namespace) -> int:
     if translate_whole and (ending or args.keep_alpha):
         raise InputError(f"--format and --keep_alpha are for image files; {source} is not one")
     if translate_whole and share:
-        raise InputError(f"--shard shares out image files; {source} is one file")
+        raise InputError(f"--shard divides image files; {source} is one file")
     jobs = [] if translate_whole else files.plan(args.input, args.output, ending)
     if share and any(job.target.parent.resolve() == job.source.parent.resolve() for job in jobs):
-        raise InputError("--shard takes another folder as --output: what one share writes, the next would find")
+        raise InputError("--shard needs another folder as --output: one share would read what another one writes")
 
     translator = Translator.from_workdir(
         args.workdir,
@@ -123,9 +121,7 @@ def _translate(args: argparse.Namespace) -> int:
     print(f"{args.workdir}: step {translator.step:,}{weights}, {translator.direction}", flush=True)
     if task:
         tell_places(translator.config, translator.run.config_file, "task")
-        print(
-            f"images are photographs, of which {translator.config.task.input} makes inputs; --no_task: they are inputs"
-        )
+        print(f"{translator.config.task.input} makes inputs from these images; --no_task: they are inputs already")
     with contextlib.closing(tqdm(total=len(jobs) or None, unit=" images", disable=None)) as bar:
         if translate_whole:
             count = translate_whole(
@@ -144,7 +140,7 @@ def _translate(args: argparse.Namespace) -> int:
         )
     print(f"translated {outcome.done:,} of {len(jobs):,} images to {args.output}")
     if outcome.existing:
-        print(f"{outcome.existing:,} exist and were left as they are; --overwrite replaces them")
+        print(f"{outcome.existing:,} exist already and were not changed; --overwrite replaces them")
     flags = parser()
     for line in outcome.failures:
         print(f"error: {flags.with_flags(line)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A page on which a trained model is tried: pictures, drawings, both directions; on this machine, or as a Space.
+"""A web page to try a trained model: pictures, drawings, both directions; on this machine, or as a Space.
 
-Only ``page`` and ``serving`` know gradio, which is loaded where it is needed.
+Only ``page`` and ``serving`` use gradio, which is imported when needed.
 """

@@ -1,4 +1,4 @@
-"""Examples for a demo: images of the run's validation set, if they are at hand."""
+"""Examples for a demo: images of the run's validation set, if they are available."""
 
 import itertools
 from pathlib import Path
@@ -20,8 +20,8 @@ class Example(NamedTuple):
     """An image to try.
 
     Attributes:
-      file: to be translated.
-      picture: [H, W, 1 or 3] uint8, of what the network sees.
+      file: the file to translate.
+      picture: [H, W, 1 or 3] uint8, the image as the network sees it.
     """
 
     file: Path
@@ -31,15 +31,15 @@ class Example(NamedTuple):
 def write(
     translator: Translator, task: Task | None, folder: Path, count: int, data_dir: str | None = None
 ) -> list[Example]:
-    """Write the first images of the validation set as files, of the size that the run was trained on.
+    """Write the first images of the validation set as files, at the size of training.
 
-    Where they are not to be had there are none, and a line says why: a demo downloads nothing.
+    If they are not available, it prints why and returns no examples; a demo downloads nothing.
 
     Args:
       translator: the run, and the direction in which it translates.
-      task: of a run whose inputs are made of photographs, which these files then are.
-      folder: that gets the files.
-      count: at most.
+      task: for a run that makes its inputs from photographs, the task; the files are then photographs.
+      folder: folder for the files.
+      count: largest number of examples.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
     """
     if not count:
@@ -51,7 +51,7 @@ def write(
         if not (translator.domain_in.is_measured and translator.domain_out.is_measured):
             raise InputError("the ranges of this run's images are not known")
         if not data_dir and is_downloaded(data):
-            raise InputError(f"{data.dir or data.source} would be downloaded: name a copy, `data_dir`")
+            raise InputError(f"{data.dir or data.source} is not on this machine: name a copy with `data_dir`")
         config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         opened = load_split(config, data.val_split)
         side, other, names = sides(translator, opened)
@@ -66,7 +66,7 @@ def write(
 
 
 def load(folder: Path, domain: Domain) -> list[Example]:
-    """Return the examples that lie in a folder as files, in the order of their numbers; none if there is no folder."""
+    """Return the examples stored in a folder as files, in the order of their numbers; none if there is no folder."""
     paths = sorted(folder.iterdir(), key=lambda path: (len(path.stem), path.name)) if folder.is_dir() else []
     return [Example(path, domain.picture(domain.encode(values.read(path, domain).values))) for path in paths]
 

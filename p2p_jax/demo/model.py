@@ -1,4 +1,4 @@
-"""What a demo does with a picture: the same as the command translate, one picture at a time. No gradio."""
+"""Translation for a demo: the same as the command translate, one picture at a time. Without gradio."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ from p2p_jax.inference.noise import NoisyTranslator, has_noise
 from p2p_jax.inference.run import open_run
 from p2p_jax.inference.values import Given, Task
 
-_KEPT = 32  # results, until a page has taken them
+_KEPT = 32  # results kept until a page has fetched them
 _DIRECTIONS = {"AtoB": "A → B", "BtoA": "B → A"}
 
 
@@ -33,10 +33,10 @@ class Way(NamedTuple):
     """One direction of a run.
 
     Attributes:
-      translator: of this direction.
-      task: what makes inputs of photographs, if that is how the run got them.
-      pad: what is drawn with, None where nothing is.
-      examples: to try.
+      translator: translator of this direction.
+      task: the task that makes inputs from photographs, if the run uses one.
+      pad: tools to draw with; None if inputs cannot be drawn.
+      examples: images to try.
     """
 
     translator: Translator
@@ -46,7 +46,7 @@ class Way(NamedTuple):
 
     @property
     def is_picture(self) -> bool:
-        """Whether what is given are pictures that a browser shows."""
+        """Whether inputs are pictures that a browser shows."""
         domain = self.task.photographs if self.task else self.translator.domain_in
         return values.is_picture(domain) or domain.is_labels
 
@@ -55,10 +55,10 @@ class Shown(NamedTuple):
     """A translation.
 
     Attributes:
-      before: a PNG of what the network was given.
-      after: a PNG of what it made, of the same size.
-      file: the translation as the command translate writes it: where pictures are made, `after` itself.
-      told: a line about it.
+      before: a PNG of the network's input.
+      after: a PNG of the network's output, of the same size.
+      file: the translation as the command translate writes it; for pictures the same as `after`.
+      told: one line about it.
     """
 
     before: Path
@@ -68,14 +68,14 @@ class Shown(NamedTuple):
 
 
 class Model:
-    """A trained run, opened to be shown; may be called from any thread.
+    """A trained run, opened for a demo; may be called from any thread.
 
     Attributes:
-      ways: by direction, "AtoB" and "BtoA"; the one that is chosen at first stands first.
-      title: of the page.
-      about: what it is, in a line.
-      seed: of the run's own noise; None where there is none.
-      crop: height and width of the images that it was trained on.
+      ways: the directions by name, "AtoB" and "BtoA"; the one selected first comes first.
+      title: title of the page.
+      about: one line about the run.
+      seed: seed of the run's own noise; None if it has none.
+      crop: height and width of the training images.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Model:
         """Open a run.
 
         Args:
-          run: its directory, or a file that holds a model.
-          folder: for files that are made on the way.
-          settings: how it is shown.
-          num_examples: of the validation set, in each direction, at most.
+          run: directory of the run, or its model file.
+          folder: folder for temporary files.
+          settings: settings of the demo.
+          num_examples: largest number of validation images in each direction.
           data_dir: the folder of the data set, if it is no longer where the run's config says.
-          examples_folder: holds examples as files, in a folder for each direction; then the data set is not opened.
+          examples_folder: a folder for each direction with examples as files; the data set is then not opened.
 
         Raises:
           InputError: see ``Translator.from_workdir``.
@@ -136,7 +136,7 @@ class Model:
         kind = config.objective.rpartition(":")[2]
         self.about = (
             f"{kind}, step {first.step:,}{average}, {first.num_parameters:,} parameters, trained on images of "
-            f"{self.crop[1]}x{self.crop[0]}; other sizes are taken as well"
+            f"{self.crop[1]}x{self.crop[0]}; other sizes work as well"
         )
 
     def _pad(self, translator: Translator, task: Task | None, found: list[Example], is_first: bool) -> Pad | None:
@@ -150,17 +150,17 @@ class Model:
 
         Args:
           direction: one of ``ways``.
-          source: the file; it may have been sent by anybody.
-          fitted: resize it so that its shorter side is that of the images in training; its own size by default.
-          seed: of the noise; the run's own by default.
+          source: the file; it may come from a stranger.
+          fitted: whether to resize it so that its shorter side is that of the training images.
+          seed: seed of the noise; the run's own by default.
 
         Raises:
-          InputError: it cannot be translated; one sentence that names the file, and no folder.
+          InputError: the file cannot be translated; one sentence that names the file, but no folder.
         """
         return self._translate(direction, source, self.ways[direction].task, fitted, seed)
 
     def draw(self, direction: str, drawn: np.ndarray, *, seed: int | None = None) -> Shown:
-        """Translate a drawing, [H, W, 3 or 4] uint8; it is an input, also of runs that make these of photographs.
+        """Translate a drawing, [H, W, 3 or 4] uint8. It is an input, even if the run makes inputs from photographs.
 
         Raises:
           InputError: see ``translate``.
@@ -181,7 +181,7 @@ class Model:
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise InputError(f"{source.name} takes more memory than there is: make it smaller") from error
+            raise InputError(f"{source.name} needs more memory than there is: make it smaller") from error
 
     def _shown(self, direction: str, source: Path, task: Task | None, fitted: bool, seed: int | None) -> Shown:
         started = time.monotonic()
@@ -220,18 +220,18 @@ class Model:
         return self._noisy[direction]
 
     def _size(self, source: Path, fitted: bool) -> float | None:
-        """Return by which factor a file is resized, after a look at how large it is."""
+        """Return the resize factor of a file, after checking its size."""
         header = formats.read_header(source)
         width, height = header.width, header.height
         if width * height > self._settings.max_pixels:
             raise InputError(
-                f"{source.name} has {width:,}x{height:,} pixels, and this demo takes {self._settings.max_pixels:,}: "
+                f"{source.name} has {width:,}x{height:,} pixels, the demo takes up to {self._settings.max_pixels:,}: "
                 "make it smaller"
             )
         return min(self.crop) / min(width, height) if fitted else None
 
     def _new_folder(self) -> Path:
-        """Return a folder for one result; those of long ago go."""
+        """Return a folder for one result, and remove old ones."""
         folder = self._folder / f"result_{time.monotonic_ns()}"
         folder.mkdir(parents=True)
         self._kept.append(folder)
@@ -241,7 +241,7 @@ class Model:
 
 
 def told(error: Exception, source: Path) -> str:
-    """Return what an error says of a file that somebody has sent: its name, and no folder of this machine."""
+    """Return the text of an error about an uploaded file, with its name but no folder of this machine."""
     text = str(error).replace(str(source), source.name)
     return re.sub(r"(?<![\w.:/])(?:/[^\s/:;,()'\"]+){2,}", lambda found: Path(found[0]).name, text)
 
@@ -256,14 +256,14 @@ def _is_plain(image: np.ndarray) -> bool:
 
 
 def _is_shown_as_it_is(translator: Translator) -> bool:
-    """Tell whether a browser shows the PNG of a translation as what it is: 8 bits, and no bare numbers of classes."""
+    """Return whether a browser shows the PNG of a translation correctly: 8 bits, and not bare class numbers."""
     dtype, channels = values.stored_form(translator.domain_in, translator.domain_out)
     is_bare = translator.domain_out.kind == "labels" and translator.domain_out.palette is None
     return dtype == np.uint8 and channels in (1, 3) and not is_bare
 
 
 def names_of(data: Mapping[str, str]) -> dict[str, str]:
-    """Return what the directions are called: of a set such as horse2zebra by what its name says."""
+    """Return the names of the directions; for a set such as horse2zebra, from its name."""
     for name in (data["source"], data["dir"]):
         if found := re.fullmatch(r"([a-z]+)2([a-z]+)", Path(name).name):
             a, b = found.groups()

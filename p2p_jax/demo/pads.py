@@ -1,4 +1,4 @@
-"""What is drawn with, and what becomes of a drawing: an image file of the domain that is translated."""
+"""Drawing tools, and the conversion of a drawing to an image file of the input domain."""
 
 import colorsys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from p2p_jax.images.domains import Domain
 from p2p_jax.images.palettes import Palette
 
 LINES = "lines"
-"""What stands for lines on paper where a palette may be named."""
+"""Word that selects lines on paper instead of a palette."""
 _FREE = {
     "black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 128), "red": (200, 40, 40),
     "orange": (230, 140, 40), "yellow": (235, 210, 60), "green": (60, 140, 60), "blue": (50, 90, 180),
@@ -21,15 +21,15 @@ _FREE = {
 
 
 class Pad(NamedTuple):
-    """What is drawn with.
+    """The tools to draw with.
 
     Attributes:
-      colors: by name, RGB.
-      background: RGB, of an empty drawing.
-      size: height and width of a drawing: what the run was trained on.
-      brush: how wide a stroke is at first, in pixels.
-      exact: whether a drawing has only these colours, as they stand for classes.
-      domain: what a drawing is.
+      colors: RGB colours by name.
+      background: RGB colour of an empty drawing.
+      size: height and width of a drawing, those of the training images.
+      brush: initial width of a stroke in pixels.
+      exact: whether a drawing has only these colours, because they are classes.
+      domain: domain of a drawing.
     """
 
     colors: dict[str, tuple[int, int, int]]
@@ -49,7 +49,7 @@ class Pad(NamedTuple):
 
         Args:
           path: ends in .png.
-          drawn: [H, W, 3 or 4] uint8; what is transparent shows the background.
+          drawn: [H, W, 3 or 4] uint8; transparent pixels show the background.
 
         Raises:
           InputError: the file cannot be written.
@@ -61,7 +61,7 @@ class Pad(NamedTuple):
         if self.exact:
             found = classes(pixels, np.array(list(self.colors.values()), np.uint8))
             pixels = np.array(list(self.colors.values()), np.uint8)[found]
-            if self.domain.kind == "labels" and self.domain.palette is None:  # the colours are ours
+            if self.domain.kind == "labels" and self.domain.palette is None:  # the colours are our own choice
                 pixels = labels.as_stored(found[..., None].astype(np.uint8), self.domain.numbers)
         formats.write(path, pixels)
 
@@ -73,18 +73,17 @@ def find(
     task: str = "",
     palette: str = "",
 ) -> Pad | None:
-    """Return what is drawn with where images of a domain are wanted; None where they cannot be drawn.
+    """Return the tools to draw images of a domain; None if they cannot be drawn.
 
     Args:
-      domain: that is translated.
+      domain: domain of the inputs.
       size: height and width of drawings.
-      examples: pictures of it, [H, W, 1 or 3] uint8, of which colours and background are taken where nothing else tells
-        them.
-      task: ``config.task.input``, if inputs are made of photographs: of edges, lines are drawn.
-      palette: the colours of classes, as ``find_palette`` takes them, or ``LINES``, for runs that do not know them.
+      examples: pictures of it, [H, W, 1 or 3] uint8; they give colours and background if nothing else does.
+      task: ``config.task.input``, if inputs are made from photographs; for edges, lines are drawn.
+      palette: colours of the classes, as ``find_palette`` takes them, or ``LINES``, for runs that do not know them.
 
     Raises:
-      InputError: there is no such palette.
+      InputError: the palette does not exist.
     """
     is_picture = domain.is_photograph and domain.kind != "lab_ab"
     if not (is_picture or domain.is_labels):
@@ -105,10 +104,10 @@ def find(
 
 
 def classes(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Give every pixel of a drawing its class.
+    """Assign a class to every pixel of a drawing.
 
-    A stroke may be smoothed at its border, and a mixture of two colours is often nearest to a third. So what is no
-    colour of the palette gets the nearest of those that lie beside it.
+    The edge of a stroke may be smoothed, and a mixture of two colours is often nearest to a third. So a pixel with a
+    colour that is not in the palette gets the nearest of the palette colours next to it.
 
     Args:
       pixels: [H, W, 3] uint8.
@@ -135,7 +134,7 @@ def classes(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def _commonest(examples: Sequence[np.ndarray], known: Palette) -> tuple[int, int, int]:
-    """Return the colour of most pixels; the first one without examples."""
+    """Return the most frequent colour; the first one if there are no examples."""
     coloured = [image for image in examples if image.shape[-1] == 3]
     if not coloured:
         return _rgb(known.colors[0])
@@ -144,7 +143,7 @@ def _commonest(examples: Sequence[np.ndarray], known: Palette) -> tuple[int, int
 
 
 def _invented(count: int) -> Palette:
-    """Return colours for classes that have none: hues far from each other, bright and dark in turn."""
+    """Return colours for classes without any: hues far apart, bright and dark in turn."""
     colors = [colorsys.hsv_to_rgb(i / count, 1, (1, 0.6)[i % 2]) for i in range(count)]
     return Palette(tuple(f"class {i}" for i in range(count)), np.rint(np.array(colors) * 255).astype(np.uint8))
 

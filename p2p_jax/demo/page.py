@@ -1,4 +1,4 @@
-"""The demo's page, out of gradio's parts."""
+"""The web page of the demo, built with gradio."""
 
 import html
 import os
@@ -14,7 +14,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.reporting import say
 
 FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
-"""Of the page: what the browser has, so that none is asked for elsewhere."""
+"""Fonts of the page: those of the browser, so none is downloaded."""
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1240px !important; margin: 0 auto !important; }
 .swatches { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 13px; }
@@ -25,7 +25,7 @@ _SIZES = (("its own", "own"), ("as in training", "training"))
 
 
 class _NothingThereError(InputError):
-    """There is no picture to translate."""
+    """No picture was given."""
 
 
 def import_gradio() -> Any:
@@ -72,7 +72,7 @@ def make(model: Model) -> Any:
                     size = gr.Radio(_SIZES, value="own", label="Size at which it is translated", elem_id="size")
                     go = gr.Button("Translate", variant="primary", elem_id="translate")
                 with gr.Tab("Draw", id="draw", elem_id="draw-tab", visible=first.pad is not None) as draw_tab:
-                    # One for each direction, so that a drawing is never taken for one of the other.
+                    # One for each direction, so a drawing is never used for the other one.
                     drawn = [_drawn_in(gr, name, model.ways[name], visible=name == names[0]) for name in names]
             with gr.Column(min_width=320):
                 slider = gr.ImageSlider(
@@ -89,7 +89,7 @@ def make(model: Model) -> Any:
                     visible=model.seed is not None,
                     elem_id="seed",
                 )
-        gr.Markdown("Examples of the validation set", visible=any(way.examples for way in model.ways.values()))
+        gr.Markdown("Examples from the validation set", visible=any(way.examples for way in model.ways.values()))
         galleries = [_gallery(gr, name, model.ways[name], visible=name == names[0]) for name in names]
 
         results = [slider, download, told]
@@ -131,23 +131,23 @@ def make(model: Model) -> Any:
 
 
 def _sent(payload: Any) -> Path | None:
-    """Return the file that a page has sent, as it was sent; gradio itself would open it, and some it cannot.
+    """Return the uploaded file unchanged; gradio would open it, and cannot open all kinds.
 
     Raises:
-      InputError: it is none of those that pages have sent.
+      InputError: it is not a file that a page has uploaded.
     """
     if payload is None:
         return None
     path = Path(str(payload.get("path") or "")) if isinstance(payload, dict) else Path()
     if not (path.is_file() and path.resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve())):
-        raise InputError("This picture did not arrive: send it again.")
+        raise InputError("The picture was not received: upload it again.")
     return path
 
 
 def _translator(model: Model) -> Callable[..., Shown]:
     def translate(direction: Any, picture: Any, file: Any, size: Any, seed: Any) -> Shown:
         if direction not in model.ways:
-            raise InputError("This model has no such direction.")
+            raise InputError("This model does not have this direction.")
         source = _sent(picture if model.ways[direction].is_picture else file)
         if source is None:
             raise _NothingThereError("There is no picture yet: drop one, or choose an example.")
@@ -170,17 +170,17 @@ def _whole(seed: Any) -> int | None:
     if seed is None:
         return None
     if not isinstance(seed, int | float) or not 0 <= seed < 2**32:
-        raise InputError("A seed is a whole number from 0 to 4,294,967,295.")
+        raise InputError("The seed must be a whole number from 0 to 4,294,967,295.")
     return int(seed)
 
 
 def _guarded(gr: Any, work: Callable[..., Shown], *, is_asked: bool = True) -> Callable[..., Any]:
-    """Let a function show what it makes, and say in one sentence why it makes nothing.
+    """Wrap a function so that it shows its result, or one sentence about its error.
 
     Args:
       gr: gradio.
       work: the function.
-      is_asked: somebody has pressed a button; else a picture that was taken away is no error.
+      is_asked: whether somebody has pressed a button; otherwise a missing picture is not an error.
     """
 
     def do(*given: Any) -> Any:
@@ -192,9 +192,9 @@ def _guarded(gr: Any, work: Callable[..., Shown], *, is_asked: bool = True) -> C
             return gr.skip()
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        except Exception as error:  # told here in full, and there without a word of this machine
+        except Exception as error:  # full text here; the page shows nothing about this machine
             say(f"error: {type(error).__name__}: {error}")
-            sentence = "This picture could not be translated; whoever started the demo can see why."
+            sentence = "This picture could not be translated; the log of the demo says why."
             raise gr.Error(sentence, print_exception=False) from error
         download = gr.DownloadButton(value=str(shown.file), interactive=True)
         return (str(shown.before), str(shown.after)), download, shown.told
@@ -205,7 +205,7 @@ def _guarded(gr: Any, work: Callable[..., Shown], *, is_asked: bool = True) -> C
 def _gallery(gr: Any, name: str, way: Way, *, visible: bool) -> Any:
     return gr.Gallery(
         [example.picture.squeeze() for example in way.examples],
-        label="Examples of the validation set",
+        label="Examples from the validation set",
         show_label=False,
         visible=visible and bool(way.examples),
         columns=8, height=150, object_fit="contain", allow_preview=False, interactive=False, format="png", buttons=[],
@@ -214,18 +214,18 @@ def _gallery(gr: Any, name: str, way: Way, *, visible: bool) -> Any:
 
 
 def _chooser(gr: Any, way: Way) -> Callable[..., list[Any]]:
-    """Return what puts the example that was clicked where pictures are given."""
+    """Return the function that puts a clicked example into the input."""
 
     def choose(event: Any) -> list[Any]:
         path = str(way.examples[event.index].file)
         return [path, None, gr.update(selected="picture")] if way.is_picture else [None, path, gr.update()]
 
-    choose.__annotations__["event"] = gr.SelectData  # by which gradio knows what to give
+    choose.__annotations__["event"] = gr.SelectData  # gradio reads the type of the argument from it
     return choose
 
 
 def _drawn_in(gr: Any, name: str, way: Way, *, visible: bool) -> tuple[Any, Any, Any]:
-    """Make what is drawn in, in one direction; return the column, the editor and the button."""
+    """Make the drawing tools of one direction; return the column, the editor and the button."""
     pad = way.pad
     with gr.Column(visible=visible, elem_id=f"draw-{name}") as column:
         if pad is None:
@@ -243,7 +243,7 @@ def _drawn_in(gr: Any, name: str, way: Way, *, visible: bool) -> tuple[Any, Any,
 
 
 def _first_color(pad: Pad) -> str:
-    """Return the first colour that is seen on the background."""
+    """Return the first colour that is visible on the background."""
     return next((_hex(color) for color in pad.colors.values() if color != pad.background), _hex(pad.background))
 
 
@@ -261,5 +261,5 @@ def _swatches(pad: Pad) -> str:
 
 
 def _is_drawn_first(way: Way) -> bool:
-    """Tell whether drawing is what a run is for: its inputs are labels or lines."""
+    """Return whether a run is best used by drawing: its inputs are labels or lines."""
     return way.pad is not None and (way.pad.exact or "line" in way.pad.colors) and way.task is None

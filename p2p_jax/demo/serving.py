@@ -1,4 +1,4 @@
-"""Serving a demo: only to this machine, unless the caller says otherwise, and asking no other machine for anything."""
+"""Serves a demo: by default only to this machine, and without requests to any other machine."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from p2p_jax.reporting import say
 _HERE, _EVERYWHERE = "127.0.0.1", "0.0.0.0"
 _LARGEST_FILE = 200 * 2**20  # bytes
 _HEADERS = {
-    # The page may ask only this server, whatever a part of gradio would like to have.
+    # The page may load only from this server, although parts of gradio ask for more.
     "content-security-policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
@@ -42,15 +42,15 @@ def serve(
     """Serve the demo of a run until Ctrl-C.
 
     Args:
-      run: its directory, or a file that holds a model.
-      settings: how it is shown.
-      port: 0 takes a free one.
+      run: directory of the run, or its model file.
+      settings: settings of the demo.
+      port: port of the server; 0 chooses a free one.
       share_on_lan: let other machines of this network use it; by default only this machine can.
-      num_examples: of the validation set, in each direction.
+      num_examples: number of validation images in each direction.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
 
     Raises:
-      InputError: the run cannot be opened, the port cannot be had, or gradio is not installed.
+      InputError: the run cannot be opened, the port is not available, or gradio is not installed.
     """
     address = _EVERYWHERE if share_on_lan else _HERE
     port = _free(address, port)
@@ -75,10 +75,10 @@ def serve(
 
 
 def launch(page: Any, *, port: int | None = None, address: str | None = None) -> None:
-    """Start the server of a page, in threads of its own; without an address as gradio's variables say.
+    """Start the server of a page in its own threads; gradio's variables set the address if none is given.
 
     Raises:
-      OSError: the port cannot be had.
+      OSError: the port is not available.
     """
     gr = pages.import_gradio()
     page.launch(
@@ -101,14 +101,14 @@ def launch(page: Any, *, port: int | None = None, address: str | None = None) ->
 
 @contextlib.contextmanager
 def environment() -> Iterator[Path]:
-    """Keep gradio, which is loaded in here, from asking other machines; yield a folder that is there as long as it."""
+    """Import gradio so that it sends no requests to other machines; yield its temporary folder."""
     with tempfile.TemporaryDirectory(prefix="p2p_jax_demo_", ignore_cleanup_errors=True) as folder:
         given = {
             "GRADIO_TEMP_DIR": str(Path(folder, "sent")),
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_OFFLINE": "1",
         }
-        for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is there
+        for name in ("NO_PROXY", "no_proxy"):  # gradio checks that its own server runs
             given[name] = ",".join(filter(None, (os.environ.get(name, ""), _HERE, "localhost")))
         before = {name: os.environ.get(name) for name in given}
         os.environ.update(given)
@@ -125,13 +125,13 @@ def _middleware(address: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    # A page of another site can reach this machine through the browser, but not under this machine's name.
+    # A page of another site can reach this machine through the browser, but not by this machine's name.
     hosts = [_HERE, "localhost"] if address == _HERE else ["*"]
     return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_WithHeaders)]
 
 
 class _WithHeaders:
-    """Sends headers with every reply."""
+    """Adds headers to every reply."""
 
     def __init__(self, app: Any):
         self.app = app
@@ -147,10 +147,10 @@ class _WithHeaders:
 
 
 def _free(address: str, port: int) -> int:
-    """Return a port that can be had; raises InputError."""
+    """Return a free port; raises InputError."""
     try:
         with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just been closed may be had again
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed can be used again
             one.bind((address, port))
             return one.getsockname()[1]
     except (OSError, OverflowError) as error:
@@ -158,4 +158,4 @@ def _free(address: str, port: int) -> int:
 
 
 def _taken(port: int, error: Exception) -> InputError:
-    return InputError(f"port {port} cannot be had ({error}); choose another with `port`")
+    return InputError(f"port {port} is not available ({error}); choose another with `port`")

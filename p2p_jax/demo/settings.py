@@ -1,23 +1,23 @@
-"""How a run is shown."""
+"""Settings of a demo."""
 
 from typing import NamedTuple
 
 from p2p_jax.config.stored import Trust
 
 MAX_PIXELS = 16_000_000
-"""Of a picture that is given, unless the caller says otherwise; a published U-Net takes 7 GB for as many."""
+"""Default limit of a picture in pixels; a published U-Net needs 7 GB for that many."""
 
 
 class Settings(NamedTuple):
-    """How a run is shown.
+    """How a demo shows a run.
 
     Attributes:
       checkpoint, direction, norm, dropout, tile, overlap, trust, raw: see ``Translator.from_workdir``; `direction` is
-        the one that is chosen at first.
-      palette: the colours that are drawn with in the direction that is chosen at first, for runs that do not know them:
-        see ``palettes.find_palette``; or "lines".
-      max_pixels: of a picture that is given.
-      title: of the page; the name of the run by default.
+        the one selected first.
+      palette: colours to draw with in the direction selected first, for runs that do not know them: see
+        ``palettes.find_palette``; or "lines".
+      max_pixels: largest accepted picture in pixels.
+      title: title of the page; the run's name by default.
     """
 
     checkpoint: str | int = "latest"

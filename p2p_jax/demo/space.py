@@ -1,4 +1,4 @@
-"""A demo as a folder: with the model, the library's source and what to install, it runs as a Space or by itself."""
+"""A demo as a folder with the model, the library's source and requirements; runs as a Space or by itself."""
 
 import contextlib
 import importlib.metadata
@@ -33,7 +33,7 @@ _NEEDED = (
 _IF_INSTALLED = ("tifffile", "imagecodecs", "pillow-heif", "scikit-image")
 _MODEL, _EXAMPLES = "model.safetensors", "examples"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_APP = '''"""The demo of a model that was trained with p2p_jax; README.md says how it is started."""
+_APP = '''"""The demo of a model that was trained with p2p_jax; README.md says how to start it."""
 
 from pathlib import Path
 
@@ -60,10 +60,10 @@ license: {license}
 
 {about}.
 
-Made with [p2p_jax](https://github.com/p2p-jax/p2p-jax) {version}, whose source lies in `p2p_jax/` (MIT). The model
-is `model.safetensors`.
+Made with [p2p_jax](https://github.com/p2p-jax/p2p-jax) {version}; its source is in `p2p_jax/` (MIT). The model is
+`model.safetensors`.
 
-Here, with Python {python}:
+To run it here, with Python {python}:
 
 ```bash
 python -m venv .venv
@@ -71,7 +71,7 @@ python -m venv .venv
 .venv/bin/python app.py
 ```
 
-As a Space: make one of the SDK Gradio and put these files into it, all but `.venv`.
+As a Space: create one with the SDK Gradio and upload all of these files except `.venv`.
 """
 
 
@@ -86,28 +86,28 @@ def write(
     """Write a folder that runs as a Space.
 
     Args:
-      run: its directory, or a file that holds a model.
+      run: directory of the run, or its model file.
       target: the folder; new or empty.
-      settings: how the run is shown; what is not said of drawings is found in the validation set, if it is at hand.
-      licence: of the model.
-      num_examples: images of the validation set that are put into the folder, in each direction.
+      settings: settings of the demo; missing settings of drawings are taken from the validation set, if available.
+      licence: licence of the model.
+      num_examples: number of validation images to include, in each direction.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
 
     Returns:
       The number of files.
 
     Raises:
-      InputError: the folder holds files, the run cannot be opened, no licence is named, or a package is not installed.
+      InputError: the folder holds files, the run cannot be opened, no licence is given, or a package is not installed.
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise InputError(f"space={target} is not empty: name a new folder, so that nothing of yours is overwritten")
+        raise InputError(f"space={target} is not empty: name a new folder")
     if not _LICENCE.fullmatch(licence):
         raise InputError(
-            f"licence={licence!r}: say under which licence the model is, as Spaces write it, such as mit, cc-by-4.0 or "
+            f"licence={licence!r}: give the licence of the model as Spaces write it, such as mit, cc-by-4.0 or "
             "other; it depends on the licence of the images as well"
         )
     if settings.trust:
-        raise InputError("a Space takes runs whose code is all the library's: `trust` names other code")
+        raise InputError("a Space can only run code of the library, and `trust` names other code")
     pages.import_gradio()
     requirements = _requirements()
     with tempfile.TemporaryDirectory() as scratch, unfinished_folder(target) as folder:
@@ -141,14 +141,12 @@ def write(
         files = sum(path.is_file() for path in folder.rglob("*"))
         os.replace(folder, target)
     if not num_examples and any(way.examples for way in model.ways.values()):
-        say(
-            "no pictures of the validation set were put into the folder; with examples=8 they are, if you may show them"
-        )
+        say("no validation images were put into the folder; examples=8 adds them, if you may publish them")
     return files
 
 
 def start(folder: Path, settings: Settings) -> None:
-    """Serve the demo that a folder of ``write`` holds; where, gradio's variables say, and this machine by default."""
+    """Serve the demo in a folder made by ``write``, on this machine or where gradio's variables say."""
     with serving.environment() as scratch:
         model = Model(folder / _MODEL, scratch, settings, examples_folder=folder / _EXAMPLES)
         page = pages.make(model)
@@ -160,7 +158,7 @@ def start(folder: Path, settings: Settings) -> None:
 
 
 def _copy_library(target: Path) -> None:
-    """Copy the library's source: a Space installs what it needs before it sees the folder, and there is no release."""
+    """Copy the library's source: a Space installs packages before it sees the folder, and there is no release yet."""
     source = Path(p2p_jax.__file__).parent
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
     shutil.copytree(source, target, ignore=ignored)
@@ -179,7 +177,7 @@ def _files_of_distribution(name: str) -> Sequence[Path]:
 
 
 def _requirements() -> list[str]:
-    """Return what is installed here of what the demo needs, pinned."""
+    """Return pinned requirements: the installed versions of the demo's packages."""
     lines = []
     for name in (*_NEEDED, *_IF_INSTALLED):
         try:
@@ -193,7 +191,7 @@ def _requirements() -> list[str]:
 
 
 def _palette_of(model: Model) -> str:
-    """Return what drawings have been found to need, where the run does not say it itself."""
+    """Return the settings of drawings that were found, if the run does not store them."""
     pad = next(iter(model.ways.values())).pad
     if pad is None or pad.domain.is_labels:
         return ""
@@ -205,7 +203,7 @@ def _palette_of(model: Model) -> str:
 
 
 def _written(settings: Settings) -> str:
-    """Return settings as Python, without those that are as they are by default."""
+    """Return settings as Python source, without default values."""
     default: dict[str, Any] = Settings()._asdict()
     given = [f"{name}={value!r}" for name, value in settings._asdict().items() if value != default[name]]
     return f"Settings({', '.join(given)})"

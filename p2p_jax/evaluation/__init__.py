@@ -1,4 +1,4 @@
-"""Judging a trained run: metrics, reports, ablation tables and the perceptual study."""
+"""Evaluation of a trained run: metrics, reports, ablation tables and the perceptual study."""
 
 from p2p_jax.evaluation.predictions import Prediction, predict
 from p2p_jax.evaluation.protocol import evaluate

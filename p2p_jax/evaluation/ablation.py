@@ -1,4 +1,4 @@
-"""The ablation tables of the pix2pix paper: the grid of runs, and how trained and scored a run is."""
+"""The ablation tables of the pix2pix paper: the grid of runs, their training and scoring."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ from p2p_jax.storage.writing import write_text
 from p2p_jax.training.checkpoint import find_step, read_config
 from p2p_jax.training.loop import train
 
-# The whole method; every row takes something away from it.
+# The whole method; every row removes a part of it.
 _WHOLE = {"loss.lambda_gan": 1.0, "loss.lambda_l1": 100.0, "loss.conditional": True, "generator.skips": True}
 
 
@@ -39,27 +39,26 @@ def ablate(
     trust: Trust = (),
     **scoring: Any,
 ) -> dict[str, Any]:
-    """Train and score the rows of ablation tables; ``table.md`` and ``table.json`` are kept up to date meanwhile.
+    """Train and score the rows of ablation tables; ``table.md`` and ``table.json`` are updated as it goes.
 
-    Every row is an ordinary run in ``output/RUN``, with a report in its ``evaluation`` folder. Called again it goes on
-    where it stopped: finished runs are not trained again, and scores are computed again only for another checkpoint or
-    another `scoring`. A row that the config's image size cannot hold is left out, and one that diverges stays without a
-    score; the table says why.
+    Every row is an ordinary run in ``output/RUN``, with a report in its ``evaluation`` folder. Call it again to resume:
+    finished runs are not trained again, and scores are computed again only for another checkpoint or other `scoring`. A
+    row that does not fit the config's image size is left out, and a row that diverges has no score; the table says why.
 
     Args:
-      config: the whole method, U-Net with L1+cGAN on pairs; its size, length, data and patch are yours to choose.
-      output: folder of the runs and of the tables; made if missing.
+      config: the whole method, U-Net with L1+cGAN on pairs; size, length, data and patch are your choice.
+      output: folder for the runs and the tables; made if missing.
       tables: some of ``TABLES``.
       split: split to score on; the config's ``data.val_split`` by default.
-      trust: code outside the library that the config of the run may name that ``config.init_from`` names.
+      trust: code outside the library that the config of the run in ``config.init_from`` may name.
       **scoring: `metrics`, `segmenter`, `palette`, `label_ids` and `inception` as ``evaluate`` takes them.
 
     Returns:
-      What ``table.json`` holds. A row's ``state`` is "scored", "left out", "diverged", "stopped" (by SIGTERM or Ctrl-C;
-      no other row was begun after it) or "to do".
+      The content of ``table.json``. A row's ``state`` is "scored", "left out", "diverged", "stopped" (by SIGTERM or
+      Ctrl-C; the rows after it are not started) or "to do".
 
     Raises:
-      InputError: the config is not the whole method or no row can run, `output` holds runs of another config, or the
+      InputError: the config is not the whole method, no row can run, `output` holds runs of another config, or the
         scoring lacks something; raised before training starts.
     """
     config, output = complete_experiment(config), Path(output)
@@ -70,9 +69,9 @@ def ablate(
             raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
     split = split or config.data.val_split
     if not split:
-        raise InputError("config.data.val_split is empty: name the split to score on, `split`")
+        raise InputError("config.data.val_split is empty: name the split to score on with `split`")
     _check_whole(config)
-    # What evaluation would only find out when the first row is trained.
+    # Errors that evaluation would otherwise find only after the first row is trained.
     needs = scoring | set_metrics.features_of(config, None, scoring.get("inception"))
     set_metrics.prepare(load_split(config, split), of_config(config.data), **needs)
     asked = {"split": split, **scoring}
@@ -101,19 +100,19 @@ def ablate(
 
 
 def _check_whole(config: ConfigDict) -> None:
-    """Refuse a config that lacks a part which a row would take away, or whose objective knows no such part."""
+    """Refuse a config that lacks a part that a row removes, or an objective without such a part."""
     for option, default in _WHOLE.items():
         value = _value(config, option, default)
         if not value:
             raise InputError(
-                f"config.{option} is {value!r}; each row takes a part away from the whole method, so give all of it"
+                f"config.{option} is {value!r}; each row removes a part of the whole method, so set every part"
             )
     losses = {option: default for option, default in _WHOLE.items() if option.startswith("loss.")}
     _trace(changed(config, {option: _value(config, option, default) for option, default in losses.items()}))
 
 
 def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
-    """Return the outcome before training, "left out" if the row cannot run; refuse a folder that is another run's."""
+    """Return the outcome before training, "left out" if the row cannot run; refuse the folder of another run."""
     try:
         own = changed(config, row.changes)
         _trace(own)
@@ -124,7 +123,7 @@ def _prepare(config: ConfigDict, row: Row, workdir: Path) -> dict[str, Any]:
 
 
 def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> series.Outcome:
-    """Bring a run to its end and score it; what was done before is not done again."""
+    """Finish a run and score it; finished work is not repeated."""
     outcome = series.bring_to_its_end(train, config, workdir, **trusting)
     if outcome["state"] != "trained":
         return outcome
@@ -132,14 +131,14 @@ def _run(config: ConfigDict, workdir: Path, asked: dict[str, Any], trusting: dic
 
 
 def _scored(workdir: Path, asked: dict[str, Any], trusting: dict[str, Any]) -> dict[str, Any]:
-    """Return the run's results but for single images, from ``results.json`` if that is what was asked for."""
+    """Return the run's results without single images, from ``results.json`` if it matches the request."""
     stored, path = read_config(workdir, **trusting), workdir / "results.json"
     assert stored is not None
     identity = {"step": find_step(workdir, stored, "latest"), "config": stored.to_dict(), "asked": asked}
-    if asked.get("segmenter"):  # it may have been trained anew under the same name
+    if asked.get("segmenter"):  # it may have been trained again under the same name
         identity["segmenter"] = getattr(find_segmenter(asked["segmenter"]), "digest", None)
     identity = json.loads(json.dumps(identity, default=str))
-    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # damaged: made again
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # damaged: compute it again
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["identity"] == identity:
             return found
@@ -156,7 +155,7 @@ def _value(config: ConfigDict, option: str, default: Any) -> Any:
 
 
 def _trace(config: ConfigDict) -> None:
-    """Make the objective and trace its networks at the config's size, which finds whatever does not fit."""
+    """Make the objective and trace its networks at the config's size, to find what does not fit."""
     shapes = image_shapes(config.data)
     batch = {name: jax.ShapeDtypeStruct((1, *shape), "float32") for name, shape in shapes.items()}
     jax.eval_shape(make_objective(config).init, jax.random.key(0), batch)

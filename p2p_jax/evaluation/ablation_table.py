@@ -1,4 +1,4 @@
-"""The ablation tables of the pix2pix paper: which rows they have, its numbers, and how ours stand beside them."""
+"""The ablation tables of the pix2pix paper: their rows, the published numbers, and ours next to them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ class Row(NamedTuple):
     Attributes:
       label: its name in the paper.
       run: the folder of its run; rows of several tables that are the same experiment share it.
-      changes: option -> value, what sets it apart from the whole method.
+      changes: option -> value, the differences from the whole method.
       paper: the published FCN score on Cityscapes, labels to photographs.
       paper_labels: the published score of photographs to labels, if there is one.
     """
@@ -55,7 +55,7 @@ def rows(table: str, config: ConfigDict) -> list[Row]:
 
     Args:
       table: one of ``TABLES``.
-      config: complete, the whole method (U-Net, L1+cGAN); its own patch is that of all rows but Table 3's others.
+      config: complete config of the whole method (U-Net, L1+cGAN); all rows use its patch, except in Table 3.
     """
     if table == "losses":
         return [
@@ -90,7 +90,7 @@ def report(
     grid: Mapping[str, Sequence[Row]],
     outcomes: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Put the outcomes of runs beside the paper's numbers.
+    """Combine the outcomes of runs with the paper's numbers.
 
     Args:
       config: the whole method.
@@ -99,7 +99,7 @@ def report(
       outcomes: run -> ``{"state"}``, with ``"reason"`` or, for "scored", ``"results"``.
 
     Returns:
-      What ``table.json`` holds.
+      The content of ``table.json``.
     """
     tables = []
     for name, table in grid.items():
@@ -148,7 +148,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def _task(report: Mapping[str, Any]) -> str:
-    """Return the task whose published numbers stand beside ours: what was scored, else labels to photographs."""
+    """Return the task of the published numbers to compare with: the one scored, or labels to photographs."""
     sets = {name for table in report["tables"] for row in table["rows"] for name in row.get("set_metrics", ())}
     keys = {metric.key for metric in map(of_title, sets) if metric}
     return _TO_LABELS if "labels" in keys and "fcn" not in keys else _TO_PHOTOS
@@ -177,7 +177,7 @@ def _markdown_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 
 
 def cell_text(name: str, found: Mapping[str, Any]) -> str:
-    """Return the numbers of results as a table shows them in one cell."""
+    """Return the numbers of results as one cell of a table."""
     metric = of_title(name)
     if metric is not None and metric.cell is not None:
         return metric.cell(found)
@@ -191,5 +191,5 @@ def _mean(name: str, found: Mapping[str, Any] | None) -> str:
 
 
 def _published(score: Mapping[str, Any] | None) -> str:
-    """Return a score of the paper, or of real photographs."""
+    """Return a score of the paper, or of real photographs, as text."""
     return "–" if score is None else " / ".join(number(score[name], ".2f") for name in _SCORE if name in score)

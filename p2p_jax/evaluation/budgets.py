@@ -1,4 +1,4 @@
-"""Experiments of equal cost: what may differ between them, how many steps each gets, and how that is told."""
+"""Experiments of equal cost: which options may differ, the steps of each, and the table of costs."""
 
 import math
 import re
@@ -14,26 +14,26 @@ from p2p_jax.training import parallel
 from p2p_jax.training.cost import Cost, measure
 
 EQUAL = ("gmac", "steps")
-"""What experiments have in common: multiply-adds of the whole training, or steps."""
+"""What is equal for all experiments: multiply-adds of the whole training, or steps."""
 FILES = ("table.json", "table.md", "runs.csv", "comparison.html")
-"""That are written beside the folders of the experiments."""
+"""Files written next to the folders of the experiments."""
 GIGA = 1e9
 _MOST = 2**31 - 1  # steps: they are counted in 32 bits
-_TOLD = 0.02  # by which whole steps may miss a budget
+_TOLD = 0.02  # share by which whole steps may miss a budget without a note
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")  # of a folder
 _OF_TRAINING = ("data.flip", "data.resident", "data.cache_mb", "data.max_pixels", "data.num_train")
-_LOADED = ("data.load_size", "data.load_width")  # only of the images of training, unless they are cropped afterwards
+_LOADED = ("data.load_size", "data.load_width")  # only for training images, unless they are cropped afterwards
 
 
 class Plan(NamedTuple):
     """One of the experiments.
 
     Attributes:
-      name: of its folder.
-      config: complete, with the steps that it gets; the seed is that of its file.
-      cost: of a step and of an image.
-      evaluations: of a run.
-      differs: option -> value, what sets it apart from the first one beside the number of steps.
+      name: name of its folder.
+      config: its complete config, with its number of steps; the seed is that of its file.
+      cost: cost of a step and of an image.
+      evaluations: number of evaluations in a run.
+      differs: option -> value, the differences from the first one in addition to the number of steps.
       off: share of the budget by which whole steps miss it.
     """
 
@@ -51,37 +51,37 @@ class Plan(NamedTuple):
 
     @property
     def doubts(self) -> list[str]:
-        """What is not certain of the multiply-adds, or not equal, in words."""
+        """Notes on multiply-adds that are not certain or not equal."""
         less = "fewer" if self.off < 0 else "more"
-        missed = f"whole steps make {abs(self.off):.0%} {less} multiply-adds than all should have"
+        missed = f"whole steps make {abs(self.off):.0%} {less} multiply-adds than the budget"
         return [*self.cost.doubts, *([missed] if abs(self.off) > _TOLD else [])]
 
 
 def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | None = None) -> list[Plan]:
     """Give each experiment its number of steps.
 
-    With `equal` "gmac" all train for as many multiply-adds as the first one does in its ``num_steps``; of the others
-    ``eval_every`` is stretched alike, so that each is evaluated as often as its file says, and the best of as many is
-    taken. With "steps" every config keeps what it has.
+    With `equal` "gmac", all train for as many multiply-adds as the first one in its ``num_steps``. ``eval_every`` of
+    the others is scaled too, so each one is evaluated as often as its file says, and the best of equally many is used.
+    With "steps" every config keeps its own steps.
 
     Args:
       configs: name -> complete config.
       equal: one of ``EQUAL``.
-      gmac: multiply-adds of a training in 1e9, in place of those of the first config.
+      gmac: multiply-adds of a training in 1e9, instead of those of the first config.
 
     Raises:
-      InputError: the configs are not of one data set, split and size; a name is no name of a folder; there is a config
-        that cannot be traced, or whose learning rate does not follow the number of steps.
+      InputError: the configs differ in data set, split or size; a name cannot be the name of a folder; a config cannot
+        be traced, or its learning rate does not follow the number of steps.
     """
     if equal not in EQUAL:
         raise InputError(f"equal={equal}: choose gmac (multiply-adds of the whole training) or steps")
     if gmac is not None and (equal == "steps" or not 0 < gmac < math.inf):
-        raise InputError(f"gmac={gmac}: a number above 0, the multiply-adds of a training in 1e9; not with equal=steps")
+        raise InputError(f"gmac={gmac}: must be above 0, in 1e9 multiply-adds of a training; not with equal=steps")
     for name in configs:
         if not _NAME.fullmatch(name) or name in FILES:
             raise InputError(
-                f"{name!r} is no name: each run has a folder of it, so take letters, digits and . _ + = -, and none "
-                f"of a file that is written there ({', '.join(FILES)})"
+                f"{name!r} cannot be the name of a folder: use letters, digits and . _ + = -, and not a file that is "
+                f"written there ({', '.join(FILES)})"
             )
     first, *others = configs.items()
     for name, config in others:
@@ -89,7 +89,7 @@ def plan(configs: Mapping[str, ConfigDict], equal: str = "gmac", gmac: float | N
     named = {config.distances.features: name for name, config in configs.items() if config.distances.features}
     if len(named) > 1:
         told = ", ".join(f"{features} in {name}" for features, name in named.items())
-        raise InputError(f"config.distances.features is {told}: KID and FID compare only by the same features")
+        raise InputError(f"config.distances.features is {told}: KID and FID can be compared only with equal features")
     costs = {name: _measured(name, config) for name, config in configs.items()}
     budget = None if gmac is None else gmac * GIGA
     if equal == "gmac" and budget is None:
@@ -117,8 +117,8 @@ def _planned(name: str, config: ConfigDict, cost: Cost, budget: float | None, fi
     evaluations = -(-config.num_steps // config.eval_every)
     if config.num_steps != asked and config.schedule.kind != "constant" and config.schedule.unit != "auto":
         raise InputError(
-            f"{name}: config.schedule.unit={config.schedule.unit} keeps the learning rate of {asked:,} steps, and this "
-            f"run gets {config.num_steps:,}: set config.schedule.unit=auto, which fits it to them, or take equal=steps"
+            f"{name}: config.schedule.unit={config.schedule.unit} keeps the learning rate of {asked:,} steps, but this "
+            f"run gets {config.num_steps:,}: set config.schedule.unit=auto to fit it, or equal=steps"
         )
     off = 0.0 if budget is None else config.num_steps * cost.step / budget - 1
     return Plan(name, config, cost, evaluations, differs, off)
@@ -129,11 +129,11 @@ def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[C
     evaluations = -(-config.num_steps // config.eval_every)
     for _ in range(3):  # the mean over a run may depend on its length
         if not cost.step:
-            raise InputError(f"{name}: there is no convolution and no matrix product in a step: take equal=steps")
+            raise InputError(f"{name}: a step has no convolution and no matrix product: use equal=steps")
         steps = max(1, round(budget / cost.step))
         if steps > _MOST:
             raise InputError(
-                f"{name}: {giga(budget)} GMAC are {steps:,} steps, and a run has {_MOST:,} at most: give less, `gmac`"
+                f"{name}: {giga(budget)} GMAC are {steps:,} steps, more than {_MOST:,}: give a smaller `gmac`"
             )
         if steps == config.num_steps:
             break
@@ -142,7 +142,7 @@ def _within(name: str, config: ConfigDict, cost: Cost, budget: float) -> tuple[C
         cost = measure(config)
     if cost.step > 2 * budget:
         raise InputError(
-            f"{name}: a step has {giga(cost.step)} GMAC, and a run may have {giga(budget)}: give more, `gmac`"
+            f"{name}: a step has {giga(cost.step)} GMAC, more than the {giga(budget)} of a run: give a larger `gmac`"
         )
     return config, cost
 
@@ -153,11 +153,11 @@ def refuse_other_images(
     """Check that two experiments are validated on the same images, at the same size.
 
     Args:
-      first: name of the one.
-      one: its config.
-      name: of the other.
-      other: its config.
-      may_differ: options, besides those that change only the images of training.
+      first: name of the first one.
+      one: config of the first one.
+      name: name of the other one.
+      other: config of the other one.
+      may_differ: options that may differ, in addition to those that change only the training images.
 
     Raises:
       InputError: they are not; names both, and the options that differ.
@@ -173,7 +173,7 @@ def refuse_other_images(
     ]
     if differing:
         raise InputError(
-            f"{'; '.join(differing)}: the same validation images are compared, so data, split and size must be alike"
+            f"{'; '.join(differing)}: data, split and size must be equal to compare the same validation images"
         )
 
 

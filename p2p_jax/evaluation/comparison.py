@@ -1,4 +1,4 @@
-"""Experiments side by side: trained at equal cost with several seeds, measured on the same images, and told."""
+"""Compares experiments: trained at equal cost with several seeds, measured on the same images."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ from p2p_jax.training.start import check_measures
 from p2p_jax.training.stopping import stop_requests
 
 _RESULTS, _SESSIONS = "compare.json", "sessions.json"  # in the directory of a run
-_REPEATS, _PATIENCE = 20, 5.0  # translations that are timed: so many, but at least 3, for so many seconds
+_REPEATS, _PATIENCE = 20, 5.0  # timed translations: 20, or fewer if 5 seconds are over, but at least 3
 
 
 def compare(
@@ -45,42 +45,42 @@ def compare(
     num_images: int = 12,
     trust: Trust = (),
 ) -> dict[str, Any]:
-    """Train experiments at equal cost, each with several seeds, and put what they came to side by side.
+    """Train experiments at equal cost, each with several seeds, and compare their results.
 
-    Every run is an ordinary one in ``output/NAME/seed_SEED``. ``table.md``, ``table.json``, ``runs.csv`` and
-    ``comparison.html`` are brought up to date after each. Called again it goes on where it stopped: what is finished is
-    neither trained nor translated again.
+    The runs are ordinary runs in ``output/NAME/seed_SEED``. ``table.md``, ``table.json``, ``runs.csv`` and
+    ``comparison.html`` are updated after each one. Call it again to resume: finished runs are neither trained nor
+    translated again.
 
     Args:
-      configs: name -> config, complete or not; of one data set, split and size. The first one's ``num_steps`` say how
-        much all may cost.
-      output: folder of the runs and of what tells of them; made if missing.
-      seeds: that each config is trained with, in place of its own.
-      equal: "gmac": all train for as many multiply-adds as the first one, the learning rate of unit "auto" fits the
+      configs: name -> config, complete or not; with equal data set, split and size. ``num_steps`` of the first one sets
+        the cost of all.
+      output: folder for the runs, tables and the page; made if missing.
+      seeds: seeds to train each config with, instead of its own.
+      equal: "gmac": all train for as many multiply-adds as the first one, and a learning rate of unit "auto" fits the
         steps of each; "steps": every config keeps its ``num_steps``.
-      gmac: multiply-adds of one training in 1e9, in place of those of the first config.
-      num_images: validation images that the page shows at most, evenly over the split.
-      trust: code outside the library that the config of a run may name that a ``config.init_from`` names.
+      gmac: multiply-adds of one training in 1e9, instead of those of the first config.
+      num_images: largest number of validation images on the page, spread evenly over the split.
+      trust: code outside the library that the config of the run in ``config.init_from`` may name.
 
     Returns:
-      What ``table.json`` holds. A run's ``state`` is "done", "diverged", "stopped" (by SIGTERM or Ctrl-C; no other run
-      was begun after it) or "to do".
+      The content of ``table.json``. A run's ``state`` is "done", "diverged", "stopped" (by SIGTERM or Ctrl-C; the runs
+      after it are not started) or "to do".
 
     Raises:
-      InputError: the configs cannot be compared or one cannot be made, or `output` holds runs of another config; raised
+      InputError: the configs cannot be compared, one is not valid, or `output` holds runs of another config; raised
         before training starts.
     """
     output, names = Path(output), frozenset([trust] if isinstance(trust, str) else trust)
     trusted(names)  # refuses another form
     seeds = _checked(seeds)
     if num_images < 1:
-        raise InputError(f"num_images={num_images}: show at least one")
+        raise InputError(f"num_images={num_images}: must be at least 1")
     if not configs:
         raise InputError("there is nothing to compare: name a config")
     completed = {name: complete_experiment(config) for name, config in configs.items()}
     first = next(iter(completed.values()))
     if not (split := first.data.val_split):
-        raise InputError("config.data.val_split is empty: without validation there is nothing to compare by")
+        raise InputError("config.data.val_split is empty: a comparison needs validation images")
     opened = load_split(first, split)
     chosen = evenly(range(len(opened.names[0])), num_images)
     plans = budgets.plan(completed, equal, gmac)
@@ -118,22 +118,22 @@ def compare(
 def _checked(seeds: Sequence[int]) -> list[int]:
     found = list(seeds)
     if not found or len(set(found)) < len(found) or any(type(seed) is not int or seed < 0 for seed in found):
-        raise InputError(f"seeds={','.join(map(str, found))}: whole numbers from 0 on, each of them once")
+        raise InputError(f"seeds={','.join(map(str, found))}: give different whole numbers from 0 on")
     return found
 
 
 def _refuse_other_run(workdir: Path, config: ConfigDict) -> None:
-    """Check that a run may go on with this config, and has not gone further."""
+    """Check that a run may be resumed with this config, and is not past its end."""
     series.refuse_other_run(workdir, config)
     if (steps := saved_steps(workdir)) and steps[-1] > config.num_steps:
         raise InputError(
-            f"{workdir} has trained for {steps[-1]:,} steps, and now it is to have {config.num_steps:,}: give as much "
-            "as before, or a new `output`"
+            f"{workdir} has trained for {steps[-1]:,} steps, but is now to train for {config.num_steps:,}: give the "
+            "same steps as before, or a new `output`"
         )
 
 
 def _run(config: ConfigDict, workdir: Path, chosen: Sequence[int], trusting: Mapping[str, Any]) -> series.Outcome:
-    """Bring a run to its end and measure it; what was done before is not done again."""
+    """Finish a run and measure it; finished work is not repeated."""
     steps = saved_steps(workdir)
     if not steps or steps[-1] < config.num_steps:
         with _timed(workdir):
@@ -144,7 +144,7 @@ def _run(config: ConfigDict, workdir: Path, chosen: Sequence[int], trusting: Map
     assert stored is not None
     identity = {"step": find_step(workdir, stored, "latest"), "config": stored.to_dict(), "images": list(chosen)}
     identity = json.loads(json.dumps(identity, default=str))
-    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # damaged: made again
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):  # damaged: compute it again
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["identity"] == identity:
             say(f"{workdir} is done")
@@ -154,12 +154,12 @@ def _run(config: ConfigDict, workdir: Path, chosen: Sequence[int], trusting: Map
         results = {"identity": identity, **_measured(workdir, chosen, trusting)}
         write_text(path, json.dumps(results, indent=1) + "\n")
         if stop.is_set():
-            return {"state": "stopped", "reason": "stopped after its training; it is measured", "results": results}
+            return {"state": "stopped", "reason": "stopped after its training and measurement", "results": results}
     return {"state": "done", "results": results}
 
 
 def _measured(workdir: Path, chosen: Sequence[int], trusting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the table and the page show of a finished run."""
+    """Return the data of a finished run for the table and the page."""
     translator = Translator.from_workdir(workdir, batch_size=1, **trusting)
     config = translator.config
     say(f"{workdir}: translating {len(chosen)} images of {config.data.val_split}")
@@ -177,7 +177,7 @@ def _measured(workdir: Path, chosen: Sequence[int], trusting: Mapping[str, Any])
 
 
 def _milliseconds(translator: Translator, image: np.ndarray) -> float:
-    """Return how long one image takes by itself, from the host's memory and back: the median, after compiling."""
+    """Return the time of one image in a batch of 1, from host memory and back: the median, after compiling."""
     times, until = list[float](), time.monotonic() + _PATIENCE
     while len(times) < 3 or (len(times) < _REPEATS and time.monotonic() < until):
         start = time.perf_counter()
@@ -188,7 +188,7 @@ def _milliseconds(translator: Translator, image: np.ndarray) -> float:
 
 @contextlib.contextmanager
 def _timed(workdir: Path) -> Iterator[None]:
-    """Note when a training begins and ends, in the run's directory; one that was killed ends with its last metrics."""
+    """Record start and end of a training, in the run's directory; a killed one ends with its last metrics."""
     path, sessions = workdir / _SESSIONS, _sessions(workdir)
     sessions.append([time.time(), None])
     write_text(path, json.dumps(sessions) + "\n")
@@ -200,7 +200,7 @@ def _timed(workdir: Path) -> Iterator[None]:
 
 
 def _sessions(workdir: Path) -> list[list[float | None]]:
-    """Return beginning and end of every session of a training, in seconds since 1970."""
+    """Return start and end of every session of a training, in seconds since 1970."""
     found: list[list[float | None]] = []
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         found = [[float(begun), None if end is None else float(end)] for begun, end in _read(workdir)]
@@ -215,5 +215,5 @@ def _read(workdir: Path) -> Any:
 
 
 def _seconds(workdir: Path) -> float | None:
-    """Return how long a training took, over all its sessions; None where that is not known."""
+    """Return the duration of a training over all its sessions; None if unknown."""
     return sum((end or 0.0) - (begun or 0.0) for begun, end in _sessions(workdir)) or None

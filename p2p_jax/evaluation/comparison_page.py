@@ -1,4 +1,4 @@
-"""The page of a comparison: its table, and below it the same images through every config, or every run."""
+"""The page of a comparison: its table, and below it the same images for every config or run."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,11 +12,11 @@ _GIVEN = ("input", "target")
 
 
 def write(path: Path, told: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Write the page, in one step.
+    """Write the page in one step.
 
     Args:
       path: the HTML file.
-      told: what ``comparison_table.report`` returns.
+      told: the report of ``comparison_table.report``.
       pictures: "NAME/seed_SEED" -> for each image its "name" and, as data URIs, "input", "output" and "target"; the
         same images for all.
     """
@@ -31,7 +31,7 @@ def write(path: Path, told: Mapping[str, Any], pictures: Mapping[str, Sequence[M
         comparison_table.cells(told),
         comparison_table.notes(told),
         told["size"][1],
-        note=_note(data, list(pictures.values()), "as the last checkpoint of each run translates them"),
+        note=_note(data, list(pictures.values()), "translated by the last checkpoint of each run"),
         tools=f'<label>Seed <select id="seed">{options}</select></label>',
         pictures=_pictures(by_name) if pictures else "",
         alike="nothing but the steps",
@@ -40,20 +40,20 @@ def write(path: Path, told: Mapping[str, Any], pictures: Mapping[str, Sequence[M
 
 
 def write_runs(path: Path, told: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
-    """Write the page of runs that are compared as they are, in one step.
+    """Write the page of finished runs in one step.
 
     Args:
       path: the HTML file.
-      told: what ``finished_runs.compare_runs`` returns.
-      pictures: name of the run -> for each image its "name", as data URIs "input", "output" and "target", and, where a
-        metric is known of it, the "value" to write below the output; the same images for all.
+      told: the report of ``finished_runs.compare_runs``.
+      pictures: name of the run -> for each image its "name", data URIs "input", "output" and "target", and, if a metric
+        is known for it, the "value" to write below the output; the same images for all.
     """
     page = _page(
         told["runs"],
         finished_table.cells(told),
         finished_table.notes(told),
         told["size"][1],
-        note=_note(told["data"], list(pictures.values()), "as the checkpoint in the table translates them"),
+        note=_note(told["data"], list(pictures.values()), "translated by the checkpoint in the table"),
         tools="",
         pictures=_pictures({name: {None: images} for name, images in pictures.items()}),
         alike="no option",
@@ -92,9 +92,9 @@ def _page(
 def _note(data: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, str]]], translated: str) -> str:
     if not found:
         return "No run is done yet."
-    note = f"{len(found[0])} of the {data['num_images']:,} images of {data['split']}, evenly over them, {translated}."
+    note = f"{len(found[0])} of the {data['num_images']:,} images of {data['split']}, evenly spread, {translated}."
     if any(_given(images) != _given(found[0]) for images in found):
-        note += " Not all runs were given the same, such as noise that the seed draws: what the first one got is shown."
+        note += " Inputs differ between runs, such as noise drawn from the seed: those of the first run are shown."
     return note
 
 
@@ -113,10 +113,10 @@ def _table(cells: Sequence[Sequence[str]]) -> str:
 
 
 def _pictures(by_name: Mapping[str, Mapping[int | None, Sequence[Mapping[str, str]]]]) -> str:
-    """Return a row for every image: what was given, and what each config or run makes of it, seed by seed.
+    """Return a row for every image: the input, and the outputs of each config or run, by seed.
 
     Args:
-      by_name: name -> seed, or None of a run by itself -> images.
+      by_name: name -> seed, or None for a single run -> images.
     """
     first = next(images for runs in by_name.values() for images in runs.values())
     given = [key for key in _GIVEN if key in first[0]]

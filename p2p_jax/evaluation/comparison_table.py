@@ -1,4 +1,4 @@
-"""The table of a comparison: what the runs of each config came to, over its seeds, as data, Markdown and CSV."""
+"""The table of a comparison: results of each config over its seeds, as data, Markdown and CSV."""
 
 import math
 import statistics
@@ -16,25 +16,25 @@ from p2p_jax.training import metrics_file
 
 _FORMS = {metric.key: metric.form for metric in IMAGE_METRICS}
 ARROWS = {"lower": " \u2193", "higher": " \u2191", None: ""}
-"""Behind the names of metrics: which way is better."""
+"""Signs after the names of metrics that say which direction is better."""
 _COST = ("steps", "GMAC a step", "GMAC a run", "seconds", "M parameters", "GMAC an image", "ms an image")
 
 
 def report(
     plans: Sequence[Plan], seeds: Sequence[int], outcomes: Mapping[str, Outcome], *, equal: str, num_images: int
 ) -> dict[str, Any]:
-    """Put the outcomes of runs together.
+    """Combine the outcomes of runs.
 
     Args:
       plans: the experiments, in order.
-      seeds: of each.
-      outcomes: "NAME/seed_SEED" -> what became of it; of those that are done with "results".
-      equal: what the experiments have in common, see ``budgets.plan``.
-      num_images: of validation.
+      seeds: the seeds of each experiment.
+      outcomes: "NAME/seed_SEED" -> outcome of the run, with "results" if it is done.
+      equal: what is equal for all experiments, see ``budgets.plan``.
+      num_images: number of validation images.
 
     Returns:
-      What ``table.json`` holds. A mean is over the seeds that are done and have a finite value, ``count``; ``std`` is
-      the sample standard deviation, None of one alone.
+      The content of ``table.json``. A mean is over the finished seeds with a finite value, ``count`` of them; ``std``
+      is the sample standard deviation, None for a single value.
     """
     data = plans[0].config.data
     return {
@@ -88,7 +88,7 @@ def _row(one: Plan, seeds: Sequence[int], outcomes: Mapping[str, Outcome]) -> di
 
 
 def _metrics(config: ConfigDict, evaluations: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, dict[str, Any]]:
-    """Return of every metric that of the last checkpoint and the best of all evaluations, with its step."""
+    """Return, for every metric, the value of the last checkpoint, and the best of all evaluations with its step."""
     found = {}
     for name, pairs in evaluations.items():
         last = {step: value for step, value in pairs if math.isfinite(value)}.get(config.num_steps)
@@ -100,7 +100,7 @@ def _metrics(config: ConfigDict, evaluations: Mapping[str, Sequence[tuple[int, f
 
 
 def _better(name: str, config: ConfigDict) -> str | None:
-    """Return "lower" or "higher", None of a metric of which that is not known."""
+    """Return "lower" or "higher", None if it is not known for a metric."""
     if name.startswith(("copy_kid", "copy_fid", "kid_std")):
         return None  # the same at every step, and a spread
     if name == config.best_metric:
@@ -109,11 +109,11 @@ def _better(name: str, config: ConfigDict) -> str | None:
         metric.key: {"meaning": metric.meaning, "lower_is_better": metric.lower_is_better}
         for metric in find_metrics(config.metrics)
     }
-    return better(name.removeprefix("raw_"), described)  # of the generator beside its average
+    return better(name.removeprefix("raw_"), described)  # for the generator itself, next to its average
 
 
 def summary(values: Iterable[float | None]) -> dict[str, Any]:
-    """Return mean, sample standard deviation (None of one value) and count of those that there are."""
+    """Return mean, sample standard deviation (None for one value) and count of the known values."""
     known = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(known) if known else None,
@@ -123,7 +123,7 @@ def summary(values: Iterable[float | None]) -> dict[str, Any]:
 
 
 def columns(told: Mapping[str, Any]) -> list[tuple[str, str, str | None]]:
-    """Return name, "last" or "best", and direction of every metric that a table shows, in order."""
+    """Return name, "last" or "best", and direction of every metric in a table, in order."""
     found: dict[str, str | None] = {}
     for row in told["configs"]:
         for name, metric in row["metrics"].items():
@@ -136,7 +136,7 @@ def columns(told: Mapping[str, Any]) -> list[tuple[str, str, str | None]]:
 
 
 def cells(told: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table as texts, its head first."""
+    """Return the table as texts, starting with the header."""
     shown = columns(told)
     titles = [f"{name}{ARROWS[direction]} {which}" for name, which, direction in shown]
     lines = [["", "seeds", *titles, *_COST]]
@@ -155,7 +155,7 @@ def _metric(row: Mapping[str, Any], name: str, which: str) -> str:
 
 
 def form_of(name: str) -> str:
-    """Return how tables write a metric, such as "cycle_a"."""
+    """Return the display name of a metric, such as "cycle_a"."""
     base = name
     while base not in _FORMS and "_" in base:
         base = base.rpartition("_")[0]
@@ -175,7 +175,7 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
 
 
 def spread(found: Mapping[str, Any] | None, form: str) -> str:
-    """Return a mean and its spread as a table has them; one value alone has none."""
+    """Return a mean and its spread as text; a single value has no spread."""
     if not found or found["mean"] is None:
         return "\u2013"
     mean = format(found["mean"], form)
@@ -183,23 +183,23 @@ def spread(found: Mapping[str, Any] | None, form: str) -> str:
 
 
 def notes(told: Mapping[str, Any]) -> list[str]:
-    """Return what must be known to read the table, a sentence or two each."""
+    """Return the notes needed to read the table, a sentence or two each."""
     data, seeds = told["data"], len(told["seeds"])
     height, width = told["size"]
     known = {
-        "gmac": "All train for as many multiply-adds as the first one, so that steps differ.",
-        "steps": "All keep the steps of their configs, whatever a step costs.",
+        "gmac": "All train for as many multiply-adds as the first one, so their steps differ.",
+        "steps": "All keep the steps of their configs, regardless of the cost of a step.",
     }
     found = [
         f"{data['source']} {data['dir']}".strip() + f" at {width}x{height}, validated on {data['num_images']:,} images "
         f"of {data['split']}. {known[told['equal']]}",
-        f"\u00b1 is the sample standard deviation over {seeds} seeds; it says nothing of other images."
+        f"\u00b1 is the sample standard deviation over {seeds} seeds; it says nothing about other images."
         if seeds > 1
         else "One seed has no spread: a difference between two single runs may be chance.",
-        "last: of the last checkpoint. best: of the best evaluation during the training, each metric by itself; it is "
-        "chosen on the images that it is told of, and so flatters.",
-        "GMAC are 1e9 multiply-adds of convolutions and matrix products. Seconds are those of the training with its "
-        "compilation, its validation and its checkpoints. Parameters, GMAC and ms an image are those of a translation; "
+        "last: the last checkpoint. best: the best evaluation during training, for each metric by itself; it is "
+        "selected on the same images, so it is too optimistic.",
+        "GMAC are 1e9 multiply-adds of convolutions and matrix products. Seconds are those of the training, including "
+        "compilation, validation and checkpoints. Parameters, GMAC and ms an image are those of a translation; "
         f"ms: one image at a time, the median{_devices(told)}.",
     ]
     for row in told["configs"]:
@@ -218,17 +218,17 @@ def _devices(told: Mapping[str, Any]) -> str:
 
 
 def markdown(told: Mapping[str, Any]) -> str:
-    """Return the table as Markdown, with what must be known to read it."""
+    """Return the table as Markdown, with the notes needed to read it."""
     table = rows_as_markdown(cells(told))
     told_of = [f"- {row['name']}: {_differences(row)}" for row in told["configs"][1:]]
     parts = ["# Comparison", table, "\n".join(f"- {note}" for note in notes(told))]
     if told_of:
-        parts += [f"What sets them apart from {told['configs'][0]['name']}:", "\n".join(told_of)]
+        parts += [f"Differences from {told['configs'][0]['name']}:", "\n".join(told_of)]
     return "\n\n".join(parts) + "\n"
 
 
 def rows_as_markdown(cells: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first line is its head."""
+    """Return a table; its first line is the header."""
     head, *rows = cells
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -239,7 +239,7 @@ def _differences(row: Mapping[str, Any]) -> str:
 
 
 def csv_table(told: Mapping[str, Any]) -> str:
-    """Return a row for every run."""
+    """Return one row for every run."""
     names = [name for name, which, _ in columns(told) if which == "last"]
     head = ["config", "seed", "state", "steps", "gmac", "seconds", "milliseconds"]
     head += [f"{name}_{part}" for name in names for part in ("last", "best", "best_step")]

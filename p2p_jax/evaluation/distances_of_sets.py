@@ -1,4 +1,4 @@
-"""KID and FID of an evaluation: the figures that training gives, by the same features and formulas."""
+"""KID and FID of an evaluation: the same values as during training, with the same features and formulas."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,26 +14,26 @@ _COPIED = ("kid", "fid")
 
 
 class SetDistances:
-    """Features of outputs, targets and inputs, which are what is kept of them; those of a part are files."""
+    """Features of outputs, targets and inputs; only these are kept, and a part stores them as files."""
 
     def __init__(self, sets: Sets, folder: Path):
         self._folder, self._features = folder, sets.judge.features
         self._collected = {kind: Collected(self._features) for kind in ("outputs", "targets", "inputs")}
 
     def output(self, place: int, image: np.ndarray) -> None:
-        """Look at it."""
+        """Compute its features."""
         self._collected["outputs"].add(place, image)
 
     def target(self, place: int, image: np.ndarray) -> None:
-        """Look at it."""
+        """Compute its features."""
         self._collected["targets"].add(place, image)
 
     def input(self, place: int, image: np.ndarray) -> None:
-        """Look at it: it is what a run would give that only copies."""
+        """Compute its features: those of a run that only copies its input."""
         self._collected["inputs"].add(place, image)
 
     def kept(self) -> dict[str, Any]:
-        """Return nothing: the features are files."""
+        """Return nothing: the features are in files."""
         for kind, collected in self._collected.items():
             places, found = collected.in_order()
             if len(places):
@@ -43,14 +43,14 @@ class SetDistances:
         return {}
 
     def add(self, kept: Mapping[str, Any]) -> None:
-        """Nothing: the files are there."""
+        """Do nothing: the files exist already."""
 
     def result(self) -> dict[str, Any]:
         """Return the distances, with the numbers of images."""
         outputs, targets, inputs = (self._whole(kind) for kind in ("outputs", "targets", "inputs"))
         if min(len(outputs), len(targets)) < 2:
             raise InputError(
-                "the metric distances needs 2 images of each kind at least, better thousands; there are "
+                "the metric distances needs at least 2 images of each kind, better thousands; there are "
                 f"{len(outputs)} outputs and {len(targets)} real images"
             )
         reals = Reals(targets)
@@ -61,7 +61,7 @@ class SetDistances:
         return found | {"count_fake": len(outputs), "count_real": len(targets)}
 
     def _whole(self, kind: str) -> np.ndarray:
-        """Return the features of all parts, or of what passed by here, in order."""
+        """Return the features of all parts, or of all images seen here, in order."""
         parts = [found for found in (self._collected[kind].in_order(),) if len(found[0])]
         for path in self._folder.glob(f"{kind}_*_places.npy"):
             files = path, path.with_name(path.name.replace("places", "features"))

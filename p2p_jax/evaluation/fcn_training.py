@@ -20,12 +20,12 @@ from p2p_jax.reporting import say
 from p2p_jax.training.progress import format_seconds
 
 Examples = Sequence[tuple[np.ndarray, np.ndarray]]
-"""Photographs [H, W, 3] uint8, each with its labels [h, w]. It is shown in the resolution of its labels, bilinear."""
+"""Photographs [H, W, 3] uint8, each with its labels [h, w]. They are resized to their labels' size, bilinear."""
 
-_CELLS = 32  # along the shortest side of the label maps, at least, where no stride is given
-_ZOOM, _TINT = 1.25, 0.2  # most that a crop is enlarged or reduced, and a colour channel brightened or darkened
+_CELLS = 32  # at least, along the shortest side of the label maps, if no stride is given
+_ZOOM, _TINT = 1.25, 0.2  # largest change of a crop's scale, and of a colour channel's brightness
 _REPORTS = 10
-_TX = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(1e-4))  # AdamW, but for the learning rate
+_TX = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(1e-4))  # AdamW without the learning rate
 
 
 def train_fcn(
@@ -47,25 +47,25 @@ def train_fcn(
     """Train an FCN-8s and write it to a directory.
 
     Cross-entropy over the pixels that have a class, AdamW with a cosine schedule, and random crops, zooms, tints and
-    mirror images. The last parameters are kept; validation only tells.
+    mirror images. The last parameters are kept; validation is only reported.
 
     Args:
-      examples: what is learnt from; labels outside 0 ... K - 1 are not trained on.
+      examples: training examples; labels outside 0 ... K - 1 are ignored.
       palette: names and colours of the K classes.
-      directory: where the segmenter is written, see ``load_fcn``.
-      seed: of initialisation and augmentation.
-      num_steps: updates.
+      directory: directory to write, see ``load_fcn``.
+      seed: seed of initialisation and augmentation.
+      num_steps: number of updates.
       batch_size: crops per update.
-      learning_rate: at the start; it falls to 0.
+      learning_rate: initial learning rate; it falls to 0.
       base_width: see ``FCN``.
       stride: see ``FCN``; by default the largest that leaves 32 cells along the shortest side of the label maps.
       crop_size: side of the crops in pixels; by default that side, but at most 192.
-      validation: examples on which the pixel accuracy is reported as it trains.
-      facts: more to be stored in the directory, such as what it was trained on.
-      overwrite: whether a segmenter in the directory is replaced.
+      validation: examples to report the pixel accuracy on during training.
+      facts: further facts to store in the directory, such as the training data.
+      overwrite: whether to replace a segmenter in the directory.
 
     Raises:
-      InputError: the directory is taken, or an argument cannot be used.
+      InputError: the directory is in use, or an argument is not valid.
       TrainingDivergedError: the loss is no longer finite.
     """
     directory = Path(directory)
@@ -73,7 +73,7 @@ def train_fcn(
     if min(num_steps, batch_size, base_width) < 1 or seed < 0:
         raise InputError("num_steps, batch_size and base_width must be at least 1, and the seed at least 0")
     if not examples:
-        raise InputError("there is no example to learn from")
+        raise InputError("there are no training examples")
     examples = [
         (
             resized(photo, truth.shape, Image.Resampling.BILINEAR),
@@ -116,7 +116,7 @@ def train_fcn(
 
 
 def _fit(segmenter: OwnSegmenter, network: FCN, examples: Examples, validation: Examples) -> None:
-    """Train the segmenter in place, as its facts say."""
+    """Train the segmenter in place, according to its facts."""
     facts, variables = segmenter.facts, segmenter.variables
     num_steps = facts["num_steps"]
     rate = optax.cosine_decay_schedule(facts["learning_rate"], num_steps)
@@ -168,13 +168,13 @@ def _validate(segmenter: OwnSegmenter, validation: Examples) -> Scores:
 def augmented(
     photo: np.ndarray, labels: np.ndarray, size: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a square at random out of a photograph and its labels, zoomed, tinted and mirrored at random.
+    """Crop a random square of a photograph and its labels, randomly zoomed, tinted and mirrored.
 
     Args:
       photo: [H, W, 3] uint8.
       labels: [H, W] uint8.
       size: side of the result in pixels, at most H and W.
-      rng: chance.
+      rng: random number generator.
 
     Returns:
       [size, size, 3] and [size, size], of the same types.

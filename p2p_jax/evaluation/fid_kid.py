@@ -12,24 +12,24 @@ from p2p_jax.errors import InputError
 
 
 def check(weights: str | Path | None = None) -> None:
-    """Make sure that FID and KID can be computed here, downloading the weights if need be, before any long work.
+    """Check that FID and KID can be computed, and download the weights if necessary, before any long work.
 
     Args:
       weights: as for ``fid_kid``.
 
     Raises:
-      InputError: torch-fidelity or the weights cannot be had.
+      InputError: torch-fidelity or the weights are not available.
     """
     inception.load(weights)
 
 
 def fid_kid(fakes: Path, reals: Path, *, weights: str | Path | None = None) -> dict[str, Any]:
-    """Measure how far the distribution of generated images is from that of real ones.
+    """Measure the distance of the distribution of generated images from that of real ones.
 
     FID (Heusel et al. 2017) is the Frechet distance between Gaussians fitted to the features of Inception v3 (the
     network of 2015-12-05, last pooling). KID (Binkowski et al. 2018) is the unbiased squared maximum mean discrepancy
     of the same features under the cubic kernel ``(x.y / 2048 + 1) ** 3``, over 100 subsets of at most 1,000 images,
-    which are the same at every call. Runs on a CUDA device where PyTorch finds one.
+    the same at every call. Runs on a CUDA device if PyTorch finds one.
 
     Args:
       fakes: folder with the generated images, PNG files all of one size; subfolders are searched.
@@ -38,11 +38,11 @@ def fid_kid(fakes: Path, reals: Path, *, weights: str | Path | None = None) -> d
         pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth``); by default torch-fidelity downloads them once.
 
     Returns:
-      ``{"fid", "kid_mean", "kid_std", "count_fake", "count_real"}`` and, where a set has fewer than 2,048 images,
-      ``"note"``: what that does to the figures.
+      ``{"fid", "kid_mean", "kid_std", "count_fake", "count_real"}`` and, if a set has fewer than 2,048 images,
+      ``"note"``: the effect on the values.
 
     Raises:
-      InputError: torch-fidelity or the weights cannot be had, or a folder holds fewer than 2 images or images of
+      InputError: torch-fidelity or the weights are not available, or a folder holds fewer than 2 images or images of
         different sizes.
     """
     torch_fidelity = inception.import_torch_fidelity()
@@ -92,7 +92,7 @@ def _count_images(*folders: Path) -> tuple[int, ...]:
                 with Image.open(file) as image:
                     sizes.setdefault(image.size, file)
             except OSError as error:
-                raise InputError(f"{file} is not a readable PNG file ({error}); write it anew or remove it") from error
+                raise InputError(f"{file} is not a readable PNG file ({error}); write it again or remove it") from error
         counts.append(len(files))
     if len(sizes) > 1:
         (a, first), (b, second) = list(sizes.items())[:2]
@@ -104,7 +104,7 @@ def _count_images(*folders: Path) -> tuple[int, ...]:
 
 
 def _note(counts: tuple[int, ...], subset: int) -> dict[str, str]:
-    """Return what small sets do to the figures, nothing where both are large enough."""
+    """Return the effect of small sets on the values; "" if both are large enough."""
     if min(counts) >= FULL_RANK:
         return {}
     note = (
@@ -112,5 +112,5 @@ def _note(counts: tuple[int, ...], subset: int) -> dict[str, str]:
         "are singular and FID is biased upwards; compare KID, and FID only at the same numbers of images"
     )
     if subset == max(counts):
-        note += f"; each of KID's subsets is all {subset:,} images, so that kid_std is 0 and says nothing"
+        note += f"; each of KID's subsets holds all {subset:,} images, so kid_std is 0 and has no meaning"
     return {"note": note}

@@ -1,4 +1,4 @@
-"""Runs that are trained, side by side: what each is, what it cost, and how it does on the same held-out images."""
+"""Compares trained runs: their options and costs, and their results on the same held-out images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ from p2p_jax.training import metrics_file
 from p2p_jax.training.cost import measure
 
 FILES = ("table.json", "table.md", "comparison.html")
-"""That are written."""
-_PLACES = ("data.dir", "data.dir_a", "data.dir_b", "data.train_split")  # may differ where the images are the same
+"""Files that are written."""
+_PLACES = ("data.dir", "data.dir_a", "data.dir_b", "data.train_split")  # may differ if the images are the same
 
 
 def compare_runs(
@@ -41,27 +41,27 @@ def compare_runs(
     num_images: int = 12,
     trust: Trust = (),
 ) -> dict[str, Any]:
-    """Put runs side by side as they are, finished or stopped; nothing is trained, and no run is changed.
+    """Compare runs as they are, finished or stopped; nothing is trained, and no run is changed.
 
     Args:
-      workdirs: directories of two runs or more, on the same data, direction and size.
-      output: folder of ``table.md``, ``table.json`` and ``comparison.html``; made if missing.
-      checkpoint: of each run: "latest", "best" by its own ``best_metric``, or a step.
-      split: whose images are compared; by default the ``data.val_split`` that all have.
+      workdirs: directories of two or more runs, with equal data, direction and size.
+      output: folder for ``table.md``, ``table.json`` and ``comparison.html``; made if missing.
+      checkpoint: checkpoint of each run: "latest", "best" by its own ``best_metric``, or a step.
+      split: split to compare on; by default the ``data.val_split`` that all share.
       data_dir: the folder of the data set, if it is no longer where the runs' configs say.
-      num_images: that the page shows at most, evenly over the split; metrics are of all.
+      num_images: largest number of images on the page, spread evenly over the split; metrics use all images.
       trust: code outside the library that the configs may name, "module:name".
 
     Returns:
-      What ``table.json`` holds.
+      The content of ``table.json``.
 
     Raises:
-      InputError: one is no run, or they were trained on data that cannot be put side by side: names two runs and the
-        option that differs.
+      InputError: a directory is not a run, or the runs' data cannot be compared: names two runs and the option that
+        differs.
     """
     folders, output = [Path(workdir) for workdir in workdirs], Path(output)
     if num_images < 1:
-        raise InputError(f"num_images={num_images}: show at least one")
+        raise InputError(f"num_images={num_images}: must be at least 1")
     names = names_of(folders)
     _refuse_output(output, folders)
     runs = {}
@@ -96,17 +96,17 @@ def compare_runs(
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return what sets the paths of runs apart, as few of their last folders as do.
+    """Return short names of runs: the last folders of their paths, as few as distinguish them.
 
     Raises:
-      InputError: there are fewer than two, or one stands twice.
+      InputError: there are fewer than two, or one occurs twice.
     """
     places = [folder.resolve() for folder in folders]
     twice = [folder for i, folder in enumerate(folders) if places[i] in places[:i]]
     if twice:
-        raise InputError(f"{twice[0]} is named twice: a run beside itself shows nothing")
+        raise InputError(f"{twice[0]} is given twice: name two different runs")
     if len(folders) < 2:
-        raise InputError("name two runs or more: one by itself is what the verb evaluate is for")
+        raise InputError("name two runs or more: use the verb evaluate for one")
     for count in range(1, max(len(place.parts) for place in places) + 1):
         names = ["/".join(place.parts[-count:]) for place in places]
         if len(set(names)) == len(names):
@@ -115,27 +115,27 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def _refuse_output(output: Path, folders: Sequence[Path]) -> None:
-    """Check that nothing of a run, or of a comparison of another sort, is overwritten."""
+    """Check that no run, and no comparison of another kind, is overwritten."""
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"output={output} lies in the run {folder}, which stays as it is: name another folder")
+            raise InputError(f"output={output} is inside the run {folder}: name another folder")
     if (output / "runs.csv").exists():
         raise InputError(f"output={output} holds a comparison of configs: name another folder")
 
 
 def _common_split(runs: Mapping[str, Run], split: str | None) -> str:
-    """Return the split to compare on, if the configs of all runs describe the same images for it."""
+    """Return the split to compare on, if the configs of all runs describe the same images."""
     (first, one), *others = runs.items()
     free = (*_PLACES, *(["data.val_split"] if split else []))
     for name, other in others:
         budgets.refuse_other_images(first, one.config, name, other.config, free)
     if not (split or one.config.data.val_split):
-        raise InputError("the runs were trained without validation: name the images to compare on, `split`")
+        raise InputError("the runs were trained without validation: name the split to compare on with `split`")
     return split or one.config.data.val_split
 
 
 def _opened(runs: Mapping[str, Run], split: str, *, moved: bool) -> dict[str, Split]:
-    """Open the split of every run, if all have the same images in it."""
+    """Open the split of every run, if all have the same images."""
     splits = {name: load_split(run.config, split) for name, run in runs.items()}
     first = next(iter(splits))
     for name, opened in splits.items():
@@ -143,14 +143,14 @@ def _opened(runs: Mapping[str, Run], split: str, *, moved: bool) -> dict[str, Sp
         if opened.fingerprint != splits[first].fingerprint or not alike:
             places = " and ".join(f"{runs[run].config.data.dir} ({run})" for run in (first, name))
             raise InputError(
-                f"{first} and {name} have other images of {split}, so nothing can be put side by side: those of "
-                f"{places}. If one folder holds what both were trained on, name it, `data_dir`"
+                f"{first} and {name} have different images of {split} and cannot be compared: those of {places}. If "
+                "one folder holds the images of both, name it with `data_dir`"
             )
     return splits
 
 
 def _trained_alike(one: Run, other: Run, split: str) -> bool:
-    """Tell whether two runs found the same in the images of a split, as far as both have looked at it."""
+    """Return whether two runs found the same images in a split, as far as both have checked them."""
     found = [run.facts.get("images", {}).get(split) for run in (one, other)]
     return None in found or same_contents(*(images["contents"] for images in found))
 
@@ -191,7 +191,7 @@ def _measured(
 
 
 def _spent(run: Run) -> dict[str, Any]:
-    """Return the multiply-adds of the steps that a run has made, and what is not certain of them."""
+    """Return the multiply-adds of a run's steps so far, and their uncertainties."""
     try:
         cost = measure(changed(run.config, {"num_steps": max(run.step, 1)}))
     except InputError as error:
@@ -200,6 +200,6 @@ def _spent(run: Run) -> dict[str, Any]:
 
 
 def _differences(first: Run, run: Run) -> dict[str, Any]:
-    """Return the options in which a run is another than the first one, where it was trained apart."""
+    """Return the options of a run that differ from the first one's, if it was trained separately."""
     ours, theirs = flat(first.config.to_dict()), flat(run.config.to_dict())
     return {key: value for key, value in theirs.items() if ours.get(key) != value and key not in _PLACES}

@@ -1,4 +1,4 @@
-"""The table of runs that are compared as they are: cells, what must be known to read them, and Markdown."""
+"""The table of finished runs: cells, the notes needed to read them, and Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ _NOTHING = "\u2013"
 
 
 def cells(told: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table as texts, its head first."""
+    """Return the table as texts, starting with the header."""
     names = list(dict.fromkeys(name for row in told["runs"] for name in row["metrics"]))
     data = told["data"]["source"]
     titles = [f"{name}{ARROWS[_better(told, name)]}" for name in names]
@@ -46,14 +46,13 @@ def _best(row: Mapping[str, Any]) -> str:
 
 
 def notes(told: Mapping[str, Any]) -> list[str]:
-    """Return what must be known to read the table, a sentence or two each."""
+    """Return the notes needed to read the table, a sentence or two each."""
     data, (height, width) = told["data"], told["size"]
     found = [
         f"{data['source']} {data['dir']}".strip() + f" at {width}x{height}: the means over the {data['num_images']:,} "
-        f"images of {data['split']}, by the checkpoint of the step that is given. Nothing was trained for this table.",
-        "best: of the best evaluation during the training, as metrics.csv has it; it was chosen on the images on which "
-        "it was measured, and so flatters.",
-        "GMAC are 1e9 multiply-adds of convolutions and matrix products, of all steps up to the checkpoint. Parameters "
+        f"images of {data['split']}, for the checkpoint of the given step. Nothing was trained for this table.",
+        "best: the best evaluation during training, from metrics.csv; it was selected on the same images, so it is too "
+        "optimistic.",
         "are those of the translator.",
         "Each row is one run: a difference between two may be chance. Several seeds say more.",
     ]

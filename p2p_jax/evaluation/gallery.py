@@ -1,4 +1,4 @@
-"""The pictures that a report shows, chosen while images pass by: few are ever held, and each as the page has it."""
+"""The pictures in a report, selected as images pass by: few are held at a time, each as the page stores it."""
 
 import base64
 import io
@@ -11,18 +11,18 @@ from PIL import Image
 
 MAX_IMAGES = 200
 QUALITY = 90
-"""Of a JPEG."""
+"""Quality of a JPEG."""
 NUM_CASES = 6
-"""The best and the worst that the page shows side by side."""
-_TINY = 2_048  # bytes up to which a picture stays lossless even if a JPEG were smaller
+"""Number of best and of worst images that the page shows side by side."""
+_TINY = 2_048  # bytes up to which a picture stays lossless
 
 
 class Gallery:
-    """The pictures of those rows that the report may show: of an even sample, of the best so far and of the worst.
+    """The pictures of the rows that a report may show: an even sample, and the best and worst so far.
 
     Args:
-      num_rows: of the whole evaluation.
-      max_images: rows whose pictures are shown at most.
+      num_rows: rows of the whole evaluation.
+      max_images: largest number of rows with pictures.
 
     Attributes:
       shown: row -> column -> ``{"uri", "width", "height"}``; JSON can hold it.
@@ -35,10 +35,10 @@ class Gallery:
         self._extremes: dict[tuple[str, int], list[tuple[float, int]]] = {}
 
     def add(self, index: int, row: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> None:
-        """Take a row, and its pictures if they may be shown.
+        """Add a row, and its pictures if they may be shown.
 
         Args:
-          index: of the row, among all.
+          index: index of the row among all.
           row: ``name`` and metrics.
           images: column -> [H, W, 1 or 3] uint8.
 
@@ -50,7 +50,7 @@ class Gallery:
             self._drop()
 
     def add_shown(self, rows: Mapping[int, Mapping[str, Any]], shown: Mapping[Any, Any]) -> None:
-        """Take the rows of a part of the evaluation, by their index, and what its gallery has `shown`."""
+        """Add the rows of a part of the evaluation by their index, and its gallery's `shown`."""
         for index, row in rows.items():
             self._rank(index, row)
         for index in self._kept() & rows.keys():
@@ -58,7 +58,7 @@ class Gallery:
         self._drop()
 
     def chosen(self, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[dict], list[dict]]:
-        """Return every distinct picture once, and for each chosen row column -> index into them; see ``choose_rows``.
+        """Return the distinct pictures, and for each selected row column -> index into them; see ``choose_rows``.
 
         All rows must have been added.
         """
@@ -76,7 +76,7 @@ class Gallery:
         return pictures, found
 
     def _rank(self, index: int, row: Mapping[str, Any]) -> bool:
-        """Take a row's metrics; tell whether its pictures may be shown."""
+        """Add a row's metrics; return whether its pictures may be shown."""
         is_extreme = False
         for name, value in row.items():
             if name == "name" or finite(value) is None:
@@ -93,21 +93,21 @@ class Gallery:
         return self._sample.union(place for best in self._extremes.values() for _, place in best)
 
     def _drop(self) -> None:
-        """Forget pictures of rows that were extreme and are no longer."""
+        """Drop the pictures of rows that are no longer among the best or worst."""
         for index in self.shown.keys() - self._kept():
             del self.shown[index]
 
 
 def choose_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], max_images: int) -> list[int]:
-    """Choose the images to show: all, or the best and worst by every metric, and of the others an even sample.
+    """Select the images to show: all, or the best and worst by every metric, and an even sample of the others.
 
-    The sample is taken out of rows that lie evenly among all, whatever the metrics are: so who sees the rows one by one
-    knows which pictures to keep.
+    The sample is taken from rows spread evenly over all, regardless of the metrics: so code that sees the rows one by
+    one knows which pictures to keep.
 
     Args:
       rows: name -> value, for every image; None or NaN is neither good nor bad.
       metrics: names of values to rank by.
-      max_images: most that are chosen.
+      max_images: largest number to select.
 
     Returns:
       Indices of rows, ascending.
@@ -128,12 +128,12 @@ def choose_rows(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], max_i
 
 
 def _sample(count: int, most: int) -> Iterable[int]:
-    """Return at most so many places that lie evenly among all."""
+    """Return at most this many positions, spread evenly."""
     return range(count) if count <= most else np.linspace(0, count - 1, most).round().astype(int).tolist()
 
 
 def data_uri(image: np.ndarray) -> str:
-    """Return a picture as a data URI: PNG, or JPEG where that is smaller and the picture is not tiny.
+    """Return a picture as a data URI: PNG, or JPEG if it is smaller and the picture is not tiny.
 
     Args:
       image: [H, W, 1 or 3] uint8.
@@ -157,5 +157,5 @@ def _encoded(image: np.ndarray) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """Return a number, or None for none, infinity and NaN."""
+    """Return a number, or None for None, infinity and NaN."""
     return None if value is None or not math.isfinite(value) else value

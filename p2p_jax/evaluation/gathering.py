@@ -1,6 +1,6 @@
-"""What metrics of sets keep while images pass by one at a time, so that no image stays; parts can be put together.
+"""State of set metrics while images pass by one at a time, so no image stays in memory; parts can be merged.
 
-A part of a set is what ``evaluate(shard="2/8")`` sees of it.
+A part of a set is the share of ``evaluate(shard="2/8")``.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from p2p_jax.images import palettes, pictures
 
 
 class Judge(NamedTuple):
-    """What metrics compare with: a segmenter and the labels of the inputs, the labels of the targets, or features."""
+    """The references of metrics: a segmenter and the labels of the inputs, the labels of the targets, or features."""
 
     segmenter: Any
     inputs: Any
@@ -26,13 +26,13 @@ class Judge(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """What a metric of sets sees.
+    """The input of a set metric.
 
     Attributes:
-      outputs: pictures, [H, W, 1 or 3] uint8: a sequence of which every item is read from the disk when it is asked
-        for, see ``kept_pictures.Pictures``.
+      outputs: pictures, [H, W, 1 or 3] uint8: a sequence that reads each item from disk when it is used, see
+        ``kept_pictures.Pictures``.
       targets: pictures of the other domain.
-      judge: what labels are compared with, see ``prepare``.
+      judge: the reference of label metrics, see ``prepare``.
       inception: a file with Inception's weights, or None.
     """
 
@@ -43,29 +43,29 @@ class Sets(NamedTuple):
 
 
 class Gathering(Protocol):
-    """What a metric makes of images that pass by once, each output and each target with its place in the split.
+    """A metric's state over images that pass by once, each output and target with its index in the split.
 
-    One that has a method ``input`` too, called as ``output``, gets what the outputs were made of.
+    If it has a method ``input``, called like ``output``, it also gets the inputs of the outputs.
     """
 
     def output(self, place: int, image: np.ndarray) -> None:
-        """Take an output, [H, W, 1 or 3] uint8."""
+        """Add an output, [H, W, 1 or 3] uint8."""
 
     def target(self, place: int, image: np.ndarray) -> None:
-        """Take a target; in pairs that of the output before it."""
+        """Add a target; with pairs, that of the last output."""
 
     def kept(self) -> Any:
-        """Return, once all of a part have passed, what JSON can hold; whole numbers and floats stay what they are."""
+        """Return the state after all images of a part, fit for JSON; whole numbers and floats keep their type."""
 
     def add(self, kept: Any) -> None:
-        """Add what another one kept of another part of the set."""
+        """Add the state of another part of the set."""
 
     def result(self) -> Mapping[str, Any]:
-        """Return the measure, as ``SetMetric.compute``; the order in which parts were added makes no difference."""
+        """Return the metric, like ``SetMetric.compute``; the order of the parts does not matter."""
 
 
 Gather = Callable[[Sets, Path], Gathering]
-"""``(sets, folder) -> Gathering``: the sets are empty yet; files that it leaves in the folder belong to the part."""
+"""``(sets, folder) -> Gathering``: the sets are still empty; files that it leaves in the folder belong to the part."""
 
 
 class Histograms:
@@ -118,7 +118,7 @@ class _Confusions:
 
 
 class FcnScores(_Confusions):
-    """What a segmenter sees in outputs, and in real photographs."""
+    """The labels of a segmenter for outputs and for real photographs."""
 
     def __init__(self, sets: Sets, folder: Path):
         del folder
@@ -131,16 +131,16 @@ class FcnScores(_Confusions):
         super().__init__(outputs=self._fakes, targets=self._reals)
 
     def output(self, place: int, image: np.ndarray) -> None:
-        """Let the segmenter label it."""
+        """Label it with the segmenter."""
         self._fakes.add(pictures.with_channels(image, 3), self._labels[place])
 
     def target(self, place: int, image: np.ndarray) -> None:
-        """Let the segmenter label it, if it is known which labels belong to it."""
+        """Label it with the segmenter, if its true labels are known."""
         if self._judge.paired:
             self._reals.add(pictures.with_channels(image, 3), self._labels[place])
 
     def result(self) -> dict[str, Any]:
-        """Return the scores of either."""
+        """Return the scores of both."""
         ceiling: dict[str, Any] = {"note": "unknown: without pairs no labels belong to them"}
         found = _told(segmentation.scores(self._fakes.total()), self._palette)
         if self._judge.paired:
@@ -151,7 +151,7 @@ class FcnScores(_Confusions):
 
 
 class LabelScores(_Confusions):
-    """Label maps that were drawn."""
+    """Label maps that a network has drawn."""
 
     def __init__(self, sets: Sets, folder: Path):
         del folder
@@ -160,11 +160,11 @@ class LabelScores(_Confusions):
         super().__init__(outputs=self._drawn)
 
     def output(self, place: int, image: np.ndarray) -> None:
-        """Read the labels off the colours."""
+        """Read the labels from the colours."""
         self._drawn.add(image, self._labels[place])
 
     def target(self, place: int, image: np.ndarray) -> None:
-        """Nothing: what is true stands in the label maps, at their own size."""
+        """Do nothing: the true labels are in the label maps, at their own size."""
 
     def result(self) -> dict[str, Any]:
         """Return the scores."""
@@ -172,7 +172,7 @@ class LabelScores(_Confusions):
 
 
 class InceptionPictures:
-    """The pictures themselves, as files: their features depend, in the last bits, on which are looked at together."""
+    """The pictures as files: the last bits of their features depend on which images are in a batch."""
 
     def __init__(self, sets: Sets, folder: Path):
         self._folder, self._weights = folder, sets.inception
@@ -189,11 +189,11 @@ class InceptionPictures:
         pictures.write(self._folder / kind / f"{place:06d}.png", pictures.with_channels(image, 3))
 
     def kept(self) -> dict[str, Any]:
-        """Return nothing: the files are what is kept."""
+        """Return nothing: the state is in the files."""
         return {}
 
     def add(self, kept: Mapping[str, Any]) -> None:
-        """Nothing: the files are there."""
+        """Do nothing: the files exist already."""
 
     def result(self) -> dict[str, Any]:
         """Return FID and KID."""
@@ -201,7 +201,7 @@ class InceptionPictures:
 
 
 class _Labels:
-    """The labels of one side by their place; those asked for last are not read again."""
+    """The labels of one side by index; the last ones used are kept in memory."""
 
     def __init__(self, truth: GroundTruth):
         self._truth = truth
@@ -222,7 +222,7 @@ def _told(scores: segmentation.Scores, palette: palettes.Palette) -> dict[str, A
 
 
 def of_whole(gather: Gather) -> Callable[[Sets], Mapping[str, Any]]:
-    """Return ``SetMetric.compute`` of a metric that gathers."""
+    """Return ``SetMetric.compute`` for a metric with a gathering."""
 
     def compute(sets: Sets) -> Mapping[str, Any]:
         with tempfile.TemporaryDirectory() as folder:

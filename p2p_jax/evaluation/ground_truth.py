@@ -1,4 +1,4 @@
-"""The true labels that the label metrics compare with, at the resolution of the label maps themselves."""
+"""The true labels for label metrics, at the resolution of the label maps."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,22 +11,22 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import palettes, pictures
 from p2p_jax.images.domains import Domain
 
-_LOOKED_AT = 12  # label maps, to tell their palette
+_LOOKED_AT = 12  # label maps that are checked to detect their palette
 
 
 class GroundTruth:
     """The class of every pixel of one side of a split.
 
     Args:
-      split: the data set.
-      side: of the label maps: 0 for ``real_a``, 1 for ``real_b``.
-      palette: their colours; None: those of the domain, else recognised among ``palettes.BUILT_IN``.
-      ids: a folder of single-channel PNGs of class numbers, one for each image and of its stem, which take the place of
-        the colours.
-      domain: of that side. Labels are taken as the classes that they are; `palette` is then by default theirs.
+      split: the split of the data set.
+      side: side of the label maps: 0 for ``real_a``, 1 for ``real_b``.
+      palette: their colours; None: those of the domain, or detected among ``palettes.BUILT_IN``.
+      ids: a folder of single-channel PNGs of class numbers, one with the stem of each image, used instead of the
+        colours.
+      domain: domain of that side. Labels are used as class numbers; `palette` is then by default theirs.
 
     Raises:
-      InputError: the palette is not known or not theirs, the folder lacks a file, or the side is none of labels.
+      InputError: the palette is unknown or another one, a file is missing in the folder, or the side has no labels.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class GroundTruth:
         if palette is None:
             name = palettes.recognise(some) if some else None
             if name is None:
-                raise InputError("the colours of the label maps are not known here: name them with `palette`")
+                raise InputError("the colours of the label maps are not known: name them with `palette`")
             palette = palettes.BUILT_IN[name]
         elif some:
             palettes.check_palette(some, palette)
         self.palette = palette
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield [H, W] int32 of every example in order."""
+        """Yield [H, W] int32 of every example, in order."""
         for i in range(len(self._split.names[self._side])):
             yield self[i]
 
@@ -77,14 +77,14 @@ class GroundTruth:
 
 
 def _palette_of(domain: Domain, palette: palettes.Palette | None) -> palettes.Palette:
-    """Return the palette by which classes are named, and drawn in pictures."""
+    """Return the palette with the names and colours of the classes."""
     own = domain.palette
     if own is None:
         raise InputError(
             "the colours of the classes are not known: the run needs config.data.input.palette or output.palette"
         )
     if palette is not None and not np.array_equal(palette.colors, own.colors):
-        raise InputError("the palette, or that of the segmenter, is not the one of the run's own labels")
+        raise InputError("the palette, or the segmenter's, differs from that of the run's labels")
     return palette or own
 
 

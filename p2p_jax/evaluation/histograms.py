@@ -6,7 +6,7 @@ import numpy as np
 
 from p2p_jax.errors import InputError
 
-# Whole values that each channel of Lab takes for 8-bit sRGB: the lowest, and how many.
+# Whole values of each Lab channel for 8-bit sRGB: the lowest, and the number of them.
 _LAB_RANGES = {"L": (0, 101), "a": (-128, 256), "b": (-128, 256)}
 
 
@@ -14,7 +14,7 @@ class LabHistograms:
     """Marginal distributions of L, a and b over all pixels of a set of images (Isola et al. 2017, figure 7).
 
     Lab is CIE 1976 L*a*b* under D65. A bin is one unit wide and centred on a whole number, L in 0 to 100, a and b in
-    -128 to 127, so that gray (a = b = 0) lies inside a bin and not on an edge, where rounding errors would divide it.
+    -128 to 127, so gray (a = b = 0) is inside a bin and not on an edge, where rounding errors would divide it.
 
     Note: the paper does not say how wide its bins are; finer ones give a lower intersection. Compare only intersections
     made with the same bins.
@@ -23,7 +23,7 @@ class LabHistograms:
       counts: channel -> [bins] int64, the pixels counted so far; grayscale images fill only "L".
 
     Raises:
-      InputError: scikit-image, which knows Lab, is not installed.
+      InputError: scikit-image, needed for Lab, is not installed.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class LabHistograms:
         self.add_counts(found)
 
     def add_counts(self, counts: Mapping[str, np.ndarray]) -> None:
-        """Add what another one has counted.
+        """Add the counts of another histogram.
 
         Args:
-          counts: of that one, not empty.
+          counts: counts of the other one, not empty.
 
         Raises:
           ValueError: one is of grayscale images and the other is not.
@@ -62,7 +62,7 @@ class LabHistograms:
         self.counts = {name: count + self.counts.get(name, 0) for name, count in counts.items()}
 
     def intersection(self, other: "LabHistograms") -> dict[str, float]:
-        """Return what two sets' distributions have in common, ``sum(min(p, q))`` of each channel.
+        """Return the intersection of two distributions, ``sum(min(p, q))`` of each channel.
 
         Returns:
           channel -> 1 for the same distribution, 0 for disjoint ones; only "L" for grayscale.

@@ -1,4 +1,4 @@
-"""Pictures that wait on the disk: as many as there are, in as little memory as one takes."""
+"""Pictures stored on disk: any number of them in the memory of one."""
 
 import contextlib
 import tempfile
@@ -15,15 +15,15 @@ from p2p_jax.storage.writing import unfinished_folder
 
 
 class Scratch:
-    """A folder for temporary files, in the one that results go to; a context, at whose end it is removed.
+    """A folder for temporary files, inside the folder of the results; a context that removes it at the end.
 
-    What a killed process has left there goes too.
+    Files left there by a killed process are removed too.
 
     Args:
       output: the folder of the results; None: the system's folder for temporary files.
 
     Attributes:
-      folder: the folder; there is none outside of the context.
+      folder: the folder; it exists only inside the context.
     """
 
     def __init__(self, output: Path | None):
@@ -33,7 +33,7 @@ class Scratch:
         self._files: list[IO[bytes]] = []
 
     def open(self) -> IO[bytes]:
-        """Open a file without a name in the folder; it goes at the end, or when the process ends, however it ends."""
+        """Open a file without a name in the folder; it is removed at the end of the context or of the process."""
         self._files.append(tempfile.TemporaryFile(dir=self.folder, buffering=0))  # noqa: SIM115
         return self._files[-1]
 
@@ -41,7 +41,7 @@ class Scratch:
         """Make the folder.
 
         Raises:
-          InputError: it cannot be made.
+          InputError: the folder cannot be made.
         """
         with writing(self._parent):
             self.folder = self._made.enter_context(unfinished_folder(self._parent / "p2p_jax"))
@@ -51,21 +51,21 @@ class Scratch:
         for file in self._files:
             file.close()
         self._made.close()
-        with contextlib.suppress(OSError):  # results are in it: otherwise nothing stays of it
+        with contextlib.suppress(OSError):  # only removed if there are no results in it
             for path in self._new:
                 path.rmdir()
 
 
 def no_room(place: Path, error: OSError) -> InputError:
-    """Return what to say where temporary files cannot be written."""
+    """Return the error message if temporary files cannot be written."""
     return InputError(
-        f"{place} cannot take the pictures that are kept there until all are evaluated ({error.strerror or error}); "
-        f"free some room ({free(place)}), or name an `output` on another disk"
+        f"{place} has no room for the temporary pictures of the evaluation ({error.strerror or error}); "
+        f"free some space ({free(place)}), or name an `output` on another disk"
     )
 
 
 class _Place(NamedTuple):
-    """Where a picture lies in a file."""
+    """Position of a picture in a file."""
 
     store: "_Store"
     start: int
@@ -86,7 +86,7 @@ class _Store:
                     self._file = self._scratch.open()
                 self._file.seek(self._end)
                 data = np.ascontiguousarray(image).data.cast("B")
-                while data:  # without a buffer, a write may take a part
+                while data:  # without a buffer, a write may be partial
                     data = data[self._file.write(data) :]
             except OSError as error:
                 raise no_room(self._scratch.folder, error) from error
@@ -103,29 +103,29 @@ class _Store:
             while left:
                 count = self._file.readinto(left)  # type: ignore[attr-defined]
                 if not count:
-                    raise OSError("a file of pictures has lost its end")
+                    raise OSError("a file of pictures is cut off")
                 left = left[count:]
         return image
 
 
 class Pictures(Sequence[np.ndarray]):
-    """A list of pictures, [H, W, C] uint8 of any sizes, that lie in a temporary file until they are asked for.
+    """A list of pictures, [H, W, C] uint8 of any sizes, stored in a temporary file.
 
-    Each time that one is asked for, it is another array. A slice, and a sum of two, is such a list, and reads nothing.
+    Each access returns a new array. A slice, and a sum of two, is such a list too, and reads nothing.
 
     Args:
-      scratch: where the file lies; it is made with the first picture.
+      scratch: folder of the file; the file is made with the first picture.
     """
 
     def __init__(self, scratch: Scratch):
         self._store, self._places = _Store(scratch), list[_Place]()
 
     def append(self, image: np.ndarray) -> None:
-        """Keep one more.
+        """Add a picture.
 
         Raises:
           ValueError: it has another dtype.
-          InputError: there is no room for it.
+          InputError: the disk is full.
         """
         if image.dtype != np.uint8:
             raise ValueError(f"expected a picture of uint8, not {image.dtype}")

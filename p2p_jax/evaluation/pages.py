@@ -1,4 +1,4 @@
-"""Pages of one HTML file that hold all they show and ask nothing of the network."""
+"""Pages of one HTML file that contain everything they show and need no network."""
 
 import base64
 import hashlib
@@ -8,15 +8,15 @@ from string import Template
 
 
 def fill(html: str, css: Sequence[str], js: Sequence[str], **parts: str) -> str:
-    """Return a page as ASCII, which reads the same whatever encoding a viewer or the writing system supposes.
+    """Return a page as ASCII, which reads the same in every encoding.
 
-    Its policy lets through pictures that stand in it and this very style and script, and nothing else.
+    Its policy allows embedded pictures and exactly this style and script, and nothing else.
 
     Args:
-      html: name of the template beside this file, with places for ``policy``, ``css`` and ``js``.
-      css: names of the files that make its style, in order, behind the look that all pages of the library have.
-      js: those of its script.
-      **parts: what goes into the template's other places, HTML already.
+      html: name of the template next to this file, with places for ``policy``, ``css`` and ``js``.
+      css: names of the files for its style, in order, after the style that all pages of the library share.
+      js: names of the files for its script.
+      **parts: HTML for the other places of the template.
     """
     folder = files("p2p_jax.evaluation")
 
@@ -34,5 +34,5 @@ def fill(html: str, css: Sequence[str], js: Sequence[str], **parts: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return what lets one inline style or script through the page's content security policy."""
+    """Return the source that allows one inline style or script in the page's content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

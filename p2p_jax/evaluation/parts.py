@@ -1,7 +1,7 @@
-"""An evaluation in parts, by several processes that know nothing of each other, and how the parts are put together.
+"""An evaluation in parts, by independent processes, and the merging of the parts.
 
-A part is one file, ``parts/2_of_8.zip`` in the folder of the results: ``part.json`` holds what was evaluated, the rows,
-what metrics of sets keep and the pictures that the report may show; ``files/`` holds files that such a metric needs.
+A part is one file, ``parts/2_of_8.zip`` in the folder of the results: ``part.json`` holds the identity of the
+evaluation, the rows, the state of set metrics and pictures for the report; ``files/`` holds files of these metrics.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from p2p_jax.storage.writing import in_one_step
 
 FOLDER = "parts"
 _FORMAT = 1
-_OF_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # what zipfile raises of damaged files
-_PASSED_OVER = ("created", "checkpoint", "run")  # of an identity: may differ between parts
+_OF_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)  # errors of zipfile for damaged files
+_PASSED_OVER = ("created", "checkpoint", "run")  # fields of an identity that may differ between parts
 
 
 class Shard(NamedTuple):
@@ -36,12 +36,12 @@ class Shard(NamedTuple):
 
     @property
     def places(self) -> tuple[int, int]:
-        """The first example, and how far it is to the next one."""
+        """The first example, and the distance to the next one."""
         return self.part - 1, self.total
 
     @property
     def name(self) -> str:
-        """The name of the part's file, but for its end."""
+        """The name of the part's file, without its ending."""
         return f"{self.part}_of_{self.total}"
 
     def __str__(self) -> str:
@@ -52,25 +52,25 @@ def read_shard(text: str) -> Shard:
     """Read "2/8".
 
     Raises:
-      InputError: it is no such thing.
+      InputError: the text has another form.
     """
     found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", str(text))
     shard = Shard(*map(int, found.groups())) if found else None
     if shard is None or not 1 <= shard.part <= shard.total:
-        raise InputError(f"shard={text}: give which part of how many, counted from 1, such as 2/8")
+        raise InputError(f"shard={text}: write I/N, the part I of N counted from 1, such as 2/8")
     return shard
 
 
 def identity_of(
     identity: Mapping[str, Any], split: Split, asked: Sequence[SetMetric], **switches: Any
 ) -> dict[str, Any]:
-    """Return all that parts must have in common, as JSON holds it.
+    """Return everything that parts must have in common, fit for JSON.
 
     Args:
-      identity: what is evaluated, as the results tell it.
-      split: what is evaluated on.
-      asked: the metrics of sets.
-      **switches: what else was given.
+      identity: what is evaluated, as in the results.
+      split: the split to evaluate.
+      asked: the set metrics.
+      **switches: further settings.
     """
     found = {name: value for name, value in identity.items() if name not in _PASSED_OVER}
     config = found.pop("config")
@@ -93,19 +93,19 @@ def write(
     passing: Passing | None,
     files: Path,
 ) -> Path:
-    """Write a part in one step, in place of one of the same name; return its file.
+    """Write a part in one step, replacing one of the same name; return its file.
 
     Args:
       output: the folder of the results.
       shard: which part it is.
       identity: see ``identity_of``.
-      rows: of the part's images, in order.
-      gallery: what the report may show of them.
-      passing: what the metrics of sets have kept; None: there are none.
-      files: the folder with the files that metrics of sets have left.
+      rows: rows of the part's images, in order.
+      gallery: pictures of them for the report.
+      passing: the state of the set metrics; None: there are none.
+      files: the folder with files of the set metrics.
 
     Raises:
-      InputError: it cannot be written.
+      InputError: the part cannot be written.
     """
     found = {
         "format": _FORMAT,
@@ -140,26 +140,26 @@ def merge(
     passing: Passing | None,
     files: Path,
 ) -> list[dict[str, Any]]:
-    """Put the parts of an evaluation together.
+    """Merge the parts of an evaluation.
 
     Args:
       output: the folder of the results.
-      identity: of what is asked for, see ``identity_of``.
-      num_rows: of all parts together.
-      gallery: takes what may be shown.
-      passing: takes what the metrics of sets have kept; None: there are none.
-      files: the folder for files of theirs.
+      identity: identity of the requested evaluation, see ``identity_of``.
+      num_rows: number of rows of all parts together.
+      gallery: gets the pictures.
+      passing: gets the state of the set metrics; None: there are none.
+      files: the folder for their files.
 
     Returns:
       All rows, in order.
 
     Raises:
-      InputError: parts are missing, double, damaged, or of something else; names them.
+      InputError: parts are missing, duplicate, damaged, or from another evaluation; names them.
     """
     paths = sorted((output / FOLDER).glob("*.zip"))
     if not paths:
         raise InputError(
-            f"there are no parts in {output / FOLDER}: make them with shard=1/8 and so on, and put them together with "
+            f"there are no parts in {output / FOLDER}: make them with shard=1/8 and so on, and merge them with "
             "the same checkpoint, split and switches"
         )
     heads = [_read(path) for path in paths]
@@ -171,7 +171,7 @@ def merge(
         part = found[index]
         places = range(*(index - 1, num_rows, count))
         if len(part.rows) != len(places):
-            raise InputError(f"{part.path} has {len(part.rows)} rows in place of {len(places)}: make this part again")
+            raise InputError(f"{part.path} has {len(part.rows)} rows instead of {len(places)}: make this part again")
         rows[index - 1 :: count] = part.rows
         try:
             gallery.add_shown(dict(zip(places, part.rows, strict=True)), part.shown)
@@ -185,13 +185,13 @@ def merge(
 
 
 def _refuse(parts: Sequence[_Part], found: Mapping[int, _Part], identity: dict[str, Any]) -> None:
-    """Refuse parts that do not belong together, to what is asked for, or are not all there."""
+    """Refuse parts that do not fit together or the request, or are incomplete."""
     first = parts[0]
     for part in parts:
         if part.shard.total != first.shard.total:
             raise InputError(
                 f"{first.path} is one of {first.shard.total} parts and {part.path} one of {part.shard.total}: "
-                "delete those that do not count"
+                "delete the ones that you do not need"
             )
     for part in parts:
         if found[part.shard.part] is not part:
@@ -203,8 +203,8 @@ def _refuse(parts: Sequence[_Part], found: Mapping[int, _Part], identity: dict[s
             theirs, ours = part.identity.get(name), identity.get(name)
             if theirs != ours:
                 raise InputError(
-                    f"{part.path} is of {name} {_told(theirs)}, and what is asked for is of {name} {_told(ours)}: make "
-                    f"the part again (shard={part.shard}), or ask for what the parts are of"
+                    f"{part.path} has {name} {_told(theirs)}, but you asked for {name} {_told(ours)}: make the part "
+                    f"again (shard={part.shard}), or ask for the same as the parts"
                 )
     missing = [str(Shard(i, first.shard.total)) for i in range(1, first.shard.total + 1) if i not in found]
     if missing:
@@ -234,11 +234,11 @@ def _read(path: Path) -> _Part:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is not a part of an evaluation, or damaged ({error}): delete it or make it again")
+    return InputError(f"{path} is not a part of an evaluation, or is damaged ({error}): delete it or make it again")
 
 
 def _extract(path: Path, folder: Path) -> None:
-    """Unpack the files of a part, into a folder in which those of other parts may be already."""
+    """Unpack the files of a part into a folder, which may already hold those of other parts."""
     names = Names()
     try:
         with zipfile.ZipFile(path) as file:
@@ -248,7 +248,7 @@ def _extract(path: Path, folder: Path) -> None:
                 try:
                     target = folder.joinpath(*names.add(member.filename.removeprefix("files/")))
                 except HostileError as error:
-                    told = f"{member.filename}, which is not a part's ({error})"
+                    told = f"{member.filename}, which does not belong to a part ({error})"
                     raise InputError(f"{path} holds the file {told}") from error
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as made, file.open(member) as contents:

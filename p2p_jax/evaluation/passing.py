@@ -1,4 +1,4 @@
-"""The metrics of sets while images pass by: none is kept in memory, and few on the disk."""
+"""The set metrics while images pass by: no image is kept in memory, and few on disk."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from p2p_jax.evaluation.set_metrics import SetMetric
 
 
 class Passing:
-    """What the metrics of sets take in while images pass by, once and one at a time.
+    """Feeds the set metrics with images, once and one at a time.
 
     Args:
-      metrics: those that are asked for.
+      metrics: the requested metrics.
       judge: see ``prepare``.
-      inception: for "fid".
-      scratch: where pictures are kept of which a metric needs all at once.
+      inception: weights for "fid".
+      scratch: folder for pictures that a metric needs all at once.
     """
 
     def __init__(self, metrics: Sequence[SetMetric], judge: Judge, inception: Path | None, scratch: Scratch):
@@ -33,17 +33,17 @@ class Passing:
 
     @property
     def takes_inputs(self) -> bool:
-        """Whether any metric looks at what outputs are made of."""
+        """Whether any metric uses the inputs of outputs."""
         return any(hasattr(found, "input") for found in self._gathered.values())
 
     def input(self, place: int, image: np.ndarray) -> None:
-        """Take an input, [H, W, 1 or 3] uint8, with the place of its output."""
+        """Add an input, [H, W, 1 or 3] uint8, with the index of its output."""
         for found in self._gathered.values():
             if hasattr(found, "input"):
                 found.input(place, image)
 
     def output(self, place: int, image: np.ndarray) -> None:
-        """Take an output, [H, W, 1 or 3] uint8, with its place among all that are translated."""
+        """Add an output, [H, W, 1 or 3] uint8, with its index among all outputs."""
         self._count += 1
         for found in self._gathered.values():
             found.output(place, image)
@@ -51,18 +51,18 @@ class Passing:
             self._outputs.append(image)
 
     def target(self, place: int, image: np.ndarray) -> None:
-        """Take a target, with its place among all of them."""
+        """Add a target, with its index among all targets."""
         for found in self._gathered.values():
             found.target(place, image)
         if self._keeps:
             self._targets.append(image)
 
     def kept(self) -> dict[str, Any]:
-        """Return what JSON can hold of a part; files belong to it, see ``gathering.Gather``."""
+        """Return the state of a part, fit for JSON; its files belong to it, see ``gathering.Gather``."""
         return {"count": self._count, "metrics": {key: found.kept() for key, found in self._gathered.items()}}
 
     def add(self, kept: Mapping[str, Any]) -> None:
-        """Add what was kept of another part."""
+        """Add the state of another part."""
         self._count += kept["count"]
         for key, found in self._gathered.items():
             found.add(kept["metrics"][key])
@@ -79,11 +79,11 @@ class Passing:
 
 
 def refuse_parts(metrics: Sequence[SetMetric], names: Sequence[str] | None) -> None:
-    """Refuse to compute metrics in parts of which the parts cannot be put together.
+    """Refuse metrics with parts that cannot be merged.
 
     Args:
-      metrics: those that are asked for.
-      names: under which they were; None: the usual ones.
+      metrics: the requested metrics.
+      names: the names they were requested by; None: the default ones.
 
     Raises:
       InputError: there is such a metric; names it.
@@ -91,6 +91,6 @@ def refuse_parts(metrics: Sequence[SetMetric], names: Sequence[str] | None) -> N
     for metric, name in zip(metrics, names or [metric.key for metric in metrics], strict=True):
         if metric.gather is None:
             raise InputError(
-                f"the metric {name} cannot be put together from parts, because it has no `gather` (see SetMetric): "
+                f"the metric {name} cannot be merged from parts, because it has no `gather` (see SetMetric): "
                 "leave it out of `metrics`, or evaluate without `shard`"
             )

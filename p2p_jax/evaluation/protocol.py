@@ -1,4 +1,4 @@
-"""The evaluation of a run: what is computed over which images, whole or in parts, and how it is told."""
+"""The evaluation of a run: its metrics and images, whole or in parts, and its results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from p2p_jax.objectives import make_objective
 from p2p_jax.reporting import say
 from p2p_jax.storage.lock import locked
 
-_TURN = 600.0  # seconds in which another evaluation must have written its results
+_TURN = 600.0  # seconds to wait for another evaluation to write its results
 
 
 def evaluate(
@@ -50,16 +50,16 @@ def evaluate(
     trust: Trust = (),
     raw: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run over every image of a split.
+    """Evaluate a run on every image of a split.
 
-    Memory does not grow with the number of images, nor with `shard` the work: parts can be computed by several
-    processes, each of its own images, and are put together to what one process would have found.
+    Memory does not grow with the number of images. With `shard`, several processes can each compute a part; merged, the
+    parts equal the result of one process.
 
     Args:
-      workdir: the run's directory, or a model file of it.
+      workdir: directory of the run, or its model file.
       split: such as "test"; by default the config's ``data.val_split``.
-      metrics: some of ``METRICS``; by default "histogram" where scikit-image is installed, and "fcn" if a
-        `segmenter` is given.
+      metrics: some of ``METRICS``; by default "histogram" if scikit-image is installed, and "fcn" if a `segmenter` is
+        given.
       checkpoint: "latest", "best" or a step.
       direction: "AtoB" or "BtoA", for the metrics of whole sets; see ``Translator.from_workdir``.
       norm: "batch" or "running"; by default as stored.
@@ -68,49 +68,50 @@ def evaluate(
       segmenter: for "fcn": "module:name" of a function ``uint8 [N, H, W, 3] -> int labels [N, H, W]``, or a directory
         made by ``python -m p2p_jax segmenter``.
       palette: for "fcn" and "labels": the colours of the label maps, see ``palettes.find_palette``; by default the
-        segmenter's, or recognised.
-      label_ids: for "fcn" and "labels": class numbers in place of colours, see ``GroundTruth``; numbers that are no
+        segmenter's, or detected.
+      label_ids: for "fcn" and "labels": class numbers instead of colours, see ``GroundTruth``; numbers that are not a
         class are not scored.
-      inception: for "fid" and "distances": a file with Inception's weights, where they cannot be downloaded.
-      features: for "distances": "inception", "segmenter:FOLDER" or "module:name"; by default those with which the run
-        was validated (``config.distances``).
-      data: images in place of those of the config's data set, for a run that was trained on data given to ``train``: a
+      inception: for "fid" and "distances": a file with Inception's weights, if they cannot be downloaded.
+      features: for "distances": "inception", "segmenter:FOLDER" or "module:name"; by default those of the run's
+        validation (``config.distances``).
+      data: images instead of those of the config's data set, for a run trained on data that was given to ``train``: a
         ``Source`` (``from_arrays(a, b)``), ``Unpaired``, ``Split``, or the validation set of a ``Data``.
-      whole: evaluate whole images where training sees crops; False: the crop out of the middle of each that validation
-        during training sees.
+      whole: evaluate whole images if training uses crops; False: the middle crop of each image, as in validation during
+        training.
       tile: translate whole images with a longer side in tiles, see ``Translator.from_workdir``.
-      output: a folder that receives ``results.json``, ``images.csv`` and ``report.html``. Temporary files lie in
-        it too; without it in the system's folder for them.
+      output: a folder for ``results.json``, ``images.csv`` and ``report.html``, and for temporary files. Without it
+        these are in the system's temporary folder.
       shard: such as "2/8": evaluate every eighth image, from the second on, and write only a part of the results, into
         ``output/parts``.
-      merge: put the parts in ``output/parts`` together. All else must be what the parts were made with.
+      merge: merge the parts in ``output/parts``. All other arguments must equal those of the parts.
       trust: code outside the library that the run's config may name, "module:name"; see ``Translator.from_workdir``.
-      raw: take the generators as they were after the step, where the run has an average of them.
+      raw: use the generators as they were after the step, if the run has an average of them.
 
     Returns:
-      What ``results.json`` holds: ``metrics`` (mean, standard deviation and count of every per-image metric, and of
-      infinite values, which are not in the mean),
+      The content of ``results.json``: ``metrics`` (mean, standard deviation and count of every per-image metric, and
+      the count of infinite values, which are not in the mean),
       ``set_metrics`` (of all images together), ``images`` (a row per image), and what was evaluated. In pairs whose
       outputs are uint16, int16 or floats there are also ``mae_units``, ``rmse_units`` and ``bias_units``, errors in
       their own units, also by channel (``mae_units_1``) where channels have different ranges.
-      With `shard` what was evaluated, the rows of its ``images``, and the file of the ``part``.
+      With `shard`, the facts of the evaluation, the rows of its ``images``, and the file of the ``part``.
 
     Raises:
-      InputError: no such run, split or metric, or something a metric needs is missing; parts that do not fit together.
+      InputError: the run, split or metric does not exist, something for a metric is missing, or parts do not fit
+      together.
     """
     if output is not None and not Path(output).is_dir() and Path(output).exists():
         raise InputError(f"output={output} is a file; name a folder")
     part = None if shard is None else parts.read_shard(shard)
     if part and merge:
-        raise InputError(f"shard={shard} makes a part, and `merge` puts all parts together: give one of them")
+        raise InputError(f"shard={shard} makes a part, and `merge` merges all parts: give one of them")
     if output is None and (part or merge):
-        raise InputError("`shard` and `merge` need `output`, the folder in which the parts are")
+        raise InputError("`shard` and `merge` need `output`, the folder of the parts")
     run = open_run(workdir, checkpoint, norm, dropout, trust=trust, raw=raw)
     if data is None:
         run = run._replace(config=with_data_dir(run.config, data_dir, run.config_file))
     split = split or ("given" if data is not None else run.config.data.val_split)
     if not split:
-        raise InputError(f"{workdir} was trained without validation: name the split to evaluate on, `split`")
+        raise InputError(f"{workdir} was trained without validation: name the split to evaluate with `split`")
     translator = Translator(run, direction=direction, tile=tile)
     places = part.places if part else (0, 1)
     if data is None:
@@ -138,7 +139,7 @@ def evaluate(
         refuse_parts(asked, metrics)
     num_rows = max(map(len, opened.names))
     if part and part.total > num_rows:
-        raise InputError(f"shard={part}: there are {num_rows} images, so there can be no more than {num_rows} parts")
+        raise InputError(f"shard={part}: there are {num_rows} images, so use at most {num_rows} parts")
 
     identity = identify(run, translator, checkpoint, split, opened)
     weights = None if inception is None else Path(inception)
@@ -159,13 +160,13 @@ def evaluate(
             path = parts.write(folder, part, common, rows, gallery, passing, scratch.folder)
             return identity | {"shard": str(part), "part": str(path), "images": rows}
         found = tell(identity, run.config, rows, asked, passing.results() if passing else {})
-        with locked(folder, "output", wait=_TURN):  # the files of two evaluations do not mix
+        with locked(folder, "output", wait=_TURN):  # keep the files of two evaluations apart
             write(folder, found, gallery, Path(workdir) / "metrics.csv")
     return found
 
 
 def knowing(run: Run, opened: Split) -> Run:
-    """Return a run that reckons with unknown values in a split, also where its images of training had none."""
+    """Return a run that handles unknown values in a split, even if its training images had none."""
     if not any(opened.nodata.values()):
         return run
     config = with_facts(run.config, opened.nodata)
@@ -173,7 +174,7 @@ def knowing(run: Run, opened: Split) -> Run:
 
 
 def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:
-    """Return what tells a segmenter, and the palette of labels, from others."""
+    """Return the identity of a segmenter and of the palette of labels."""
     palettes = [truth.palette for truth in (judge.inputs, judge.targets) if truth is not None]
     looked_at = judge.features
     return {
@@ -184,8 +185,8 @@ def _named(judge: set_metrics.Judge, segmenter: str | None) -> dict[str, Any]:
 
 
 def _compare_images(run: Run, split: str, opened: Split) -> None:
-    """Note a split of other images than those with which the run was trained."""
+    """Print a note if the images of a split differ from those at training."""
     whole = run.facts.get("fingerprint", "")
     begun = dict(zip((run.config.data.train_split, run.config.data.val_split), whole.split("-"), strict=False))
     if split in begun and begun[split] not in ("", opened.fingerprint):
-        say(f"note: the images of {split} are others, or more or fewer, than when the run was trained")
+        say(f"note: the images of {split} have changed since the run was trained")

@@ -37,7 +37,7 @@ function fill(select, names, chosen) {
   }
 }
 
-// Pictures: decoded when they come near the window, and let go when they are far from it
+// Pictures: decoded when they are near the window, and released when they are far from it
 
 const near = new IntersectionObserver(
   (entries) => {

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that holds all it shows and asks nothing of the network."""
+"""The report of an evaluation: one HTML file that contains everything it shows and needs no network."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from p2p_jax.storage.writing import write_text
 from p2p_jax.training import metrics_file
 
 __all__ = ["MAX_IMAGES", "choose_rows", "data_uri", "read_panels", "write_report"]
-_MAX_POINTS = 1_000  # of a curve
+_MAX_POINTS = 1_000  # points of a curve
 
 
 def write_report(
@@ -35,14 +35,14 @@ def write_report(
       path: the HTML file; its folder is made if missing.
       results: what ``python -m p2p_jax evaluate`` writes as JSON: ``images`` with a row for each image (``name`` and
         metrics), ``metrics`` and ``set_metrics``, the ``config``, and what was evaluated.
-      images: for every row its pictures, column -> [H, W, 1 or 3] uint8; or a gallery that was given them.
+      images: for every row its pictures, column -> [H, W, 1 or 3] uint8; or a gallery that holds them.
       history: the run's ``metrics.csv``, for the training curves; None leaves them out.
-      max_images: rows whose pictures are embedded; of more, those that ``choose_rows`` names, and the page says so. A
-        gallery has its own.
+      max_images: largest number of rows with pictures; of more rows, ``choose_rows`` selects, and the page says so. A
+        gallery has its own limit.
 
     Raises:
-      ValueError: `images` and the rows do not belong together, or a picture has another shape or dtype.
-      InputError: `history` is no table of metrics.
+      ValueError: `images` and the rows do not match, or a picture has another shape or dtype.
+      InputError: `history` is not a table of metrics.
     """
     rows = results["images"]
     count = images.num_rows if isinstance(images, Gallery) else len(images)
@@ -78,17 +78,17 @@ def write_report(
 
 
 def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
-    """Read a run's metrics, sorted into charts: one for each metric, its domains and its splits together.
+    """Read a run's metrics into charts: one for each metric, with its domains and splits.
 
     Args:
       history: ``metrics.csv`` of a run.
 
     Returns:
       ``[{"title": "l1", "series": [{"name": "eval/l1", "points": [[step, value], ...]}]}, ...]``, evaluations first,
-      a value that is not finite None; and how many logged values at most went, as their mean, into one point.
+      None for a value that is not finite; and the largest number of logged values averaged into one point.
 
     Raises:
-      InputError: the file cannot be read, or is no such table.
+      InputError: the file cannot be read, or is not such a table.
     """
     table = metrics_file.read(history)
     if table.changed and not table.rows:
@@ -108,9 +108,9 @@ def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _title(name: str) -> str:
-    """Return what a metric's chart is named: "train/gen/gan_ab" belongs to "gen/gan", real and fake to "disc".
+    """Return the chart of a metric: "train/gen/gan_ab" belongs to "gen/gan", real and fake to "disc".
 
-    The KID and FID of copies of the input are lines in the charts of KID and FID.
+    KID and FID of copies of the input are lines in the charts of KID and FID.
     """
     metric = name.removeprefix("train/").removeprefix("eval/")
     metric = re.sub(r"_(a|b|ab|ba)$", "", metric)
@@ -127,15 +127,15 @@ def _thin(points: Sequence[tuple[int, float]], size: int) -> Iterable[list[Any]]
 
 def _curves_note(averaged: int) -> str:
     note = (
-        "Point at a chart, or use its arrow keys, to read it. The dotted line is the checkpoint that was evaluated. "
-        "train/ is what a step logged, on its batch and on the scale of the loss; eval/ is the mean over the "
-        "validation split, or a distance of all of it: the two need not be on one scale."
+        "Point at a chart, or use its arrow keys, to read it. The dotted line is the evaluated checkpoint. train/ is "
+        "the value of one step, on its batch and the scale of the loss; eval/ is the mean over the validation split, "
+        "or a distance of the whole split: the two may have different scales."
     )
     return note + (f" Each point is the mean of up to {averaged} logged values." if averaged > 1 else "")
 
 
 def _compared(columns: Sequence[str], results: Mapping[str, Any]) -> list[str]:
-    """Return the two columns between which the sliders slide at first."""
+    """Return the two columns that the sliders compare at first."""
     forward = results.get("direction") == results.get("config", {}).get("data", {}).get("direction", "AtoB")
     unpaired = ["real A", "fake B"] if forward else ["real B", "fake A"]
     for pair in (["output", "target"], ["input", "output"], unpaired):
@@ -149,13 +149,13 @@ def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
     lossy = sum(picture["uri"].startswith("data:image/jpeg") for picture in data["pictures"])
     pictures = (
         f"{lossy:,} of the {len(data['pictures']):,} pictures of this page are JPEG at quality {QUALITY}, the others "
-        "are PNG, without loss; all metrics were computed before that."
+        "are PNG, without loss; all metrics were computed before compression."
     )
     total, gallery_note = len(results["images"]), ""
     if num_shown < total:
         gallery_note = (
             f'<p class="notice">This file holds the pictures of {num_shown:,} of the {total:,} images: the best and '
-            "the worst by every metric, and of the others an even sample. The metrics are those of all images.</p>"
+            "the worst by every metric, and of the others an even sample. The metrics use all images.</p>"
         )
     return fill(
         "report.html",
@@ -174,7 +174,7 @@ def _page(data: Mapping[str, Any], curves_note: str, num_shown: int) -> str:
 
 
 def _script_json(tree: Any) -> str:
-    """Return JSON that can stand in a script element: no text in it can end the element or open a comment."""
+    """Return JSON that is safe inside a script element: no text in it can end the element or open a comment."""
     return json.dumps(_plain(tree), separators=(",", ":"), allow_nan=False, default=str).replace("<", "\\u003c")
 
 

@@ -87,7 +87,7 @@ function makePanel({ title, series }) {
     make("li", {}, make("i", { className: `s${i % 6}` }), make("span", {}, name), outputs[i])));
   const steps = [...new Set(series.flatMap(({ points }) => points.map(([step]) => step)))].sort((a, b) => a - b);
 
-  // Each series answers with its own row nearest to the step, and says so where that is another step.
+  // Each series shows its own row nearest to the step, and says so if that is another step.
   function read(at, hovered) {
     const step = steps[at];
     where.textContent = `step ${step.toLocaleString("en")}`;

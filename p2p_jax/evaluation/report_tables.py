@@ -1,4 +1,4 @@
-"""The parts of the report that are text: what was evaluated, the metrics, and how they were computed."""
+"""The text parts of the report: the evaluated run, the metrics, and how they were computed."""
 
 import math
 import re
@@ -17,18 +17,18 @@ _OF_CHANNEL = re.compile(r"(\w+_units)_(\d+)")
 
 
 class Known(NamedTuple):
-    """What is known of a metric: one sentence with the range, and which way is up (None: not to be said)."""
+    """Facts about a metric: one sentence with the range, and which direction is better (None: not stated)."""
 
     meaning: str
     lower_is_better: bool | None
 
 
 def known(name: str, described: Mapping[str, Mapping[str, Any]] | None = None) -> Known | None:
-    """Return what is known of a metric by its name, such as "cycle_a"; None for a stranger.
+    """Return the facts about a metric by its name, such as "cycle_a"; None if it is unknown.
 
     Args:
-      name: in results.
-      described: of the results; else the tables of metrics tell.
+      name: name in the results.
+      described: descriptions in the results; otherwise the tables of metrics are used.
     """
     entries = _of_tables() | {
         key: Known(entry["meaning"], entry.get("lower_is_better")) for key, entry in (described or {}).items()
@@ -48,7 +48,7 @@ def _of_tables() -> dict[str, Known]:
 
 
 def better(name: str, described: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
-    """Return "lower" or "higher", whichever is better, or None where that is not known."""
+    """Return "lower" or "higher", whichever is better, or None if unknown."""
     metric = known(name, described)
     if metric is None or metric.lower_is_better is None:
         return None
@@ -56,7 +56,7 @@ def better(name: str, described: Mapping[str, Mapping[str, Any]] | None = None) 
 
 
 def text_of(value: Any) -> str:
-    """Return a value as a person reads it; what is not finite is "n/a"."""
+    """Return a value as readable text; "n/a" if it is not finite."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "n/a"
@@ -70,7 +70,7 @@ def text_of(value: Any) -> str:
 
 
 def identity(results: Mapping[str, Any]) -> str:
-    """Return the list of what was evaluated, as HTML; what `results` lacks is left out."""
+    """Return the list of facts about the evaluation, as HTML; missing ones are left out."""
     config = results.get("config", {})
     source = config.get("data", {}).get("source", "")
     paired = {"True": "with targets", "False": "without targets"}.get(str(results.get("paired")), "")
@@ -103,7 +103,7 @@ def identity(results: Mapping[str, Any]) -> str:
 
 
 def metrics(results: Mapping[str, Any]) -> str:
-    """Return a card for every per-image metric and a table for every metric of the whole set, as HTML.
+    """Return a card for every per-image metric and a table for every set metric, as HTML.
 
     Metrics of single channels share a table.
     """
@@ -122,7 +122,7 @@ def metrics(results: Mapping[str, Any]) -> str:
 
 
 def is_of_channel(name: str) -> bool:
-    """Tell whether a metric is that of one channel, such as "mae_units_1"."""
+    """Return whether a metric is for one channel, such as "mae_units_1"."""
     return _OF_CHANNEL.fullmatch(name) is not None
 
 
@@ -136,10 +136,10 @@ def _of_channels(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
 
 
 def method(results: Mapping[str, Any], pictures: str) -> str:
-    """Return one line on each thing that was computed, as HTML.
+    """Return one line on each computation, as HTML.
 
     Args:
-      results: of the evaluation.
+      results: results of the evaluation.
       pictures: how the page's pictures were made from the images.
     """
     count, split = text_of(results.get("num_images")), results.get("split")
@@ -168,7 +168,7 @@ def method(results: Mapping[str, Any], pictures: str) -> str:
 
 
 def _sets(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the metrics of the whole set; a bare number counts as ``{"value": number}``."""
+    """Return the set metrics; a bare number counts as ``{"value": number}``."""
     found = results.get("set_metrics", {}).items()
     return [(name, value if isinstance(value, Mapping) else {"value": value}) for name, value in found]
 
@@ -178,7 +178,7 @@ def _small(text: Any) -> str:
 
 
 def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: str | None) -> str:
-    """Return the card of a metric; one in units, which no table of a paper has, says what it is."""
+    """Return the card of a metric; one in units has an explanation, because no paper uses it."""
     finite = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
     note = {"lower": "lower is better", "higher": "higher is better", None: ""}[better]
     html = (
@@ -197,7 +197,7 @@ def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: 
 
 def _left_out(summary: Mapping[str, Any]) -> str:
     kinds = [kind for kind in ("infinite", "unknown") if summary.get(kind)]
-    return "".join(f", of which {summary[kind]} are {kind} and not in the mean" for kind in kinds)
+    return "".join(f", {summary[kind]} {kind} and not in the mean" for kind in kinds)
 
 
 def _histogram(values: np.ndarray, label: str) -> str:
@@ -213,7 +213,7 @@ def _histogram(values: np.ndarray, label: str) -> str:
 
 
 def _tables(found: Mapping[str, Any]) -> str:
-    """Return numbers as a table, mappings with the same names beside them, all others folded, text below."""
+    """Return numbers as a table: mappings with equal names side by side, all others folded, text below."""
     numbers = {k: v for k, v in found.items() if not isinstance(v, Mapping | str)}
     columns: dict[str, Mapping[str, Any]] = {"": numbers}
     others: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What an evaluation tells: numbers of all images together, what was evaluated, and the files that hold it."""
+"""The results of an evaluation: numbers over all images, facts about the evaluation, and the files."""
 
 import datetime
 import json
@@ -34,14 +34,14 @@ def tell(
     asked: Sequence[SetMetric],
     of_sets: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what ``results.json`` holds.
+    """Return the content of ``results.json``.
 
     Args:
-      identity: what was evaluated.
-      config: of the run.
-      rows: of all images, in order.
-      asked: the metrics of sets.
-      of_sets: their numbers, by title.
+      identity: facts about the evaluation.
+      config: config of the run.
+      rows: rows of all images, in order.
+      asked: the set metrics.
+      of_sets: their values, by title.
     """
     has_unknown = any(domain.unknown for domain in of_config(config.data))
     metrics = {
@@ -54,11 +54,11 @@ def tell(
 
 
 def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: Path) -> None:
-    """Write ``results.json``, ``images.csv`` and ``report.html`` into a folder, which the caller has locked.
+    """Write ``results.json``, ``images.csv`` and ``report.html`` into a folder that the caller has locked.
 
     Args:
       output: the folder.
-      results: what ``evaluate`` returns.
+      results: the results of ``evaluate``.
       gallery: the pictures to show.
       history: the run's ``metrics.csv``.
 
@@ -80,9 +80,9 @@ def write(output: Path, results: Mapping[str, Any], gallery: Gallery, history: P
 
 
 def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:
-    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are counted apart.
+    """Return mean and standard deviation; infinite values, such as the PSNR of equal images, are only counted.
 
-    So are, with `has_unknown`, those that are not a number: of images of which no pixel is known.
+    With `has_unknown`, so are NaN values: those of images without known pixels.
     """
     kept = values[np.isfinite(values) if has_unknown else ~np.isinf(values)]
     summary = {"mean": kept.mean(), "std": kept.std()} if len(kept) else {"mean": None, "std": None}
@@ -91,7 +91,7 @@ def _summary(values: np.ndarray, has_unknown: bool) -> dict[str, Any]:
 
 
 def _described(names: Iterable[str], of_images: Sequence[Metric], of_sets: Sequence[SetMetric]) -> dict[str, Any]:
-    """Return what the metrics mean, so that results explain themselves wherever they are read."""
+    """Return the meaning of the metrics, so results explain themselves wherever they are read."""
     described: dict[str, Any] = {}
     for name in names:
         for metric in (*of_images, *IMAGE_METRICS):
@@ -105,7 +105,7 @@ def _described(names: Iterable[str], of_images: Sequence[Metric], of_sets: Seque
 
 
 def identify(run: Run, translator: Translator, checkpoint: str | int, split: str, opened: Split) -> dict[str, Any]:
-    """Return what is evaluated."""
+    """Return the facts about the evaluation."""
     sizes, domain = [len(names) for names in opened.names], translator.domain_out
     return {
         "run": run.name if run.file else run.workdir.absolute().name,
@@ -129,16 +129,16 @@ def identify(run: Run, translator: Translator, checkpoint: str | int, split: str
 
 
 def _seen(opened: Split, data: ConfigDict) -> str:
-    """Say which part of the images is evaluated."""
+    """Return which part of the images is evaluated."""
     if opened.whole:
         return "whole images" if opened.paired else "a grid of crops that covers every image"
     if data.preprocess in ("crop", "scale_width_and_crop"):
-        return "the crop out of the middle of each image"
+        return "the middle crop of each image"
     return "whole images, at the size that the network sees"
 
 
 def _plain(tree: Any) -> Any:
-    """Return a tree that JSON can hold: numbers of Python, and None for what is not a finite number."""
+    """Return a tree fit for JSON: Python numbers, and None for numbers that are not finite."""
     if isinstance(tree, Mapping):
         return {key: _plain(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -1,4 +1,4 @@
-"""The images of an evaluation, one after the other: their metrics, and what the metrics of sets and the report get."""
+"""Scores the images of an evaluation one by one: their metrics, and the data for set metrics and the report."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -25,12 +25,12 @@ from p2p_jax.training.grids import pictures
 
 _PER_DEVICE = 8
 _LONGEST_SHOWN = 512  # pixels of a side of a picture in the report
-_MOST_SIZES = 32  # whose programs are kept
+_MOST_SIZES = 32  # with compiled programs in memory
 _Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # metrics of one image, and its columns
 
 
 def row_names(split: Split) -> list[str]:
-    """Return the names of all rows of an evaluation: those of images, or of what lies side by side without pairs."""
+    """Return the names of all rows of an evaluation: those of images, or of both sides without pairs."""
     count = max(map(len, split.names))
     rows = ([names[i % len(names)] for names in split.names] for i in range(count))
     return [a if split.paired else f"{a} | {b}" for a, b in rows]
@@ -42,18 +42,18 @@ def score(
     """Score every image of a split, or of its shard.
 
     Args:
-      run: as it is evaluated.
-      translator: of the run.
-      split: what is evaluated on.
-      passing: takes outputs and targets; None: no metric of sets is asked for.
-      gallery: takes what may be shown; None: nothing is.
+      run: the run, as it is evaluated.
+      translator: translator of the run.
+      split: the split to evaluate.
+      passing: gets outputs and targets; None: no set metric is requested.
+      gallery: gets pictures for the report; None: there is no report.
 
     Returns:
-      A row for each: ``name`` and metrics.
+      A row for each image: ``name`` and metrics.
     """
     metrics_of_pairs = find_metrics(run.config.metrics)
     whole_pairs = split.whole and split.paired
-    of_crops = run.config.best_metric not in {metric.key for metric in metrics_of_pairs}  # cycles, say
+    of_crops = run.config.best_metric not in {metric.key for metric in metrics_of_pairs}  # cycles, for example
     own: Iterator[_Scored] = itertools.repeat(({}, {}))
     missing = whole_pairs
     if of_crops or not whole_pairs:
@@ -91,7 +91,7 @@ def score(
 
 
 def _by_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function for images of any sizes; programs for sizes are forgotten before they are too many."""
+    """Compile a function for images of any sizes; old programs are dropped before there are too many."""
     compiled: Any = jax.jit(function)
     sizes: set[tuple[tuple[int, ...], ...]] = set()
 
@@ -107,7 +107,7 @@ def _by_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pass_unpaired(translator: Translator, split: Split, predictions: Iterator[Prediction], passing: Passing) -> None:
-    """Let all outputs pass, and then all images of the other domain, which may be more or fewer."""
+    """Pass on all outputs, and then all images of the other domain, which may differ in number."""
     given, wanted, _ = sides(translator, split)
     count = {name: len(names) for name, names in zip(("real_a", "real_b"), split.names, strict=True)}
     for place, prediction in zip(split.places(count[given]), predictions, strict=True):
@@ -118,7 +118,7 @@ def _pass_unpaired(translator: Translator, split: Split, predictions: Iterator[P
 
 
 def _pass_input(translator: Translator, prediction: Prediction, place: int, passing: Passing) -> None:
-    """Let an input pass, if a metric wants it and its picture says how a copy of it would look."""
+    """Pass on an input, if a metric uses it and its picture shows what a copy would look like."""
     if passing.takes_inputs and has_colours(translator.domain_in):
         passing.input(place, translator.domain_in.picture(prediction.input))
 
@@ -131,7 +131,7 @@ def _own_metrics(run: Run, split: Split) -> Iterator[_Scored]:
     )
     domains = of_config(run.config.data)
     for batch in split.batches(_PER_DEVICE * jax.local_device_count()):
-        if split.whole:  # of one example, whose sides may be of two sizes: a grid of crops of each covers it
+        if split.whole:  # one example with sides of different sizes: a grid of crops covers each
             metrics, images = own(kept, _grid(batch, run.config.data), run.rng)
             metrics = {name: value.mean(keepdims=True) for name, value in metrics.items()}
         else:
@@ -143,7 +143,7 @@ def _own_metrics(run: Run, split: Split) -> Iterator[_Scored]:
 
 
 def _grid(batch: Mapping[str, np.ndarray], data: ConfigDict) -> dict[str, np.ndarray]:
-    """Return crops that cover all of an image of either side; those of the side that needs fewer are repeated."""
+    """Return crops that cover an image of either side; those of the side that needs fewer are repeated."""
     crop = crop_shape(data)
     cut = {name: tiling.cut(images[0], crop, 0)[0] for name, images in batch.items()}
     most = max(map(len, cut.values()))
@@ -151,7 +151,7 @@ def _grid(batch: Mapping[str, np.ndarray], data: ConfigDict) -> dict[str, np.nda
 
 
 def shown(translator: Translator, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Return the columns of a whole image, with every n-th pixel of a large one."""
+    """Return the columns of a whole image, with every n-th pixel if it is large."""
     step = -(-max(prediction.input.shape[:2]) // _LONGEST_SHOWN)
     images = {"input": prediction.input, "output": prediction.output, "target": prediction.target}
     small = {name: image[None, ::step, ::step] for name, image in images.items() if image is not None}

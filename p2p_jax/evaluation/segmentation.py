@@ -1,7 +1,7 @@
-"""The FCN score (Isola et al. 2017, section 4.1): do generated photographs show a segmenter what the labels say?
+"""The FCN score (Isola et al. 2017, section 4.1): does a segmenter see the right labels in generated photographs?
 
-Images are uint8 [H, W, 3]; labels are whole numbers [H, W], 0 ... K - 1 for classes, anything else for pixels that are
-not scored. Label maps are never resized: images are brought to their resolution.
+Images are uint8 [H, W, 3]; labels are whole numbers [H, W], 0 ... K - 1 for classes, anything else for pixels that
+are not scored. Label maps are never resized: images are resized to them.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,24 +16,24 @@ from p2p_jax.errors import InputError
 from p2p_jax.images.palettes import Palette, nearest_labels
 from p2p_jax.nets.fcn import load_fcn
 
-_MOST_WAITING = 8  # batches of images whose labels are of sizes of which there is no full batch yet
+_MOST_WAITING = 8  # batches of images with labels of sizes that do not fill a batch yet
 
 
 class Segmenter(Protocol):
-    """Any function from images to labels; with an attribute `name`, scores are told under that."""
+    """Any function from images to labels; scores are named after its attribute `name`, if it has one."""
 
     def __call__(self, images: np.ndarray, /) -> np.ndarray:
         """Map uint8 [N, H, W, 3] to whole numbers [N, H, W]."""
 
 
 def find_segmenter(reference: str) -> Segmenter:
-    """Return the segmenter that a reference names.
+    """Return the segmenter of a reference.
 
     Args:
       reference: a directory made by ``python -m p2p_jax segmenter``, or "module:name" of a callable.
 
     Raises:
-      InputError: there is no such thing, or it cannot be called.
+      InputError: it does not exist, or cannot be called.
     """
     if Path(reference).is_dir():
         return load_fcn(reference)
@@ -48,14 +48,14 @@ def find_segmenter(reference: str) -> Segmenter:
 
 
 class Scores(NamedTuple):
-    """How well predicted labels agree with true ones, all in [0, 1].
+    """The agreement of predicted labels with true ones, all values in [0, 1].
 
     Attributes:
-      pixel_accuracy: fraction of all pixels that are right.
+      pixel_accuracy: fraction of all pixels with the right class.
       class_accuracy: mean over the classes that occur in the truth.
       class_iou: mean intersection over union of the classes that occur in truth or prediction.
-      per_class_accuracy: fraction of each class's pixels that are right; nan for a class that is not in the truth.
-      per_class_iou: nan for a class that is in neither.
+      per_class_accuracy: fraction of each class's pixels with the right class; nan for a class not in the truth.
+      per_class_iou: IoU of each class; nan for a class that is in neither.
     """
 
     pixel_accuracy: float
@@ -82,7 +82,7 @@ def scores(confusion: np.ndarray) -> Scores:
       InputError: it counts no pixel.
     """
     if not confusion.sum():
-        raise InputError("no pixel has a true class, so there is nothing to score; is it the right palette?")
+        raise InputError("no pixel has a true class, so there is nothing to score: check the palette")
     right, true, told = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     with np.errstate(invalid="ignore"):
         accuracy, iou = right / true, right / (true + told - right)
@@ -96,7 +96,7 @@ def scores(confusion: np.ndarray) -> Scores:
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count how often each class was taken for each.
+    """Count the predictions of each class for each true class.
 
     Args:
       truth: [...] whole numbers; pixels outside 0 ... K - 1, such as 255 for void, are ignored.
@@ -104,16 +104,16 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
       num_classes: K.
 
     Returns:
-      [K, K] int64; the entry [i, j] counts pixels of class i that were told to be j.
+      [K, K] int64; the entry [i, j] counts pixels of class i with prediction j.
 
     Raises:
-      InputError: other shapes or types, or a prediction that is no class.
+      InputError: wrong shapes or types, or a prediction that is not a class.
     """
     for name, labels in (("true", truth), ("predicted", predicted)):
         if not np.issubdtype(labels.dtype, np.integer):
             raise InputError(f"{name} labels must be whole numbers, not {labels.dtype}")
     if truth.shape != predicted.shape:
-        raise InputError(f"true and predicted labels must be of one shape, not {truth.shape} and {predicted.shape}")
+        raise InputError(f"true and predicted labels must have the same shape, not {truth.shape} and {predicted.shape}")
     scored = (truth >= 0) & (truth < num_classes)
     true, told = truth[scored].astype(np.int64), predicted[scored].astype(np.int64)
     if told.size and not 0 <= told.min() <= told.max() < num_classes:
@@ -125,12 +125,12 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
 
 
 class Confusion:
-    """A confusion matrix that is summed over images as they come.
+    """A confusion matrix, summed over images.
 
     Args:
-      judge: ``(images, truths) -> [K, K]`` of a few images, whose labels are of one size.
+      judge: ``(images, truths) -> [K, K]`` for a few images with labels of one size.
       num_classes: K.
-      batch_size: most images that `judge` gets at a time.
+      batch_size: largest number of images for `judge` at a time.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class Confusion:
     ):
         self._judge, self._batch_size = judge, batch_size
         self._sum = np.zeros((num_classes, num_classes), np.int64)
-        self._waiting: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}  # the longest waiting first
+        self._waiting: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}  # oldest first
 
     @classmethod
     def by_segmenter(cls, segmenter: Segmenter, num_classes: int, batch_size: int = 8) -> "Confusion":
-        """Make one of labels that a segmenter gives; see ``fcn_score``."""
+        """Make one for the labels of a segmenter; see ``fcn_score``."""
 
         def judge(images, truths):
             size = truths[0].shape
@@ -163,7 +163,7 @@ class Confusion:
 
     @classmethod
     def by_palette(cls, palette: Palette) -> "Confusion":
-        """Make one of the nearest colours; see ``palette_score``."""
+        """Make one for the nearest colours; see ``palette_score``."""
         count = len(palette.names)
 
         def judge(images, truths):
@@ -174,14 +174,14 @@ class Confusion:
         return cls(judge, count)
 
     def add(self, image: np.ndarray, truth: np.ndarray) -> None:
-        """Count an image, at once or with the next ones whose labels are of its size.
+        """Count an image, at once or in a batch with later ones of the same label size.
 
         Args:
           image: [H, W, 3] uint8.
           truth: [h, w] labels.
 
         Raises:
-          InputError: they are of other types or shapes, or the answer of a segmenter cannot be used.
+          InputError: wrong types or shapes, or labels of a segmenter that cannot be used.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"images must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
@@ -194,11 +194,11 @@ class Confusion:
             self._count(next(iter(self._waiting)))
 
     def add_matrix(self, matrix: np.ndarray) -> None:
-        """Add what was counted elsewhere, [K, K]."""
+        """Add a matrix [K, K] from elsewhere."""
         self._sum += matrix
 
     def total(self) -> np.ndarray:
-        """Count those that wait; return [K, K] int64."""
+        """Count the waiting images; return [K, K] int64."""
         for size in list(self._waiting):
             self._count(size)
         return self._sum
@@ -215,28 +215,28 @@ def fcn_score(
     num_classes: int,
     batch_size: int = 8,
 ) -> Scores:
-    """Let a segmenter label images, and compare with the truth; one confusion matrix is summed over all images.
+    """Label images with a segmenter and compare with the truth; one confusion matrix is summed over all images.
 
-    Each image is brought to the resolution of its labels first, by Pillow's bilinear filter.
+    Each image is first resized to its labels with Pillow's bilinear filter.
 
     Args:
       images: [H, W, 3] uint8 each, generated or real photographs of any size.
       truths: [h, w] labels each, in the same order.
-      segmenter: what labels the images.
+      segmenter: the segmenter.
       num_classes: K.
-      batch_size: most images that the segmenter gets at a time, all of one size.
+      batch_size: largest number of images for the segmenter at a time, all of one size.
 
     Raises:
-      InputError: there are more images than labels or the reverse, none at all, or the segmenter's answer cannot be
+      InputError: there are more images than labels or the reverse, none at all, or the segmenter's labels cannot be
         used.
     """
     return _score(images, truths, Confusion.by_segmenter(segmenter, num_classes, batch_size))
 
 
 def palette_score(images: Iterable[np.ndarray], truths: Iterable[np.ndarray], palette: Palette) -> Scores:
-    """Score label maps that a network has drawn: every pixel takes the class of the nearest colour.
+    """Score label maps drawn by a network: every pixel gets the class of the nearest colour.
 
-    Each image is brought to the resolution of its labels first, by the nearest pixel.
+    Each image is first resized to its labels by the nearest pixel.
 
     Args:
       images: [H, W, 3] uint8 each.
@@ -266,7 +266,7 @@ def _score(images: Iterable[np.ndarray], truths: Iterable[np.ndarray], confusion
 
 
 def resized(image: np.ndarray, size: tuple[int, ...], resample: Image.Resampling) -> np.ndarray:
-    """Return an image in another size.
+    """Return a resized image.
 
     Args:
       image: [H, W, 3] uint8, or [H, W] uint8.

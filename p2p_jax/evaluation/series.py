@@ -1,7 +1,7 @@
-"""Many runs in one folder: worked off one after the other, stopped and gone on with, each with what became of it.
+"""Many runs in one folder: done one after the other, stopped and resumed, each with its outcome.
 
-What became of a run is a mapping with its ``"state"``: "to do"; "trained", or whatever the caller makes of that;
-"diverged"; "stopped", by SIGTERM or Ctrl-C; and with the ``"reason"`` where there is one.
+The outcome of a run is a mapping with its ``"state"``: "to do"; "trained", or another one of the caller; "diverged";
+"stopped", by SIGTERM or Ctrl-C; and the ``"reason"`` if there is one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ Outcome = Mapping[str, Any]
 
 
 def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """Return a complete config with options changed, by their names such as "loss.lambda_l1"."""
+    """Return a complete config with options changed by name, such as "loss.lambda_l1"."""
     values = config.to_dict()
     for option, value in changes.items():
         *sections, key = option.split(".")
@@ -33,7 +33,7 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
 
 
 def refuse_other_run(workdir: Path, config: ConfigDict) -> None:
-    """Check that a folder holds no run, or one that may go on with this config.
+    """Check that a folder holds no run, or one that can be resumed with this config.
 
     Raises:
       InputError: it holds a run of another config.
@@ -44,12 +44,12 @@ def refuse_other_run(workdir: Path, config: ConfigDict) -> None:
 
 
 def bring_to_its_end(train: Callable[..., Any], config: ConfigDict, workdir: Path, **trusting: Any) -> Outcome:
-    """Train a run, or go on with it, until its last step: "trained", "diverged" or "stopped".
+    """Train or resume a run until its last step: "trained", "diverged" or "stopped".
 
     Args:
       train: ``p2p_jax.train``.
-      config: complete.
-      workdir: of the run.
+      config: complete config.
+      workdir: directory of the run.
       **trusting: `trust`, as ``p2p_jax.train`` takes it.
     """
     try:
@@ -65,16 +65,16 @@ def bring_to_its_end(train: Callable[..., Any], config: ConfigDict, workdir: Pat
 def work_off(
     output: Path, names: Sequence[str], do: Callable[[str], Outcome], tell: Callable[[str, Outcome], None]
 ) -> None:
-    """Do the runs of a folder in turn; none is begun after one that was stopped.
+    """Do the runs of a folder in turn; after one is stopped, no other one starts.
 
     Args:
-      output: the folder, which is locked meanwhile.
-      names: of the runs.
-      do: brings a run to its end, whatever was done of it before, and returns what became of it.
-      tell: takes that of each, at once.
+      output: the folder, which stays locked.
+      names: names of the runs.
+      do: finishes a run, regardless of what was done before, and returns its outcome.
+      tell: gets the outcome of each run at once.
 
     Raises:
-      KeyboardInterrupt: Ctrl-C came; it was told.
+      KeyboardInterrupt: Ctrl-C came; it was printed.
       InputError: another process works in the folder.
     """
     with locked(output, "output"):

@@ -1,4 +1,4 @@
-"""Metrics of all images together, and what they need: colours, labels, distributions."""
+"""Metrics of all images together, and their requirements: colours, labels, distributions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from p2p_jax.reporting import say
 
 
 class Asked(NamedTuple):
-    """What is at hand for the metrics, before anything is computed; `domain` is that of the outputs."""
+    """What is available to the metrics before anything is computed; `domain` is that of the outputs."""
 
     split: Split
     domain: Domain
@@ -33,16 +33,16 @@ class SetMetric(NamedTuple):
     """A measure of all outputs together.
 
     Attributes:
-      key: what it is asked for by.
+      key: name to request it by.
       title: its name in results.
-      meaning: one sentence, with the range; "" where its parts say it all.
-      compute: ``Sets -> {name: number}``; a mapping in place of a number is printed beside or below.
-      check: raises InputError where something that it needs is missing, before anything is computed.
-      lower_is_better: which way is up; None where its parts differ.
+      meaning: one sentence, with the range; "" if the descriptions of its parts suffice.
+      compute: ``Sets -> {name: number}``; values that are mappings are printed next to each other or below.
+      check: raises InputError if a requirement is missing, before anything is computed.
+      lower_is_better: whether lower is better; None if its parts differ.
       parts: names of numbers that `compute` returns -> their meaning and whether lower is better.
-      cell: how an ablation table writes the numbers in one cell; None, as of one's own metrics: all, with slashes.
-      suffix: of the title, by what was used.
-      gather: computes the same from images that pass by once, so that none is kept, and in parts (``shard``), which
+      cell: text of the numbers in one cell of an ablation table; None, as for your own metrics: all, with slashes.
+      suffix: end of the title, which depends on the segmenter or features.
+      gather: computes the same from images that pass by once, without keeping them, and in parts (``shard``), which
         `compute` cannot; see ``gathering.Gathering``.
     """
 
@@ -59,7 +59,7 @@ class SetMetric(NamedTuple):
 
 
 def number(value: float | None, form: str) -> str:
-    """Return a number as a table shows it; what is not there is a dash."""
+    """Return a number as in a table; a missing one is a dash."""
     return "–" if value is None else f"{value:{form}}"
 
 
@@ -88,7 +88,7 @@ def _needs_features(asked: Asked) -> None:
             "pictures to features; the run's config names none (config.distances.features)"
         )
     if min(map(len, asked.split.names)) < 2:
-        raise InputError("the metric distances needs 2 images of each kind at least, better thousands")
+        raise InputError("the metric distances needs at least 2 images of each kind, better thousands")
 
 
 def _needs_pairs(asked: Asked) -> None:
@@ -169,8 +169,8 @@ SET_METRICS = (
     SetMetric(
         key="distances",
         title="distances",
-        meaning="How far outputs are from real images by the named features, as validation in training tells it. "
-        "Distances by different features do not compare.",
+        meaning="Distance of outputs from real images in the named features, as in validation during training. "
+        "Distances in different features do not compare.",
         compute=gathering.of_whole(SetDistances),
         gather=SetDistances,
         check=_needs_features,
@@ -179,15 +179,15 @@ SET_METRICS = (
         suffix=lambda sets: f" [{sets.judge.features.name}]",
     ),
 )
-"""The metrics of sets that come with the library; results, report and ablation tables read this table."""
+"""The set metrics of the library; results, report and ablation tables use this table."""
 METRICS = tuple(metric.key for metric in SET_METRICS)
 
 
 def find(name: str) -> SetMetric:
-    """Return a metric by its key, or one's own by "module:name".
+    """Return a metric by its key, or your own by "module:name".
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is no metric of that name.
     """
     known = {metric.key: metric for metric in SET_METRICS}
     metric = resolve(name, f"metrics={name}") if ":" in name else known.get(name)
@@ -197,12 +197,12 @@ def find(name: str) -> SetMetric:
 
 
 def of_title(name: str) -> SetMetric | None:
-    """Return the metric of the table whose results have that name; None for another's."""
+    """Return the metric with that name in results; None if it is not in the table."""
     return next((metric for metric in SET_METRICS if name.partition(" [")[0] == metric.title), None)
 
 
 def features_of(config: ConfigDict, features: str | None = None, inception: str | Path | None = None) -> dict[str, Any]:
-    """Return `features` and `inception` for ``prepare``: where no features are named, those of a run's validation."""
+    """Return `features` and `inception` for ``prepare``; if no features are named, those of a run's validation."""
     if features is not None:
         return {"features": features, "inception": inception}
     return {"features": config.distances.features, "inception": inception or config.distances.weights or None}
@@ -220,13 +220,13 @@ def prepare(
     inception: str | Path | None = None,
     features: str = "",
 ) -> tuple[list[SetMetric], Judge]:
-    """Check and open what metrics need; nothing that takes long is done.
+    """Check and open the requirements of metrics, without long work.
 
     Args:
-      split: what is evaluated on.
-      domains: of ``real_a`` and ``real_b``.
-      metrics: see ``evaluate``; so are the others.
-      forward: translate ``real_a`` to ``real_b``, and not the other way.
+      split: the split to evaluate.
+      domains: domains of ``real_a`` and ``real_b``.
+      metrics: see ``evaluate``, also for the others.
+      forward: whether to translate ``real_a`` to ``real_b``, not the other way.
       segmenter: for "fcn".
       palette: for "fcn" and "labels".
       label_ids: for "fcn" and "labels".
@@ -234,10 +234,10 @@ def prepare(
       features: for "distances"; "" names none.
 
     Returns:
-      The metrics, and what labels are compared with.
+      The metrics, and the references of label metrics.
 
     Raises:
-      InputError: a metric is unknown, or something that it needs is missing.
+      InputError: a metric is unknown, or a requirement is missing.
     """
     at_hand = Asked(split, domains[1 if forward else 0], segmenter, inception, features)
     chosen = _metrics_asked(metrics, at_hand)

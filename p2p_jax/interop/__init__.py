@@ -1,4 +1,4 @@
-"""Weights of other programs in, trained networks out, packed and put on a hub."""
+"""Imports weights of other programs; exports, packs and uploads trained networks."""
 
 from p2p_jax.interop.conversion import Converted, convert
 from p2p_jax.interop.converted_config import Options

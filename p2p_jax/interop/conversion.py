@@ -1,4 +1,4 @@
-"""Foreign weights as a run's directory, which everything that takes a run accepts."""
+"""Converts foreign weights to a run's directory, which everything that takes a run accepts."""
 
 import hashlib
 import json
@@ -28,14 +28,14 @@ from p2p_jax.training.saving import Checkpoints
 
 
 class Converted(NamedTuple):
-    """A run that was made of foreign weights.
+    """A run made from foreign weights.
 
     Attributes:
-      workdir: its directory.
-      config: its config.
-      step: of its checkpoint.
-      networks: by player ("generator", "gen_ab", ...), the file and what was found in it.
-      assumed: what the files do not tell, each a sentence with the option that says otherwise.
+      workdir: directory of the run.
+      config: config of the run.
+      step: step of its checkpoint.
+      networks: for each player ("generator", "gen_ab", ...), the file and the network found in it.
+      assumed: assumptions that the files do not settle, each a sentence with the option that changes it.
     """
 
     workdir: Path
@@ -51,18 +51,18 @@ def convert(
     discriminators: str | Path | Sequence[str | Path] = (),
     options: Options = Options(),  # noqa: B008, it cannot be changed
 ) -> Converted:
-    """Make a run's directory of foreign weights.
+    """Convert foreign weights to a run's directory.
 
     Args:
       inputs: a generator (PyTorch's .pth, the browser's .pict or model.json, a checkpoint of the TensorFlow release),
         or two of the PyTorch release for CycleGAN, G_A and G_B; or a directory of the PyTorch release with files
-        ``latest_net_*.pth``, all of which are taken.
-      workdir: of the run; it must not exist, or be empty.
-      discriminators: as many files of the PyTorch release, or none: D, or D_A and D_B.
+        ``latest_net_*.pth``; all of them are used.
+      workdir: directory of the run; it must not exist, or be empty.
+      discriminators: the same number of files of the PyTorch release, or none: D, or D_A and D_B.
       options: see ``Options``.
 
     Raises:
-      InputError: a file cannot be used, or files do not fit together; nothing is left at `workdir`.
+      InputError: a file cannot be used, or files do not fit together; nothing is left in `workdir`.
     """
     options.check()
     files, judges = _paths(inputs), _paths(discriminators)
@@ -101,7 +101,7 @@ def _is_tensorflow(path: Path) -> bool:
 
 
 def _is_tfjs(path: Path) -> bool:
-    """Tell whether a path is of TensorFlow.js; a folder may hold what that was made of, which says more."""
+    """Return whether a path belongs to TensorFlow.js; if a folder also holds the original files, those are used."""
     others = path.is_dir() and any(path.glob("latest_net_G*.pth"))
     return tfjs_files.is_tfjs(path) and not others and not tensorflow_files.is_checkpoint(path)
 
@@ -123,18 +123,18 @@ def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _read_tensorflow(files: list[Path], judges: list[Path], options: Options) -> Networks:
-    """Read generator and, where it is there, discriminator."""
+    """Read the generator and, if present, the discriminator."""
     path = next(path for path in files if _is_tensorflow(path))
     if len(files) > 1 or judges:
         raise InputError(
-            f"{path} is of the TensorFlow release, which knows only pix2pix and keeps the discriminator with the "
-            "generator: give one `input` and nothing else"
+            f"{path} is from the TensorFlow release, which has only pix2pix and stores the discriminator with the "
+            "generator: give only one `input`"
         )
     default = Options()
     if (options.concat, options.norm, options.discriminator_padding) != default[:3] or options.eval:
         raise InputError(
-            f"{path} is of the TensorFlow release, in which nothing is left open that `concat`, `norm`, "
-            "`discriminator_padding` and `eval` are for: leave them out"
+            f"{path} is from the TensorFlow release, where `concat`, `norm`, `discriminator_padding` and `eval` are "
+            "fixed: leave them out"
         )
     read = tensorflow_files.read_checkpoint
     if path.suffix == ".pict":
@@ -146,7 +146,7 @@ def _read_tensorflow(files: list[Path], judges: list[Path], options: Options) ->
 
 
 def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Networks:
-    """Read every network, under the name of its player; the release's D_A judges the images that G_A makes."""
+    """Read every network by the name of its player; the release's D_A judges the images that G_A makes."""
     players = ("generator", "discriminator") if len(files) == 1 else ("gen_ab", "gen_ba", "disc_b", "disc_a")
     found = {}
     for i, (player, path) in enumerate(zip(players, [*files, *judges], strict=False)):
@@ -160,21 +160,21 @@ def _read_pytorch(files: list[Path], judges: list[Path], options: Options) -> Ne
         is_judge = i >= len(files)
         if network.is_discriminator != is_judge:
             kind, option = ("generator", "input") if is_judge else ("discriminator", "discriminator")
-            raise InputError(f"{path} is a {kind}; name it after `{option}`")
+            raise InputError(f"{path} is a {kind}; give it with `{option}`")
         found[player] = path, network
     has_skips = any(network.section["network"].endswith(":UNet") for _, network in found.values())
     if options.concat != torch_state_dicts.SKIP_UP and not has_skips:
-        raise InputError(f"concat={options.concat} is for U-Nets; {files[0]} is not one")
+        raise InputError(f"concat={options.concat} is only for U-Nets; {files[0]} is not one")
     if options.discriminator_padding != 1 and not judges:
         raise InputError(f"discriminator_padding={options.discriminator_padding}: no discriminator was given")
     return found
 
 
 def _step(networks: Networks) -> int:
-    """Return how many updates the networks have had, of how many batches the norms of PyTorch have counted.
+    """Return the number of updates of the networks, from the batches that PyTorch's norms have counted.
 
-    In a step a discriminator sees three batches, a generator of pix2pix one, and one of CycleGAN three with the
-    identity loss, which is the release's default, and two without.
+    In each step, a discriminator sees three batches, and a generator of pix2pix one. A generator of CycleGAN sees
+    three with the identity loss, the default of the release, and two without.
     """
     counts = {name: network.step for name, (_, network) in networks.items()}
     if "generator" in counts:
@@ -204,7 +204,7 @@ def _save(target: Path, config: ConfigDict, networks: Networks, step: int, told:
 
 
 def _sha256(path: Path) -> str:
-    """Return the digest of a file; of those of a model, in a folder or with a prefix, together."""
+    """Return the digest of a file; for a model of several files, of all of them."""
     if _is_tfjs(path):
         files = tfjs_files.files_of(path)
     elif path.is_file():

@@ -1,4 +1,4 @@
-"""The config of a run that is made of foreign weights, and what it takes for granted."""
+"""The config of a converted run, and the assumptions in it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,20 +11,20 @@ from p2p_jax.interop.network import ForeignNetwork
 from p2p_jax.interop.torch_state_dicts import CONCATS, NORMS, SKIP_UP
 
 Networks = Mapping[str, tuple[Path, ForeignNetwork]]
-"""By player ("generator", "gen_ab", ...), the file and what was found in it."""
+"""For each player ("generator", "gen_ab", ...), the file and the network found in it."""
 
 
 class Options(NamedTuple):
-    """What cannot be seen in files, and what a run needs besides weights.
+    """Options for facts that files do not show and that a run needs.
 
     Attributes:
-      concat, norm, discriminator_padding: only of the PyTorch release; see ``torch_state_dicts.read_network``.
-      dropout: whether the run translates with the noise of dropout; None: as the release does by default, with it for
-        pix2pix and where a ResNet has dropout, without it for CycleGAN.
-      eval: translate as the PyTorch release does with ``eval``: without noise, and norms that keep running statistics
-        by those; else they go by the statistics of the image.
-      direction: "AtoB" or "BtoA": which side of a data set is the input of a single generator.
-      crop_size: side of the images of evaluation, in pixels; 0: that of the published setting.
+      concat, norm, discriminator_padding: only for the PyTorch release; see ``torch_state_dicts.read_network``.
+      dropout: whether the run translates with the noise of dropout. None: like the release, with noise for pix2pix and
+        for a ResNet with dropout, without it for CycleGAN.
+      eval: translate like the PyTorch release does with ``eval``: without noise, and with running statistics in norms
+        that have them. Otherwise norms use the statistics of the image.
+      direction: "AtoB" or "BtoA": the side of a data set that is the input of a single generator.
+      crop_size: side of the images in evaluation, in pixels; 0: as published.
       source: ``config.data.source``, for evaluation; "": side_by_side, or unpaired for a pair of generators.
     """
 
@@ -38,7 +38,7 @@ class Options(NamedTuple):
     source: str = ""
 
     def check(self) -> None:
-        """Raise InputError for a value that is not one of the choices."""
+        """Raise InputError for a value that is not a valid choice."""
         choices: dict[str, tuple] = {
             "concat": CONCATS,
             "norm": (None, *NORMS),
@@ -55,7 +55,7 @@ class Options(NamedTuple):
 
 
 def make_config(networks: Networks, options: Options) -> dict[str, Any]:
-    """Return the config of the run, without what stays at its default.
+    """Return the config of the run, without options at their defaults.
 
     Raises:
       InputError: the networks do not fit together.
@@ -76,7 +76,7 @@ def make_config(networks: Networks, options: Options) -> dict[str, Any]:
             raise InputError(f"{path} and {other_path} are not a pair: their networks or channels differ")
     elif is_unpaired(options.source):
         raise InputError(
-            f"source={options.source} has no pairs, by which a single generator is evaluated; give both generators "
+            f"source={options.source} has no pairs, and a single generator is evaluated on pairs; give both generators "
             "of a CycleGAN, or images in pairs (side_by_side, folders, ...)"
         )
     _add_discriminators(config, networks, inputs, outputs)
@@ -102,8 +102,8 @@ def _add_discriminators(config: dict[str, Any], networks: Networks, inputs: int,
         if judge.in_channels not in sees[name]:
             wanted = " or ".join(map(str, sees[name]))
             raise InputError(
-                f"{path}: the discriminator takes {judge.in_channels} channels, but beside generators of {inputs} to "
-                f"{outputs} channels it takes {wanted}"
+                f"{path}: the discriminator takes {judge.in_channels} channels, but with generators of {inputs} to "
+                f"{outputs} channels it must take {wanted}"
             )
         if config.setdefault("discriminator", judge.section) != judge.section:
             raise InputError(f"{path} has another architecture than the other discriminator: they are not a pair")
@@ -114,7 +114,7 @@ def _add_discriminators(config: dict[str, Any], networks: Networks, inputs: int,
 
 
 def has_noise(networks: Networks) -> bool:
-    """Tell whether the release translates with dropout by default."""
+    """Return whether the release translates with dropout by default."""
     _, first = networks["generator" if "generator" in networks else "gen_ab"]
     if "dropout_rate" in first.section:
         return first.section["dropout_rate"] > 0
@@ -122,33 +122,33 @@ def has_noise(networks: Networks) -> bool:
 
 
 def _paints_colours(networks: Networks) -> bool:
-    """Tell whether a pix2pix generator maps lightness to colours, as both releases' colorization does."""
+    """Return whether a pix2pix generator maps lightness to colours, as in colorization with both releases."""
     found = networks.get("generator")
     return found is not None and (found[1].in_channels, found[1].out_channels) == (1, 2)
 
 
 def _published_size(section: Mapping[str, Any]) -> int:
-    """Return the side of the images for which the release offers a network."""
+    """Return the image size that the release uses with a network."""
     if section.get("num_downs", 0) >= 7:
         return 2 ** section["num_downs"]
     return 128 if section.get("num_blocks") == 6 else 256
 
 
 def assumptions(networks: Networks, options: Options, *, tensorflow: bool) -> list[str]:
-    """Return what the files do not tell and is taken for granted, a sentence each.
+    """Return the assumptions that the files do not settle, one sentence each.
 
     Args:
-      networks: what was read.
-      options: what was said about it.
-      tensorflow: the files are of the TensorFlow release, in which less is left open.
+      networks: the networks that were read.
+      options: the options that were given.
+      tensorflow: whether the files are from the TensorFlow release, which leaves less open.
     """
     found = [] if tensorflow else _of_pytorch(networks, options)
     if options.dropout is None and not options.eval and has_noise(networks):
-        found.append("translations keep the noise of dropout, as the release does; dropout=off is without")
+        found.append("translations keep the noise of dropout, as the release does; dropout=off removes it")
     if _paints_colours(networks):
         found.append("1 to 2 channels are colorization in CIE Lab, from photographs to their colours")
     elif "generator" in networks and options.direction == "AtoB":
-        found.append("the input is side A of a data set; direction=BtoA if it is B")
+        found.append("the input is side A of a data set; set direction=BtoA if it is B")
     return found
 
 
@@ -157,35 +157,36 @@ def _of_pytorch(networks: Networks, options: Options) -> list[str]:
     sections = [network.section for _, network in networks.values()]
     if any(section["network"].endswith(":UNet") for section in sections) and options.concat == SKIP_UP:
         found.append(
-            "skips are concatenated as since 2017-09-22; where pictures are garbled, concat=up_skip is the older order"
+            "skips are concatenated as since 2017-09-22; if pictures are garbled, set concat=up_skip for the older "
+            "order"
         )
     if (
         any(section["norm"] == "batch" and section.get("biases") == "all" for section in sections)
         and options.norm is None
     ):
         found.append(
-            "norms with weights and running statistics are batch norm; a file from before July 2017 may have "
-            "instance norm, and then looks well after norm=instance only"
+            "norms with weights and running statistics are batch norm; a file from before July 2017 may have instance "
+            "norm: if its images look wrong, set norm=instance"
         )
     if any(section["norm"] == "instance_tracked" for section in sections):
         found.append(
-            "instance norm has running statistics, as in the release from 2018-06 to 2019-01, which translates by them "
-            "with `eval`; norm=instance drops them, as today's release does"
+            "instance norm has running statistics, as in the release from 2018-06 to 2019-01, which uses them with "
+            "`eval`; norm=instance drops them, as today's release does"
         )
     if "gen_ab" in networks and "disc_b" not in networks and networks["gen_ab"][1].step:
         found.append(
-            "norms have counted three batches of a step, as the release trains with its identity loss; the number of "
-            "the run's step is a third of theirs"
+            "norms have counted three batches per step, as the release trains with its identity loss; the step of the "
+            "run is a third of that count"
         )
     if any("MobileResNet" in section["network"] for section in sections):
-        found.append("a generator of GAN-Compression has no dropout, of which its files tell nothing")
+        found.append("a generator of GAN-Compression has no dropout; its files do not say")
     if any(section["norm"] == "instance" for section in sections) and options.norm is None:
-        found.append("biases and no weights of norms are instance norm; norm=none if there was none")
+        found.append("biases without weights of norms are instance norm; set norm=none if there was none")
     patches = [s for s in sections if s["network"].endswith(":PatchGAN") and s["receptive_field"] > 1]
-    patches = [s for s in patches if "downsampling" not in s]  # CUT is younger than that
+    patches = [s for s in patches if "downsampling" not in s]  # CUT is newer
     if patches and options.discriminator_padding == 1:
         found.append(
-            "the discriminator's maps are padded by 1; one from before 2017-09-23 wants discriminator_padding=2, "
-            "without which it takes good images for fakes at the start of fine-tuning"
+            "the discriminator's maps are padded by 1; a file from before 2017-09-23 needs discriminator_padding=2, or "
+            "it scores good images as fake at the start of fine-tuning"
         )
     return found

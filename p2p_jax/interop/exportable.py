@@ -1,4 +1,4 @@
-"""A run's translation as one function of only images, of any size, as formats for other programs take it."""
+"""A run's translation as one function of images only, of any size, for formats of other programs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,16 +23,16 @@ Weights = list[jax.Array]
 
 
 class Exportable(NamedTuple):
-    """A function of images, with what is known about it.
+    """A function of images, with its metadata.
 
     Attributes:
-      function: ``(weights, images [B, H, W, C_in]) -> [B, H, W, C_out]``; every image is translated alone.
-      weights: what it reads of the run's state, float32.
-      images: shape and dtype of its images; numbers that are free are symbolic, as ``jax.export`` has them.
-      sizes: what the network takes.
-      domains: of values that come in and go out; None where both are normalized.
-      metadata: what a user of the file should know, fit for JSON.
-      notes: what the exported function does otherwise than the run, in sentences.
+      function: ``(weights, images [B, H, W, C_in]) -> [B, H, W, C_out]``; each image is translated independently.
+      weights: the part of the run's state that it reads, float32.
+      images: shape and dtype of its images; free sizes are symbolic, as in ``jax.export``.
+      sizes: sizes that the network takes.
+      domains: domains of input and output values; None if both are normalized.
+      metadata: facts for the user of the file, fit for JSON.
+      notes: differences between the exported function and the run, in sentences.
     """
 
     function: Callable[[Weights, jax.Array], jax.Array]
@@ -44,12 +44,12 @@ class Exportable(NamedTuple):
     notes: tuple[str, ...]
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Translate images with the weights inside."""
+        """Translate images with the stored weights."""
         return self.function(self.weights, images)
 
     @property
     def is_fixed(self) -> bool:
-        """Whether only images of one size are taken."""
+        """Whether it takes images of only one size."""
         return all(isinstance(side, int) for side in self.images.shape[1:3])
 
 
@@ -61,13 +61,13 @@ def open_in_float32(
     trust: Trust = (),
     raw: bool = False,
 ) -> tuple[Run, bool]:
-    """Open a run to compute in float32, whatever it was trained in, and without noise.
+    """Open a run for float32, regardless of the dtype of training, and without noise.
 
     Returns:
-      The run, with its own config but for the switches, and whether its own translations have noise.
+      The run, with its own config except for the switches, and whether its own translations have noise.
 
     Raises:
-      InputError: see ``Translator.from_workdir``, which explains the arguments.
+      InputError: see ``Translator.from_workdir``, which also explains the arguments.
     """
     run = open_run(workdir, checkpoint, norm, False, objective, trust, raw)
     stored = run.stored_config(trust)
@@ -81,12 +81,12 @@ def make_exportable(translator: Translator, *, pixels: bool, noisy: bool) -> Exp
     """Make the function that an opened run's translator computes on images of fitting sizes.
 
     Args:
-      translator: of a run in float32 and without noise.
-      pixels: take and give values of the run's domains in place of normalized images.
+      translator: translator of a run in float32 and without noise.
+      pixels: take and return values of the run's domains instead of normalized images.
       noisy: whether the run's own translations have noise.
 
     Raises:
-      InputError: `pixels`, and the values are of a kind that does not map by a straight line.
+      InputError: `pixels` is given, and the values do not map linearly to [-1, 1].
     """
     run, data = translator.run, translator.config.data
     state_shapes = run.shapes
@@ -109,24 +109,24 @@ def make_exportable(translator: Translator, *, pixels: bool, noisy: bool) -> Exp
         return _decode(translate(state, _encode(images, domains[0])), domains[1])
 
     def fault(*shape):
-        """Return why images of a shape are not taken; nothing if they are."""
+        """Return why images of a shape are not accepted; "" if they are."""
         images = jax.ShapeDtypeStruct((*shape, translator.channels_in), jnp.float32)
         try:
             found = jax.eval_shape(translate, state_shapes, images).shape
-        except Exception as error:  # of any kind, where what cannot be computed is a size without a number
+        except Exception as error:  # of any kind: a symbolic size cannot be computed
             return str(error).strip().split("\n")[0]
         return "" if found == (*shape, translator.channels_out) else f"it makes {found} of {shape}"
 
     crop = crop_shape(data)
     sizes = find_sizes(lambda height, width: not fault(1, height, width), crop)
-    noise = "the noise z (dropout) of the run's own translations is left out: what is exported is deterministic"
+    noise = "the noise z (dropout) of the run's own translations is left out: the exported function is deterministic"
     notes = [noise] if noisy else []
     batch, *sides = _symbols(sizes)
     if reason := fault(batch, *sides):
         batch, sides = *export.symbolic_shape("batch"), list(crop)
         if not fault(1, crop[0] + sizes.multiple, crop[1] + sizes.multiple):
             notes.append(
-                f"images have to be {crop[0]}x{crop[1]}, as the network cannot be traced for any size: {reason}"
+                f"images must be {crop[0]}x{crop[1]}, because the network cannot be traced for any size: {reason}"
             )
     dtype = jnp.float32 if domains is None else domains[0].dtype
     spec = jax.ShapeDtypeStruct((batch, *sides, translator.channels_in), dtype)
@@ -146,12 +146,12 @@ def _in_float32(leaf: jax.Array) -> jax.Array:
 
 
 def _check_kinds(translator: Translator) -> None:
-    mend = "leave `pixels` out; how values map to [-1, 1] stands in the file's metadata"
+    mend = "leave `pixels` out; the file's metadata says how values map to [-1, 1]"
     for name, domain in (("takes", translator.domain_in), ("makes", translator.domain_out)):
         if domain.kind not in NUMBERS:
             raise InputError(f"`pixels`: the run {name} {domain.kind}, which do not map linearly to [-1, 1]: {mend}")
         if not domain.is_measured:
-            raise InputError(f"`pixels`: the range of what the run {name} is not known: {mend}")
+            raise InputError(f"`pixels`: the range of the values that the run {name} is not known: {mend}")
 
 
 def _encode(values: jax.Array, domain: Domain) -> jax.Array:
@@ -183,20 +183,20 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
         "direction": translator.direction,
         "layout": "NHWC",
         "shape": [str(side) if not isinstance(side, int) else side for side in images.shape],
-        "multiple": sizes.multiple,  # of height and width, to which Translator pads them
+        "multiple": sizes.multiple,  # Translator pads height and width to it
         "pixels": pixels,
         "range": "values" if pixels else [-1, 1],
         "input": describe(translator.domain_in),
         "output": describe(translator.domain_out),
         "norm": run.config.inference.norm,
         "dropout": False,
-        "dtype": "float32",  # of the computation
+        "dtype": "float32",  # dtype of the computation
         "config": run.config.to_dict(),
     }
 
 
 def describe(domain: Domain) -> dict[str, Any]:
-    """Return a domain as JSON has it: each of ``range`` is the values of a channel that become -1 and 1."""
+    """Return a domain for JSON; ``range`` holds, for each channel, the values that become -1 and 1."""
     return {
         "kind": domain.kind,
         "dtype": str(domain.dtype),

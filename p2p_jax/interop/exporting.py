@@ -1,4 +1,4 @@
-"""A trained run as a file for other programs, checked against the run before it takes its place."""
+"""Exports a trained run as a file for other programs, checked against the run before it is put in place."""
 
 import contextlib
 import json
@@ -24,17 +24,17 @@ from p2p_jax.training.checkpoint import CONVERTED
 
 Call = Callable[[np.ndarray], np.ndarray]
 FORMATS: dict[str, Any] = {"onnx": onnx_format, "stablehlo": stablehlo}
-_MOST_ROUNDED = 0.01  # share of whole numbers that may be rounded the other way
-_ROUNDS = 5  # in which latencies are measured
+_MOST_ROUNDED = 0.01  # share of whole numbers that may round the other way
+_ROUNDS = 5  # of measuring latencies
 
 
 class Difference(NamedTuple):
-    """How far an exported translation is from the run's own.
+    """The difference between an exported translation and the run's own.
 
     Attributes:
-      largest: on the scale of [-1, 1].
-      values: the same in values of the output's domain, where these are what is exported.
-      share: of the values, those that differ by more than is tolerated: whole numbers rounded the other way.
+      largest: largest difference on the scale of [-1, 1].
+      values: the same in values of the output's domain, if those are exported.
+      share: share of values that differ by more than the tolerance: whole numbers rounded the other way.
     """
 
     largest: float
@@ -43,18 +43,18 @@ class Difference(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """A translation that was written.
+    """An exported file.
 
     Attributes:
-      path: of the file.
-      megabytes: its size.
+      path: path of the file.
+      megabytes: size of the file.
       images: shape of its images, as numbers and expressions.
-      sizes: heights and widths at which it was checked, in batches of 1 and 2.
-      difference: what was found there.
-      seconds: for one image of the size of training, as loaded from the file, on the CPU.
-      jax_seconds: the same for the run's network as JAX compiles it.
-      metadata: as in the file.
-      notes: what the file does otherwise than the run, in sentences.
+      sizes: heights and widths of the check, in batches of 1 and 2.
+      difference: difference found in the check.
+      seconds: time for one image of the training size with the file, on the CPU.
+      jax_seconds: the same for the run's network compiled by JAX.
+      metadata: metadata stored in the file.
+      notes: differences between the file and the run, in sentences.
     """
 
     path: Path
@@ -82,29 +82,29 @@ def export(
     trust: Trust = (),
     raw: bool = False,
 ) -> Exported:
-    """Write a run's translation to a file: images [B, H, W, C] float32 in [-1, 1] to such images.
+    """Write a run's translation to a file; it maps images [B, H, W, C] float32 in [-1, 1] to such images.
 
-    It is what ``Translator`` computes with ``dropout=False`` on images whose sides are multiples of
-    ``metadata["multiple"]``, in float32, whatever the run was trained in. The file is loaded and checked against it,
-    and only then takes the place of what is at `output`.
+    It computes the same as ``Translator`` with ``dropout=False`` on images with sides that are multiples of
+    ``metadata["multiple"]``, in float32, regardless of the dtype of training. The file is loaded and checked against it
+    before it replaces the file at `output`.
 
     Args:
-      workdir: the run's directory.
-      format: "onnx" or "stablehlo" (with a file ``output + ".json"`` beside it, the metadata).
+      workdir: directory of the run.
+      format: "onnx" or "stablehlo" (the metadata is then in a second file, ``output + ".json"``).
       output: the file; its folder is made if missing.
       checkpoint: "latest", "best" or a step.
       direction: "AtoB" or "BtoA"; see ``Translator.from_workdir``.
       norm: "batch" or "running"; as stored by default.
-      pixels: take and give values of the run's domains in place of normalized images: bytes for pictures.
-      tolerance: largest difference to the run's own translation, on the scale of [-1, 1]. Whole numbers may be rounded
-        the other way, one in a hundred, or more where they divide the range finely.
-      objective: what was trained, if it was given to ``p2p_jax.train``; it computes in its own dtype.
+      pixels: take and return values of the run's domains instead of normalized images: bytes for pictures.
+      tolerance: largest allowed difference from the run's own translation, on the scale of [-1, 1]. One whole number in
+        a hundred may round the other way, or more if they divide the range finely.
+      objective: the objective that was trained, if it was given to ``p2p_jax.train``; it computes in its own dtype.
       trust: code outside the library that the run's config may name; see ``Translator.from_workdir``.
-      raw: take the generator as it was after the step, where the run has an average of it.
+      raw: use the generator as it was after the step, if the run has an average of it.
 
     Raises:
-      InputError: no such run or format, a setting that does not fit, something missing, or the file does not agree
-        with the run; then nothing is written.
+      InputError: the run or format does not exist, a setting does not fit, something is missing, or the file differs
+        from the run; then nothing is written.
     """
     if format not in FORMATS:
         raise InputError(f"format={format}: choose one of {', '.join(FORMATS)}")
@@ -124,17 +124,17 @@ def export(
 def write_checked(
     translator: Translator, exportable: Exportable, format: str, path: Path, tolerance: float
 ) -> Exported:
-    """Write what an opened run computes, load it, and compare it with the run.
+    """Write the function of an opened run, load it, and compare it with the run.
 
     Args:
-      translator: of a run in float32 and without noise, in batches of 2.
-      exportable: of it.
+      translator: translator of a run in float32 and without noise, in batches of 2.
+      exportable: its function.
       format: one of ``FORMATS``.
-      path: of the file, which is written in place.
+      path: path of the file, which is written in place.
       tolerance: see ``export``.
 
     Raises:
-      InputError: it cannot be converted, or differs by more.
+      InputError: the function cannot be converted, or the difference is too large.
     """
     crop = crop_shape(translator.config.data)
     FORMATS[format].write(exportable, path)
@@ -157,7 +157,7 @@ def write_checked(
 
 
 def _check_output(output: Path, format: str) -> Path:
-    """Return where links lead; refuse what is no export that may be replaced."""
+    """Return the resolved path; refuse to replace anything but an earlier export."""
     if os.path.isdir(output):
         raise InputError(f"output={output} is a folder; name a file, such as {output / f'run.{format}'}")
     output = Path(os.path.realpath(output))
@@ -180,7 +180,7 @@ def _is_metadata(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _unfinished(output: Path) -> Iterator[Path]:
-    """Give a file to write, which takes the place of `output`, with the metadata beside it, if all goes well."""
+    """Yield a file to write; if all goes well, it replaces `output`, with its metadata."""
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(unfinished_folder(output))
@@ -196,15 +196,15 @@ def _unfinished(output: Path) -> Iterator[Path]:
 
 
 def _cpu() -> jax.Device:
-    """Return what exports are checked on: accelerators round products of float32 to fewer bits."""
+    """Return the device for checks: accelerators round products of float32 to fewer bits."""
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to leave it out
+    except RuntimeError:  # JAX is set to leave it out
         return jax.local_devices()[0]
 
 
 def _sizes(exportable: Exportable, crop: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Return sizes to check at, which ``Translator`` does not pad: that of training, a higher and a small one."""
+    """Return sizes for the check, which ``Translator`` does not pad: the training size, a taller and a small one."""
     if exportable.is_fixed:
         return (crop,)
     step = exportable.sizes.multiple
@@ -219,10 +219,10 @@ def _compare(
     """Compare with the translator, on noise.
 
     Raises:
-      InputError: the difference is larger than is tolerated.
+      InputError: the difference is larger than the tolerance.
     """
     rng, errors = np.random.default_rng(0), []
-    half = exportable.domains[1].line[1] if exportable.domains else np.ones(1)  # of a channel's range
+    half = exportable.domains[1].line[1] if exportable.domains else np.ones(1)  # half of a channel's range
     for size in sizes:
         images = rng.uniform(-1, 1, (2, *size, translator.channels_in)).astype(np.float32)
         if exportable.domains:
@@ -233,7 +233,7 @@ def _compare(
             found = call(images[:count])
             if found.shape != expected[:count].shape or found.dtype != expected.dtype:
                 raise InputError(
-                    f"`output`: {found.dtype} {found.shape} came of images {images[:count].shape}, where the run gives "
+                    f"`output`: {found.dtype} {found.shape} for images {images[:count].shape}, but the run gives "
                     f"{expected.dtype} {expected[:count].shape}; nothing was written"
                 )
             errors.append(np.abs(found.astype(np.float64) - expected[:count]) / half)
@@ -243,18 +243,18 @@ def _compare(
     if exportable.domains:
         values = float((found * half).max())
         if exportable.domains[1].dtype.kind != "f":
-            # A difference that is tolerated tips the rounding of the more numbers, the finer they divide the range.
+            # A tolerated difference changes the rounding of more numbers if they divide the range more finely.
             allowed, most = np.maximum(tolerance, 1 / half), max(_MOST_ROUNDED, tolerance * float(np.max(half)))
     if not ((found <= allowed * (1 + 1e-6)).all() and share <= most):
         raise InputError(
             f"the exported file differs from the run by {largest:.2g} on the scale of [-1, 1] (tolerance {tolerance:g})"
-            "; nothing was written. If a network is so sensitive that this is rounding, raise `tolerance`"
+            "; nothing was written. If this is only rounding in a sensitive network, raise `tolerance`"
         )
     return Difference(largest, values, share)
 
 
 def _time(call: Call, exportable: Exportable, crop: tuple[int, int]) -> tuple[float, float]:
-    """Return the seconds that an image takes, loaded and in JAX, the medians of rounds in which they take turns."""
+    """Return the seconds for an image, for the loaded file and in JAX: medians of alternating rounds."""
     weights = jax.device_put(exportable.weights, _cpu())
     network = jax.jit(exportable.function)
     images = np.zeros((1, *crop, exportable.images.shape[-1]), exportable.images.dtype)

@@ -1,4 +1,4 @@
-"""What a file that is no file of weights, or of another program's, truly is, and what makes it one that is read."""
+"""Identifies a file that is not a file of weights, or of another program, and says how to convert it."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from typing import NamedTuple
 from p2p_jax.errors import InputError
 from p2p_jax.interop.network import name_some
 
-_HEAD = 4096  # bytes that are looked at
-_SAVE_STATE_DICT = "torch.save(NET.state_dict(), NEW) makes a file that is read"
+_HEAD = 4096  # bytes that are checked
+_SAVE_STATE_DICT = "torch.save(NET.state_dict(), NEW) makes a readable file"
 
 
 class Kind(NamedTuple):
-    """What a file is, such as "a web page", and what to do about it."""
+    """The kind of a file, such as "a web page", and what to do about it."""
 
     name: str
     mend: str
@@ -24,15 +24,15 @@ class Kind(NamedTuple):
 JSON = "a JSON text"
 _FETCH = "fetch the file itself"
 _MAGIC = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", "weights of Keras are not read"),
-    (b"\x93NUMPY", "a NumPy array", "a network is many: give the file that its training wrote"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as written by Keras", "weights of Keras are not read"),
+    (b"\x93NUMPY", "a NumPy array", "a network has many: give the file that its training wrote"),
     (b"GGUF", "a GGUF file", "it holds another kind of network"),
     (b"\x1f\x8b", "packed with gzip", "unpack it"),
     (b"BZh", "packed with bzip2", "unpack it"),
     (b"\xfd7zXZ\0", "packed with xz", "unpack it"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "unpack it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and give what is in it"),
-    (b"Rar!", "a RAR archive", "unpack it, and give what is in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and give its content"),
+    (b"Rar!", "a RAR archive", "unpack it, and give its content"),
     (b"MATLAB 5.0", "a file of MATLAB", "its weights are not read"),
     (b"\x89PNG\r\n", "a PNG image", "give a file of weights"),
     (b"\xff\xd8\xff", "a JPEG image", "give a file of weights"),
@@ -43,14 +43,14 @@ _PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", r
 
 
 def check_file(path: Path, takes: Collection[str] = ()) -> None:
-    """Refuse what is no file of weights, by its true name.
+    """Refuse a file that does not hold weights, and name its real kind.
 
     Args:
-      path: of the file.
-      takes: names of kinds that are read all the same.
+      path: path of the file.
+      takes: names of kinds that are accepted.
 
     Raises:
-      InputError: it is missing, a dead link, a folder, may not be read, or is of a known kind that is not read.
+      InputError: it is missing, a dead link, a folder, may not be read, or is of a known kind that is not supported.
     """
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path} is a link to {os.readlink(path)}, which does not exist; {_FETCH}")
@@ -59,17 +59,17 @@ def check_file(path: Path, takes: Collection[str] = ()) -> None:
     if not path.is_file():
         raise InputError(f"{path} is not a file")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path} may not be read: its permissions forbid it")
+        raise InputError(f"{path} cannot be read: its permissions forbid it")
     kind = identify(path)
     if kind is not None and kind.name not in takes:
         raise InputError(f"{path} is {kind.name}: {kind.mend}")
 
 
 def check_raw(path: Path) -> None:
-    """Refuse a file of bare numbers that is a pointer or a web page in its place.
+    """Refuse a file of bare numbers that is in fact a pointer or a web page.
 
     Raises:
-      InputError: it is one, or cannot be read.
+      InputError: it is one of these, or cannot be read.
     """
     head = _head(path)
     kind = _pointer(head, path) or (Kind("a web page", _FETCH) if _PAGE.match(head) else None)
@@ -78,7 +78,7 @@ def check_raw(path: Path) -> None:
 
 
 def identify(path: Path) -> Kind | None:
-    """Return what a file is that holds no weights, or those of a format that is not read; None: it may hold weights.
+    """Return the kind of a file without weights, or of a format that is not supported; None: it may hold weights.
 
     Raises:
       InputError: it cannot be read.
@@ -104,18 +104,18 @@ def _pointer(head: bytes, path: Path) -> Kind | None:
     if not head.startswith(b"version https://git-lfs.github.com/spec/"):
         return None
     size = re.search(rb"^size (\d{1,15})\s*$", head, re.MULTILINE)
-    stands = f", which stands for a file of {int(size[1]):,} bytes" if size else ""
+    stands = f", in place of a file of {int(size[1]):,} bytes" if size else ""
     return Kind(f"a Git LFS pointer{stands}", "run `git lfs pull` where it was cloned, or fetch the file itself")
 
 
 def _text(head: bytes, path: Path) -> Kind | None:
     bare = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if _PAGE.match(bare):
-        return Kind("a web page", "fetch the file that the page leads to")
+        return Kind("a web page", "fetch the file that the page links to")
     if bare.startswith(b"<?xml"):
-        return Kind("an XML text", f"a server may have answered with it; {_FETCH}")
+        return Kind("an XML text", f"perhaps an error message of a server; {_FETCH}")
     if re.match(rb"[\[{]\s*[\"\]}\[{0-9-]", bare) and _is_printable(head):
-        return Kind(JSON, f"a server may have answered with it; {_FETCH}")
+        return Kind(JSON, f"perhaps an error message of a server; {_FETCH}")
     return Kind("a text", _FETCH) if _is_printable(head) and not _is_lua(head) else None
 
 
@@ -142,12 +142,12 @@ def _zip(head: bytes, path: Path) -> Kind | None:
         with zipfile.ZipFile(path) as container:
             names = container.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
-        return None  # as damaged files of PyTorch are
+        return None  # damaged files of PyTorch are like this
     last = {name.rpartition("/")[2] for name in names}
     if "bytecode.pkl" in last:
         return Kind("a TorchScript archive for mobile devices", f"where it was made, {_SAVE_STATE_DICT}")
     if "constants.pkl" in last or any("/code/" in name for name in names):
-        mend = "torch.save(torch.jit.load(FILE).state_dict(), NEW) makes a file that is read"
+        mend = "torch.save(torch.jit.load(FILE).state_dict(), NEW) makes a readable file"
         return Kind("a TorchScript archive (torch.jit.save)", mend)
     if "data.pkl" in last:
         return None
@@ -157,7 +157,7 @@ def _zip(head: bytes, path: Path) -> Kind | None:
         return Kind("a model of Keras 3", "weights of Keras are not read")
     if names and all(name.endswith(".npy") for name in names):
         return Kind(f"a NumPy archive of {name_some(names)}", "give the file that the training wrote")
-    return Kind(f"a zip archive of {name_some(names)}", "unpack it, and give what is in it")
+    return Kind(f"a zip archive of {name_some(names)}", "unpack it, and give its content")
 
 
 def _archive(head: bytes, path: Path) -> Kind | None:
@@ -165,27 +165,27 @@ def _archive(head: bytes, path: Path) -> Kind | None:
     if head[257:262] != b"ustar" and not old:
         return None
     first = head[:100].partition(b"\0")[0].decode(errors="replace")
-    # The container of PyTorch's first months begins so, and is known to its reader.
+    # The container of PyTorch's first months begins like this; its reader knows it.
     if first in ("sys_info", "./sys_info", "pickle", "storages", "tensors"):
         return None
-    return Kind(f"a tar archive that begins with {first}", "unpack it, and give what is in it")
+    return Kind(f"a tar archive that begins with {first}", "unpack it, and give its content")
 
 
 def _of_other_program(head: bytes, path: Path) -> Kind | None:
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= header <= 100_000_000 and path.stat().st_size >= 8 + header:
-        mend = "torch.save(safetensors.torch.load_file(FILE), NEW) makes a file that is read"
+        mend = "torch.save(safetensors.torch.load_file(FILE), NEW) makes a readable file"
         return Kind("a safetensors file", mend)
     if head[4:8] == b"TFL3":
-        return Kind("a TensorFlow Lite model", "give the checkpoint that it was made of")
+        return Kind("a TensorFlow Lite model", "give the checkpoint that it was made from")
     if _is_lua(head):
-        return Kind("a file of Torch 7, as the Lua release of pix2pix writes", "give one of the PyTorch release")
+        return Kind("a file of Torch 7, as written by the Lua release of pix2pix", "give one of the PyTorch release")
     if _is_onnx(head):
-        return Kind("an ONNX model", "give the file of weights that it was made of")
+        return Kind("an ONNX model", "give the file of weights that it was made from")
     suffixes = {
-        ".pb": Kind("a TensorFlow graph", "give the checkpoint that it was made of"),
-        ".mlmodel": Kind("a Core ML model", "give the file of weights that it was made of"),
-        ".caffemodel": Kind("a network of Caffe", "its weights are read only for HED's edges"),
+        ".pb": Kind("a TensorFlow graph", "give the checkpoint that it was made from"),
+        ".mlmodel": Kind("a Core ML model", "give the file of weights that it was made from"),
+        ".caffemodel": Kind("a network of Caffe", "its weights are supported only for HED's edges"),
     }
     return suffixes.get(path.suffix.lower()) if not head.startswith(b"\x80") else None
 
@@ -197,7 +197,7 @@ def _is_lua(head: bytes) -> bool:
 
 
 def _is_onnx(head: bytes) -> bool:
-    """Tell whether a file begins as a ModelProto does: its version, and who made it or the graph."""
+    """Return whether a file begins like a ModelProto: its version, and the producer or the graph."""
     if len(head) < 5 or head[0] != 8 or not 1 <= head[1] <= 30:
         return False
     length = head[3]
@@ -206,7 +206,7 @@ def _is_onnx(head: bytes) -> bool:
 
 
 class Folder(NamedTuple):
-    """What a folder is by the names in it."""
+    """The kind of a folder, by the names in it."""
 
     fits: Callable[[set[str]], bool]
     name: str
@@ -233,12 +233,12 @@ _FOLDERS = (
     Folder(
         lambda names: any(name.endswith(".distcp") for name in names),
         "a distributed checkpoint of PyTorch",
-        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW.pth makes a file that is read",
+        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW.pth makes a readable file",
     ),
 )
 
 
 def identify_folder(names: Iterable[str]) -> Kind | None:
-    """Return what a folder with such names in it is, where that is known and it is not read."""
+    """Return the kind of a folder with these names, if it is known and not supported."""
     known = set(names)
     return next((Kind(kind.name, kind.mend) for kind in _FOLDERS if kind.fits(known)), None)

@@ -1,4 +1,4 @@
-"""A function as one flat list of JAX's primitives, for converters that know primitives but not what calls them."""
+"""A function as one flat list of JAX's primitives, for converters that support primitives but not calls."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,25 +18,25 @@ _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 def flatten(
     function: Callable[[jax.Array], jax.Array], given: jax.ShapeDtypeStruct
 ) -> Callable[[jax.Array], jax.Array]:
-    """Return the same function without calls, and with what does not depend on its argument computed already.
+    """Return the same function without calls, with everything that does not depend on its argument precomputed.
 
-    Calls with derivatives of their own are entered, since an export is not differentiated. Some things are put simply:
-    a gather of one known place is a slice, a single row is its own reverse, what nothing needs is left out, and a sum
-    over several axes is one axis after the other, the last one first, which ONNX Runtime does up to eighty times faster
-    on images with the channels last (and rounds less).
+    Calls with their own derivatives are inlined, since an export is not differentiated. Some operations are
+    simplified: a gather at one known position is a slice, a single row is its own reverse, and unused results are left
+    out. A sum over several axes is computed one axis at a time, the last one first: on images with channels last, ONNX
+    Runtime is then up to eighty times faster (and rounds less).
 
     Args:
-      function: of one array, to one array.
+      function: function from one array to one array.
       given: shape, which may be symbolic, and dtype of its argument.
     """
-    closed = jax.make_jaxpr(lambda images: function(images))(given)  # methods may have no hash, which it asks for
+    closed = jax.make_jaxpr(lambda images: function(images))(given)  # it needs a hash, which methods may lack
     flat = jax.make_jaxpr(lambda images: _run(closed.jaxpr, closed.consts, [images])[0])(given)
     needed = _needed(flat.jaxpr)
     return lambda images: _run(flat.jaxpr.replace(eqns=needed), flat.consts, [images])[0]
 
 
 def _needed(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
-    """Return the equations on which the results depend."""
+    """Return the equations that the results depend on."""
     wanted, found = set(jaxpr.outvars) - {x for x in jaxpr.outvars if isinstance(x, core.Literal)}, []
     for equation in reversed(jaxpr.eqns):
         if wanted.intersection(equation.outvars):
@@ -82,7 +82,7 @@ def _apply(equation: core.JaxprEqn, args: list[Any]) -> Sequence[Any]:
 
 
 def _is_slice(args: list[Any], params: dict[str, Any]) -> bool:
-    """Tell whether a gather takes one piece, from a place that is known and inside."""
+    """Return whether a gather takes one piece, at a position that is known and inside."""
     inside = params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS
     return inside and not isinstance(args[1], jax.core.Tracer) and np.ndim(args[1]) == 1
 

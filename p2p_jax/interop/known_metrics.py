@@ -1,4 +1,4 @@
-"""What was measured of a run's weights: in validation, and by ``evaluate``, each with the number of images."""
+"""Known measurements of a run's weights: from validation and from ``evaluate``, each with the number of images."""
 
 import json
 import math
@@ -11,15 +11,15 @@ from p2p_jax.objectives import averaging
 from p2p_jax.reporting import say
 from p2p_jax.training.soundness import folder_of
 
-_LONGEST = 1 << 26  # bytes of a results.json that is read
+_LONGEST = 1 << 26  # bytes of the largest results.json that is read
 
 
 def known_metrics(run: Run, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the measurements of a run's weights, each ``{"by", "split", "num_images", "metrics", ...}``.
 
     Args:
-      run: opened from its directory.
-      ids: ``Translator.checkpoint_id`` of each direction, by which results of other weights are told.
+      run: a run opened from its directory.
+      ids: ``Translator.checkpoint_id`` of each direction; results of other weights are recognised by it.
     """
     found = [_validation(run), *(_evaluation(path, run, ids) for path in _results(run.workdir))]
     return [told for told in found if told]
@@ -30,10 +30,10 @@ def _results(workdir: Path) -> list[Path]:
 
 
 def _validation(run: Run) -> dict[str, Any] | None:
-    """Return what validation during training found at this step, if it was held then."""
+    """Return the validation results of this step, if there are any."""
     path, data = folder_of(run.workdir, run.step) / "metrics" / "metrics", run.config.data
     told = _read(path)
-    if told is None or (averaging.asks(run.config) and run.weights == "raw"):  # validation is of the average
+    if told is None or (averaging.asks(run.config) and run.weights == "raw"):  # validation uses the average
         return None
     metrics = {str(name): {"mean": value} for name, value in told.items() if _is_number(value)}
     count = (run.facts.get("images") or {}).get(data.val_split, {}).get("count")
@@ -42,7 +42,7 @@ def _validation(run: Run) -> dict[str, Any] | None:
 
 
 def _evaluation(path: Path, run: Run, ids: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what an evaluation of these very weights found."""
+    """Return the results of an evaluation of exactly these weights."""
     told = _read(path)
     if told is None or told.get("step") != run.step or told.get("checkpoint_id") is None:
         return None
@@ -60,7 +60,7 @@ def _evaluation(path: Path, run: Run, ids: Mapping[str, str]) -> dict[str, Any] 
         keys = ("split", "num_images", "seen", "direction", "paired", "norm", "dropout", "created")
         rest = {key: told[key] for key in keys if isinstance(told[key], str | int | bool)}
     except (KeyError, TypeError, AttributeError):
-        say(f"note: {path} is not what evaluate writes, and tells nothing here")
+        say(f"note: {path} was not written by evaluate, and is ignored")
         return None
     return {"by": "evaluate", "metrics": metrics, "set_metrics": sets, **rest}
 

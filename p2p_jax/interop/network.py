@@ -1,4 +1,4 @@
-"""A network out of a foreign file, in the terms of this library."""
+"""A network read from a foreign file, in the terms of this library."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,18 +12,18 @@ from flax.traverse_util import flatten_dict
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import make_network
 
-_SIDE = 192  # or a multiple of it: images on which every network can be traced
+_SIDE = 192  # or a multiple of it: every network can be traced at this size
 
 
 class ForeignNetwork(NamedTuple):
     """A network read from a file of another program.
 
     Attributes:
-      section: of a config, which describes it: "network" and attributes of that Flax module.
-      in_channels: of the images that it takes.
-      out_channels: of those that it gives; 1 for discriminators.
-      variables: ``{"params": ..., "batch_stats": ...}`` in float32, as that module has them.
-      step: updates done; 0 if the file does not say.
+      section: the section of a config that describes it: "network" and attributes of that Flax module.
+      in_channels: channels of its input images.
+      out_channels: channels of its output images; 1 for discriminators.
+      variables: ``{"params": ..., "batch_stats": ...}`` in float32, as in that module.
+      step: number of updates; 0 if the file does not say.
     """
 
     section: dict[str, Any]
@@ -34,28 +34,28 @@ class ForeignNetwork(NamedTuple):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in ``variables["params"]``."""
+        """Count of the numbers in ``variables["params"]``."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
 
     @property
     def is_discriminator(self) -> bool:
-        """Whether it judges images, and does not make them."""
+        """Whether it judges images instead of making them."""
         return self.section["network"].endswith(":PatchGAN")
 
 
 def title(section: Mapping[str, Any]) -> str:
-    """Return what the network that a section describes is called, such as "UNet"."""
+    """Return the name of the network that a section describes, such as "UNet"."""
     return section["network"].partition(":")[2]
 
 
 def name_some(names: Iterable[str]) -> str:
-    """Return the first of many names, and how many more there are."""
+    """Return the first few of many names, and the number of the others."""
     shown = sorted(names)
     return (", ".join(shown[:4]) or "nothing") + (f" and {len(shown) - 4:,} more" if len(shown) > 4 else "")
 
 
 def describe(network: ForeignNetwork) -> str:
-    """Return what a network is, in one line."""
+    """Return a description of a network in one line."""
     name = title(network.section)
     facts = [f"{key}={value}" for key, value in network.section.items() if key != "network"]
     channels = f"{network.in_channels} to {network.out_channels} channels"
@@ -75,12 +75,12 @@ def check_variables(network: ForeignNetwork, names: Mapping[str, str], source: s
     """Compare the variables with those of the network that the section describes.
 
     Args:
-      network: to be checked.
-      names: what the variable "params/LAYER/LEAF" or "batch_stats/LAYER/LEAF" is called in the file.
+      network: the network to check.
+      names: name in the file of each variable "params/LAYER/LEAF" or "batch_stats/LAYER/LEAF".
       source: the file, for messages.
 
     Raises:
-      InputError: a variable is missing, is one too many or has another shape; names it and the file.
+      InputError: a variable is missing, unexpected or has another shape; names it and the file.
     """
     expected = expected_shapes(network.section, network.in_channels, network.out_channels)
     found = flatten_dict(network.variables, sep="/")
@@ -88,16 +88,18 @@ def check_variables(network: ForeignNetwork, names: Mapping[str, str], source: s
     for name in sorted(expected.keys() | found.keys()):
         known = names.get(name, name)
         if name not in found:
-            raise InputError(f"{source}: {known} is missing, which a {kind} of {_size(network)} has; is it complete?")
+            raise InputError(
+                f"{source}: {known} is missing; a {kind} of {_size(network)} has it. Is the file complete?"
+            )
         if name not in expected:
-            raise InputError(f"{source}: {known} is not a part of a {kind} of {_size(network)}: another architecture")
+            raise InputError(f"{source}: {known} does not belong to a {kind} of {_size(network)}: another architecture")
         if np.shape(found[name]) != expected[name]:
             raise InputError(
-                f"{source}: {known} has the shape {np.shape(found[name])} (in the order of Flax), where a {kind} of "
+                f"{source}: {known} has the shape {np.shape(found[name])} (in the order of Flax), but a {kind} of "
                 f"{_size(network)} has {expected[name]}: another architecture"
             )
         if not np.isfinite(found[name]).all():
-            raise InputError(f"{source}: {known} holds numbers that are not finite: the training that made it diverged")
+            raise InputError(f"{source}: {known} holds numbers that are not finite: its training diverged")
 
 
 def _size(network: ForeignNetwork) -> str:

@@ -1,4 +1,4 @@
-"""ONNX: a translation for ONNX Runtime and everything else that reads it."""
+"""ONNX: a translation for ONNX Runtime and every other program that reads it."""
 
 import json
 import logging
@@ -13,18 +13,18 @@ from p2p_jax.errors import InputError
 from p2p_jax.interop.exportable import Exportable
 from p2p_jax.interop.flattening import flatten
 
-OPSET, IR_VERSION = 17, 8  # of 2022: newer operators are not needed, and older readers are served
+OPSET, IR_VERSION = 17, 8  # of 2022: enough operators, and older readers can open it
 INPUT, OUTPUT = "images", "translated"
 
 
 def require(format: str = "onnx") -> None:
-    """Check that what is needed is installed.
+    """Check that the required packages are installed.
 
     Args:
-      format: what is asked for, for messages.
+      format: the requested format, for messages.
 
     Raises:
-      InputError: it is not.
+      InputError: a package is missing.
     """
     try:
         import jax2onnx  # noqa: F401
@@ -37,20 +37,20 @@ def require(format: str = "onnx") -> None:
 
 
 def write(exportable: Exportable, path: Path) -> None:
-    """Write a translation, with its metadata as JSON in the file's own.
+    """Write a translation, with its metadata as JSON in the file's metadata.
 
     Raises:
-      InputError: it uses what jax2onnx cannot convert.
+      InputError: it uses operations that jax2onnx cannot convert.
     """
     import jax2onnx
     import onnx
 
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it names every value whose type is left to be inferred
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it logs every value with an inferred type
     flat, step = flatten(exportable.__call__, exportable.images), exportable.sizes.multiple
 
     def function(images: jax.Array) -> jax.Array:
         if not exportable.is_fixed and step > 1:
-            # Sizes inside are multiples of h and w; jax2onnx finds these where an array has them as its sides.
+            # Sizes inside are multiples of h and w; jax2onnx finds these if an array has them as sides.
             lax.slice(images, (0,) * 4, images.shape, (1, step, step, 1))
         return flat(images)
 
@@ -58,7 +58,7 @@ def write(exportable: Exportable, path: Path) -> None:
         model = jax2onnx.to_onnx(
             function, [exportable.images], opset=OPSET, input_names=[INPUT], output_names=[OUTPUT], model_name="p2p_jax"
         )
-    except Exception as error:  # of any kind: what it does not know, it stumbles over
+    except Exception as error:  # of any kind: it fails on unknown operations
         raise _refused("jax2onnx cannot convert this network", error) from error
     model.ir_version = IR_VERSION
     told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in exportable.metadata.items()}
@@ -67,10 +67,10 @@ def write(exportable: Exportable, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a written translation as ONNX Runtime computes it, on the CPU.
+    """Return a written translation as a function that ONNX Runtime computes, on the CPU.
 
     Raises:
-      InputError: it is no valid model.
+      InputError: it is not a valid model.
     """
     import onnx
     import onnxruntime
@@ -78,11 +78,11 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         onnx.checker.check_model(str(path))
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # both have many of their own
-        raise _refused("what jax2onnx made of this network is not valid", error) from error
+    except Exception as error:  # both have many types of errors
+        raise _refused("jax2onnx made an invalid model of this network", error) from error
     return lambda images: session.run([OUTPUT], {INPUT: images})[0]
 
 
 def _refused(what: str, error: Exception) -> InputError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return InputError(f"format=onnx: {what} ({reason}); format=stablehlo takes any that JAX can trace")
+    return InputError(f"format=onnx: {what} ({reason}); format=stablehlo works for every network that JAX can trace")

@@ -1,4 +1,4 @@
-"""Weights of an ONNX model stored in fewer bits; what is computed stays float32, which every runtime can."""
+"""Weights of an ONNX model stored in fewer bits; computation stays in float32, which every runtime supports."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ import numpy as np
 from p2p_jax.errors import InputError
 
 WEIGHTS = ("float32", "float16", "int8")
-"""How they may be stored."""
-_LEAST = 256  # numbers in a tensor that is worth it
+"""The ways to store weights."""
+_LEAST = 256  # numbers in the smallest tensor worth storing in fewer bits
 _HALF = float(np.finfo(np.float16).max)
 
 
@@ -17,9 +17,9 @@ class Quantized(NamedTuple):
     """A tensor as whole numbers.
 
     Attributes:
-      numbers: int8, of the tensor's shape.
+      numbers: int8, of the shape of the tensor.
       scales: [C] float32; ``numbers * scales`` along `axis` is about the tensor.
-      axis: of the tensor.
+      axis: axis of the scales.
     """
 
     numbers: np.ndarray
@@ -28,16 +28,16 @@ class Quantized(NamedTuple):
 
     @property
     def tensor(self) -> np.ndarray:
-        """What stands for the tensor, float32."""
+        """The restored tensor, float32."""
         shape = [-1 if axis == self.axis else 1 for axis in range(self.numbers.ndim)]
         return self.numbers.astype(np.float32) * self.scales.reshape(shape)
 
 
 def quantize(tensor: np.ndarray) -> Quantized:
-    """Round a tensor to whole numbers from -127 to 127 with one scale a channel, along the axis that loses least.
+    """Round a tensor to whole numbers from -127 to 127 with one scale per channel, along the axis with the least loss.
 
     Args:
-      tensor: of floats, of any number of axes but none.
+      tensor: tensor of floats with at least one axis.
     """
     found = [_along(tensor, axis) for axis in range(tensor.ndim)]
     return min(found, key=lambda one: float(np.square(one.tensor - tensor).sum()))
@@ -51,29 +51,29 @@ def _along(tensor: np.ndarray, axis: int) -> Quantized:
 
 
 def sizes(model: Any) -> dict[str, int]:
-    """Return the tensors that ``store`` stores in fewer bits: name -> how many numbers it has."""
+    """Return the tensors that ``store`` stores in fewer bits: name -> count of numbers."""
     return {name: tensor.size for name, tensor in _tensors(model)}
 
 
 def store(model: Any, weights: str, wide: Collection[str] = ()) -> None:
-    """Store the weights of a model in fewer bits, and make them float32 again as its first computation.
+    """Store the weights of a model in fewer bits; its first computation makes them float32 again.
 
-    A runtime that folds constants does that once, when it loads the model. Small tensors, whose bytes do not matter,
-    and such as do not fit stay as they are.
+    A runtime that folds constants does so once, when it loads the model. Tensors that are small or do not fit stay
+    unchanged.
 
     Args:
       model: ``onnx.ModelProto``, changed in place.
       weights: one of ``WEIGHTS``.
-      wide: names of tensors that are stored in the next wider way: float16 in place of int8, float32 of float16.
+      wide: names of tensors to store one step wider: float16 instead of int8, float32 instead of float16.
 
     Raises:
-      InputError: `weights` is another word.
+      InputError: `weights` is not one of these.
     """
     import onnx
     from onnx import helper, numpy_helper
 
     if weights not in WEIGHTS:
-        raise InputError(f"weights={weights}: choose {', '.join(WEIGHTS)}")
+        raise InputError(f"weights={weights}: choose one of {', '.join(WEIGHTS)}")
     found = dict(_tensors(model)) if weights != "float32" else {}
     kept, nodes = [x for x in model.graph.initializer if x.name not in found], []
     for name, tensor in found.items():
@@ -97,7 +97,7 @@ def store(model: Any, weights: str, wide: Collection[str] = ()) -> None:
 
 
 def _tensors(model: Any) -> list[tuple[str, np.ndarray]]:
-    """Return the weights that are large enough to matter and small enough to be numbers of 16 bits."""
+    """Return the weights that are large enough to matter and fit into numbers of 16 bits."""
     from onnx import numpy_helper
 
     found = ((x.name, numpy_helper.to_array(x)) for x in model.graph.initializer)

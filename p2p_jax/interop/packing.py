@@ -1,4 +1,4 @@
-"""A trained run as one model file: its generators, what is known of them, and nothing of the machine they are from."""
+"""Packs a trained run as one model file: its generators and metadata, and nothing about the machine."""
 
 import os
 import re
@@ -25,21 +25,21 @@ from p2p_jax.training import model_file
 
 DTYPES = ("float32", "float16")
 _PLACES = ("init_from", "data.dir", "task.weights", "distances.weights")
-_PLACES_INSIDE = ("data.dir_a", "data.dir_b")  # as a rule in the folder of the images, such as {split}/A
+_PLACES_INSIDE = ("data.dir_a", "data.dir_b")  # usually relative to the folder of the images, such as {split}/A
 _STATISTICS = "batch_stats/"
 _ABSOLUTE = re.compile(r"""(?:^|[\s,;=:"'(])(?:/[^/\s]|~|\\\\|[A-Za-z]:[/\\]|file:)""")
 
 
 class Packed(NamedTuple):
-    """A model file that was written.
+    """A packed model file.
 
     Attributes:
-      path: of the file.
-      megabytes: its size.
-      about: what it tells of itself, by ``model_file.SUBJECTS``.
-      digest: SHA-256 of all that is in it.
-      difference: of float16, the largest to the run's own translation of noise, on the scale of [-1, 1]; 0 of float32.
-      notes: what is to be known about it, each a sentence.
+      path: path of the file.
+      megabytes: size of the file.
+      about: its metadata, by ``model_file.SUBJECTS``.
+      digest: SHA-256 of its content.
+      difference: for float16, the largest difference from the run on noise, on the scale of [-1, 1]; 0 for float32.
+      notes: notes about the file, each a sentence.
     """
 
     path: Path
@@ -62,26 +62,27 @@ def pack(
     trust: Trust = (),
     raw: bool = False,
 ) -> Packed:
-    """Write the generators of a run, with all that is known of them, to one file that is only data.
+    """Write the generators of a run, with all metadata, to one file that holds only data.
 
-    Without `direction` it holds all that translation and validation read: both generators of CycleGAN, the generator
-    and the heads of CUT. What names places of this machine, ``data.dir`` and the like and any absolute path in the
-    config, does not go along, nor do names of images.
+    Without `direction` it holds everything that translation and validation read: both generators of CycleGAN, the
+    generator and the heads of CUT. Places of this machine are left out (``data.dir``, similar options and every
+    absolute path in the config), and names of images too.
 
     Args:
-      workdir: the run's directory; or a model file, of which another one is made.
-      output: the file, FILE.safetensors; a model file that is there is replaced.
+      workdir: directory of the run, or a model file to pack again.
+      output: the file, FILE.safetensors; an existing model file is replaced.
       checkpoint: "latest", "best" or a step.
-      direction: "AtoB" or "BtoA": only the generator of this way.
-      dtype: of the weights: "float32", by default that, or of a model file its own; or "float16". Statistics of norms
-        stay in float32.
-      licence: under which others may use it, such as "cc-by-4.0"; of a model file by default its own.
-      objective: what was trained, if it was given to ``p2p_jax.train``.
+      direction: "AtoB" or "BtoA": pack only the generator of this direction.
+      dtype: dtype of the weights, "float32" or "float16"; by default "float32", or that of the model file. Statistics
+        of norms stay in float32.
+      licence: licence for other users, such as "cc-by-4.0"; by default that of the model file.
+      objective: the objective that was trained, if it was given to ``p2p_jax.train``.
       trust: code outside the library that the run's config may name; see ``Translator.from_workdir``.
-      raw: take the generators as they were after the step, where the run has an average of them.
+      raw: use the generators as they were after the step, if the run has an average of them.
 
     Raises:
-      InputError: no such run, checkpoint or direction, weights that float16 cannot hold, or the file cannot be written.
+      InputError: the run, checkpoint or direction does not exist, float16 cannot hold the weights, or the file cannot
+        be written.
     """
     output = _check_output(Path(output))
     licence = _check_licence(licence)
@@ -102,12 +103,12 @@ def pack(
         "model": {
             "objective": run.config.objective,
             "directions": list(directions),
-            "direction": run.config.data.direction,  # of its training: from real_a to real_b
+            "direction": run.config.data.direction,  # direction of training: from real_a to real_b
             "step": run.step,
             "weights": run.weights,
             "dtype": dtype,
             "num_parameters": sum(array.size for name, array in arrays.items() if name.startswith("params/")),
-            "checkpoint_ids": ids,  # as the run has them, before they are rounded
+            "checkpoint_ids": ids,  # of the run's weights, before rounding
         },
         "domains": dict(zip(("input", "output"), map(describe, of_config(run.config.data)), strict=True)),
         "data": _data(run, stripped),
@@ -115,11 +116,13 @@ def pack(
         "metrics": run.file.about["metrics"] if run.file else {"found": known_metrics(run, ids)},
     }
     if stripped:
-        notes.append(f"left out, as it names places of this machine: {', '.join(f'config.{x}' for x in stripped)}")
+        notes.append(
+            f"left out, because they name places of this machine: {', '.join(f'config.{x}' for x in stripped)}"
+        )
     if named := sorted({name for names in outside(config).values() for name in names}):
         notes.append(
-            f"its config names code outside the library, {', '.join(named)}, which does not go along: whoever opens "
-            "the file needs it, and has to trust it by name"
+            f"its config names code outside the library, {', '.join(named)}, which is not in the file: to open the "
+            "file, you need that code, and must trust it by name"
         )
     difference = 0.0
     if dtype == "float16":
@@ -129,7 +132,7 @@ def pack(
 
 
 def _ids(run: Run, first: Translator, directions: tuple[str, ...]) -> dict[str, str]:
-    """Return what tells the run's weights of each direction from others."""
+    """Return ids of the run's weights, one for each direction."""
     if run.file:
         known = run.file.about["model"].get("checkpoint_ids")
         return {way: str(known[way]) for way in directions if isinstance(known, Mapping) and way in known}
@@ -139,9 +142,9 @@ def _ids(run: Run, first: Translator, directions: tuple[str, ...]) -> dict[str, 
 
 
 def without_places(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return a config without what names places of the machine that it is from, and the options that were emptied.
+    """Return a config without places of its machine, and the names of the emptied options.
 
-    Places are what the options for them hold, and in any option a text that is an absolute path.
+    Places are the values of options for places, and every text that is an absolute path.
     """
     stripped: list[str] = []
 
@@ -166,7 +169,10 @@ def _is_place(text: str, key: str) -> bool:
 
 def _check_output(output: Path) -> Path:
     if output.suffix.lower() != SUFFIX:
-        raise InputError(f"output={output}: a model file ends with {SUFFIX}, such as {output.with_suffix(SUFFIX).name}")
+        raise InputError(
+            f"output={output}: the name of a model file must end with {SUFFIX}, such as "
+            f"{output.with_suffix(SUFFIX).name}"
+        )
     output = Path(os.path.realpath(output))
     if output.is_dir() or (output.exists() and not output.is_file()):
         raise InputError(f"output={output} exists and is not a plain file; choose another name")
@@ -175,7 +181,7 @@ def _check_output(output: Path) -> Path:
             model_file.read_about(output)
         except InputError as error:
             raise InputError(
-                f"output={output} would replace a file that is no model file; choose another name"
+                f"output={output} would replace a file that is not a model file; choose another name"
             ) from error
     return output
 
@@ -184,13 +190,13 @@ def _check_licence(licence: str) -> str:
     try:
         return model_file.check_licence(licence.strip())
     except ValueError as error:
-        raise InputError(f"licence={licence[:40]!r}: write the name of one, such as cc-by-4.0") from error
+        raise InputError(f"licence={licence[:40]!r}: give the name of a licence, such as cc-by-4.0") from error
 
 
 def _arrays(
     run: Run, directions: tuple[str, ...], *, whole: bool, dtype: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return what goes into the file, by the names of a state without an average, and what is to be said about it."""
+    """Return the weights for the file, by the names of a state without an average, and notes about them."""
     shapes, average = run.shapes, f"{averaging.KEY}/"
     names: set[str] = set()
     for direction in directions:
@@ -210,14 +216,14 @@ def _arrays(
     for name, value in run.values(names, shapes).items():
         array, plain = np.asarray(value), name.removeprefix(average)
         if plain in arrays:
-            continue  # an average comes first, and is what is used
+            continue  # the average comes first and is used
         if jnp.issubdtype(array.dtype, jnp.floating):
             if array.dtype == np.float64 and not notes:
                 notes.append("weights of float64 were rounded to float32")
             array = array.astype(np.float32)
             if not np.isfinite(array).all():
                 raise InputError(
-                    f"{run.workdir}, step {run.step}: {plain} holds numbers that are not finite: it diverged"
+                    f"{run.workdir}, step {run.step}: {plain} holds numbers that are not finite: its training diverged"
                 )
             array = _rounded(array, plain, dtype)
         arrays[plain] = array
@@ -225,7 +231,7 @@ def _arrays(
 
 
 def _statistics(run: Run, shapes: Any, players: set[str]) -> set[str]:
-    """Return the names of the running statistics of players, where the run has kept any."""
+    """Return the names of the running statistics of players, if the run has any."""
     if run.file is not None:
         return {x for x in run.file.arrays if x.startswith(_STATISTICS) and x.split("/")[1] in players}
     if lacks_statistics(run.workdir):
@@ -240,16 +246,16 @@ def _statistics(run: Run, shapes: Any, players: set[str]) -> set[str]:
 
 
 def _rounded(array: np.ndarray, name: str, dtype: str) -> np.ndarray:
-    """Return weights in the dtype of the file; everything but weights stays in float32."""
+    """Return weights in the dtype of the file; everything else stays in float32."""
     if dtype == "float32" or not name.startswith("params/"):
         return array
     if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-        raise InputError(f"dtype={dtype} does not reach as far as the numbers of {name} do: take float32")
+        raise InputError(f"dtype={dtype} is too small for the numbers of {name}: use float32")
     return array.astype(np.float16)
 
 
 def _difference(translator: Translator, run: Run, arrays: Mapping[str, np.ndarray]) -> float:
-    """Return how far the translation with rounded weights is from the run's own, on noise of the size of training."""
+    """Return the difference between translations with rounded weights and the run's, on noise of the training size."""
     forward = translator.direction == run.config.data.direction
     given, fake = ("real_a", "fake_b") if forward else ("real_b", "fake_a")
     shapes = run.batch[given]
@@ -268,7 +274,7 @@ def _difference(translator: Translator, run: Run, arrays: Mapping[str, np.ndarra
 
 
 def _data(run: Run, stripped: list[str]) -> dict[str, Any]:
-    """Return what is known of the images: the source, how many, of what size; no names and no places."""
+    """Return facts about the images: source, count and size; no names and no places."""
     if run.file:
         return run.file.about["data"]
     facts, data = run.facts, run.config.data

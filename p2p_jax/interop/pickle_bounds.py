@@ -1,38 +1,38 @@
-"""Pickles, looked at before PyTorch reads them: what would take far more time or memory than its size.
+"""Checks pickles before PyTorch reads them, and refuses those that would take far too much time or memory.
 
-PyTorch runs nothing that a pickle brings along, but what it does run (texts are encoded, dicts are copied, keys are
-hashed) can be asked for again and again, of the same large object.
+PyTorch does not run code in a pickle, but the operations that it does run (encoding texts, copying dicts, hashing
+keys) can be repeated many times on the same large object.
 """
 
 import pickletools
 from typing import IO, Any, NamedTuple
 
-_MOST_BYTES = 4 * 2**20  # of one pickle; that of the largest network's state dict has 0.1 MB
+_MOST_BYTES = 4 * 2**20  # of one pickle; the state dict of the largest network has 0.1 MB
 _MOST_INSTRUCTIONS = 500_000
-_MOST_IN_TUPLE = 10_000  # objects within a tuple, within each other: to hash it is to walk through them all
+_MOST_IN_TUPLE = 10_000  # nested objects in a tuple: hashing it visits all of them
 _MOST_COPIES = 64  # of dicts and the like; a state dict makes two
 _COPYING = {"OrderedDict", "Counter", "set", "encode", "bytearray"}
-_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the first pickle of PyTorch's
-_LEGACY = 5  # pickles ahead of the numbers in the container before PyTorch 1.6
+_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the first pickle in PyTorch's files
+_LEGACY = 5  # pickles before the numbers in the container before PyTorch 1.6
 
 
 class TooMuchError(ValueError):
-    """A pickle that is too long, or grows where it is read."""
+    """A pickle that is too long, or that grows when it is read."""
 
 
 class _Object(NamedTuple):
-    """What is known of an object: how many a tuple holds, and the name of a function or of what made it."""
+    """What is known of an object: the number of objects in a tuple, and the name of a function or of its creator."""
 
     size: int = 1
     name: str = ""
 
 
 def check(stream: IO[bytes], count: int = 1) -> None:
-    """Walk through the instructions of pickles that follow each other, without running them.
+    """Go through the instructions of consecutive pickles, without running them.
 
     Raises:
-      TooMuchError: one is long, or makes what takes long to be read.
-      ValueError: it is no pickle, or cut short.
+      TooMuchError: a pickle is too long, or would take too long to read.
+      ValueError: the data is not a pickle, or is cut off.
     """
     for _ in range(count):
         try:
@@ -42,7 +42,7 @@ def check(stream: IO[bytes], count: int = 1) -> None:
 
 
 def check_legacy(stream: IO[bytes]) -> None:
-    """Check the pickles of PyTorch's container before 1.6, or the one of another program, as ``check`` does."""
+    """Check the pickles of PyTorch's container before 1.6, or the one of another program, like ``check``."""
     start = stream.tell()
     is_torch = stream.read(len(_MAGIC)) == _MAGIC
     stream.seek(start)
@@ -78,7 +78,7 @@ def _check_one(stream: IO[bytes]) -> None:
 
 
 def _take(stack: list[_Object | None], kinds: list[str]) -> list[_Object]:
-    """Take what an instruction takes from a stack: as many objects as it says, or all down to a mark and more."""
+    """Take the objects that an instruction uses from a stack: a given number, or all down to a mark."""
     above = list[_Object]()
     if "mark" in kinds:
         while (top := stack.pop()) is not None:

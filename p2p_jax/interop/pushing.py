@@ -1,4 +1,4 @@
-"""A trained run, or its model file, on the Hugging Face hub, with a card that says what it is."""
+"""Uploads a trained run, or its model file, to the Hugging Face hub, with a model card."""
 
 import io
 import tempfile
@@ -18,13 +18,13 @@ _MOST_PICTURES = 20
 
 
 class Pushed(NamedTuple):
-    """What lies on the hub now.
+    """An upload on the hub.
 
     Attributes:
-      address: of the repository.
+      address: address of the repository.
       packed: the model file; its path is the name in the repository.
-      card: the text of its README.
-      files: names of all files that were put there.
+      card: text of the README.
+      files: names of all uploaded files.
     """
 
     address: str
@@ -47,26 +47,26 @@ def push_to_hub(
     raw: bool = False,
     token: str | None = None,
 ) -> Pushed:
-    """Put a run's model file on the hub, with a card written from what the run knows; both are replaced if there.
+    """Upload a run's model file to the hub, with a card written from the run's metadata; existing ones are replaced.
 
-    Images are put there only if they are named, since those of a data set may not be yours to publish.
+    Images are uploaded only if you name them: you may not have the right to publish those of a data set.
 
     Args:
-      workdir: the run's directory, or a model file of it.
-      name: of the repository, "user/name"; made if missing.
-      licence: under which others may use the model, such as "cc-by-4.0"; it has no default, but that of a model file.
-      private: only for those who may read it, if the repository is made now.
-      pictures: files of samples to be shown on the card; they are written anew as PNG, without what else is in them.
-      checkpoint: see ``pack``, as are direction, dtype, trust and raw.
-      direction: "AtoB" or "BtoA": only the generator of this way.
-      dtype: of the weights.
+      workdir: directory of the run, or its model file.
+      name: name of the repository, "user/name"; made if missing.
+      licence: licence for other users, such as "cc-by-4.0"; required, unless a model file has one.
+      private: whether a new repository is private.
+      pictures: files of samples for the card; they are saved again as PNG, without metadata.
+      checkpoint: see ``pack``, also for direction, dtype, trust and raw.
+      direction: "AtoB" or "BtoA": pack only the generator of this direction.
+      dtype: dtype of the weights.
       trust: code outside the library that the run's config may name.
-      raw: take the generators as they were after the step, where the run has an average of them.
-      token: of the hub; by default the one with which this machine is logged in, if it is.
+      raw: use the generators as they were after the step, if the run has an average of them.
+      token: token of the hub; by default that of the login on this machine, if there is one.
 
     Raises:
-      InputError: there is no licence, no such run, a picture cannot be read, the hub cannot be reached or does not let
-        you write, or ``huggingface_hub`` is not installed.
+      InputError: the licence is missing, the run does not exist, a picture cannot be read, the hub cannot be reached or
+        refuses the upload, or ``huggingface_hub`` is not installed.
     """
     hub.check_name(name)
     hub.import_hub()
@@ -75,8 +75,8 @@ def push_to_hub(
         licence = model_file.read(source).about["licence"].get("name", "")
     if not licence.strip():
         raise InputError(
-            "`licence` is missing: say under which one others may use the model, such as cc-by-4.0, mit or other; it "
-            "depends on the images that it was trained on, and so it is yours to say"
+            "`licence` is missing: give the licence for other users, such as cc-by-4.0, mit or other; it depends on "
+            "the training images, so only you can choose it"
         )
     samples = {f"samples/{number}.png": _as_png(Path(x)) for number, x in enumerate(_few(pictures), 1)}
     with tempfile.TemporaryDirectory(prefix="p2p_jax_push_") as folder:
@@ -91,15 +91,15 @@ def push_to_hub(
 
 def _few(pictures: Sequence[str | Path]) -> Sequence[str | Path]:
     if len(pictures) > _MOST_PICTURES:
-        raise InputError(f"`pictures`: {len(pictures)} samples are too many for a card; choose up to {_MOST_PICTURES}")
+        raise InputError(f"`pictures`: {len(pictures)} samples are too many for a card; give at most {_MOST_PICTURES}")
     return pictures
 
 
 def _as_png(path: Path) -> bytes:
-    """Return a picture as PNG, turned as it is to be seen; places and other words in it do not go along.
+    """Return a picture as PNG, rotated upright and without metadata.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: the picture cannot be read.
     """
     from PIL import Image, ImageOps
 

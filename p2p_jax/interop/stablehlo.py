@@ -1,4 +1,4 @@
-"""StableHLO: a translation for JAX without this library, for any accelerator, and for what else reads it."""
+"""StableHLO: a translation for JAX without this library, on every accelerator, and for other programs that read it."""
 
 import json
 from collections.abc import Callable
@@ -15,10 +15,10 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def require() -> None:
-    """Check that what is needed is installed.
+    """Check that the required package is installed.
 
     Raises:
-      InputError: it is not.
+      InputError: it is missing.
     """
     try:
         import flatbuffers  # noqa: F401
@@ -35,7 +35,7 @@ def write(exportable: Exportable, path: Path) -> None:
     function = jax.jit(lambda images: exportable(images))
     try:
         blob = export.export(function, platforms=PLATFORMS)(exportable.images).serialize()
-    except Exception as error:  # of any kind: what cannot be lowered for every platform, or is too large
+    except Exception as error:  # of any kind: it cannot be lowered for every platform, or is too large
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"format=stablehlo: JAX cannot export this network ({reason})") from error
     path.write_bytes(blob)
@@ -43,7 +43,7 @@ def write(exportable: Exportable, path: Path) -> None:
 
 
 def metadata_path(path: Path) -> Path:
-    """Return the file beside a translation that holds its metadata."""
+    """Return the file with the metadata of a translation."""
     return path.with_name(path.name + ".json")
 
 

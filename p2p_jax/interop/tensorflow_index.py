@@ -1,7 +1,7 @@
-"""The index of a TensorFlow checkpoint, looked at before TensorFlow reads it, which ends the process at a wrong shape.
+"""Checks the index of a TensorFlow checkpoint before TensorFlow reads it and aborts the process at a wrong shape.
 
-It is a sorted table (that of LevelDB, uncompressed): blocks of names and entries, a block that tells where they are,
-and a footer that tells where that one is. An entry is a message of Protocol Buffers.
+The index is a sorted table (that of LevelDB, uncompressed): blocks of names and entries, a block with their positions,
+and a footer with the position of that block. An entry is a message of Protocol Buffers.
 """
 
 import math
@@ -18,7 +18,7 @@ _FOOTER, _TRAILER = 48, 5  # bytes
 _MOST_DIMENSIONS = 8
 _MOST_NUMBERS = 2**40
 _DTYPES = range(1, 24)  # of variables, in TensorFlow's types.proto
-_SIZES = {1: 4, 2: 8, 3: 4, 9: 8, 19: 2, 14: 2}  # bytes of a number, where it is not at least 1
+_SIZES = {1: 4, 2: 8, 3: 4, 9: 8, 19: 2, 14: 2}  # bytes of a number, if not 1
 _ENTRY = {1: int, 2: memoryview, 3: int, 4: int, 5: int, 6: memoryview}  # dtype, shape, shard, offset, size, checksum
 _HEADER = {1: int, 2: int, 3: memoryview}  # shards, order of bytes, version
 _SIDE = {1: int, 2: memoryview}  # size, name
@@ -32,11 +32,13 @@ def check(index: Path, data: Sequence[Path]) -> None:
       data: the files with the numbers.
 
     Raises:
-      InputError: the index is no such table, or names what the files cannot hold.
+      InputError: the index is not such a table, or has entries that the files cannot hold.
     """
-    damaged = f"{index} cannot be read as a TensorFlow checkpoint: it is cut short or damaged; copy it anew"
+    damaged = f"{index} cannot be read as a TensorFlow checkpoint: it is cut off or damaged; copy it again"
     if index.stat().st_size > _MOST_BYTES:
-        raise InputError(f"{index} has more than {_MOST_BYTES:,} bytes: not an index of a checkpoint of the release")
+        raise InputError(
+            f"{index} has more than {_MOST_BYTES:,} bytes: it is not the index of a checkpoint of the release"
+        )
     try:
         content, claimed, before = memoryview(index.read_bytes()), 0, None
         for name, entry in _entries(content):
@@ -45,15 +47,15 @@ def check(index: Path, data: Sequence[Path]) -> None:
             before = name
             if name:
                 claimed += _bytes_of(entry, len(data))
-            elif _once(entry, _HEADER).get(1) != len(data):  # the one without a name is about the whole
+            elif _once(entry, _HEADER).get(1) != len(data):  # the entry without a name describes the whole
                 raise ValueError("another number of files")
     except (IndexError, ValueError, OSError) as error:
         raise InputError(damaged) from error
     found = sum(file.stat().st_size for file in data)
     if claimed > found:
         raise InputError(
-            f"{data[0]} is cut short, or of another checkpoint: {index.name} names variables of {claimed:,} bytes, and "
-            f"there are {found:,}; copy it anew"
+            f"{data[0]} is cut off, or from another checkpoint: {index.name} lists variables of {claimed:,} bytes, but "
+            f"there are {found:,}; copy it again"
         )
 
 
@@ -63,14 +65,14 @@ def _entries(table: memoryview) -> Iterator[tuple[bytes, bytes]]:
     if len(table) < _FOOTER or footer[-8:] != _MAGIC:
         raise ValueError("no sorted table")
     at = 0
-    for _ in range(2):  # where the block about other things is
+    for _ in range(2):  # position of the block about other things
         _, at = _varint(footer, at)
     seen = 0
     for _, handle in _block(table, *_handle(footer, at)):
         start, size = _handle(memoryview(handle), 0)
         seen += size
         if seen > len(table):
-            raise ValueError("blocks that lie on each other")
+            raise ValueError("blocks that overlap")
         yield from _block(table, start, size)
 
 
@@ -81,9 +83,9 @@ def _handle(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def _block(table: memoryview, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Iterate over keys and values; a key begins as the one before it."""
+    """Iterate over keys and values; a key shares its beginning with the one before it."""
     if start + size + _TRAILER > len(table) or size < 4 or table[start + size] != 0:
-        raise ValueError("a block that is cut short, or compressed")
+        raise ValueError("a block that is cut off, or compressed")
     block = table[start : start + size]
     end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
     at, key = 0, b""
@@ -99,13 +101,13 @@ def _block(table: memoryview, start: int, size: int) -> Iterator[tuple[bytes, by
 
 
 def _bytes_of(entry: bytes, shards: int) -> int:
-    """Return how many bytes a variable takes at least."""
+    """Return the smallest possible size of a variable in bytes."""
     found = _once(entry, _ENTRY)
     sides = list(_fields(found.get(2, memoryview(b""))))
     if len(sides) > _MOST_DIMENSIONS or any(number != 2 or isinstance(side, int) for number, side in sides):
         raise ValueError("no shape")
     shape = [_once(side, _SIDE).get(1, 0) for _, side in sides if not isinstance(side, int)]
-    # As they are read here, negative numbers are the largest.
+    # Negative numbers are read as the largest ones.
     if max(shape, default=0) > _MOST_NUMBERS or math.prod(shape) > _MOST_NUMBERS:
         raise ValueError("no shape")
     dtype, size, offset = found.get(1, 0), found.get(5, 0), found.get(4, 0)
@@ -115,11 +117,11 @@ def _bytes_of(entry: bytes, shards: int) -> int:
 
 
 def _once(message: bytes | memoryview, kinds: Mapping[int, type]) -> dict[int, Any]:
-    """Return the fields of a message, each of which is there once, and of its kind."""
+    """Return the fields of a message; each one must occur once, with the right type."""
     found = dict[int, Any]()
     for number, value in _fields(memoryview(message)):
         if number in found or not isinstance(value, kinds.get(number, NoneType)):
-            raise ValueError("an unknown field, or one that is there twice")
+            raise ValueError("an unknown field, or a field that occurs twice")
         found[number] = value
     return found
 

@@ -1,7 +1,7 @@
-"""How the TensorFlow release of pix2pix (affinelayer's pix2pix-tensorflow) names the weights of its networks.
+"""The names of weights in the TensorFlow release of pix2pix (affinelayer's pix2pix-tensorflow).
 
-The networks are the paper's, but for three things: batch norm always uses the batch's own statistics, the innermost
-layer of the U-Net is normalised too, and skips are concatenated behind what comes from below.
+The networks are those of the paper, with three differences: batch norm always uses the statistics of the batch, the
+innermost layer of the U-Net is normalised too, and skips are concatenated after the features from below.
 """
 
 import re
@@ -20,7 +20,7 @@ _UNUSED = re.compile(r".*/batch_normalization/moving_(mean|variance)")  # the re
 
 
 class Generation(NamedTuple):
-    """What the variables within a layer's scope are called."""
+    """The names of the variables within a layer's scope."""
 
     convolution: str
     transposed: str
@@ -43,12 +43,12 @@ class Layer(NamedTuple):
     """A layer of the release.
 
     Attributes:
-      scope: there, such as "generator/encoder_1".
-      name: ours, such as "down_1".
-      has_norm: a batch norm follows.
-      transposed: it is a transposed convolution.
-      after_concat: its input is a concatenation of what comes from below and of a skip.
-      always_bias: ours has a bias also where theirs has none.
+      scope: name in the release, such as "generator/encoder_1".
+      name: our name, such as "down_1".
+      has_norm: whether a batch norm follows.
+      transposed: whether it is a transposed convolution.
+      after_concat: whether its input is a concatenation of the features from below and a skip.
+      always_bias: whether ours has a bias even if theirs does not.
     """
 
     scope: str
@@ -75,7 +75,7 @@ def unet(num_downs: int, *, bottleneck_norm: bool) -> Iterator[Layer]:
 
 
 def patchgan(num_layers: int) -> Iterator[Layer]:
-    """List the layers of a PatchGAN with `num_layers` convolutions in all."""
+    """List the layers of a PatchGAN with `num_layers` convolutions in total."""
     for i in range(1, num_layers + 1):
         inner = 1 < i < num_layers
         name = "logits" if i == num_layers else f"conv_{i}"
@@ -83,14 +83,14 @@ def patchgan(num_layers: int) -> Iterator[Layer]:
 
 
 def recognise(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, ForeignNetwork]:
-    """Recognise the release's networks by names and shapes.
+    """Recognise the release's networks by names and shapes of their weights.
 
     Args:
       tensors: as ``tensorflow_files.read_checkpoint`` and ``tensorflow_files.read_pict`` give them.
       source: the file, for messages.
 
     Returns:
-      "generator" and, if it is in there, "discriminator".
+      "generator" and, if the file has one, "discriminator".
 
     Raises:
       InputError: there is no such generator, or a network is incomplete or of another architecture.
@@ -109,15 +109,14 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Forei
             networks[player] = _read_network(own, section_of(own, source), source)
     if "generator" not in networks:
         raise InputError(
-            f"{source} holds no generator of the TensorFlow release (generator/encoder_1, ...), but "
-            f"{name_some(tensors)}"
+            f"{source} has no generator of the TensorFlow release (generator/encoder_1, ...), but {name_some(tensors)}"
         )
     step = np.ravel(tensors.get("global_step", 0))
     return {player: network._replace(step=int(step[0])) for player, network in networks.items()}
 
 
 def _with_player(name: str) -> str:
-    """Return a variable's name with the outermost scope, if it lacks that."""
+    """Return a variable's name with the outermost scope added if it is missing."""
     match = re.match(r"(encoder|decoder|layer)_\d+/", name)
     return name if not match else f"{'discriminator' if match[1] == 'layer' else 'generator'}/{name}"
 
@@ -139,12 +138,12 @@ def _discriminator_section(tensors: Mapping[str, np.ndarray], source: str) -> di
     fields = {num_strided + 2: field for field, num_strided in RECEPTIVE_FIELDS.items() if num_strided}
     if depth not in fields:
         known = ", ".join(map(str, fields))
-        raise InputError(f"{source}: a discriminator with {depth} layers; the release's has 5, and known are {known}")
+        raise InputError(f"{source}: a discriminator with {depth} layers; the release's has 5; {known} are supported")
     return {"network": "p2p_jax.nets:PatchGAN", "receptive_field": fields[depth]}
 
 
 def _read_network(tensors: Mapping[str, np.ndarray], section: dict[str, Any], source: str) -> ForeignNetwork:
-    """Return the network of a section that still lacks its width, its norm and its biases."""
+    """Return the network of a section, before its width, norm and biases are known."""
     if "num_downs" in section:
         layers = list(unet(section["num_downs"], bottleneck_norm=section["bottleneck_norm"]))
     else:
@@ -157,7 +156,7 @@ def _read_network(tensors: Mapping[str, np.ndarray], section: dict[str, Any], so
     for ours, name in names.items():
         values[ours] = np.asarray(tensors[name], np.float32)
         if ours.endswith("/kernel") and (values[ours].ndim != 4 or not values[ours].size):
-            raise InputError(f"{source}: {name} has the shape {values[ours].shape}, which is not a kernel's")
+            raise InputError(f"{source}: {name} has the shape {values[ours].shape}, which is not the shape of a kernel")
     for layer in layers:
         kernel = values[f"params/{layer.name}/kernel"]
         if layer.after_concat:
@@ -180,7 +179,7 @@ def _read_network(tensors: Mapping[str, np.ndarray], section: dict[str, Any], so
 
 
 def _names(layers: list[Layer], generation: Generation) -> dict[str, str]:
-    """Return what the release calls its variables, by our names."""
+    """Return the release's names of its variables, by our names."""
     names = {}
     for layer in layers:
         kernel = f"{layer.scope}/{generation.transposed if layer.transposed else generation.convolution}"
@@ -197,10 +196,8 @@ def _check_names(tensors: Mapping[str, np.ndarray], names: Mapping[str, str], so
     missing = names.values() - tensors.keys()
     unknown = {name for name in tensors if not _UNUSED.fullmatch(name)} - set(names.values())
     if missing and unknown:
-        raise InputError(f"{source} lacks {name_some(missing)}, and holds {name_some(unknown)}: another architecture")
+        raise InputError(f"{source} lacks {name_some(missing)}, and has {name_some(unknown)}: another architecture")
     if missing:
         raise InputError(f"{source} lacks {name_some(missing)}; is it complete?")
     if unknown:
-        raise InputError(
-            f"{source} holds {name_some(unknown)}, which the release's network has not: another architecture"
-        )
+        raise InputError(f"{source} has {name_some(unknown)}, but the release's network does not: another architecture")

@@ -1,7 +1,7 @@
-"""Files of TensorFlow.js: ``model.json`` with its shards, of a graph model or of a model of layers.
+"""Files of TensorFlow.js: ``model.json`` with its shards, of a graph model or a layers model.
 
-Its weights manifest lists groups of arrays: names, shapes and dtypes, and the files ("shards") in which the bytes of a
-group follow each other. Arrays may be quantized: to uint8 or uint16 as ``value * scale + min``, or to float16.
+Its weights manifest lists groups of arrays: names, shapes and dtypes, and the files ("shards") with the bytes of each
+group, one array after the other. Arrays may be quantized: to uint8 or uint16 as ``value * scale + min``, or to float16.
 """
 
 import json
@@ -18,11 +18,11 @@ from p2p_jax.interop.file_kinds import JSON, check_file, check_raw
 from p2p_jax.interop.network import name_some
 
 MANIFESTS = ("model.json", "weights_manifest.json")
-"""What the file is called, and before 2019 that of a graph model."""
+"""Name of the file, and the name for graph models before 2019."""
 _SHARD = re.compile(r"group\d+-shard\d+of\d+(\.bin)?")
 _DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "uint8": "u1"}
 _QUANTIZED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
-_MOST_JSON = 16 * 2**20  # bytes; graphs of large networks take one
+_MOST_JSON = 16 * 2**20  # bytes; the graph of a large network takes 1 MB
 _MOST_NUMBERS = 2**30  # in all arrays; the published U-Net has 54 million
 _MOST_DIMENSIONS = 8
 _OPERATIONS = {  # graph models of TensorFlow 2 name the operations that read the variables
@@ -35,7 +35,7 @@ _OPERATIONS = {  # graph models of TensorFlow 2 name the operations that read th
 
 
 class _Array(NamedTuple):
-    """An entry of the manifest: how an array is stored, and with ``scale`` and ``low``, what its codes mean."""
+    """An entry of the manifest: how an array is stored, with ``scale`` and ``low`` to decode its codes."""
 
     name: str
     shape: tuple[int, ...]
@@ -50,17 +50,17 @@ class _Array(NamedTuple):
 
 
 def is_tfjs(path: Path) -> bool:
-    """Tell whether `path` is a model of TensorFlow.js: its folder, its JSON file or one of its shards."""
+    """Return whether `path` is a model of TensorFlow.js: its folder, its JSON file or one of its shards."""
     return (path.is_dir() and any((path / name).is_file() for name in MANIFESTS)) or (
         path.suffix.lower() == ".json" or _SHARD.fullmatch(path.name) is not None
     )
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the file with the manifest and the shards that it names.
+    """Return the file with the manifest, and its shards.
 
     Raises:
-      InputError: there is no manifest, or it names what is no file beside it.
+      InputError: there is no manifest, or it names something that is not a file next to it.
     """
     path = _manifest(path)
     content = _load(path)
@@ -77,7 +77,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
       float32 arrays by the names of the variables, such as "generator/encoder_1/conv2d/kernel".
 
     Raises:
-      InputError: a file is missing, cut short or no model of TensorFlow.js; names it.
+      InputError: a file is missing, cut off or not a model of TensorFlow.js; names it.
     """
     path = _manifest(path)
     content = _load(path)
@@ -99,14 +99,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _manifest(path: Path) -> Path:
-    """Return the JSON file that a path leads to."""
+    """Return the JSON file for a path."""
     if path.is_dir():
         return next(path / name for name in MANIFESTS if (path / name).is_file())
     if path.suffix.lower() == ".json":
         return path
     beside = [path.with_name(name) for name in MANIFESTS if path.with_name(name).is_file()]
     if not beside:
-        raise InputError(f"{path} is a shard of a model of TensorFlow.js; the model.json that belongs to it is missing")
+        raise InputError(f"{path} is a shard of a model of TensorFlow.js; its model.json is missing")
     return beside[0]
 
 
@@ -117,7 +117,7 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is cut short or damaged: it is not whole as JSON; fetch it anew") from error
+        raise InputError(f"{path} is cut off or damaged: it is not valid JSON; fetch it again") from error
 
 
 def _get(content: Any, key: str) -> Any:
@@ -129,7 +129,7 @@ def _groups(content: Any, path: Path) -> list[tuple[list[str], list[_Array]]]:
     listed = content if isinstance(content, list) else _get(content, "weightsManifest")
     if listed is None or not isinstance(listed, list) or not listed:
         keys = f" of {name_some(map(str, content))}" if isinstance(content, Mapping) else ""
-        raise InputError(f"{path} is a JSON text{keys}, no model of TensorFlow.js, which has a weightsManifest")
+        raise InputError(f"{path} is a JSON text{keys}, not a model of TensorFlow.js: it has no weightsManifest")
     groups, seen = [], set[str]()
     for group in listed:
         paths, weights = _get(group, "paths"), _get(group, "weights")
@@ -137,7 +137,9 @@ def _groups(content: Any, path: Path) -> list[tuple[list[str], list[_Array]]]:
             raise InputError(f"{path}: a group of its weightsManifest has no paths and weights; it is damaged")
         for shard in paths:
             if not isinstance(shard, str) or not _is_beside(shard):
-                raise InputError(f"{path} names the shard {str(shard)[:80]!r}, which is not a file beside it; not read")
+                raise InputError(
+                    f"{path} names the shard {str(shard)[:80]!r}, which is not a file next to it; not read"
+                )
             if shard in seen:
                 raise InputError(f"{path} names the shard {shard} twice: it is damaged")
             seen.add(shard)
@@ -146,7 +148,7 @@ def _groups(content: Any, path: Path) -> list[tuple[list[str], list[_Array]]]:
 
 
 def _is_beside(shard: str) -> bool:
-    """Tell whether a name leads to a file in the folder or below it, on every system."""
+    """Return whether a name is a path to a file in the folder or below it, on every system."""
     parts = PurePosixPath(shard).parts
     return bool(parts) and not re.search(r"[\\:\0]", shard) and parts[0] != "/" and ".." not in parts
 
@@ -159,7 +161,7 @@ def _array(entry: Any, path: Path) -> _Array:
     stored = _DTYPES.get(str(dtype)) if coding is None else _QUANTIZED.get(str(_get(coding, "dtype")))
     if stored is None:
         kind = dtype if coding is None else f"quantized {_get(coding, 'dtype')}"
-        raise InputError(f"{path}: {name} is of {str(kind)[:40]}, which no network of the release has")
+        raise InputError(f"{path}: {name} is of {str(kind)[:40]}, but networks of the release have real numbers")
     array = _Array(name, tuple(shape), np.dtype(stored), dtype in ("float32", None))
     if coding is None or stored == "<f2":
         return array
@@ -170,16 +172,16 @@ def _array(entry: Any, path: Path) -> _Array:
 
 
 def _read_shards(files: list[Path], group: list[_Array], path: Path) -> bytes:
-    """Return the bytes of a group, after sizes were compared."""
+    """Return the bytes of a group, after checking the sizes."""
     for file in files:
         if not file.is_file():
-            raise InputError(f"{file} is missing, in which {path.name} has weights; fetch all of its shards")
+            raise InputError(f"{file} is missing; it holds weights of {path.name}. Fetch all shards")
         check_raw(file)
     found, needed = sum(file.stat().st_size for file in files), sum(a.numbers * a.stored.itemsize for a in group)
     if found != needed:
         raise InputError(
-            f"{', '.join(file.name for file in files[:3])} beside {path} have {found:,} bytes, and its weights take "
-            f"{needed:,}: a shard is cut short, or of another model; fetch them anew"
+            f"{', '.join(file.name for file in files[:3])} next to {path} have {found:,} bytes, but its weights need "
+            f"{needed:,}: a shard is cut off, or from another model; fetch them again"
         )
     try:
         return b"".join(file.read_bytes() for file in files)
@@ -188,7 +190,7 @@ def _read_shards(files: list[Path], group: list[_Array], path: Path) -> bytes:
 
 
 def _decode(content: bytes, group: list[_Array]) -> dict[str, np.ndarray]:
-    """Return the real arrays of a group that are more than one number."""
+    """Return the arrays of a group with more than one real number."""
     tensors, start = {}, 0
     for array in group:
         values = np.frombuffer(content, array.stored, array.numbers, start)
@@ -202,7 +204,7 @@ def _decode(content: bytes, group: list[_Array]) -> dict[str, np.ndarray]:
 
 
 def _plain(name: str) -> str:
-    """Return what the release calls a variable."""
+    """Return the release's name of a variable."""
     found = re.search(r"(?:^|/)((?:(?:generator|discriminator)/)?(?:encoder|decoder|layer)_\d+/.*)", name)
     name = found[1] if found else name
     for ending, variable in _OPERATIONS.items():
@@ -212,7 +214,7 @@ def _plain(name: str) -> str:
 
 
 def _keras_layers(content: Any) -> list[Mapping[str, Any]]:
-    """Return the layers of a model that Keras wrote; none of another."""
+    """Return the layers of a model written by Keras; none for others."""
     topology = _get(content, "modelTopology")
     config = _get(_get(topology, "model_config") or topology, "config")
     layers = config if isinstance(config, list) else _get(config, "layers")
@@ -224,7 +226,7 @@ def _mappings(found: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _refuse_keras(tensors: Mapping[str, np.ndarray], content: Any, path: Path) -> None:
-    """Refuse a model of Keras, unless its weights are called as the release calls them."""
+    """Refuse a model of Keras, unless its weights have the names of the release."""
     if any(re.search(r"(^|/)encoder_\d+/", name) for name in tensors):
         return
     layers = _keras_layers(content)
@@ -234,5 +236,5 @@ def _refuse_keras(tensors: Mapping[str, np.ndarray], content: Any, path: Path) -
     slope = f", slopes of {', '.join(slopes)}" if slopes else ""
     raise InputError(
         f"{path} is a model of Keras{' with ' + name_some(kinds) + slope if kinds else ''}, not the U-Net of the "
-        f"TensorFlow release (generator/encoder_1, ...): it holds {name_some(tensors)}"
+        f"TensorFlow release (generator/encoder_1, ...): it has {name_some(tensors)}"
     )

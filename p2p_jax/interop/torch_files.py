@@ -1,4 +1,4 @@
-"""Files of PyTorch, read without running what they may contain, and written."""
+"""Files of PyTorch, written, and read without running code in them."""
 
 import io
 import re
@@ -20,23 +20,23 @@ from p2p_jax.storage.writing import in_one_step
 def read(path: Path) -> dict[str, np.ndarray]:
     """Read a state dict, of the zip or the legacy container, as NumPy arrays.
 
-    PyTorch reads it weights-only: a file that asks for anything else to be run is refused, and so is one that would
-    take far more time or memory than its size. A checkpoint that holds one state dict, under any name, is taken too.
+    PyTorch reads it weights-only: a file that needs any other code is refused, and so is one that would take far more
+    time or memory than its size. A checkpoint that holds one state dict, under any name, also works.
 
     Raises:
-      InputError: PyTorch is not installed, or the file cannot be read, is damaged, holds objects or no weights.
+      InputError: PyTorch is not installed, or the file cannot be read, is damaged, holds objects or has no weights.
     """
     check_file(path)
     torch = import_torch()
     try:
         _check_container(path)
-        with warnings.catch_warnings(action="ignore"):  # of pickles in unusual protocols
+        with warnings.catch_warnings(action="ignore"):  # about pickles in unusual protocols
             found = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except pickle_bounds.TooMuchError as error:
         raise InputError(f"{path} is not a state dict: it holds {error}, and was not read") from error
-    except Exception as error:  # of many types, according to where the damage lies
+    except Exception as error:  # of many types, depending on the damage
         raise _fault(path, str(error)) from error
     found = _state_dict(found, path, torch)
     left = 2 * path.stat().st_size  # bytes of numbers; a network and a part of it may share some
@@ -45,19 +45,19 @@ def read(path: Path) -> dict[str, np.ndarray]:
         plain = plain and value.device.type == "cpu" and type(value) in (torch.Tensor, torch.nn.Parameter)
         if not isinstance(name, str) or not plain or not value.numel():
             raise InputError(
-                f"{path}: {str(name)[:80]} is not an array of real numbers under a name; not a network of the release"
+                f"{path}: {str(name)[:80]} is not a named array of real numbers; not a network of the release"
             )
         left -= value.numel() * value.itemsize
         if left < 0:
-            raise InputError(f"{path}: {name} is larger than what the file holds; it is not a network of the release")
+            raise InputError(f"{path}: {name} is larger than the file; it is not a network of the release")
     return {name: _to_numpy(torch, value) for name, value in found.items()}
 
 
 def _check_container(path: Path) -> None:
-    """Look at checksums and sizes, which PyTorch does not, before it reads what is inside."""
+    """Check checksums and sizes before PyTorch reads the file; PyTorch does not check them."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            if file.read(1) == b"\x80":  # a pickle of a protocol that PyTorch has written
+            if file.read(1) == b"\x80":  # a pickle with a protocol that PyTorch writes
                 file.seek(0)
                 pickle_bounds.check_legacy(file)
         return
@@ -65,11 +65,11 @@ def _check_container(path: Path) -> None:
         parts = container.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
             raise InputError(
-                f"{path} was packed again with compression, which PyTorch does not use: unpack it, and pack it with "
+                f"{path} was repacked with compression, and PyTorch cannot read that: unpack it, and pack it with "
                 "zip -0 -r"
             )
         if sum(part.file_size for part in parts) > path.stat().st_size:
-            raise zipfile.BadZipFile("parts lie on each other")
+            raise zipfile.BadZipFile("parts overlap")
         if (broken := container.testzip()) is not None:
             raise zipfile.BadZipFile(broken)
         for part in parts:
@@ -79,7 +79,7 @@ def _check_container(path: Path) -> None:
 
 
 def _state_dict(found: Any, path: Path, torch: Any) -> Mapping[Any, Any]:
-    """Return the state dict that a file holds, itself or under one of its names."""
+    """Return the state dict in a file, at the top level or under one of its names."""
 
     def is_one(value: Any) -> bool:
         return isinstance(value, Mapping) and bool(value) and all(isinstance(x, torch.Tensor) for x in value.values())
@@ -93,7 +93,7 @@ def _state_dict(found: Any, path: Path, torch: Any) -> Mapping[Any, Any]:
         names = ", ".join(str(name)[:80] for name in list(inside)[:8])
         raise InputError(
             f"{path} holds several state dicts: {names}. torch.save(torch.load(FILE, weights_only=True)[NAME], NEW) "
-            "takes one out"
+            "extracts one"
         )
     if not inside:
         raise InputError(f"{path} holds {_kind(found)}, not a state dict: names of weights and their values")
@@ -116,7 +116,7 @@ def import_torch() -> Any:
     """Return PyTorch.
 
     Raises:
-      InputError: it is not installed.
+      InputError: PyTorch is not installed.
     """
     try:
         import torch
@@ -133,15 +133,15 @@ def _to_numpy(torch: Any, tensor: Any) -> np.ndarray:
 def _fault(path: Path, reason: str) -> InputError:
     if "legacy .tar" in reason:
         return InputError(
-            f"{path} is in the tar container of PyTorch's first releases, which cannot be read without running what is "
-            "in it. If you trust it, torch.save(torch.load(FILE, weights_only=False), NEW) makes a file that can"
+            f"{path} is in the tar container of PyTorch's first releases, and reading it runs code in it. If you trust "
+            "it, convert it: torch.save(torch.load(FILE, weights_only=False), NEW)"
         )
     if asked := re.search(r"GLOBAL ([\w.]+)", reason):
         return InputError(
-            f"{path} holds more than weights (it asks for {asked[1]}), which could run code: it was not read. Whoever "
-            "made it can save only the weights: torch.save(net.state_dict(), FILE)"
+            f"{path} holds more than weights (it asks for {asked[1]}) and could run code: it was not read. Its author "
+            "can save only the weights: torch.save(net.state_dict(), FILE)"
         )
-    return InputError(f"{path} is damaged, or no file of weights that PyTorch wrote; fetch or copy it again")
+    return InputError(f"{path} is damaged, or not a file of weights written by PyTorch; fetch or copy it again")
 
 
 def _kind(found: Any) -> str:

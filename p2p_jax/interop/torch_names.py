@@ -1,4 +1,4 @@
-"""The modules of the PyTorch release's networks, in all its years and in CUT's, and which of our layers each one is."""
+"""The modules of the PyTorch release's networks, of all years, and of CUT's, and our layer for each one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ class Module(NamedTuple):
     """A module of the release.
 
     Attributes:
-      name: there, such as "model.model.0".
-      layer: ours, such as "down_1" or "block_1/conv_1".
-      is_norm: a normalisation, which is in the names only where it has weights or statistics.
-      after_concat: its input is a concatenation of a skip and of what comes from below.
-      always_biased: it has a bias, whatever norm follows.
+      name: name in the release, such as "model.model.0".
+      layer: our name, such as "down_1" or "block_1/conv_1".
+      is_norm: whether it is a normalisation; it has a name only if it has weights or statistics.
+      after_concat: whether its input is a concatenation of a skip and the features from below.
+      always_biased: whether it has a bias regardless of the norm that follows.
     """
 
     name: str
@@ -25,12 +25,12 @@ class Module(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """A fixed filter of CUT's networks, which is a module with a buffer "filt".
+    """A fixed filter of CUT's networks, a module with a buffer "filt".
 
     Attributes:
-      name: there, such as "model.7".
-      layer: ours, the convolution that it follows (downsampling) or precedes (upsampling).
-      is_up: it is of an upsampling.
+      name: name in CUT, such as "model.7".
+      layer: our layer: the convolution before it (downsampling) or after it (upsampling).
+      is_up: whether it belongs to an upsampling.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Filter(NamedTuple):
 
 
 def unet(num_downs: int) -> Iterator[Module]:
-    """List the modules of a U-Net: blocks inside each other, each with its down- and its upsampling layers."""
+    """List the modules of a U-Net: nested blocks, each with its down- and upsampling layers."""
 
     def block(level):
         if level == 1:
@@ -70,12 +70,12 @@ def resnet(
     """List the modules of a ResNet, one after the other.
 
     Args:
-      num_blocks: residual blocks.
-      padded: there is a module for the padding before every convolution that keeps the sides.
-      dropout: there is a module for dropout between the two convolutions of a block.
-      separable: the blocks have the separable convolutions of GAN-Compression, whose instance norms have no names.
-      blurred_down: there is a module for a filter after each downsampling, as in CUT.
-      blurred_up: there is one before each upsampling.
+      num_blocks: number of residual blocks.
+      padded: whether there is a module for the padding before every convolution that keeps the size.
+      dropout: whether there is a module for dropout between the two convolutions of a block.
+      separable: whether blocks have the separable convolutions of GAN-Compression; their instance norms have no names.
+      blurred_down: whether there is a module for a filter after each downsampling, as in CUT.
+      blurred_up: the same before each upsampling.
     """
     pad, place = int(padded), int(padded)
 
@@ -108,7 +108,7 @@ def resnet(
 
 
 def patchgan(num_layers: int, *, blurred_down: bool = False) -> Iterator[Module]:
-    """List the modules of a PatchGAN with that many downsamplings, each with a filter if `blurred_down`.
+    """List the modules of a PatchGAN with this many downsamplings, each with a filter if `blurred_down`.
 
     0 is the PixelGAN.
     """
@@ -127,7 +127,7 @@ def patchgan(num_layers: int, *, blurred_down: bool = False) -> Iterator[Module]
 
 
 def modules_of(section: Mapping[str, Any]) -> list[Module]:
-    """List the modules of the network that a config section describes, all of whose attributes are given."""
+    """List the modules of the network that a config section describes; the section must give all attributes."""
     kind = section["network"].partition(":")[2]
     if kind == "UNet":
         return list(unet(section["num_downs"]))
@@ -135,7 +135,7 @@ def modules_of(section: Mapping[str, Any]) -> list[Module]:
         facts = {"padded": section["padding"] == "reflect", "dropout": section["dropout_rate"] > 0}
         down, up = (section.get(f"{way}sampling") == "antialiased" for way in ("down", "up"))
         return list(resnet(section["num_blocks"], **facts, blurred_down=down, blurred_up=up))
-    if kind == "MobileResNet":  # it has a module for dropout at any rate
+    if kind == "MobileResNet":  # it always has a module for dropout
         return list(resnet(section["num_blocks"], padded=True, dropout=True, separable=True))
     blurred = section.get("downsampling") == "antialiased"
     return list(patchgan(RECEPTIVE_FIELDS[section["receptive_field"]], blurred_down=blurred))
@@ -146,10 +146,10 @@ def filters_of(section: Mapping[str, Any], modules: Sequence[Module]) -> Iterato
     ways = {"down": section.get("downsampling") == "antialiased", "up": section.get("upsampling") == "antialiased"}
     if section["network"].endswith(":PatchGAN"):
         ways["conv"] = ways.pop("down") and section["receptive_field"] > 1
-    for module in modules[:-3] if "conv" in ways else modules:  # of a PatchGAN's, the last two keep the sides
+    for module in modules[:-3] if "conv" in ways else modules:  # in a PatchGAN, the last two keep the size
         way = module.layer.partition("_")[0]
         if ways.get(way) and not module.is_norm:
             name, _, place = module.name.rpartition(".")
-            # The first convolution of a PatchGAN has no norm, only an activation between it and the filter.
+            # The first convolution of a PatchGAN has no norm; only an activation is between it and the filter.
             after = -1 if way == "up" else 2 if module.layer == "conv_1" else 3
             yield Filter(f"{name}.{int(place) + after}", module.layer, is_up=way == "up")

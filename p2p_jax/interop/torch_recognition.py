@@ -1,4 +1,4 @@
-"""Which network of the PyTorch release a state dict is of, by its names and shapes."""
+"""Recognises the network of a PyTorch state dict by its names and shapes."""
 
 import itertools
 import re
@@ -19,33 +19,33 @@ _MOST_BLOCKS = 64
 
 
 def plain_names(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """Return a state dict without what wrappers put into its names.
+    """Return a state dict without the prefixes of wrappers.
 
-    ``torch.compile`` puts "_orig_mod." before the names of what it compiled, ``DataParallel`` and
-    ``DistributedDataParallel`` "module.", wherever the network or a part of it was wrapped.
+    ``torch.compile`` adds "_orig_mod." before the names of a compiled module, ``DataParallel`` and
+    ``DistributedDataParallel`` add "module.", at the network or at any part of it.
 
     Raises:
-      InputError: two names are the same then.
+      InputError: two names become equal.
     """
     plain: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         short = _WRAPPERS.sub("", name)
         if short in plain:
-            raise InputError(f"{source} holds {short} twice, with and without a wrapper's name; save one of both")
+            raise InputError(f"{source} has {short} twice, with and without a wrapper's name; save only one")
         plain[short] = value
     return plain
 
 
 def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, Any], list[Module]]:
-    """Return the section of the network, as far as names tell it, and the list of its modules."""
+    """Return the section of the network, as far as names show it, and the list of its modules."""
     names = tensors.keys()
     if "model.model.0.weight" in names:
         down = re.compile(r"model\.model\.1\.model\.(3\.model\.)*1\.weight")
         num_downs = 1 + sum(1 for name in names if down.fullmatch(name))
         if num_downs < 2:
-            raise InputError(f"{source}: a U-Net without inner layers; is it complete?")
+            raise InputError(f"{source}: a U-Net without inner layers; is the file complete?")
         if num_downs > _DEEPEST:
-            raise InputError(f"{source}: a U-Net of {num_downs} layers; those with up to {_DEEPEST} are known")
+            raise InputError(f"{source}: a U-Net of {num_downs} layers; at most {_DEEPEST} are supported")
         section: dict[str, Any] = {"network": "p2p_jax.nets:UNet", "num_downs": num_downs, "dropout_layout": "pytorch"}
         first = "model.model.0.weight"
     elif any(re.match(r"model\.\d+\.conv_block\.\d+\.conv\.", name) for name in names):
@@ -59,18 +59,18 @@ def recognise(tensors: Mapping[str, np.ndarray], source: str) -> tuple[dict[str,
         section, first = _recognise_patchgan(names, source), "model.0.weight"
     else:
         raise InputError(
-            f"{source}: none of the networks of the PyTorch release (U-Net, ResNet, PatchGAN, PixelGAN) or of "
-            f"GAN-Compression (MobileResNet); it holds {name_some(names)}"
+            f"{source}: not a network of the PyTorch release (U-Net, ResNet, PatchGAN, PixelGAN) or of "
+            f"GAN-Compression (MobileResNet); it has {name_some(names)}"
         )
     if first in tensors and tensors[first].ndim == 4:
         section["base_width"] = int(tensors[first].shape[0])
     else:
-        raise InputError(f"{source}: {first} is not a convolution's weight of 4 dimensions")
+        raise InputError(f"{source}: {first} is not the weight of a convolution, with 4 dimensions")
     return section, modules_of({"dropout_rate": 0.0} | section)
 
 
 def _recognise_patchgan(names: Any, source: str) -> dict[str, Any]:
-    # The last convolution stands at 3 n + 2, and others at 2, 5, ..., 3 n - 1; with CUT's filters between at 4 n + 2.
+    # The last convolution is at 3 n + 2, and others at 2, 5, ..., 3 n - 1; with CUT's filters between them at 4 n + 2.
     step = 4 if "model.2.filt" in names else 3
     last = max(int(name.split(".")[1]) for name in names if re.fullmatch(r"model\.\d+\.weight", name))
     fields = {n: field for field, n in RECEPTIVE_FIELDS.items() if n}
@@ -78,7 +78,7 @@ def _recognise_patchgan(names: Any, source: str) -> dict[str, Any]:
         known = [str(step * n + 2) for n in sorted(fields)]
         raise InputError(
             f"{source}: a PatchGAN whose last weight is model.{last}.weight; those with 1 to {max(fields)} layers "
-            f"(it is model.{', '.join(known[:-1])} or {known[-1]}) are known; is it complete?"
+            f"(it is model.{', '.join(known[:-1])} or {known[-1]}) are supported; is the file complete?"
         )
     section = {"network": "p2p_jax.nets:PatchGAN", "receptive_field": fields[last // step]}
     return section | ({"downsampling": "antialiased"} if step == 4 else {})
@@ -88,7 +88,7 @@ def _recognise_resnet(names: Any, source: str) -> tuple[dict[str, Any], str]:
     blocks = {int(match[1]) for name in names if (match := re.match(r"model\.(\d+)\.conv_block\.", name))}
     inside = {int(match[1]) for name in names if (match := re.match(r"model\.\d+\.conv_block\.(\d+)\.weight", name))}
     padded = "model.1.weight" in names and "model.0.weight" not in names
-    # Where there are norms with weights, their places are among `inside`: each follows its convolution.
+    # If norms have weights, their positions are in `inside`: each follows its convolution.
     convolutions = [i for i in sorted(inside) if i - 1 not in inside]
     choices: dict[tuple[int, ...], tuple[bool, float]]
     choices = {(1, 5): (True, 0.0), (1, 6): (True, 0.5), (0, 3): (False, 0.0), (0, 4): (False, 0.5)}
@@ -96,8 +96,8 @@ def _recognise_resnet(names: Any, source: str) -> tuple[dict[str, Any], str]:
     if len(blocks) != max(blocks) - min(blocks) + 1 or len(blocks) > _MOST_BLOCKS or has_pads is not padded:
         raise InputError(
             f"{source}: a ResNet with blocks {sorted(blocks)} and convolutions conv_block.{convolutions} in them, its "
-            f"first one being model.{int(padded)}; the release has blocks in a row, with convolutions 1 and 5 (6 "
-            "with dropout), or 0 and 3 (4) where nothing is padded by reflection"
+            f"first one being model.{int(padded)}; the release has consecutive blocks, with convolutions 1 and 5 (6 "
+            "with dropout), or 0 and 3 (4) without reflection padding"
         )
     section: dict[str, Any] = {
         "network": "p2p_jax.nets:ResNet",
@@ -114,23 +114,23 @@ def _recognise_resnet(names: Any, source: str) -> tuple[dict[str, Any], str]:
 
 
 def _recognise_mobile_resnet(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    """Return the section of a generator of GAN-Compression, the width of whose every layer may be its own."""
+    """Return the section of a generator of GAN-Compression; each layer may have its own width."""
     found = [m for name in tensors if (m := re.match(r"model\.(\d+)\.conv_block\.(\d+)\.conv\.0\.weight", name))]
     blocks, inside = ({int(m[i]) for m in found} for i in (1, 2))
     if blocks != set(range(10, 10 + len(blocks))) or inside != {1, 6} or not 0 < len(blocks) <= _MOST_BLOCKS:
         raise InputError(
             f"{source}: separable convolutions conv_block.{sorted(inside)} in blocks {sorted(blocks)}; those of "
-            "GAN-Compression are 1 and 6 in blocks from model.10 on; is it complete?"
+            "GAN-Compression are 1 and 6 in blocks from model.10 on; is the file complete?"
         )
     after = 10 + len(blocks)
     places = [(1, 0, 1), (4, 0, 2), (7, 0, 4), *((block, 0, 4) for block in sorted(blocks))]
-    places += [(after, 1, 2), (after + 3, 1, 1)]  # a transposed convolution has its output second
+    places += [(after, 1, 2), (after + 3, 1, 1)]  # a transposed convolution has the output axis second
     bases = []
     for place, axis, scale in places:
         name = f"model.{place}" + (".conv_block.1.conv.2" if place in blocks else "") + ".weight"
         shape = tensors[name].shape if name in tensors else ()
         if len(shape) != 4:
-            raise InputError(f"{source}: {name} is missing, or not a weight of 4 dimensions; is it complete?")
+            raise InputError(f"{source}: {name} is missing, or not a weight of 4 dimensions; is the file complete?")
         if shape[axis] % scale:
             raise InputError(
                 f"{source}: {name} has {shape[axis]} channels, which is not a multiple of {scale} as in GAN-Compression"
@@ -160,13 +160,13 @@ def _spreads_to(text: str, bases: Sequence[int]) -> bool:
 def find_norm(
     tensors: Mapping[str, np.ndarray], modules: list[Module], source: str, asked: str | None
 ) -> tuple[str, bool]:
-    """Return the norm, and whether the convolutions before norms have biases."""
+    """Return the norm, and whether convolutions before norms have biases."""
     norms = [m for m in modules if m.is_norm]
     before = [m for m, after in itertools.pairwise(modules) if after.is_norm and not m.always_biased]
     biased = {f"{m.name}.bias" in tensors for m in before}
     if len(biased) > 1:
         without = next(m.name for m in before if f"{m.name}.bias" not in tensors)
-        raise InputError(f"{source}: {without}.bias is missing, and other convolutions have one; is it complete?")
+        raise InputError(f"{source}: {without}.bias is missing, and other convolutions have one; is the file complete?")
     has_bias = biased.pop()
     scaled, counted = (any(f"{m.name}.{leaf}" in tensors for m in norms) for leaf in ("weight", "running_mean"))
     instance = "instance_affine" if scaled else "instance"

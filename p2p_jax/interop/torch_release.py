@@ -1,4 +1,4 @@
-"""A trained run as files that the PyTorch release of pix2pix and CycleGAN loads."""
+"""A trained run as files for the PyTorch release of pix2pix and CycleGAN."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ from p2p_jax.objectives import averaging, make_network
 from p2p_jax.objectives.cyclegan import LOSS
 from p2p_jax.training.checkpoint import restore_part
 
-# The release calls the discriminator of the images that G_A makes D_A: it judges domain B.
+# In the release, D_A judges the images that G_A makes: those of domain B.
 FILES = {
     "generator": "latest_net_G.pth",
     "discriminator": "latest_net_D.pth",
@@ -34,17 +34,17 @@ FILES = {
     "disc_b": "latest_net_D_A.pth",
     "disc_a": "latest_net_D_B.pth",
 }
-"""What the release's files are called, by the players of our objectives."""
+"""The release's file names, by the players of our objectives."""
 _KINDS = {UNet: "p2p_jax.nets:UNet", ResNet: "p2p_jax.nets:ResNet", PatchGAN: "p2p_jax.nets:PatchGAN"}
 
 
 class Written(NamedTuple):
-    """A file of the release.
+    """A file for the release.
 
     Attributes:
-      path: of the file.
-      options: with which the release makes the network that it fits, as on its command line.
-      notes: what is to be known about it, each a sentence.
+      path: path of the file.
+      options: options of the release's command line that make the fitting network.
+      notes: notes about the file, each a sentence.
     """
 
     path: Path
@@ -56,13 +56,13 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
     """Write networks of a run as state dicts.
 
     Args:
-      run: opened; a run of `pix2pix` or `cyclegan` with networks of this library.
-      output: a file, FILE.pth, for the generator, or a directory for all networks under the release's names.
-      direction: "AtoB" or "BtoA": which generator goes into a file; by default the run's own.
-      concat: order of the skips, see ``torch_state_dicts.CONCATS``; the release before 2017-09-22 wants "up_skip".
+      run: an opened run of `pix2pix` or `cyclegan` with networks of this library.
+      output: a file, FILE.pth, for the generator, or a directory for all networks, with the release's names.
+      direction: "AtoB" or "BtoA": the generator to write to a file; by default the run's own.
+      concat: order of the skips, see ``torch_state_dicts.CONCATS``; the release before 2017-09-22 needs "up_skip".
 
     Raises:
-      InputError: PyTorch is not installed, or the release has no such network.
+      InputError: PyTorch is not installed, or the release does not have such a network.
     """
     torch_files.import_torch()
     if direction not in (None, "AtoB", "BtoA"):
@@ -81,14 +81,14 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
         paths = [output]
     else:
         if direction is not None:
-            raise InputError(f"`direction` chooses a generator for one FILE.pth; all go into the folder {output}")
+            raise InputError(f"`direction` selects the generator for a FILE.pth; the folder {output} gets all")
         paths = [output / FILES[name] for name in players]
     if not players:
         raise InputError(f"the run of {run.config.objective} has none of the players {', '.join(FILES)}")
     for path in paths:
         if os.path.exists(path) and not os.path.isfile(path):
             raise InputError(f"`output`: {path} exists and is not a plain file; choose another name")
-    networks = {name: _network(run, name) for name in players}  # before anything is written: they may be refused
+    networks = {name: _network(run, name) for name in players}  # before writing: they may be refused
     variables, files = _restore(run), []
     for name, network in networks.items():
         fields = network.__dataclass_fields__.keys() - {"parent", "name", "out_channels"}
@@ -106,19 +106,19 @@ def write_torch(run: Run, output: str | Path, direction: str | None = None, *, c
 
 
 def _batches_of_a_step(config: ConfigDict, player: str) -> int:
-    """Return how many batches a player sees in a step, which its batch norms count."""
+    """Return the number of batches that a player sees in a step; its batch norms count them."""
     if player.startswith("disc"):
         return 3  # for the generator's update, and a real and a fake one for its own
     if player == "generator" or config.objective != "p2p_jax:cyclegan":
         return 1
     loss = complete_section(config.loss, LOSS, "loss")
-    source = {"gen_ab": "backward", "gen_ba": "forward"}[player]  # the cycle in which it makes the reconstruction
+    source = {"gen_ab": "backward", "gen_ba": "forward"}[player]  # in this cycle it makes the reconstruction
     has_cycle = loss.lambda_cycle > 0 and loss.cycle in ("both", source)
     return 1 + has_cycle + bool(loss.lambda_identity and loss.lambda_cycle)
 
 
 def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -> None:
-    """Refuse weights of another network than the config describes, as objectives of one's own may have."""
+    """Refuse weights of a network other than the config describes, as your own objectives may have."""
     first, last = ("conv_1", "logits") if player.startswith("disc") else ("down_1", "up_1")
     if section["network"].endswith(":ResNet"):
         first, last = "stem", "output"
@@ -130,13 +130,13 @@ def _check(player: str, section: Mapping[str, Any], variables: Mapping[str, np.n
 
 
 def _test_time(run: Run, network: Any) -> str:
-    """Return the release's option for running statistics in translation, which also leaves out the noise."""
+    """Return the release's option for running statistics in translation; it also turns off the noise."""
     running = run.config.inference.norm == "running" and getattr(network, "norm", "") in TRACKED
     return " --eval" if running and not isinstance(network, PatchGAN) else ""
 
 
 def _channels(data: ConfigDict) -> str:
-    """Return the release's options for images that are not of its default."""
+    """Return the release's options for images that differ from its default."""
     options = {"--direction": data.direction, "--input_nc": data.input.channels, "--output_nc": data.output.channels}
     default = {"--direction": "AtoB", "--input_nc": 3, "--output_nc": 3}
     return "".join(f" {name} {value}" for name, value in options.items() if value != default[name])
@@ -146,7 +146,7 @@ def _network(run: Run, player: str) -> Any:
     """Return a player's Flax module.
 
     Raises:
-      InputError: the release has no such network.
+      InputError: the release does not have such a network.
     """
     section, channels = run.config.generator, run.config.data.output.channels
     if player.startswith("disc"):
@@ -196,13 +196,13 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
     notes = []
     if isinstance(network, UNet):
         if network.num_downs not in (7, 8):
-            notes.append(f"the release offers U-Nets with 7 and 8 downs only: add one with {network.num_downs}")
+            notes.append(f"the release has only U-Nets with 7 and 8 downs: add one with {network.num_downs}")
         if network.dropout_layout == "paper" and network.dropout_rate:
-            notes.append("the release has its dropout one decoder layer further out; --no_dropout leaves it out")
+            notes.append("the release has dropout one decoder layer further out; --no_dropout turns it off")
         if concat != SKIP_UP:
-            notes.append("the skips are in the order that the release had before 2017-09-22")
+            notes.append("the skips are in the release's order before 2017-09-22")
     if isinstance(network, ResNet) and network.num_blocks not in (6, 9):
-        notes.append(f"the release offers ResNets with 6 and 9 blocks only: add one with {network.num_blocks}")
+        notes.append(f"the release has only ResNets with 6 and 9 blocks: add one with {network.num_blocks}")
     if isinstance(network, ResNet) and network.padding == "zero":
         notes.append("only the release of July 2017 pads every convolution with zeros")
     if network.norm == "instance_affine":
@@ -215,16 +215,16 @@ def _notes(network: Any, concat: str) -> tuple[str, ...]:
     biased = has_biases(network.biases, network.norm)
     if biased != network.norm.startswith("instance"):
         which = "have" if biased else "have no"
-        notes.append(f"its convolutions before norms {which} biases, other than today's release makes them")
+        notes.append(f"its convolutions before norms {which} biases, unlike in today's release")
     if network.norm == "none" and biased:
-        notes.append("convert takes biases without norms for instance norm: it wants --norm none")
+        notes.append("convert reads biases without norms as instance norm: give it --norm none")
     if isinstance(network, PatchGAN) and network.padding != 1:
         notes.append(f"its convolutions are padded by {network.padding}, as before 2017-09-23")
     return tuple(notes)
 
 
 def _restore(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """Return the weights and statistics of every player, flat; of generators their average where the run has one."""
+    """Return weights and statistics of every player, flat; for generators the average, if the run has one."""
     kept = ("params", "batch_stats")
     if run.file:
         return _flat(run.file.shapes(), kept)

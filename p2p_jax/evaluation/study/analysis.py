@@ -16,20 +16,20 @@ from p2p_jax.evaluation.study.sessions import Session, read
 
 
 class Result(NamedTuple):
-    """What is known of one algorithm.
+    """The results of one algorithm.
 
     Attributes:
-      rate: fooled / trials, the fraction of fakes taken for real; None where nobody has finished.
-      mean: of the rate over the bootstrap's draws; None as above.
-      sd: its standard deviation; None as above.
-      participants: number of sessions that count, of which an answer does.
-      trials: number of their answers that count, without the practice.
-      fooled: number of those that took the fake for real.
-      incomplete: number of sessions that were begun and not finished.
-      badly_timed: number of those before which an image was shown for a little too long, or more than once.
+      rate: fooled / trials, the fraction of fakes taken for real; None if nobody has finished.
+      mean: mean of the rate over the bootstrap's draws; None as above.
+      sd: standard deviation of the rate over the draws; None as above.
+      participants: number of sessions that count and have an answer that counts.
+      trials: number of answers that count, without the practice.
+      fooled: number of these answers that took the fake for real.
+      incomplete: number of unfinished sessions.
+      badly_timed: number of counted answers after an image was shown a little too long, or more than once.
       not_counted: number of answers that do not count, by the keys of ``judging.FAULTS``.
-      forged: number of requests that no page sends: "duplicate", another answer to a trial that has one, or a line of
-        the journal that no server writes, and "refused", an answer to a trial that was not reached, or of nonsense.
+      forged: number of requests that no page sends: "duplicate", a second answer to a trial, or a line of the journal
+        that no server writes; and "refused", an answer to a trial not yet reached, or an invalid one.
     """
 
     rate: float | None
@@ -47,19 +47,19 @@ class Result(NamedTuple):
 def analyse(
     study: str | os.PathLike[str], *, draws: int = 10_000, seed: int = 0, include_incomplete: bool = False
 ) -> tuple[Protocol, dict[str, Result], int]:
-    """Compute the fooling rates of a study; it may still be served.
+    """Compute the fooling rates of a study; it may still be running.
 
     Args:
       study: directory that ``make`` wrote.
-      draws: of the bootstrap.
-      seed: of the bootstrap.
-      include_incomplete: count the answers of sessions that were not finished as well.
+      draws: number of draws of the bootstrap.
+      seed: seed of the bootstrap.
+      include_incomplete: also count the answers of unfinished sessions.
 
     Returns:
-      The protocol, a result per algorithm, and the number of lines of the journal that a kill cut off.
+      The protocol, a result per algorithm, and the number of cut-off lines in the journal.
 
     Raises:
-      InputError: it is no study, its journal was altered, or `draws` is not positive.
+      InputError: it is not a study, its journal was altered, or `draws` is not positive.
     """
     if draws < 1:
         raise InputError(f"`draws` must be at least 1, not {draws}")
@@ -86,7 +86,7 @@ def _result(
     counts, badly_timed, not_counted = [], 0, Counter[str]()
     now = datetime.datetime.now(datetime.UTC)
     for session, started in sessions:
-        # The fake is taken for real by who points at the other as the fake one, or at it as the real one.
+        # The fake is taken for real if the other image is chosen as the fake, or the fake is chosen as the real one.
         judged = list(judging.judge(session, started, protocol, now))[protocol.practice :]
         not_counted.update(fault for _, _, fault in judged if fault)
         pairs = [(trial, answer) for trial, answer, fault in judged if not fault]
@@ -109,14 +109,14 @@ def _result(
 def bootstrap(fooled: Sequence[int], trials: Sequence[int], *, draws: int, seed: int) -> np.ndarray:
     """Resample participants, then the trials of each, and return the fooling rate of every draw.
 
-    Drawing t of a participant's t trials with replacement, of which k fooled, gives Binomial(t, k / t) that fooled; so
-    whole draws are made at once.
+    Drawing t of a participant's t trials with replacement, if k of them fooled, gives Binomial(t, k / t); so whole
+    draws are made at once.
 
     Args:
       fooled: [P] number of trials that fooled each participant.
       trials: [P] number of trials of each, at least 1.
       draws: number of draws.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Returns:
       [draws] float64 in [0, 1].

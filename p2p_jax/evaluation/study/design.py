@@ -1,4 +1,4 @@
-"""What a study is: its protocol, its images under names that tell nothing, and the trials of a session."""
+"""The design of a study: its protocol, its images under random names, and the trials of a session."""
 
 import hashlib
 import json
@@ -18,25 +18,25 @@ from p2p_jax.storage.writing import unfinished_folder
 
 SIDES = ("left", "right")
 _FORMAT = 1
-_SAME_TIME = 946_684_800  # of every image file: the start of the year 2000
+_SAME_TIME = 946_684_800  # time of every image file: the start of the year 2000
 
 
 class Protocol(NamedTuple):
-    """What one participant does, in one session, for one algorithm.
+    """The task of one participant, in one session, for one algorithm.
 
-    Each trial shows a real and a generated image in turn, the left one first, and then asks without a time limit.
-    Which of the two stands left is drawn at random.
+    Each trial shows a real and a generated image in turn, the left one first, and then asks without a time limit. The
+    side of the real one is random.
 
     Attributes:
-      question: "fake" or "real", the one that is asked for.
-      practice: number of trials that come first, with feedback; they are not counted.
+      question: "fake" or "real", the image to point out.
+      practice: number of practice trials, with feedback; they are not counted.
       trials: number of trials after them, without feedback.
       seconds: how long each image is shown.
       size: side of the images on the screen, in CSS pixels.
-      pause: seconds with nothing to see, before each of the two images.
-      pairing: "different" pits an output against the real image of another example, as pix2pix did for maps, "in order
-        to avoid floor-level results"; "same" against its own target, as pix2pix did for colorization.
-      participants: how many the paper had per algorithm; more or fewer may take part.
+      pause: seconds of blank screen before each of the two images.
+      pairing: "different" shows an output with the real image of another example, as pix2pix did for maps, "in order
+        to avoid floor-level results"; "same" shows its own target, as pix2pix did for colorization.
+      participants: number of participants per algorithm in the paper; more or fewer may take part.
     """
 
     question: str
@@ -49,7 +49,7 @@ class Protocol(NamedTuple):
     participants: int = 50
 
     def check(self) -> "Protocol":
-        """Return it.
+        """Return the protocol after checking it.
 
         Raises:
           InputError: a value is out of range.
@@ -73,9 +73,9 @@ class Algorithm(NamedTuple):
     """The images of one algorithm.
 
     Attributes:
-      source: where they come from, as it is kept in ``study.json``.
+      source: origin of the images, as stored in ``study.json``.
       real: names of the real images.
-      fake: names of the outputs; a real and a fake image of one name belong to the same example.
+      fake: names of the outputs; a real and a fake image with the same name belong to the same example.
       images: all of them, ``(kind, name, image)`` with kind "real" or "fake" and uint8 [H, W, 1 or 3].
     """
 
@@ -94,11 +94,11 @@ class Trial(NamedTuple):
 
 
 class Design(NamedTuple):
-    """A study as ``study.json`` keeps it: the truth, which never leaves the server.
+    """A study as stored in ``study.json``: the truth, which never leaves the server.
 
     Attributes:
       protocol: see ``Protocol``.
-      key: of everything that is drawn at random.
+      key: key of all random draws.
       algorithms: name -> {"source": ..., "real": {id: name of the example}, "fake": {id: name of the example}}.
     """
 
@@ -107,13 +107,13 @@ class Design(NamedTuple):
     algorithms: dict[str, dict[str, Any]]
 
     def assign(self, counts: Mapping[str, int], number: int) -> str:
-        """Return the algorithm of session `number`: the one that `counts` has least of, by lot among equals."""
+        """Return the algorithm of session `number`: the one with the smallest count, by lot among equals."""
         rarest = min(counts.get(name, 0) for name in self.algorithms)
         names = sorted(name for name in self.algorithms if counts.get(name, 0) == rarest)
         return random.Random(f"{self.key} algorithm {number}").choice(names)
 
     def draw(self, algorithm: str, number: int) -> list[Trial]:
-        """Return the trials of session `number`, the practice first; no image comes twice."""
+        """Return the trials of session `number`, the practice first; no image occurs twice."""
         rng = random.Random(f"{self.key} session {number}")
         real, fake = self.algorithms[algorithm]["real"], self.algorithms[algorithm]["fake"]
         count = self.protocol.practice + self.protocol.trials
@@ -122,7 +122,7 @@ class Design(NamedTuple):
             pairs = [(id_of[fake[image_id]], image_id) for image_id in rng.sample(sorted(fake), count)]
         else:
             matching = True
-            while matching:  # about e = 2.7 times where all images are needed, else fewer
+            while matching:  # about e = 2.7 times if all images are needed, otherwise fewer
                 pairs = list(zip(rng.sample(sorted(real), count), rng.sample(sorted(fake), count), strict=True))
                 matching = any(real[a] == fake[b] for a, b in pairs)
         return [Trial(b, a, "left") if rng.random() < 0.5 else Trial(a, b, "right") for a, b in pairs]
@@ -136,22 +136,22 @@ def make(
 ) -> Design:
     """Write a study; each session will show one of the algorithms.
 
-    All images, real and fake, pass through the same code: to RGB, bicubic to the protocol's square, and into PNG files
-    that agree in length, time and everything else but their pixels, under random names.
+    All images, real and fake, are processed by the same code: converted to RGB, resized bicubically to the protocol's
+    square, and saved as PNG files with equal length and time, under random names.
 
     Note:
-      Real images that are sharper, or compressed otherwise, than the outputs give themselves away; ``from_runs`` takes
+      Real images that are sharper than the outputs, or compressed differently, can be recognised; ``from_runs`` uses
       both as the network saw and made them.
 
     Args:
-      output: directory that is made; must not exist or be empty.
+      output: directory to make; must not exist, or be empty.
       algorithms: name -> images.
       protocol: one of ``PRESETS``, with changes.
-      seed: of image ids and sessions, for a study that can be made again; None draws it from the system, so that
-        nobody who knows this code can foretell where the fakes are.
+      seed: seed of image ids and sessions, for a study that can be made again; None draws it from the system, so
+        nobody who knows this code can predict the fakes.
 
     Raises:
-      InputError: `output` is in use, a value is out of range, or there are too few images for one session.
+      InputError: `output` is in use, a value is out of range, or there are too few images for a session.
     """
     protocol.check()
     output = Path(output)
@@ -185,7 +185,7 @@ def load(study: str | os.PathLike[str]) -> Design:
     """Read ``study.json``.
 
     Raises:
-      InputError: there is none, or another version of this library wrote it.
+      InputError: it does not exist, or another version of this library wrote it.
     """
     path = Path(study) / "study.json"
     try:
@@ -200,16 +200,16 @@ def load(study: str | os.PathLike[str]) -> Design:
     except InputError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error!r}): make the study anew") from error
+        raise InputError(f"{path} is damaged ({error!r}): make the study again") from error
 
 
 def _check(design: Design) -> None:
-    """Raise a TypeError or ValueError if a stored design could not be served."""
+    """Raise a TypeError or ValueError if a stored design cannot be served."""
     try:
         design.protocol.check()
         for name, algorithm in design.algorithms.items():
             if not all(isinstance(algorithm[kind], dict) for kind in ("real", "fake")):
-                raise TypeError("it does not say which images there are")
+                raise TypeError("it does not list its images")
             real, fake = (list(algorithm[kind].values()) for kind in ("real", "fake"))
             _check_enough(name, Algorithm({}, real, fake, images=()), design.protocol)
     except InputError as error:
@@ -217,7 +217,7 @@ def _check(design: Design) -> None:
 
 
 class _Writer:
-    """Write images under random names; the same real image of several algorithms is written once."""
+    """Write images under random names; a real image shared by several algorithms is written once."""
 
     def __init__(self, folder: Path, size: int, key: str):
         self._folder, self._size, self._rng = folder, size, random.Random(f"{key} ids")
@@ -244,17 +244,17 @@ class _Writer:
         self._used.add(image_id)
         path = self._folder / f"{image_id}.png"
         picture = Image.fromarray(image if image.shape[-1] == 3 else np.repeat(image, 3, axis=-1))
-        # Not compressed: a smooth output would make a shorter file than a photograph.
+        # Not compressed: a smooth output would make a smaller file than a photograph.
         picture.resize((self._size, self._size), Image.Resampling.BICUBIC).save(path, compress_level=0)
         os.utime(path, (_SAME_TIME, _SAME_TIME))
         return image_id
 
 
 def _check_enough(name: str, algorithm: Algorithm, protocol: Protocol) -> None:
-    """Refuse an algorithm whose images do not suffice for a session without repetitions."""
+    """Refuse an algorithm with too few images for a session without repetitions."""
     real, fake = set(algorithm.real), set(algorithm.fake)
     needed = protocol.practice + protocol.trials
-    mend = f"give more images, or shorten the session with `practice` and `trials` ({needed} in all)"
+    mend = f"give more images, or shorten the session with `practice` and `trials` ({needed} in total)"
     if min(len(real), len(fake)) < needed:
         raise InputError(
             f"{name} has {len(real)} real and {len(fake)} fake images, but a session shows {needed} of each, none "
@@ -263,6 +263,6 @@ def _check_enough(name: str, algorithm: Algorithm, protocol: Protocol) -> None:
     if protocol.pairing == "same":
         lonely = sorted(fake - real)
         if lonely:
-            raise InputError(f"{name}: pairing=same, but there is no real image for {lonely[0]}")
+            raise InputError(f"{name}: pairing=same, but {lonely[0]} has no real image")
     elif len(real | fake) < 2:
-        raise InputError(f"{name}: a fake needs a real image of another example, and there is but one: {mend}")
+        raise InputError(f"{name}: a fake needs a real image of another example, and there is only one: {mend}")

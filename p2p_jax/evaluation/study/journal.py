@@ -1,4 +1,4 @@
-"""The file of sessions and answers: one JSON object a line, appended as they come, safe against a kill."""
+"""The file of sessions and answers: one JSON object per line, appended as they come, safe against a kill."""
 
 import json
 import os
@@ -13,7 +13,7 @@ NAME = "answers.jsonl"
 
 
 class Records(NamedTuple):
-    """The whole records of a journal, in order, and the number of lines that a kill has cut off."""
+    """The whole records of a journal, in order, and the number of lines cut off by a kill."""
 
     records: list[dict[str, Any]]
     broken: int
@@ -25,19 +25,19 @@ def create(study: Path) -> None:
 
 
 def append(study: Path, record: Mapping[str, Any], *, synced: bool = True) -> None:
-    """Add a record. One process and one thread at a time may call it.
+    """Add a record. Only one process and one thread at a time may call it.
 
     Args:
-      study: its directory.
-      record: what is added.
-      synced: it is on the disk when this returns; else a power cut may lose it, and a kill does not.
+      study: directory of the study.
+      record: the record to add.
+      synced: whether it is on the disk when this returns; otherwise a power cut may lose it, but not a kill.
     """
     line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
     with open(study / NAME, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                line = b"\n" + line  # the line before it was cut off: it stays alone
+                line = b"\n" + line  # the line before was cut off: keep it separate
         file.write(line)
         file.flush()
         if synced:
@@ -48,12 +48,12 @@ def read(study: Path) -> Records:
     """Read the journal.
 
     Raises:
-      InputError: it is missing.
+      InputError: the journal is missing.
     """
     try:
         lines = (study / NAME).read_bytes().split(b"\n")
     except FileNotFoundError:
-        raise InputError(f"{study / NAME} is missing; restore it, or make the study anew") from None
+        raise InputError(f"{study / NAME} is missing; restore it, or make the study again") from None
     records, broken = [], 0
     for line in filter(None, lines):
         try:
@@ -68,10 +68,10 @@ def read(study: Path) -> Records:
 
 
 def lock(study: Path) -> Any:
-    """Keep other servers from this journal as long as the returned file is open, or until the process ends.
+    """Keep other servers from this journal until the returned file is closed or the process ends.
 
     Raises:
-      InputError: another process has it.
+      InputError: another process uses the journal.
     """
     file = open(study / NAME, "rb")  # noqa: SIM115 (it stays open: that is the lock)
     if kernel_locks.take(file.fileno()) is False:

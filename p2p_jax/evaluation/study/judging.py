@@ -1,4 +1,4 @@
-"""Which answers of a study count: those to images that were sent, shown for about their time, and answered after it."""
+"""Decides which answers of a study count: images were sent, shown for about their time, and answered after it."""
 
 import datetime
 from collections import Counter
@@ -8,34 +8,34 @@ from typing import Any
 from p2p_jax.evaluation.study.design import SIDES, Protocol, Trial
 from p2p_jax.evaluation.study.sessions import Session, is_duration
 
-_LATE = 1.25  # an image that was shown this many times too long counts as badly timed
-_TOO_LATE = 1.5  # and one that was shown so many times too long is not judged at a glance any more
-_EARLY = 0.9  # of its time: a page ends an exposure with the frame that comes nearest
-_FRAMES = 20.0  # milliseconds by which it may do so
-_CLOCKS = 60.0  # seconds by which two clocks, or one that is set right, may differ
+_LATE = 1.25  # an image shown longer than this many times its time is badly timed
+_TOO_LATE = 1.5  # and longer than this, it was no longer judged at a glance
+_EARLY = 0.9  # of its time: a page ends an exposure with the nearest frame
+_FRAMES = 20.0  # milliseconds of tolerance for this
+_CLOCKS = 60.0  # seconds by which two clocks, or one that is corrected, may differ
 
 FAULTS = {
-    "impossible": "that cannot be",
+    "impossible": "with impossible values",
     "not_sent": "to images that were not sent",
     "too_fast": "that came before both images can have been shown",
     "too_short": "after an image was shown for too short",
     "too_long": "after an image was shown for too long",
 }
-"""What keeps an answer from being counted, and how that is told."""
+"""Faults that keep an answer from being counted, and their descriptions."""
 
 
 def judge(
     session: Session, started: Any, protocol: Protocol, now: datetime.datetime
 ) -> Iterator[tuple[Trial, dict[str, Any], str | None]]:
-    """Yield the answers of a session, practice and all, each with its trial and the key of ``FAULTS``, or None.
+    """Yield all answers of a session, including practice, each with its trial and the key of ``FAULTS``, or None.
 
-    Answers of older versions do not say when their images were sent: those are judged by what they say.
+    Answers of older versions do not record when images were sent; their own timings are used.
 
     Args:
-      session: as the journal has it.
-      started: when, as the journal says it.
-      protocol: of the study.
-      now: answers of later times cannot be.
+      session: the session from the journal.
+      started: its start time in the journal.
+      protocol: protocol of the study.
+      now: current time; later answers are impossible.
     """
     before = _moment(started)
     for trial, answer in zip(session.trials, session.answers, strict=False):
@@ -46,13 +46,13 @@ def judge(
 
 
 def seen_badly(answer: dict[str, Any], protocol: Protocol) -> bool:
-    """Tell whether the images of an answer that counts were shown for a little too long, or again after a reload."""
+    """Return whether the images of a counted answer were shown a little too long, or again after a reload."""
     views = answer.get("views")
     return (type(views) is int and views > 1) or max(answer["shown_ms"]) > _LATE * 1000 * protocol.seconds
 
 
 def forged(refused: Sequence[dict[str, Any]]) -> Counter[str]:
-    """Count what came beside the answers of a session, by what is wrong with it."""
+    """Count the requests in addition to the answers of a session, by kind of fault."""
     return Counter("refused" if record.get("kind") == "refused" else "duplicate" for record in refused)
 
 
@@ -80,7 +80,7 @@ def _fault(
             return "impossible"
         if elapsed < least:
             return "too_fast"
-        if sum(shown) + response > elapsed + 1000 * _CLOCKS:  # two processors count, of which one may have slept
+        if sum(shown) + response > elapsed + 1000 * _CLOCKS:  # two clocks, and one processor may have slept
             return "impossible"
     if before is not None:
         passed = (moment - before).total_seconds()

@@ -1,4 +1,4 @@
-"""Where the images of a study come from: trained runs, or folders."""
+"""Images for a study: from trained runs, or from folders."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,23 +28,23 @@ def from_runs(
     data_dir: str | None = None,
     trust: Trust = (),
 ) -> dict[str, Algorithm]:
-    """Return one algorithm per run: its translations of a split, against the split's own images.
+    """Return one algorithm per run: its translations of a split, and the split's own images.
 
-    In pairs the real images are the targets; without pairs, all images of the domain that the run translates into. Both
-    real and fake images are of the size that the run was trained on.
+    With pairs, the real images are the targets; without pairs, all images of the target domain. Both real and fake
+    images have the size that the run was trained on.
 
     Args:
       runs: workdirs, each optionally as ``NAME=WORKDIR``; named after the last part of the path otherwise.
-      split: of the data set that the run was trained on; by default the one it was validated on.
+      split: split of the run's data set; by default its validation split.
       checkpoint: "latest", "best" or a step.
-      direction: of runs that know both ways; None takes the run's own.
+      direction: direction for runs with both; None uses the run's own.
       data_dir: the folder of the data set, if it is no longer where the runs' configs say.
       trust: code outside the library that the runs' configs may name; see ``Translator.from_workdir``.
 
     Raises:
-      InputError: a run cannot be used, or two have one name.
+      InputError: a run cannot be used, or two have the same name.
     """
-    from p2p_jax.data import load_split  # TensorFlow, JAX and checkpoints: only where runs are asked for
+    from p2p_jax.data import load_split  # TensorFlow, JAX and checkpoints: only needed for runs
     from p2p_jax.data.elsewhere import with_data_dir
     from p2p_jax.evaluation.predictions import sides
     from p2p_jax.inference import Translator
@@ -55,7 +55,7 @@ def from_runs(
         config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         name_of_split = split or config.data.val_split
         if not name_of_split:
-            raise InputError(f"{workdir} was trained without validation: name the split to show, `split`")
+            raise InputError(f"{workdir} was trained without validation: name the split to show with `split`")
         opened = load_split(config, name_of_split)
         given, wanted, _ = sides(translator, opened)
         source = {
@@ -90,15 +90,15 @@ def _translations(translator: Any, opened: "Split", real: Sequence[str], fake: S
 def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
     """Return one algorithm per folder of fakes, all against one folder of real images.
 
-    Files of pictures that lie directly in the folders are read; a real and a fake image belong to the same
-    example where their names agree but for the ending.
+    Image files directly in the folders are read; a real and a fake image belong to the same example if their names
+    agree except for the ending.
 
     Args:
       real: folder.
       fakes: ``NAME=FOLDER`` each.
 
     Raises:
-      InputError: a folder or file cannot be used, or two algorithms have one name.
+      InputError: a folder or file cannot be used, or two algorithms have the same name.
     """
     reals = _by_stem(Path(real))
     algorithms = {}
@@ -108,7 +108,7 @@ def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
         if sizes[0] != sizes[1]:
             say(
                 f"{name}: the real images ({_describe(sizes[0])}) and the fakes ({_describe(sizes[1])}) differ in "
-                "size; people may tell them by their sharpness: better give both at one size"
+                "size; people may recognise them by their sharpness: better give both at the same size"
             )
         source = {"real": Path(real).resolve().name, "fake": Path(folder).resolve().name}
         algorithms[name] = Algorithm(source, list(reals), list(files), _read(reals, files))
@@ -116,7 +116,7 @@ def from_folders(real: str, fakes: Sequence[str]) -> dict[str, Algorithm]:
 
 
 def _sizes(paths: Iterable[Path]) -> set[tuple[int, int]]:
-    """Return the widths and heights that images have; each is read whole, so that no damaged one is met later."""
+    """Return the widths and heights of images; each one is read completely, to find damaged ones now."""
     with ThreadPoolExecutor() as pool:
         return {(image.shape[1], image.shape[0]) for image in pool.map(_picture, paths)}
 
@@ -146,7 +146,7 @@ def _describe(sizes: set[tuple[int, int]]) -> str:
 
 
 def _named(arguments: Sequence[str], argument_name: str) -> dict[str, str]:
-    """Split ``NAME=PATH``; without a name the path's last part is it."""
+    """Split ``NAME=PATH``; without a name, the last part of the path is used."""
     named: dict[str, str] = {}
     for argument in arguments:
         name, equals, path = argument.partition("=")

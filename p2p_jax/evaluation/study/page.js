@@ -1,15 +1,15 @@
 "use strict";
 
-// One participant's session. Only the server knows what is fake; this page asks for the images of the trial that comes
-// next, shows them one after the other, and sends back what was chosen and how long everything took.
+// One participant's session. Only the server knows which image is fake; this page requests the images of the next
+// trial, shows them one after the other, and sends back the choice and all durations.
 
 const SIDES = ["left", "right"];
-const TOLERANCE = 2; // milliseconds: an exposure ends with the frame that comes this near to its full time
+const TOLERANCE = 2; // milliseconds: an exposure ends with the frame this close to its full time
 const $ = (id) => document.getElementById(id);
 
 let study; // {question, practice, trials, seconds, pause, size}
 let session; // {participant, trial, practice, finished}
-let secret = ""; // of the session; only who has it can see its images and answer
+let secret = ""; // of the session; needed to see its images and to answer
 
 class Refused extends Error {}
 
@@ -25,7 +25,7 @@ async function call(path, body) {
   throw new Refused((await response.json()).error);
 }
 
-// Repeat an action until the server answers; what the server refuses is thrown.
+// Repeat an action until the server answers; errors of the server are thrown.
 async function persist(action) {
   for (;;) {
     try {
@@ -53,8 +53,8 @@ const nextFrame = () => new Promise(requestAnimationFrame);
 const frame = (side) => $(side).querySelector(".frame");
 const label = (side) => $(side).querySelector(".label");
 
-// Wait from one frame on the screen to another, and return the milliseconds between them. What `begin` changes is seen
-// with the first of the two, and what the caller changes afterwards with the second.
+// Wait from one frame on the screen to another, and return the milliseconds between them. Changes by `begin` appear
+// with the first one, and changes that the caller makes afterwards with the second one.
 async function hold(seconds, begin = () => {}) {
   const start = await nextFrame();
   begin();
@@ -171,19 +171,19 @@ async function interlude(title, text) {
 
 async function runSession() {
   if (session.trial > 0 && !session.finished) {
-    await interlude("Welcome back", "You go on where you were.");
+    await interlude("Welcome back", "You continue where you stopped.");
   }
   let wasPractice = session.practice;
   while (!session.finished) {
     if (wasPractice && !session.practice) {
-      await interlude("The practice is over", `${plural(study.trials, "pair")} follow. From now on you are not told whether you are correct.`);
+      await interlude("The practice is over", `${plural(study.trials, "pair")} follow. From now on there is no feedback.`);
     }
     wasPractice = session.practice;
     try {
       await runTrial();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      session = await get(`/api/state?${who()}`); // the session went on in another window
+      session = await get(`/api/state?${who()}`); // the session continued in another window
     }
   }
   $("end-text").textContent = `${session.participant}, your session is complete and all answers are saved. You may close this page.`;
@@ -198,7 +198,7 @@ function describe() {
   for (const element of document.querySelectorAll(".seconds")) element.textContent = plural(study.seconds, "second");
   const each = 2 * study.seconds + 2 * study.pause + 2;
   const minutes = Math.max(1, Math.round(((study.practice + study.trials) * each) / 60));
-  const practice = `${plural(study.practice, "pair")} to practise, where you are told whether you are correct; then `;
+  const practice = `${plural(study.practice, "pair")} to practise, with feedback; then `;
   $("plan").textContent = `${study.practice ? practice : ""}${plural(study.trials, "pair")} that count. About ${plural(minutes, "minute")}.`;
   const check = () => { $("narrow").hidden = innerWidth >= 2 * study.size + 100 && innerHeight >= study.size + 200; };
   addEventListener("resize", check);
@@ -226,7 +226,7 @@ async function welcome() {
   }
 }
 
-// The secret of a session is kept in this browser, so that whoever enters the same name here goes on with it.
+// The secret of a session is kept in this browser, so the same name entered here continues it.
 const nameOf = (participant) => `secret of ${participant.normalize("NFC").trim().split(/\s+/).join(" ").toLowerCase()}`;
 const kept = (participant) => localStorage.getItem(nameOf(participant)) ?? "";
 
@@ -235,7 +235,7 @@ function keep(participant, fresh) {
   localStorage.setItem(nameOf(participant), fresh);
 }
 
-// The name is kept only for this tab, so that a reload goes on with the session.
+// The name is kept only for this tab, so a reload continues the session.
 async function remembered() {
   const participant = sessionStorage.getItem("participant");
   if (participant === null) return null;
@@ -244,7 +244,7 @@ async function remembered() {
     return await get(`/api/state?participant=${encodeURIComponent(participant)}`);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    return null; // the study was made anew
+    return null; // the study was made again
   }
 }
 

@@ -21,8 +21,8 @@ from p2p_jax.reporting import say
 _ADDRESS = "127.0.0.1"
 _HOSTS = {_ADDRESS, "localhost"}
 _LONGEST_REQUEST = 4_096  # bytes
-_IDLE, _SLOWEST = 60, 20  # seconds that a connection waits for a request, and that one may take to come
-_SECRET = "X-Study-Secret"  # header of all requests for a session that has begun
+_IDLE, _SLOWEST = 60, 20  # seconds to wait for a request, and to receive it
+_SECRET = "X-Study-Secret"  # header of all requests of a running session
 _PAGES = {
     "/": ("page.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -40,18 +40,18 @@ _HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serve a study at ``url``, to this machine only; a thread per connection.
+    """Serves a study at ``url``, to this machine only; one thread per connection.
 
     Args:
       study: directory that ``make`` wrote.
-      port: 0 takes a free one.
+      port: port of the server; 0 chooses a free one.
 
     Raises:
-      InputError: it is no study, another server has it, or the port is taken.
+      InputError: it is not a study, another server uses it, or the port is in use.
     """
 
     daemon_threads = True
-    request_queue_size = 128  # a room of people who press the button together
+    request_queue_size = 128  # many people may press the button together
 
     def __init__(self, study: str | os.PathLike[str], port: int = 8000):
         self.sessions = Sessions(Path(study))
@@ -59,23 +59,23 @@ class Server(ThreadingHTTPServer):
             super().__init__((_ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
             self.sessions.close()
-            raise InputError(f"port {port} cannot be had ({error}); choose another with `port`") from error
+            raise InputError(f"port {port} is not available ({error}); choose another with `port`") from error
         self.url = f"http://{_ADDRESS}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say in one line what went wrong with a connection; nothing where the other side has gone."""
+        """Print one line about a failed connection; nothing if the other side has closed it."""
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):
             say(f"error: {type(error).__name__}: {error}")
 
     def server_close(self) -> None:
-        """Give back the port and the study."""
+        """Release the port and the study."""
         super().server_close()
         self.sessions.close()
 
 
 def serve(study: str | os.PathLike[str], port: int = 8000) -> None:
-    """Serve a study until Ctrl-C. Killed at any moment, it loses no answer; started again, it goes on.
+    """Serve a study until Ctrl-C. A kill at any moment loses no answer; started again, it continues.
 
     Raises:
       InputError: see ``Server``.
@@ -85,11 +85,11 @@ def serve(study: str | os.PathLike[str], port: int = 8000) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            say("\nStopped; the same command goes on.")
+            say("\nStopped; run the same command to continue.")
 
 
 class _InTime(socket.SocketIO):
-    """What a connection sends; once a request has begun, the rest of it must come in time, however it is cut up."""
+    """The data of a connection; once a request has begun, all of it must arrive in time, in any number of pieces."""
 
     def __init__(self, connection: socket.socket):
         super().__init__(connection, "r")
@@ -101,14 +101,14 @@ class _InTime(socket.SocketIO):
         self._ends = 0.0
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what has come, or wait for it; raises TimeoutError."""
+        """Read the data that has arrived, or wait for it; raises TimeoutError."""
         left = self._ends - time.monotonic() if self._ends else _IDLE
         if left <= 0:
-            raise TimeoutError("a request takes too long to come")
+            raise TimeoutError("a request takes too long to arrive")
         self._connection.settimeout(left)
         count = super().readinto(buffer)
         self._ends = self._ends or time.monotonic() + _SLOWEST
-        self._connection.settimeout(_SLOWEST)  # for what is sent
+        self._connection.settimeout(_SLOWEST)  # for replies
         return count
 
 
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _IDLE
 
     def setup(self) -> None:
-        """Read through what bounds the time."""
+        """Set up reading with time limits."""
         super().setup()
         self.rfile.close()
         self._incoming = _InTime(self.connection)
@@ -136,12 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._guard(self._get)
 
     def do_POST(self) -> None:  # noqa: N802
-        """Answer somebody who enters, or who answers."""
+        """Answer a participant who enters or answers."""
         self._guard(self._post)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what the standard library does: other methods, and what is no request."""
-        self.close_connection = True  # what follows may be the rest of it
+        """Refuse other methods and invalid requests, on behalf of the standard library."""
+        self.close_connection = True  # the next bytes may belong to it
         status = {501: 405, 505: 400}.get(int(code), int(code))
         reason = "This server knows GET and POST." if status == 405 else "This is not a request."
         self._send_json(status, {"error": reason}, {"Allow": "GET, POST"} if status == 405 else {})
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             number = int(trial) if trial.isascii() and trial.isdigit() and len(trial) < 9 else -1
             self._send(200, sessions.image(*who, number, query.get("side", "")), "image/png")
         else:
-            raise RefusedError(404, "There is no such page.")
+            raise RefusedError(404, "This page does not exist.")
 
     def _post(self) -> None:
         request, secret = self._read_json(), self.headers.get(_SECRET)
@@ -174,12 +174,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/api/answer":
             self._send_json(200, self.server.sessions.answer(request, secret))
         else:
-            raise RefusedError(404, "There is no such page.")
+            raise RefusedError(404, "This page does not exist.")
 
     def _guard(self, handle: Callable[[], None]) -> None:
         """Turn refusals and failures into replies."""
         try:
-            # A page of another site can reach this machine through the browser, but not under this machine's name.
+            # A page of another site can reach this machine through the browser, but not by this machine's name.
             if self.headers.get("Host", "").partition(":")[0].lower() not in _HOSTS:
                 self.close_connection = True
                 raise RefusedError(403, "This server answers only this machine.")
@@ -190,21 +190,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         except TimeoutError:
             self.close_connection = True
-            self._send_json(408, {"error": "This request takes too long to come."})
-        except OSError as error:  # the disk is full, say
+            self._send_json(408, {"error": "This request takes too long to arrive."})
+        except OSError as error:  # for example, the disk is full
             say(f"error: {error}")
             self._send_json(503, {"error": "The server could not do this; please call the person in charge."})
 
     def _read_json(self) -> dict[str, Any]:
-        # Whatever is refused before its body has been read ends the connection: the body would be the next request.
+        # A request refused before its body is read ends the connection: otherwise the body would be the next request.
         end, self.close_connection = self.close_connection, True
         if self.headers.get_content_type() != "application/json":  # other sites' pages cannot send it without asking
             raise RefusedError(415, "Requests are JSON.")
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or not lengths:
-            raise RefusedError(411, "A request says how long it is.")
+            raise RefusedError(411, "The request has no length.")
         if len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdigit()):
-            raise RefusedError(400, "The length of a request is one number.")
+            raise RefusedError(400, "The length of a request must be one number.")
         if len(lengths[0]) > 9 or int(lengths[0]) > _LONGEST_REQUEST:
             raise RefusedError(413, "This request is too long.")
         contents = self.rfile.read(int(lengths[0]))
@@ -216,14 +216,14 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):  # numbers of thousands of digits are among these
             request = None
         if not isinstance(request, dict):
-            raise RefusedError(400, "A request is a JSON object.")
+            raise RefusedError(400, "A request must be a JSON object.")
         return request
 
     def _send_json(self, status: int, reply: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self._send(status, json.dumps(reply).encode(), "application/json", headers)
 
     def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
-        if self.request_version in ("", "HTTP/0.9"):  # of what is no request: it would be told no status
+        if self.request_version in ("", "HTTP/0.9"):  # not a request: it would get no status
             self.request_version = "HTTP/1.0"
         self.send_response(status)
         for name, value in {**_HEADERS, **headers, "Content-Type": kind, "Content-Length": str(len(body))}.items():
@@ -235,4 +235,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing of every request."""
+        """Do not log requests."""

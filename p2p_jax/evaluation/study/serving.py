@@ -1,4 +1,4 @@
-"""Sessions while a study is served: who sees what next, and what they answered."""
+"""Sessions while a study is served: the next trial of each participant, and the answers."""
 
 import datetime
 import hashlib
@@ -15,13 +15,13 @@ from p2p_jax.evaluation.study import journal
 from p2p_jax.evaluation.study.design import SIDES, Design, load
 from p2p_jax.evaluation.study.sessions import Session, is_duration, key_of, read
 
-_CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
+_CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # no letters that look alike
 _LONGEST_NAME = 64
-_MOST_REFUSED = 50  # attempts of one session that are written down
+_MOST_REFUSED = 50  # recorded attempts of one session
 
 
 class RefusedError(Exception):
-    """A request that the study does not grant; `status` is HTTP's word for the reason."""
+    """A request that the study refuses; `status` is the HTTP status of the reason."""
 
     def __init__(self, status: int, reason: str):
         super().__init__(reason)
@@ -31,9 +31,9 @@ class RefusedError(Exception):
 class Sessions:
     """A study while it is served. Every method may be called from any thread.
 
-    Nothing that a method returns tells, or lets anybody find out, which image is the fake one before the answer, nor
-    which algorithm it is: ids of images stay inside, and images are asked for by trial and side. A session belongs to
-    who holds its secret, which only the first to enter is told; the journal keeps its digest.
+    No reply reveals which image is fake before the answer, nor which algorithm it is: ids of images stay inside, and
+    images are requested by trial and side. A session belongs to the holder of its secret, which only the first
+    participant to enter receives; the journal keeps its digest.
     """
 
     def __init__(self, study: Path):
@@ -45,31 +45,31 @@ class Sessions:
         self._secrets, self._shown, self._refusals = kept.secrets, kept.shown, kept.refused
         self._views: Counter[tuple[str, int, str]] = Counter()
         self._clocks: dict[tuple[str, int], float] = {}
-        self._new: dict[str, str] = {}  # secrets of sessions that have seen nothing yet
+        self._new: dict[str, str] = {}  # secrets of sessions that have seen no image yet
 
     def close(self) -> None:
-        """Let other servers have the study; from now on nobody enters or answers here."""
+        """Release the study for other servers; from now on nobody can enter or answer here."""
         with self._lock:
             self._journal_lock.close()
 
     def describe(self) -> dict[str, Any]:
-        """Return what a participant may know of the protocol."""
+        """Return the part of the protocol that a participant may know."""
         shown = ("question", "practice", "trials", "seconds", "pause", "size")
         return {name: getattr(self._design.protocol, name) for name in shown}
 
     def enter(self, name: Any, secret: Any = None) -> dict[str, Any]:
-        """Start a participant's session, or go on with it.
+        """Start or continue a participant's session.
 
         Args:
-          name: of the participant; an empty one is given a code.
-          secret: of the session, to go on with it.
+          name: name of the participant; an empty one is replaced by a code.
+          secret: secret of the session, to continue it.
 
         Returns:
-          As ``state``; of a new session also its "secret", again and again until an image is asked for: a reply may
-          be lost.
+          As ``state``; for a new session also its "secret", repeatedly until an image is requested, as a reply may be
+          lost.
 
         Raises:
-          RefusedError: 400, the name cannot be used; 403, it is another's; 503, the study was closed.
+          RefusedError: 400, the name cannot be used; 403, it belongs to another; 503, the study was closed.
         """
         if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
             raise RefusedError(400, f"A name has at most {_LONGEST_NAME} letters.")
@@ -82,38 +82,39 @@ class Sessions:
             key = key_of(name)
             if key not in self._sessions:
                 self._start(name)
-            if self._secrets.get(key) is None:  # begun by an older version: whoever comes first has it
+            if self._secrets.get(key) is None:  # begun by an older version: the first to come gets it
                 self._new[key], digest = _new_secret()
                 journal.append(self._study, {"kind": "secret", "participant": name, "secret": digest})
                 self._secrets[key] = digest
             if key in self._new:
                 return self._state(self._sessions[key]) | {"secret": self._new[key]}
             if not self._is_secret(key, secret):
-                raise RefusedError(403, "This name is taken: choose another, or go on in the browser that it began in.")
+                raise RefusedError(403, "This name is taken: choose another, or continue in your first browser.")
             return self._state(self._sessions[key])
 
     def state(self, name: Any, secret: Any) -> dict[str, Any]:
-        """Return where a participant is: the trial that comes next, or that all are answered.
+        """Return the state of a participant: the next trial, or that all are answered.
 
         Raises:
-          RefusedError: 404, nobody of this name has entered; 403, the secret is another.
+          RefusedError: 404, nobody with this name has entered; 403, the secret is wrong.
         """
         with self._lock:
             return self._state(self._find(name, secret))
 
     def image(self, name: Any, secret: Any, trial: int, side: str) -> bytes:
-        """Return a PNG file of the trial that the participant is at.
+        """Return a PNG file of the participant's current trial.
 
         Raises:
-          RefusedError: 404, there is no such participant or side; 403, the secret is another; 409, it is another
-            trial's.
+          RefusedError: 404, the participant or side does not exist; 403, the secret is wrong; 409, it belongs to
+          another
+            trial.
         """
         with self._lock:
             session = self._find(name, secret)
             if side not in SIDES:
-                raise RefusedError(404, "There is no such side.")
+                raise RefusedError(404, "This side does not exist.")
             if trial != len(session.answers) or session.finished:
-                raise RefusedError(409, "This is not the trial that comes next.")
+                raise RefusedError(409, "This is not the next trial.")
             self._begun(session)
             image_id = getattr(session.trials[trial], side)
         image = (self._study / "images" / f"{image_id}.png").read_bytes()
@@ -128,22 +129,23 @@ class Sessions:
         return image
 
     def answer(self, request: dict[str, Any], secret: Any) -> dict[str, Any]:
-        """Record an answer; one that is there already stands, and is replied to as the first time.
+        """Record an answer; an earlier answer to the same trial stays, and gets the same reply as the first time.
 
-        Recorded with it are "views", how often this server has sent the left image, since a reload shows the trial
-        again, and "elapsed_ms", the time since both images had been sent, by the server's own clock: None if they had
-        not. Which answers count is for the analysis to say.
+        Also recorded are "views", the number of times that this server has sent the left image (a reload shows the
+        trial again), and "elapsed_ms", the time since both images were sent, by the server's clock: None if they were
+        not. The analysis decides which answers count.
 
         Args:
           request: participant; trial, from 0; choice, "left" or "right"; shown_ms, how long the left and the right
             image were on the screen; response_ms, from the question to the answer.
-          secret: of the session.
+          secret: secret of the session.
 
         Returns:
           As ``state``; for a practice trial also "feedback", which side was fake and whether the answer is right.
 
         Raises:
-          RefusedError: 400, a value cannot be; 403, the secret is another; 404, unknown participant; 409, the trial has
+          RefusedError: 400, a value is impossible; 403, the secret is wrong; 404, unknown participant; 409, the trial
+          has
             not been reached; 503, the study was closed.
         """
         values: list[Any] = [request.get(name) for name in ("trial", "choice", "shown_ms", "response_ms")]
@@ -175,7 +177,7 @@ class Sessions:
                 session.answers.append(record)
                 self._begun(session)
             elif session.answers[trial].get("choice") != choice:
-                self._refused(session, 409, "another answer to the same trial")  # which is written down, and no more
+                self._refused(session, 409, "another answer to the same trial")  # only recorded
             reply = self._state(session)
             if trial < self._design.protocol.practice:
                 fake = session.trials[trial].fake
@@ -184,7 +186,7 @@ class Sessions:
             return reply
 
     def _elapsed(self, session: Session, trial: int) -> float | None:
-        """Return the milliseconds since both images of a trial had been sent, by a server that may be gone by now."""
+        """Return the milliseconds since both images of a trial were sent, perhaps by an earlier server."""
         key = key_of(session.participant), trial
         if key in self._clocks:
             return round(1000 * (time.monotonic() - self._clocks[key]), 1)
@@ -192,7 +194,7 @@ class Sessions:
         return round(1000 * (time.time() - sent), 1) if type(sent) in (int, float) else None
 
     def _refused(self, session: Session, status: int, reason: str) -> RefusedError:
-        """Write down that somebody who holds the secret has sent what no page sends; returns what to raise."""
+        """Record a request, with a valid secret, that no page sends; return the error to raise."""
         record = {"kind": "refused", "participant": session.participant, "reason": reason, "time": _now()}
         before = self._refusals[key_of(session.participant)]
         if len(before) < _MOST_REFUSED:
@@ -219,13 +221,13 @@ class Sessions:
     def _find(self, name: Any, secret: Any) -> Session:
         session = self._sessions.get(key_of(name)) if isinstance(name, str) else None
         if session is None:
-            raise RefusedError(404, "Nobody of this name has entered.")
+            raise RefusedError(404, "Nobody with this name has entered.")
         if not self._is_secret(key_of(name), secret):
-            raise RefusedError(403, "This session is another's.")
+            raise RefusedError(403, "This session belongs to another participant.")
         return session
 
     def _begun(self, session: Session) -> None:
-        """Tell nobody the secret any more."""
+        """Stop giving out the secret."""
         self._new.pop(key_of(session.participant), None)
 
     def _is_secret(self, key: str, secret: Any) -> bool:
@@ -243,16 +245,16 @@ class Sessions:
 
 
 def _fault_of(trial: Any, choice: Any, shown: Any, response: Any) -> str:
-    """Return what is wrong with the values of an answer, "" if nothing is."""
+    """Return the fault in the values of an answer, "" if there is none."""
     if type(trial) is not int or trial < 0 or not isinstance(choice, str) or choice not in SIDES:
-        return "An answer names a trial and a side."
+        return "An answer must name a trial and a side."
     if not isinstance(shown, list) or len(shown) != 2 or not all(map(is_duration, [*shown, response])):
-        return "Durations are milliseconds."
+        return "Durations must be in milliseconds."
     return ""
 
 
 def _new_secret() -> tuple[str, str]:
-    """Return a secret, and the digest that is kept of it."""
+    """Return a secret, and its digest to keep."""
     secret = secrets.token_urlsafe(24)
     return secret, _digest(secret)
 

@@ -1,4 +1,4 @@
-"""The sessions of a study as its journal tells them, under way and finished."""
+"""The sessions of a study from its journal, unfinished and finished."""
 
 import re
 import unicodedata
@@ -18,7 +18,7 @@ class Session(NamedTuple):
 
     Attributes:
       participant: name or code.
-      algorithm: the one that this session tests.
+      algorithm: the algorithm that this session tests.
       trials: all of them, the practice first.
       answers: the records of the answers given so far, in the order of the trials.
     """
@@ -35,17 +35,17 @@ class Session(NamedTuple):
 
 
 def read_sessions(study: Path) -> tuple[dict[str, Session], int]:
-    """Read all sessions from the journal: participant's key -> session, and the number of broken lines.
+    """Read all sessions from the journal: participant's key -> session, and the number of cut-off lines.
 
     Raises:
-      InputError: there is no journal, or a line in its middle is lost.
+      InputError: there is no journal, or a line in its middle is missing.
     """
     sessions, _, broken = read(study)
     return sessions, broken
 
 
 def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
-    """Return the sessions, what else a server has to know of them, and the number of broken lines."""
+    """Return the sessions, other data that a server needs, and the number of cut-off lines."""
     records, broken = journal.read(study)
     sessions: dict[str, Session] = {}
     kept = Kept({}, {}, {}, defaultdict(list))
@@ -65,7 +65,7 @@ def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
         elif kind == "shown" and session and _is_number_of(trial, session):
             kept.shown[key, trial] = record.get("time")
         elif session and (kind != "answer" or not _is_number_of(trial, session) or trial < len(session.answers)):
-            kept.refused[key].append(record)  # a second one, or one that no server has written
+            kept.refused[key].append(record)  # a second one, or one that no server wrote
         elif session and trial == len(session.answers):
             session.answers.append(record)
         else:
@@ -77,13 +77,13 @@ def read(study: Path) -> tuple[dict[str, Session], "Kept", int]:
 
 
 class Kept(NamedTuple):
-    """What the journal tells of sessions beside their answers, by the participant's key.
+    """Data about sessions in the journal, in addition to their answers, by the participant's key.
 
     Attributes:
-      secrets: digest of the session's secret; None: of an older version, there is none yet.
-      started: when it was begun.
-      shown: of (key, trial): when both images had been sent for the first time, in seconds since 1970.
-      refused: records of what came beside the answers: second ones to a trial, and what was refused.
+      secrets: digest of the session's secret; None: from an older version, without one.
+      started: start time.
+      shown: for (key, trial): time when both images had first been sent, in seconds since 1970.
+      refused: records in addition to the answers: second answers to a trial, and refused requests.
     """
 
     secrets: dict[str, Any]
@@ -93,13 +93,13 @@ class Kept(NamedTuple):
 
 
 def _session(record: dict[str, Any]) -> Session | None:
-    """Return the session that a record begins, None if it is none."""
+    """Return the session that a record begins, None if it does not begin one."""
     try:
         trials = [Trial(**trial) for trial in record["trials"]]
         if not all(isinstance(part, str) for trial in trials for part in trial):
             return None
         if not all(_IMAGE.fullmatch(name) for trial in trials for name in (trial.left, trial.right)):
-            return None  # it would lead out of the study's folder
+            return None  # it would lead outside the study's folder
         return Session(str(record["participant"]), str(record["algorithm"]), trials, [])
     except (KeyError, TypeError):
         return None
@@ -110,10 +110,10 @@ def _is_number_of(trial: Any, session: Session) -> bool:
 
 
 def key_of(name: str) -> str:
-    """Return what two spellings of one name have in common."""
+    """Return a key that is equal for different spellings of the same name."""
     return " ".join(unicodedata.normalize("NFC", name).split()).casefold()
 
 
 def is_duration(value: Any) -> bool:
-    """Tell whether a value is a number of milliseconds."""
-    return type(value) in (int, float) and 0 <= value < 1e9  # which is false for what is not a number
+    """Return whether a value is a number of milliseconds."""
+    return type(value) in (int, float) and 0 <= value < 1e9  # false for NaN

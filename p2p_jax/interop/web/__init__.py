@@ -1,1 +1,1 @@
-"""A trained run as a folder that any web server can show: the network runs in the visitor's browser."""
+"""A trained run as a folder for any web server: the network runs in the visitor's browser."""

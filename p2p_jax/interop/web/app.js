@@ -1,4 +1,4 @@
-// The page: an image or a drawing on the left, what the network makes of it on the right.
+// The page: an image or a drawing on the left, the network's translation on the right.
 import { Drawing } from "./drawing.js";
 import { cut, decode, encode, fromImageData, isLabels, pad, paddedSize, prepared, resize, toImageData } from "./pictures.js";
 
@@ -35,7 +35,7 @@ worker.onmessage = ({ data }) => {
 };
 worker.onerror = (event) => {
   event.preventDefault();
-  tell("This browser cannot run the network: it must be of 2023 or newer.", true);
+  tell("This browser cannot run the network: it needs a browser from 2023 or later.", true);
 };
 
 function ask(task, given, transfer = []) {
@@ -50,9 +50,9 @@ function ask(task, given, transfer = []) {
 const drawing = new Drawing(get("drawing"));
 let manifest, way; // what export wrote, and the direction in use
 let loading = true;
-let [busy, again] = [false, false]; // a translation is under way, and another one is wanted
-let [opening, soon] = [0, 0]; // images that are read, and the timer until a change is translated
-let source = null; // {name, picture}: the image as it was chosen, in RGB
+let [busy, again] = [false, false]; // a translation is running, and another one is wanted
+let [opening, soon] = [0, 0]; // images being read, and the timer until a change is translated
+let source = null; // {name, picture}: the chosen image, in RGB
 
 function limits() {
   const [height, width] = manifest.size;
@@ -61,7 +61,7 @@ function limits() {
   return [longest, longest];
 }
 
-// Show an image, smaller where it is too large; of labels no colours are mixed.
+// Show an image, reduced if it is too large; colours of labels are not mixed.
 function show({ picture }) {
   const found = prepared(picture, way.input);
   const [height, width] = limits();
@@ -85,7 +85,7 @@ function blank() {
   update();
 }
 
-// What is shown as the translation is none of the input yet, or is.
+// Mark the shown translation as out of date, or as current.
 function tellBusy() {
   if (busy || again || opening || soon) get("output").setAttribute("aria-busy", "true");
   else get("output").removeAttribute("aria-busy");
@@ -98,7 +98,7 @@ async function open(file, name) {
     await read(file, name);
     show(source);
   } catch {
-    tell(`${name ?? "What was pasted"} is no image that this browser can read.`, true);
+    tell(`${name ?? "The pasted content"} is not an image that this browser can read.`, true);
   }
   opening--;
   tellBusy();
@@ -108,7 +108,7 @@ async function read(file, name) {
   const bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d");
-  context.fillStyle = manifest.background; // what is transparent lies on it
+  context.fillStyle = manifest.background; // transparent pixels show it
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0);
   source = { name: name ?? "image", picture: fromImageData(context.getImageData(0, 0, canvas.width, canvas.height)) };
@@ -133,7 +133,7 @@ async function translate() {
     finish(given, decode(cut(found.picture, height, width), used.output, given), found.milliseconds, used);
   } catch (error) {
     tell(/memory|allocate|alloc|grow/i.test(error.message)
-      ? "This image needs more memory than the browser gives: choose a smaller longest side."
+      ? "This image needs more memory than the browser has: choose a smaller longest side."
       : `The image could not be translated: ${error.message}`, true);
   }
   busy = false;
@@ -258,7 +258,7 @@ function slide(event) {
   setDivide((100 * (event.clientX - box.left)) / box.width);
 }
 
-// An image may be dropped anywhere: a browser would otherwise leave the page to show it.
+// An image may be dropped anywhere: otherwise the browser would leave the page to show it.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   get("drop").classList.add("over");
@@ -269,7 +269,7 @@ document.addEventListener("drop", (event) => {
   get("drop").classList.remove("over");
   const [file] = event.dataTransfer.files;
   if (file) open(file, file.name);
-  else tell("What was dropped is no file: save the image first, or copy and paste it.", true);
+  else tell("The dropped content is not a file: save the image first, or copy and paste it.", true);
 });
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
@@ -295,7 +295,7 @@ async function choose(direction) {
   get("size-choice").hidden = way.fixed;
   fillColors();
   const kind = ({ input, fixed }) => [isLabels(input), input.channels === 1, fixed].join();
-  if (before && kind(before) === kind(way) && before.draw.paper === way.draw.paper) update(); // what is drawn stays
+  if (before && kind(before) === kind(way) && before.draw.paper === way.draw.paper) update(); // the drawing stays
   else if (source) show(source);
   else blank();
 }
@@ -332,7 +332,7 @@ async function start() {
     loading = false;
     tell("");
     translate();
-    for (const other of others) await ask("fetch", other); // so that the page needs no server from now on
+    for (const other of others) await ask("fetch", other); // from now on the page needs no server
     document.body.dataset.state = "ready";
   } catch (error) {
     tell(`The page cannot start: ${error.message}`, true);

@@ -1,4 +1,4 @@
-"""Images of the run's own validation set, to compare translations on; noise where there are none."""
+"""Images of the run's validation set, to compare translations on; noise if there are none."""
 
 import itertools
 from typing import NamedTuple
@@ -15,12 +15,12 @@ _MOST = 32  # images
 
 
 class Examples(NamedTuple):
-    """Images as the networks of a run take them.
+    """Images in the form that the networks of a run take.
 
     Attributes:
       images: "real_a" and "real_b" -> [N, H, W, C] float32 in [-1, 1].
-      told: what they are, such as "32 images of val".
-      are_real: whether they are no noise.
+      told: description, such as "32 images of val".
+      are_real: whether they are images and not noise.
     """
 
     images: dict[str, np.ndarray]
@@ -29,15 +29,15 @@ class Examples(NamedTuple):
 
 
 def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
-    """Return the first images of a split, or noise. Nothing is downloaded.
+    """Return the first images of a split, or noise. Downloads nothing.
 
     Args:
-      run: opened.
-      data_dir: the folder of the data set; by default that of the config, where it is there.
-      split: of it; by default the one of validation.
+      run: an opened run.
+      data_dir: the folder of the data set; by default that of the config, if it exists.
+      split: split of the data set; by default the validation split.
 
     Raises:
-      InputError: there are no such images though `data_dir` or `split` asks for them.
+      InputError: `data_dir` or `split` is given, and there are no such images.
     """
     asked = data_dir is not None or split is not None
     split = split or run.config.data.val_split or run.config.data.train_split
@@ -54,4 +54,4 @@ def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
     rng, crop = np.random.default_rng(0), crop_shape(run.config.data)
     shapes = {name: (4, *crop, spec.shape[-1]) for name, spec in run.batch.items()}
     noise = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
-    return Examples(noise, "noise, as the run's images are not here", False)
+    return Examples(noise, "noise, because the run's images are not here", False)

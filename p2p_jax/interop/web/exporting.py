@@ -1,4 +1,4 @@
-"""A trained run as a web page that translates in its visitors' browsers: checked against the run, then put in place."""
+"""Exports a trained run as a web page that translates in the browser, checked against the run."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from p2p_jax.storage.refusals import reason
 from p2p_jax.storage.writing import belonging_together, unfinished_folder
 
 _FORMAT = "p2p_jax web page"
-_TOLERANCE = 1e-4  # of the model in float32, on the scale of [-1, 1]
+_TOLERANCE = 1e-4  # for the model in float32, on the scale of [-1, 1]
 
 
 class Way(NamedTuple):
@@ -38,10 +38,10 @@ class Way(NamedTuple):
 
     Attributes:
       direction: "AtoB" or "BtoA".
-      megabytes: of its model.
-      difference: to the run's own translation without noise.
-      share: of the weights, those stored in as few bits as were asked for.
-      seconds: for one image of the size of training in ONNX Runtime, outside of a browser, on the CPU.
+      megabytes: size of its model.
+      difference: difference from the run's own translation without noise.
+      share: share of the weights stored in as few bits as requested.
+      seconds: time for one image of the training size in ONNX Runtime, outside a browser, on the CPU.
     """
 
     direction: str
@@ -52,16 +52,16 @@ class Way(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page that was written.
+    """An exported page.
 
     Attributes:
-      folder: of it.
-      megabytes: of all its files.
-      size: height and width of the images of training.
+      folder: folder of the page.
+      megabytes: size of all its files.
+      size: height and width of the training images.
       ways: its directions.
-      compared_on: what translations were compared on.
+      compared_on: the images of the comparison.
       runtime: version of onnxruntime-web.
-      notes: what the page does otherwise than the run, in sentences.
+      notes: differences between the page and the run, in sentences.
     """
 
     folder: Path
@@ -90,32 +90,32 @@ def export_web(
     trust: Trust = (),
     raw: bool = False,
 ) -> Page:
-    """Write a run as a folder that any web server can show, and that asks nothing of any other.
+    """Write a run as a folder for any web server; the page sends no requests to other servers.
 
     Args:
-      workdir: the run's directory.
-      output: the folder; a page that was written there before is replaced, anything else is not.
+      workdir: directory of the run.
+      output: the folder; an earlier page in it is replaced, other content is not.
       checkpoint: "latest", "best" or a step.
-      direction: "AtoB" or "BtoA"; by default all that the run was trained for.
+      direction: "AtoB" or "BtoA"; by default all directions that the run was trained for.
       norm: "batch" or "running"; as stored by default.
-      weights: "float32", "float16" or "int8", see ``weights.store``; what is computed is float32.
+      weights: "float32", "float16" or "int8", see ``weights.store``; computation is in float32.
       runtime_path: the npm package onnxruntime-web, see ``runtime.find``.
       data_dir: the folder of the data set, if it is no longer where the config says.
-      split: of the data set, on which translations are compared; the one of validation by default.
-      palette: the colours to draw with, see ``palettes.find_palette``; by default those of the run's labels, declared
-        or recognised.
-      title: of the page; the run's name by default.
-      objective: what was trained, if it was given to ``p2p_jax.train``.
+      split: split of the data set to compare translations on; the validation split by default.
+      palette: colours to draw with, see ``palettes.find_palette``; by default those of the run's labels, declared or
+        detected.
+      title: title of the page; the run's name by default.
+      objective: the objective that was trained, if it was given to ``p2p_jax.train``.
       trust: code outside the library that the run's config may name; see ``Translator.from_workdir``.
-      raw: take the generator as it was after the step, where the run has an average of it.
+      raw: use the generator as it was after the step, if the run has an average of it.
 
     Raises:
-      InputError: no such run, images that are no pictures, something missing, a folder that is not ours, or
-        translations that differ from the run's; then nothing is written.
+      InputError: the run does not exist, its images are not pictures, something is missing, the folder is not ours, or
+        translations differ from the run's; then nothing is written.
     """
     onnx_format.require("web")
     if weights not in onnx_weights.WEIGHTS:
-        raise InputError(f"weights={weights}: choose {', '.join(onnx_weights.WEIGHTS)}")
+        raise InputError(f"weights={weights}: choose one of {', '.join(onnx_weights.WEIGHTS)}")
     output = _check_output(Path(output))
     found = runtime.find(runtime_path)
     colors = palettes.find_palette(palette) if palette else None
@@ -149,7 +149,7 @@ def export_web(
 
 
 def _check_output(output: Path) -> Path:
-    """Return where links lead; refuse what is neither new nor a page of ours."""
+    """Return the resolved path; refuse a folder that is neither new nor a page of ours."""
     output = Path(os.path.realpath(output))
     if os.path.lexists(output) and not output.is_dir():
         raise InputError(f"output={output} is a file; format=web writes a folder")
@@ -166,7 +166,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _put(made: Path, wanted: Path) -> None:
-    """Put a folder in the place of another one, which is then gone."""
+    """Replace one folder by another; the old one is removed."""
     made.chmod(0o755)
     with belonging_together(wanted.parent):
         if not wanted.exists():
@@ -180,7 +180,7 @@ def _put(made: Path, wanted: Path) -> None:
 def _write_model(
     translator: Translator, exportable: Exportable, compared: Examples, weights: str, folder: Path
 ) -> tuple[Way, Path]:
-    """Write a direction's model, checked at several sizes in float32 and on the examples as it is stored."""
+    """Write the model of a direction, checked at several sizes in float32, and as stored on the examples."""
     import onnx
 
     path = folder / f"{translator.direction}.onnx"
@@ -202,7 +202,7 @@ def _way(
     colors: palettes.Palette | None,
     compared: Examples,
 ) -> dict[str, Any]:
-    """Return what the page's script is told of a direction."""
+    """Return the facts about a direction for the page's script."""
     content, sizes = model.read_bytes(), exportable.sizes
     forward = translator.direction == translator.config.data.direction
     domain, shown = translator.domain_in, None
@@ -253,7 +253,7 @@ def _facts(
     ways: Sequence[Way],
     weights: str,
 ) -> list[tuple[str, str]]:
-    """Return what the page says of itself, name and text."""
+    """Return the facts on the page about itself, as names and texts."""
     told = exportable.metadata
     models = ", ".join(f"{way.direction} {way.megabytes:.1f} MB" for way in ways)
     largest = max(way.difference.largest for way in ways)

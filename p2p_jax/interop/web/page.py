@@ -1,4 +1,4 @@
-"""What the page is told: what a network takes and makes, and with what its inputs are drawn; and the page's files."""
+"""The facts for the page: inputs, outputs and drawing tools of a network; and the page's files."""
 
 import json
 from collections.abc import Mapping
@@ -20,30 +20,30 @@ STATIC = ("app.js", "pictures.js", "translate.js")
 _HEADERS = """/*
   Cross-Origin-Opener-Policy: same-origin
   Cross-Origin-Embedder-Policy: require-corp
-"""  # as some hosts read them from a file of that name; without them there is one thread
+"""  # some hosts read them from a file of that name; without them there is one thread
 _LAB = ("lab_l", "lab_ab")
 
 
 def check_domain(domain: Domain, verb: str) -> None:
-    """Refuse what is no picture.
+    """Refuse a domain that is not pictures.
 
     Args:
-      domain: what the run takes or makes.
+      domain: domain of the run's inputs or outputs.
       verb: "takes" or "makes".
 
     Raises:
-      InputError: it is of another kind, or its range is not known.
+      InputError: the domain is of another kind, or its range is not known.
     """
     is_picture = domain.is_labels or domain.kind in _LAB or (domain.kind == "uint8" and domain.channels in (1, 3))
     if not is_picture or domain.unknown:
         what = f"{domain.kind} of {domain.channels} channels" + " with unknown values" * domain.unknown
-        raise InputError(f"format=web shows pictures, and this run {verb} {what}: take format=onnx")
+        raise InputError(f"format=web is for pictures, and this run {verb} {what}: use format=onnx")
     if not domain.is_measured:
-        raise InputError(f"format=web: the range of what the run {verb} is not known; take format=onnx")
+        raise InputError(f"format=web: the range of the values that the run {verb} is not known; use format=onnx")
 
 
 def describe(domain: Domain) -> dict[str, Any]:
-    """Return a domain as the page's script has it."""
+    """Return a domain in the form of the page's script."""
     palette = domain.palette
     colors = palette.colors.tolist() if palette is not None else None
     if domain.kind == "labels" and palette is None:  # the grays of Domain.picture
@@ -61,17 +61,16 @@ def describe(domain: Domain) -> dict[str, Any]:
 def drawn_with(
     domain: Domain, task: str, palette: palettes.Palette | None, examples: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return with what inputs are drawn: the colours of labels, a black pen on white, or any colours.
+    """Return the drawing tools for inputs: the colours of labels, a black pen on white, or any colours.
 
     Args:
-      domain: of the input.
-      task: what makes inputs of photographs, ``config.task.input``; "" where they are files.
-      palette: colours asked for; None: the domain's own, or those that the examples have.
-      examples: pictures of inputs, [N, H, W, C] uint8; None where there are none.
+      domain: domain of the input.
+      task: the task that makes inputs from photographs, ``config.task.input``; "" if inputs are files.
+      palette: requested colours; None: the domain's own, or those of the examples.
+      examples: pictures of inputs, [N, H, W, C] uint8; None if there are none.
 
     Returns:
-      ``kind`` ("palette", "lines" or "colors"), ``colors`` ([name, "#rrggbb"], ...), and ``paper``, the colour to begin
-      with.
+      ``kind`` ("palette", "lines" or "colors"), ``colors`` ([name, "#rrggbb"], ...), and ``paper``, the initial colour.
     """
     chosen = domain.palette or palette
     if chosen is None and domain.kind == "labels":
@@ -93,12 +92,12 @@ def _hex(color: np.ndarray | tuple[int, ...]) -> str:
 
 
 def write(folder: Path, manifest: Mapping[str, Any], runtime: Runtime) -> None:
-    """Write all files of a page but its models.
+    """Write all files of a page except its models.
 
     Args:
-      folder: of the page, which is there.
-      manifest: what its script is told; ``title``, and all but the runtime.
-      runtime: with which it computes.
+      folder: folder of the page, which exists.
+      manifest: facts for its script; ``title``, and all others except the runtime.
+      runtime: the runtime that computes.
     """
     package, own = files("p2p_jax"), files("p2p_jax.interop.web")
     for name in STATIC:

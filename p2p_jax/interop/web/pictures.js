@@ -1,13 +1,13 @@
-// Pictures in and out of a network, pixel for pixel as the Python library has them (p2p_jax.images, .inference.sizes).
+// Converts pictures for a network and back, pixel for pixel like the Python library (p2p_jax.images, .inference.sizes).
 // A picture is {data, width, height, channels}, row by row, channels last.
 
-const f = Math.fround; // numbers of 32 bits, as NumPy computes with them
+const f = Math.fround; // 32-bit numbers, as in NumPy
 
 function rint(x) {
   const down = Math.floor(x);
   const rest = x - down;
   if (rest !== 0.5) return rest < 0.5 ? down : down + 1;
-  return down % 2 ? down + 1 : down; // halves go to the even number
+  return down % 2 ? down + 1 : down; // halves round to the even number
 }
 
 export function fromImageData({ data, width, height }) {
@@ -50,7 +50,7 @@ function cubic(x) {
   return f(f(f(f(f(f(1.5 * x) - 2.5) * x) * x)) + 1);
 }
 
-// Of which of the `have` pixels each of `want` is made, and their weights: Keys's kernel, antialiased.
+// For each of `want` pixels, which of the `have` pixels it uses, and their weights: Keys's kernel, antialiased.
 function spans(have, want) {
   const shrunk = f(1 / f(f(want) / f(have)));
   const stretch = Math.max(shrunk, 1);
@@ -90,7 +90,7 @@ function swapped(data, height, width, channels) {
   return found;
 }
 
-// Resize whole numbers of 8 bits: bicubic and antialiased, or to the nearest pixel where colours cannot be mixed.
+// Resize whole numbers of 8 bits: bicubic and antialiased, or to the nearest pixel if colours cannot be mixed.
 export function resize(picture, width, height, nearest = false) {
   const { data, channels } = picture;
   if (picture.width === width && picture.height === height) return picture;
@@ -112,12 +112,12 @@ export function resize(picture, width, height, nearest = false) {
   return { data: Uint8Array.from(numbers, (x) => Math.min(Math.max(rint(x), 0), 255)), width, height, channels };
 }
 
-// Height and width that the network takes for an image of another size.
+// Height and width that the network gets for an image of another size.
 export function paddedSize(height, width, { steps, smallest }) {
   return [height, width].map((side, i) => Math.max(Math.ceil(side / steps[i]) * steps[i], smallest));
 }
 
-// Pad by reflection, at the right and at the bottom.
+// Pad by reflection, at the right and the bottom.
 export function pad(picture, height, width) {
   const { data, channels } = picture;
   if (picture.height === height && picture.width === width) return picture;
@@ -147,9 +147,9 @@ export function cut(picture, height, width) {
   return { data: found, width, height, channels };
 }
 
-// --- domains: what pictures mean to a network ----------------------------------------------------------------------
+// --- domains: the meaning of pictures to a network------------------------------------------------------------------
 
-// For every pixel the place of the nearest of some colours, of equals the first.
+// For every pixel the index of the nearest colour; of equal ones the first.
 function nearest({ data, width, height }, colors) {
   const found = new Int32Array(width * height);
   const known = new Map();
@@ -175,7 +175,7 @@ function painted(places, colors, width, height) {
   return { data, width, height, channels: 3 };
 }
 
-// What of a picture in RGB is resized, shown and drawn on: gray where the network takes gray.
+// The form of an RGB picture to resize, show and draw on: gray if the network takes gray.
 export function prepared(picture, domain) {
   return domain.kind === "uint8" && domain.channels === 1 ? luma(picture) : picture;
 }
@@ -184,7 +184,7 @@ export function isLabels(domain) {
   return domain.kind === "labels" || domain.kind === "label_colors";
 }
 
-// Turn a picture in RGB into what the network takes: [H, W, channels] of numbers in [-1, 1].
+// Convert an RGB picture to the network's input: [H, W, channels] of numbers in [-1, 1].
 export function encode(picture, domain) {
   const { width, height } = picture;
   const { channels, low, high, colors } = domain;
@@ -207,7 +207,7 @@ export function encode(picture, domain) {
   return { data: found, width, height, channels };
 }
 
-// Turn what the network gives into a picture: `given` is the picture of which it is the translation.
+// Convert the network's output to a picture: `given` is the picture that was translated.
 export function decode(output, domain, given) {
   const { data, width, height, channels } = output;
   const { low, high, colors } = domain;
@@ -264,7 +264,7 @@ function lightOf(l, a, b) {
   return times(RGB, xyz);
 }
 
-// Colours that a screen does not have become weaker, and keep lightness and hue.
+// Colours that a screen cannot show become weaker, and keep lightness and hue.
 function fromLab(l, a, b) {
   l = Math.min(Math.max(l, 0), 100);
   const fits = (by) => lightOf(l, a * by, b * by).every((x) => x >= -SLACK && x <= 1 + SLACK);
@@ -296,7 +296,7 @@ function encodeLab({ data, width, height }, domain) {
   return { data: found, width, height, channels };
 }
 
-// L and ab make one picture, whichever of them was given; an L alone is a gray one.
+// L and ab make one picture, from whichever was given; an L by itself is gray.
 function decodeLab({ data, width, height, channels }, { kind, low, high }, given) {
   const found = new Uint8Array(width * height * 3);
   for (let i = 0; i < width * height; i++) {

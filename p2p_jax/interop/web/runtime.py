@@ -1,4 +1,4 @@
-"""ONNX Runtime for browsers, out of its npm package: what a page needs of it, copied beside the page."""
+"""ONNX Runtime for browsers, from its npm package: the files that a page needs, copied next to the page."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ from p2p_jax.errors import InputError
 
 PACKAGE = "onnxruntime-web"
 _MOST = 100 * 2**20  # bytes of a file of the package
-# As they are called in the package, and beside the page: some servers do not know that .mjs is JavaScript.
+# Names in the package, and next to the page: some servers do not know that .mjs is JavaScript.
 _FILES = {
     "dist/ort.wasm.min.mjs": "ort.wasm.min.module.js",
     "dist/ort-wasm-simd-threaded.mjs": "ort-wasm-simd-threaded.module.js",
@@ -28,8 +28,8 @@ class Runtime(NamedTuple):
     """The runtime's files.
 
     Attributes:
-      version: of the package.
-      files: name beside the page -> content.
+      version: version of the package.
+      files: name next to the page -> content.
     """
 
     version: str
@@ -44,16 +44,16 @@ def find(path: str | Path | None) -> Runtime:
     """Read the runtime.
 
     Args:
-      path: the unpacked package, or the archive that ``npm pack`` gives; by default what npm has installed in the
+      path: the unpacked package, or the archive that ``npm pack`` makes; by default the one installed by npm in the
         current folder.
 
     Raises:
-      InputError: it is not there, or is no such package.
+      InputError: the package is missing, or is another one.
     """
     if path is None:
         path = Path("node_modules", PACKAGE)
         if not path.is_dir():
-            raise InputError(f"format=web needs {PACKAGE}, JavaScript that browsers run: {_GET}")
+            raise InputError(f"format=web needs the npm package {PACKAGE}: {_GET}")
     path = expanded(path)
     try:
         if path.is_dir():
@@ -78,7 +78,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def _read(read: Callable[[str], bytes], path: Path) -> Runtime:
-    """Read the package's files by their names."""
+    """Read the package's files by name."""
 
     def required(name: str) -> bytes:
         try:
@@ -86,7 +86,7 @@ def _read(read: Callable[[str], bytes], path: Path) -> Runtime:
         except (FileNotFoundError, KeyError) as error:
             if not path.exists():
                 raise
-            raise InputError(f"runtime={path} has no {name}: it is no {PACKAGE} of 2024 or newer; {_GET}") from error
+            raise InputError(f"runtime={path} has no {name}: it is not {PACKAGE} of 2024 or later; {_GET}") from error
 
     try:
         told = json.loads(required("package.json"))
@@ -102,7 +102,7 @@ def _read(read: Callable[[str], bytes], path: Path) -> Runtime:
 
 
 def _licence() -> dict[str, bytes]:
-    """Return the licence, and its notices where they are: the npm package has none, the Python package of it has."""
+    """Return the licence, with its notices if available: the npm package lacks them, the Python package has them."""
     licence = files("p2p_jax.interop.web").joinpath("onnxruntime_licence.txt").read_bytes()
     spec = importlib.util.find_spec("onnxruntime")
     folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []

@@ -1,4 +1,4 @@
-// The networks, in a worker, so that the page answers while they compute. Everything comes from this very folder.
+// The networks, in a worker, so the page responds while they compute. Everything is loaded from this folder.
 import * as ort from "./ort/ort.wasm.min.module.js";
 
 const MOST_THREADS = 8;
@@ -7,15 +7,15 @@ ort.env.wasm.wasmPaths = {
   mjs: here("./ort/ort-wasm-simd-threaded.module.js"),
   wasm: here("./ort/ort-wasm-simd-threaded.wasm"),
 };
-// Threads need a page that is isolated from others, which two headers of the server ask for (see the file _headers).
+// Threads need a page isolated from others; two headers of the server turn that on (see the file _headers).
 const threads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
 ort.env.wasm.numThreads = threads;
 
-const models = new Map(); // name -> bytes, until a session is made of them
+const models = new Map(); // name -> bytes, until a session is made from them
 const sessions = new Map();
 
 async function digest(bytes) {
-  if (!self.crypto?.subtle) return null; // pages of other computers without https have none
+  if (!self.crypto?.subtle) return null; // missing on pages from other computers without https
   const found = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return [...found].map((x) => x.toString(16).padStart(2, "0")).join("");
 }
@@ -41,7 +41,7 @@ async function fetched({ model, bytes, sha256 }) {
 
 async function session(model) {
   if (!sessions.has(model)) {
-    // Weights of 16 or 8 bits become numbers of 32 once, now.
+    // Weights of 16 or 8 bits are converted to 32-bit numbers once, here.
     const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", extra: { session: { disable_quant_qdq: "1" } } };
     sessions.set(model, await ort.InferenceSession.create(models.get(model), options));
     models.delete(model);

@@ -1,4 +1,4 @@
-"""How the weights of a page's network are stored, and how far its translations are then from the run's."""
+"""Storage of the weights of a page's network, and the resulting difference from the run's translations."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -10,17 +10,17 @@ from p2p_jax.interop import onnx_weights
 from p2p_jax.interop.onnx_format import INPUT, OUTPUT
 
 MOST = 2.0
-"""Grey levels by which a translation may differ anywhere from the run's own."""
-_LEVELS = 127.5  # to 1 on the scale of [-1, 1]
-_SEARCHED = 8  # images, on which it is found which tensors stand 8 bits
+"""Largest difference in grey levels that a translation may have from the run's own."""
+_LEVELS = 127.5  # for 1 on the scale of [-1, 1]
+_SEARCHED = 8  # images to find out which tensors can have 8 bits
 
 
 class Levels(NamedTuple):
-    """How far translations are from the run's, in grey levels: steps of 1/255 of the range.
+    """The difference of translations from the run's, in grey levels: steps of 1/255 of the range.
 
     Attributes:
-      largest: of all values of all images.
-      mean: over them.
+      largest: over all values of all images.
+      mean: mean over them.
     """
 
     largest: float
@@ -28,12 +28,12 @@ class Levels(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A model as the page gets it.
+    """A model as stored for the page.
 
     Attributes:
-      content: of the file.
-      difference: to the run.
-      share: of the weights, those stored in as few bits as were asked for.
+      content: content of the file.
+      difference: difference from the run.
+      share: share of the weights stored in as few bits as requested.
     """
 
     content: bytes
@@ -42,25 +42,26 @@ class Stored(NamedTuple):
 
 
 def compare(found: np.ndarray, expected: np.ndarray) -> Levels:
-    """Return how far normalized images [N, H, W, C] are from others; NaN is infinitely far."""
+    """Return the difference of normalized images [N, H, W, C] from others; NaN is infinitely far."""
     apart = np.abs(np.clip(found, -1, 1).astype(np.float64) - np.clip(expected, -1, 1)) * _LEVELS
     apart = np.where(np.isnan(apart), np.inf, apart)
     return Levels(float(apart.max()), float(apart.mean()))
 
 
 def store(model: Any, weights: str, images: np.ndarray, expected: np.ndarray) -> Stored:
-    """Store a model's weights in as few bits as are asked for, where its translations stay those of the run.
+    """Store a model's weights in the requested number of bits, if its translations stay close to the run's.
 
-    Where they would not, the tensors that cost most for their size are stored in twice the bits, as few as it takes.
+    Otherwise the tensors with the largest error for their size are stored in twice the bits, as few as necessary.
 
     Args:
-      model: ``onnx.ModelProto`` in float32; stays as it is.
+      model: ``onnx.ModelProto`` in float32; not changed.
       weights: one of ``onnx_weights.WEIGHTS``.
       images: [N, H, W, C] float32 in [-1, 1], to compare on.
-      expected: what the run makes of them.
+      expected: the run's translations of them.
 
     Raises:
-      InputError: translations differ by more than ``MOST`` though half of the weights have more bits; says by how much.
+      InputError: translations differ by more than ``MOST`` even if half of the weights have more bits; says by how
+      much.
     """
     sizes = onnx_weights.sizes(model)
 
@@ -84,13 +85,13 @@ def store(model: Any, weights: str, images: np.ndarray, expected: np.ndarray) ->
         raise InputError(
             f"weights={weights}: translations would differ from the run's by {whole.largest:.1f} grey levels, and may "
             f"by {MOST:g}"
-            + (f", or half of the weights need more bits: take weights={wider}" if wider != weights else "")
+            + (f", or half of the weights need more bits: use weights={wider}" if wider != weights else "")
         )
     return Stored(content, difference, share)
 
 
 def _least(most: int, holds: Callable[[int], bool]) -> int:
-    """Return the least number up to `most` for which a property holds that stays once it holds, by bisection."""
+    """Return the least number up to `most` that has a property, by bisection; all larger numbers must have it too."""
     low, high = 1, most
     while low < high:
         middle = (low + high) // 2
@@ -112,6 +113,6 @@ def _run(content: bytes, images: np.ndarray) -> np.ndarray:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights are made float32 once, as in the page
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights become float32 once, as in the page
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run([OUTPUT], {INPUT: image[None]})[0] for image in images])
