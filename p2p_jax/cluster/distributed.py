@@ -98,7 +98,7 @@ def require_same(what: str, value: str, mend: str) -> None:
     """
     others = gather(value != broadcast(value))
     if others:
-        raise InputError(f"{what} of {named(others)} is not that of process 0; {mend}")
+        raise InputError(f"{what} of {named(others)} differs from that of process 0; {mend}")
 
 
 def _slurm_tasks() -> int:
@@ -141,7 +141,7 @@ def _initialize() -> None:
         raise InputError(
             f"the other processes cannot be found ({error}): set {VARIABLES[0]}=HOST:PORT (of process 0, a free port), "
             f"{VARIABLES[1]} and {VARIABLES[2]} (0, 1, ...) for every process, start it with srun, or leave "
-            "--config.distributed out to train with this process alone"
+            "--config.distributed out to train with this process only"
         ) from error
     finally:
         timer.cancel()
@@ -189,9 +189,9 @@ def _arguments() -> dict[str, Any]:
 
 def _give_up_waiting() -> None:
     sys.stderr.write(
-        f"error: not all processes started within {_START_LIMIT} s: start one for every index, with the same "
-        "coordinator address and number, and see that its port is open to all hosts; a task of SLURM that is to train "
-        "alone is started with srun env SLURM_STEP_NUM_TASKS=1 python ...\n"
+        f"error: not all processes started within {_START_LIMIT} s: start one for each index, with the same "
+        "coordinator address and process count, and check that its port is open to all hosts; to train with one SLURM "
+        "task only, start it with srun env SLURM_STEP_NUM_TASKS=1 python ...\n"
     )
     sys.stderr.flush()
     os._exit(1)
@@ -242,8 +242,8 @@ def _require_same_config(config: ConfigDict) -> None:
     if others:
         lines = "".join(f"\n  config.{key}: process 0 has {a!r}, this one {b!r}" for key, (a, b) in found.items())
         raise InputError(
-            f"the config of {named(others)} is not that of process 0; start all with the same command (tasks of SLURM "
-            f"that are to train alone: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
+            f"the config of {named(others)} differs from that of process 0; start all with the same command (to train "
+            f"with one SLURM task only: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
         )
 
 
@@ -259,7 +259,7 @@ def _require_shared(workdir: Path) -> None:
         mark.unlink()
     if blind:
         raise InputError(
-            f"{workdir} is not one directory for all: {named(blind)} cannot see what process 0 writes; "
+            f"{workdir} is not shared by all processes: {named(blind)} cannot see what process 0 writes; "
             "give an absolute path on a file system that all hosts share"
         )
 

@@ -35,7 +35,7 @@ def sentence(workdir: str | Path, cause: str = "") -> str:
     saved = Path(workdir).glob("checkpoints/*/config/metadata")
     steps = [int(path.parts[-3]) for path in saved if path.parts[-3].isdigit()]
     kept = f"the run is saved at step {max(steps):,}" if steps else f"{workdir} has no checkpoint yet"
-    cause = cause or "it was killed, or another process ended or hangs (see what that says)"
+    cause = cause or "it was killed, or another process ended or hangs (see its messages)"
     return (
         f"error: this process on {socket.gethostname()} stopped: {cause}; {kept}: start all processes again with the "
         "same command, on any number of hosts."
@@ -44,7 +44,7 @@ def sentence(workdir: str | Path, cause: str = "") -> str:
 
 def silent_process(number: int | str) -> str:
     """Return what is known of a process that is gone."""
-    return f"process {number} is not heard of any more (killed, stopped or cut off)"
+    return f"process {number} no longer answers (killed, stopped or cut off)"
 
 
 class Errors:
@@ -122,7 +122,7 @@ class Filter:
             if numbers:
                 return silent_process(b", ".join(numbers).decode())
         if b"Socket closed" in self._said or b"CoordinationService/Heartbeat" in self._said:
-            return "process 0 is not heard of any more (ended, killed, stopped or cut off)"
+            return "process 0 no longer answers (ended, killed, stopped or cut off)"
         return ""
 
     def _write(self, data: bytes) -> None:

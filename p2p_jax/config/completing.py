@@ -60,7 +60,7 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
     merged = completed.to_dict()
     if merged["discriminator_optimizer"] and "discriminator_optimizer" not in read:
         raise InputError(
-            f"config.discriminator_optimizer is given, and config.objective={completed.objective} does not read it"
+            f"config.discriminator_optimizer is set, but config.objective={completed.objective} ignores it; remove it"
         )
     for name, sections in read.items():
         merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
@@ -134,7 +134,7 @@ def complete_section(
     known = as_options(options)
     dropped = inherited(name, given, known)
     given = {key: value for key, value in given.items() if key not in dropped}
-    _reject_unknown(given, known, name + ".", f"{reader} reads no such {name} option")
+    _reject_unknown(given, known, name + ".", f"{reader} has no such {name} option")
     section = {key: _checked(option, given.get(key, option.default), f"{name}.{key}") for key, option in known.items()}
     read = _read.get()
     if read is not None:
@@ -172,7 +172,7 @@ def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, A
       free: the free sections in it.
     """
     if not isinstance(given, Mapping):
-        raise InputError(f"config.{prefix[:-1]} is {given!r}; it must be a section with options of its own")
+        raise InputError(f"config.{prefix[:-1]} is {given!r}; it must be a section with options")
     names = [name.removeprefix(prefix) for name in _BY_NAME if name.startswith(prefix)]
     known = dict.fromkeys([*(name.partition(".")[0] for name in names), *free])
     _reject_unknown(given, known, prefix)
@@ -190,7 +190,7 @@ def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, A
 def _free_section(name: str, given: Any) -> dict[str, Any]:
     """Return a free section: one that names the published reader, or none, has the published values too."""
     if not isinstance(given, Mapping):
-        raise InputError(f"config.{name} is {given!r}; it must be a section with options of its own")
+        raise InputError(f"config.{name} is {given!r}; it must be a section with options")
     published, names = FREE_SECTIONS[name], READERS.get(name)
     section = {key: _as_text(value) if (name, key) in _WEIGHTS else value for key, value in given.items()}
     if names in section and not isinstance(section[names], str):
@@ -230,5 +230,5 @@ def _reject_unknown(
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"the options are {', '.join(known)}"
             raise InputError(f"unknown option config.{prefix}{key}; {hint} ({note})")

@@ -33,9 +33,7 @@ def find(path: str) -> Path:
     if path.endswith(JSON):
         if Path(path).is_file():
             return Path(path)
-        raise InputError(
-            f"there is no file {path}: a stored config is given by its path, such as runs/mine/config.json"
-        )
+        raise InputError(f"there is no file {path}; give the path of a stored config, such as runs/mine/config.json")
     shipped = importlib.util.find_spec("p2p_jax.configs")
     folders = ["configs", *((shipped.submodule_search_locations or []) if shipped else [])]
     folders.append(str(Path(__file__).parents[2] / "configs"))  # a checkout on PYTHONPATH, not installed
@@ -46,7 +44,7 @@ def find(path: str) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted({p.stem for f in folders for p in Path(f).glob("*.py") if p.stem != "__init__"})
-    raise InputError(f"no config file {path}; the ones that come with p2p_jax are {', '.join(names)}")
+    raise InputError(f"no config file {path}; p2p_jax has {', '.join(names)}")
 
 
 def load(path: str, trust: stored.Trust = ()) -> ConfigDict:

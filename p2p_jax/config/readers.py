@@ -49,7 +49,7 @@ def options_of(section: str, reference: str, given: Collection[str] = ()) -> dic
     try:
         found = _of_class(reader) if dataclasses.is_dataclass(reader) else _of_function(reader, section)
     except (TypeError, ValueError) as error:
-        raise InputError(f"config.{section}.{naming}={reference} is nothing that takes options ({error})") from None
+        raise InputError(f"config.{section}.{naming}={reference} does not take options ({error})") from None
     return {naming: Option(naming, str, reference)} | {k: v for k, v in found.items() if k not in given}
 
 

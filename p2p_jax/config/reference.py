@@ -50,7 +50,7 @@ def _find(reference: str) -> Any:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         raise InputError(
-            f"{reference!r}: there is no module {error.name!r} in {os.getcwd()}, where this was started, or among the "
+            f"{reference!r}: there is no module {error.name!r} in the working directory {os.getcwd()} or among the "
             "installed packages"
         ) from None
     if not hasattr(module, name):

@@ -127,7 +127,7 @@ def trusted(trust: Trust) -> frozenset[str]:
     names = frozenset([trust] if isinstance(trust, str) else trust)
     for name in sorted(names, key=str):
         if not isinstance(name, str) or not is_reference(name):
-            raise InputError(f"trust={name}: write what is trusted as a config names it, module:name")
+            raise InputError(f"trust={name}: write it as configs do, module:name")
     return names
 
 
@@ -149,11 +149,11 @@ def require_trust(
       InputError: it is no config, or names such code; tells the file, the options, the names, and what allows them.
     """
     if not isinstance(config, Mapping):
-        raise InputError(f"{file} holds no config: it must be an object of options, {{...}}")
+        raise InputError(f"{file} is not a config: it must be an object of options, {{...}}")
     for key in (*FREE_SECTIONS, *_SECTIONS):
         section = _value(config, key)
         if section is not None and not isinstance(section, Mapping):
-            raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options of its own")
+            raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options")
     try:
         found = outside(config)
     except InputError as error:
@@ -172,8 +172,8 @@ def require_trust(
         more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
         raise InputError(
             f"{file}: {', '.join(f'config.{key} names {name}' for key, name in wrong[:_SHOWN])}{more}: code outside "
-            "the library, which opening the run would execute. Nothing was executed. If you know it and trust it, say "
-            f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
+            "the library, which opening the run would execute. Nothing was executed. If you know and trust it, add "
+            f"{' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
         )
     _require_no_palette_files(config, file)
     return found
@@ -187,14 +187,14 @@ def require_plain_facts(facts: Any, file: Path) -> dict[str, Any]:
     """
     sections = ("input", "output", "inference", "schedule", "distances", "images", "computed_on")
     if not isinstance(facts, Mapping) or any(not isinstance(facts.get(name, {}), Mapping) for name in sections):
-        raise InputError(f"{file} holds no facts of a run: it must be an object with sections, {{...}}")
+        raise InputError(f"{file} does not hold the facts of a run: it must be an object with sections, {{...}}")
     if facts.get("source", "given") != "given":
-        raise InputError(f"{file}: source is {facts['source']!r}; facts know no source but 'given'")
+        raise InputError(f"{file}: source is {facts['source']!r}; the only source in facts is 'given'")
     splits = facts.get("images", {}).values()
     if not all(isinstance(x, Mapping) and isinstance(x.get("contents"), str) for x in splits) or not all(
         type(count) is int for count in (facts.get("num_train", 0), *(x.get("count") for x in splits))
     ):
-        raise InputError(f"{file}: num_train and images do not say what images there were")
+        raise InputError(f"{file}: num_train and images do not describe the training images")
     _require_no_palette_files({"data": facts}, file)
     return dict(facts)
 
@@ -205,7 +205,7 @@ def _require_no_palette_files(config: Mapping[str, Any], file: Path) -> None:
         value = _value(config, key)
         if isinstance(value, str) and not palettes.is_self_contained(value):
             raise InputError(
-                f"{file}: config.{key} is {value!r}; a stored palette is its colours, not the name of a file"
+                f"{file}: config.{key} is {value!r}; a stored palette must list its colours, not name a file"
             )
 
 
@@ -262,7 +262,7 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     while left:
         key, value, depth = left.pop()
         if depth > _DEEPEST:
-            raise InputError(f"config.{key} lies deeper than {_DEEPEST} sections in each other")
+            raise InputError(f"config.{key} is nested deeper than {_DEEPEST} sections")
         if isinstance(value, str):
             yield key, value
         elif isinstance(value, Mapping):

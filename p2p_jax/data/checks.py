@@ -118,13 +118,13 @@ def _size_faults(layout: Layout, headers: Mapping[Path, Header], data: ConfigDic
             wanted = "size" if data.preprocess == "none" else "shape"
             yield (
                 a,
-                f"is {sizes[0]} pixels but its partner {b} is {sizes[1]}; both images of a pair must have one {wanted}",
+                f"is {sizes[0]} pixels but its partner {b} is {sizes[1]}; both images must have the same {wanted}",
             )
     for path, header in headers.items():
         if layout.halves and header.width % 2:
             yield (
                 path,
-                f"is {header.width} pixels wide: it cannot be halved into A and B of one size; "
+                f"is {header.width} pixels wide: it cannot be cut into A and B of equal width; "
                 "for A and B in two folders use --config.data.source=folders",
             )
         elif fault := crop_fault(header.height, header.width // (2 if layout.halves else 1), data):
@@ -153,7 +153,7 @@ def crop_fault(height: int, width: int, data: ConfigDict) -> str | None:
     if data.preprocess == "crop" and (height < crop_height or width < crop_width):
         return f"{size}, smaller than the crop of {crop}; take a smaller crop, {resize}"
     if data.preprocess == "none" and (height, width) != (crop_height, crop_width):
-        return f"{size}; config.data.preprocess=none needs {crop}; set these to the images' size, {resize}"
+        return f"{size}; config.data.preprocess=none needs {crop}; set both to the size of the images, {resize}"
     scaled = int(np.round(np.float32(height) * np.float32(crop_width / np.float32(width))))
     if data.preprocess == "scale_width" and scaled > crop_height:
         return (

@@ -73,14 +73,16 @@ def with_data_dir(config: ConfigDict, data_dir: str | None, file: Path) -> Confi
         for name in ("dir_a", "dir_b"):
             if not stored.stays_inside(config.data[name]):
                 raise InputError(
-                    f"{file}: config.data.{name} is {config.data[name]!r}, which leads out of data_dir={data_dir}; "
-                    "write a place inside of that folder there, such as {split}/A"
+                    f"{file}: config.data.{name} is {config.data[name]!r}, which is outside data_dir={data_dir}; "
+                    "write a path inside that folder, such as {split}/A"
                 )
         config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
     else:
         config = as_started(config, file.parent)
     if config.data.dir and not Path(config.data.dir).is_dir() and not parse(config.data.source):
-        raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
+        raise InputError(
+            f"there is no folder {config.data.dir} with the run's images: say where they are with `data_dir`"
+        )
     stored.tell_places(config, file, *(["data", "task"] if data_dir is None else ["task"]))
     return config
 

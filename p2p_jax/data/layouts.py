@@ -118,8 +118,8 @@ def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
     if table or (named and data.source in ("folders", "unpaired")):
         option = "config.data.dir" if table else f"config.data.{named[0]}"
         raise InputError(
-            f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: write {{split}} where "
-            "the name of the split stands, keep a share for validation with --config.data.val_fraction=0.1, or train "
+            f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: write {{split}} in "
+            "place of the split's name, keep a share for validation with --config.data.val_fraction=0.1, or train "
             "without (--config.data.val_split=)"
         )
 
@@ -174,8 +174,8 @@ def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
     if others and not lenient and not (data.suffix_a or data.suffix_b):
         more = f" (and {len(others) - 1:,} more file{'s' * (len(others) > 2)})" if len(others) > 1 else ""
         raise InputError(
-            f"{others[0]}: the name ends in neither {suffixes[0]} nor {suffixes[1]}{more}; rename or remove it, or say "
-            "how names end: --config.data.suffix_a and suffix_b"
+            f"{others[0]}: the name ends in neither {suffixes[0]} nor {suffixes[1]}{more}; rename or remove it, or set "
+            "the endings: --config.data.suffix_a and suffix_b"
         )
     layout = _match(a, b, (f"of the same name but for {suffixes[0]} and {suffixes[1]}", ""), lenient=lenient)
     if not layout.a and not lenient:
@@ -210,8 +210,8 @@ def _root(data: ConfigDict) -> Path:
         return Path()
     if not data.dir:
         raise InputError(
-            f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER, "
-            "or where a run is used, with data_dir=FOLDER"
+            f"config.data.source={data.source} reads a folder: give it with --config.data.dir=FOLDER, "
+            "or data_dir=FOLDER when a run is used"
         )
     root = expanded(data.dir)
     if not root.is_dir() and not (kind == "csv" and root.is_file()):
@@ -234,7 +234,7 @@ def _two_places(
         places = []
         for name, pattern in (("dir_a", data.dir_a), ("dir_b", data.dir_b)):
             if not pattern:
-                raise InputError(f"config.data.{name} is missing: the folders of A and B are named together")
+                raise InputError(f"config.data.{name} is missing: set both dir_a and dir_b")
             place = list(_folders(root, pattern, split))
             if not place:
                 raise InputError(
@@ -253,7 +253,7 @@ def _two_places(
             return [[((), folder)] for folder in folders]
     wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
     raise InputError(
-        f"{root} has no pair of folders {wanted} (others are named with --config.data.dir_a and dir_b)"
+        f"{root} has no pair of folders {wanted} (set other folders with --config.data.dir_a and dir_b)"
         + _other_splits(root)
     )
 
@@ -286,7 +286,7 @@ def _other_splits(root: Path, ending: str = "") -> str:
         )
     share = "keep a share of the images for validation with --config.data.val_fraction=0.1"
     if not found:
-        return f"; {root} holds no folder: make one, or take all of its images, and {share}"
+        return f"; {root} holds no folder: make one, or use all of its images, and {share}"
     kind = f"{ending} file" if ending else "folder"
     few = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
     return (

@@ -70,8 +70,8 @@ def pair(a: Sequence[Named], b: Sequence[Named]) -> tuple[list[Path], list[Path]
     for side in (a, b):
         if double := _double(side):
             raise InputError(
-                f"{double[0]} and {double[1]} have the same stem; remove or rename one of them, or say how the names "
-                "of a side end: --config.data.suffix_a and suffix_b (such as .jpg)"
+                f"{double[0]} and {double[1]} have the same stem; remove or rename one of them, or set the "
+                "endings of the names: --config.data.suffix_a and suffix_b (such as .jpg)"
             )
     pairs: list[tuple[Named, Named]] = []
     left = list(a), list(b)

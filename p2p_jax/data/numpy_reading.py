@@ -42,8 +42,8 @@ def _check_first(side: Side) -> None:
     name, images = side.source.names[0], loader(side.source)(0)
     if len(images) != len(side.domains):
         raise InputError(
-            f"the source of {name} gives {len(images)} images of an example; it must be a tuple of two images in a "
-            "Source of pairs, and of one in either side of an Unpaired one"
+            f"the source of {name} gives {len(images)} images per example; it must give a tuple of two images "
+            "(paired), or of one (each side of an Unpaired)"
         )
     for image, domain in zip(images, side.domains, strict=True):
         dtype = domain.file_dtype if domain.unknown and image.dtype == np.float32 else image.dtype

@@ -31,7 +31,7 @@ def open_sources(
     if config.batch_size % process_count:
         raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
     if train is None and val is not None:
-        raise InputError("what to validate on was given, but not what to train on: give both, train= and val=")
+        raise InputError("val= was given without train=: give both")
     if train is None:
         train = make_source(data, data.train_split)
         val = make_source(data, data.val_split) if data.val_split else None

@@ -127,7 +127,7 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool, shard:
     names = [str(i) for i in range(counts[0])], [str(i) for i in range(counts[1])]
 
     def original(side, index):
-        raise InputError("labels are read at their own size: give a Split or a Source in place of Data")
+        raise InputError("labels are read at their full size: give a Split or a Source instead of Data")
 
     return Split(names, paired, _every(checked.validation, shard), original, shard=shard)
 

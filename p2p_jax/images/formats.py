@@ -241,15 +241,15 @@ def is_lossless(ending: str) -> bool:
 def _check_writable(path: Path, pixels: np.ndarray, palette: np.ndarray | None) -> Format:
     ending, dtype, channels = path.suffix.lower(), pixels.dtype, pixels.shape[-1]
     if ending not in WRITTEN:
-        raise InputError(f"{path} cannot be written: its ending is none of {', '.join(WRITTEN)}")
+        raise InputError(f"{path} cannot be written: its ending must be one of {', '.join(WRITTEN)}")
     if not holds(ending, dtype, channels):
         others = [other for other in WRITTEN if holds(other, dtype, channels)]
-        mend = f"choose {', '.join(others)}" if others else "no format does"
-        raise InputError(f"{path} cannot be written: {ending} does not hold {channels} channels of {dtype}; {mend}")
+        mend = f"choose {', '.join(others)}" if others else "no format can"
+        raise InputError(f"{path} cannot be written: {ending} cannot hold {channels} channels of {dtype}; {mend}")
     if palette is None:
         return _BY_ENDING[ending]
     if ending not in WITH_PALETTE:
-        raise InputError(f"{path} cannot be written: {ending} holds no palette; choose {', '.join(WITH_PALETTE)}")
+        raise InputError(f"{path} cannot be written: {ending} cannot hold a palette; choose {', '.join(WITH_PALETTE)}")
     if dtype != np.uint8 or channels != 1 or len(palette) > 256 or pixels.max(initial=0) >= len(palette):
         raise InputError(
             f"{path} cannot be written: with a palette of {len(palette)} colours (at most 256), pixels must be uint8 "
@@ -262,7 +262,7 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
     """Open a file, look whether it is what its name says, and give it to the reader of its format."""
     ending = path.suffix.lower()
     if ending not in EXTENSIONS:
-        raise InputError(f"{path} cannot be read as an image: its ending is none of {', '.join(EXTENSIONS)}")
+        raise InputError(f"{path} cannot be read as an image: its ending must be one of {', '.join(EXTENSIONS)}")
     wanted = _BY_ENDING[ending]
     try:
         with path.open("rb") as file:
@@ -295,4 +295,4 @@ def _check_format(path: Path, start: bytes, wanted: Format) -> None:
     if found is None:
         raise ValueError(f"it is not a {wanted.name} file" if start else "it is empty")
     mend = f"rename it to {found.endings[-1]}" if found.name != "ZIP" else f"convert it to {wanted.name}"
-    raise InputError(f"{path} is a {found.name} file, though its name says otherwise; {mend}")
+    raise InputError(f"{path} is a {found.name} file, but its name says otherwise; {mend}")

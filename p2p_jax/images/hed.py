@@ -51,7 +51,7 @@ def probability(image: np.ndarray, weights: str, border: int = 128) -> np.ndarra
         padded = np.pad(pictures.with_channels(image, 3), ((border, border), (border, border), (0, 0)), "reflect")
         fused = _forward(padded[..., ::-1].astype(np.float32) - _MEAN, layers)
     except (KeyError, ValueError, IndexError) as error:
-        raise InputError(f"config.task.weights: {weights} are not those of HED ({error!r})") from error
+        raise InputError(f"config.task.weights: {weights} are not the weights of HED ({error!r})") from error
     return fused[border : border + image.shape[0], border : border + image.shape[1]]
 
 

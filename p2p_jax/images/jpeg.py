@@ -50,7 +50,7 @@ def check(file: IO[bytes], image: Image.Image) -> None:
     changed = (one != other).reshape(*one.shape[:2], -1).any(-1)
     last = _LAST if in_full else _EIGHTH
     if changed[:-last].any() or changed[:, :-last].any():
-        raise ValueError("rows at its end are missing: it was cut, and closed again")
+        raise ValueError("rows at its end are missing: it was cut short")
 
 
 def _with_stray_bytes(contents: bytes) -> bytes:

@@ -122,8 +122,8 @@ def describe(counts: Mapping[int, int], channels: int, numbers: str) -> str:
     told = f"{len(set(classes[classes != VOID].tolist()))} of {channels} classes seen"
     told += f", stored as {numbers}" if numbers else ""
     if void.any():
-        told += f"; {pixels[void].sum() / pixels.sum():.2%} of the pixels are {VOID}, no class"
+        told += f"; {pixels[void].sum() / pixels.sum():.2%} of the pixels are {VOID} (no class)"
     if lost.any():
         few = ", ".join(map(str, found[lost][:5])) + (", ..." if lost.sum() > 5 else "")
-        told += f"; {pixels[lost].sum() / pixels.sum():.2%} of the pixels have a number of no class ({few})"
+        told += f"; {pixels[lost].sum() / pixels.sum():.2%} of the pixels have no class ({few})"
     return told

@@ -53,7 +53,7 @@ def without(stored: Stored, channels: int, background: tuple[int, int, int] | No
         share = (stored.opacity < opaque).mean()
         labels = "; or config.data.input.kind=labels (output.kind), if its indices are classes"
         raise InputError(
-            f"{name} has transparent parts ({share:.1%} of its pixels), and it is not known on what they lie: set "
+            f"{name} has transparent parts ({share:.1%} of its pixels), and the colour behind them is not known: set "
             "config.data.background=white, or black, or another colour" + (labels if stored.palette is not None else "")
         )
     if stored.palette is not None:

@@ -148,7 +148,7 @@ def palette_from_json(named: Any) -> Palette:
     colors, void = _colors(classes), _colors({f"void {i}": color for i, color in enumerate(named.get("void", []))})
     distinct, counts = np.unique(np.concatenate([colors, void]), axis=0, return_counts=True)
     if counts.max() > 1:
-        raise InputError(f"the colour {distinct[counts.argmax()].tolist()} stands in it {counts.max()} times")
+        raise InputError(f"the colour {distinct[counts.argmax()].tolist()} is in it {counts.max()} times")
     return Palette(tuple(classes), colors, void)
 
 
@@ -206,7 +206,7 @@ def check_palette(label_maps: Sequence[np.ndarray], palette: Palette) -> None:
         better = recognise(label_maps)
         raise InputError(
             f"half of the pixels of the label maps are {far:.0f} levels or more away from every colour of the palette; "
-            + (f"they have those of {better}" if better else "are they photographs, or is it another palette?")
+            + (f"{better} fits them" if better else "are they photographs, or is it another palette?")
         )
 
 

@@ -111,7 +111,7 @@ def _opened(path: Path, file: IO[bytes]) -> Image.Image:
         kind = _registered_heif(path, start[8:12])
     Image.init()
     if kind not in Image.OPEN:
-        raise ValueError("no image file that is known")
+        raise ValueError("not a known image format")
     open_as = Image.OPEN[kind][0]
     try:
         image = open_as(file, path.name)
@@ -173,7 +173,7 @@ def _opacity(image: Image.Image, pixels: np.ndarray) -> np.ndarray | None:
 def _check_single(path: Path, image: Image.Image) -> None:
     """Refuse moving pictures and damaged files, of which Pillow would give a part."""
     if image.format in ("PNG", "WEBP", "AVIF") and (count := getattr(image, "n_frames", 1)) > 1:
-        raise InputError(f"{path} is a moving picture of {count} frames; save each as a file of its own")
+        raise InputError(f"{path} is an animation of {count} frames; save each as a separate file")
     if image.format == "BMP" and (missing := _bytes_missing(path)) > 0:
         raise ValueError(f"{missing} bytes are missing at its end")
 

@@ -105,7 +105,7 @@ def check_rows(file: IO[bytes], width: int, height: int) -> None:
             wanted -= len(packed.decompress(contents, _AT_ONCE))
             contents = packed.unconsumed_tail
     if wanted > 0:
-        raise ValueError("rows at its end are missing: it was cut, and closed again")
+        raise ValueError("rows at its end are missing: it was cut short")
 
 
 def without_extras(file: IO[bytes]) -> tuple[IO[bytes], bytes | None]:
@@ -171,4 +171,4 @@ def check_length(file: IO[bytes], row: int, rows: int) -> None:
         file.seek(int.from_bytes(start[:4]) + 4, 1)
     file.seek(back)
     if length > 2 * (row + 1) * rows + 2**16:
-        raise ValueError("it holds more than its pixels")
+        raise ValueError("it holds more data than its pixels")

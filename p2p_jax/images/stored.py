@@ -43,7 +43,7 @@ class Header(NamedTuple):
     def checked(self) -> "Header":
         """Return it; raises ValueError if there is not one pixel: some formats can say so, and no program means it."""
         if min(self.width, self.height, self.channels) < 1:
-            raise ValueError(f"it is of {self.width}x{self.height} pixels")
+            raise ValueError(f"it has {self.width}x{self.height} pixels")
         return self
 
     def channels_for(self, channels: int) -> int:

@@ -40,8 +40,8 @@ def bind(function: Callable[..., np.ndarray], options: Mapping[str, Any]) -> Tas
     for option, value in options.items():
         if option not in known and not open_ended:
             close = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean config.task.{close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
-            raise InputError(f"unknown option config.task.{option}: {maker} does not have it; {hint}")
+            hint = f"did you mean config.task.{close[0]}?" if close else f"the options are {', '.join(known) or 'none'}"
+            raise InputError(f"unknown option config.task.{option}: {maker} does not take it; {hint}")
         if option in known and isinstance(known[option].default, int | float):
             _require(option, value, isinstance(value, int | float), "a number")
     for option, parameter in known.items():
@@ -65,7 +65,7 @@ def make_values(task: Task, photograph: np.ndarray, rng: np.random.Generator, do
     made = task(photograph, rng)
     made = made[..., None] if made.ndim == 2 else made
     if fault := domain.fault(made.dtype, made.shape[-1], has_palette=False):
-        raise InputError(f"what config.task.input makes {fault}")
+        raise InputError(f"the result of config.task.input {fault}")
     return domain.values(domain.raw(made))
 
 

@@ -77,7 +77,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         pixels = as_numbers(pixels, page)
         mask, profile = _mask(tif), _profile(page)
         if mask is not None and mask.shape[:2] != pixels.shape[:2]:
-            raise ValueError(f"its mask is of {mask.shape[1]}x{mask.shape[0]} pixels, and the image is not")
+            raise ValueError(f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, unlike the image")
         valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
         if _is_ycbcr(page, channels):
             pixels = profiles.from_ycbcr(pixels)
@@ -120,7 +120,7 @@ def _orientation(path: Path, page: "tifffile.TiffPage") -> int:
     found = orientation.valid(page.tags.valueof(_ORIENTATION, 1)) or 1
     if found > 1 and any(code in page.tags for code in _GEOREFERENCE):
         raise InputError(
-            f"{path} has the orientation {found} and a georeference, which programs read in different ways; save it "
+            f"{path} has the orientation {found} and a georeference, which programs read differently; save it "
             "with the orientation 1"
         )
     return found
@@ -209,19 +209,21 @@ def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
     """Return the one image of a file, which holds every byte of it."""
     images = [series for series in tif.series if not series.keyframe.subfiletype & _REDUCED_OR_MASK]
     if len(images) != 1:
-        raise InputError(f"{path} holds {len(images)} images; save each as a file of its own")
+        raise InputError(f"{path} holds {len(images)} images; save each as a separate file")
     series = images[0]
     letters = "".join(letter for letter, _ in sorted(_axes(series), key=_place))
     if letters not in ("YX", "YXC", "YXS", "YXQ"):  # channels, samples, and what no one has named
         size = " x ".join(map(str, series.shape))
         raise InputError(
             f"{path} holds {size} numbers with the axes {series.axes}; an image is YX, or has bands (YXS, SYX, CYX): "
-            "save each as a file of its own, or as bands"
+            "save each image as a separate file, or as bands"
         )
     if (space := _LAB.get(int(series.keyframe.photometric))) is not None:
-        raise InputError(f"{path} holds colours in {space}; convert it to RGB (kind lab_l and lab_ab make Lab of that)")
+        raise InputError(
+            f"{path} holds colours in {space}; convert it to RGB (kinds lab_l, lab_ab compute Lab from RGB)"
+        )
     if series.dtype is None or series.dtype.kind not in "bfiu":
-        raise InputError(f"{path} holds {series.dtype}; an image is of whole numbers or floats")
+        raise InputError(f"{path} holds {series.dtype}; an image holds whole numbers or floats")
     parts = [part for page in series.pages if page for part in zip(page.dataoffsets, page.databytecounts, strict=True)]
     missing = max(offset + count for offset, count in parts) - tif.filehandle.size
     if missing > 0:

@@ -67,7 +67,7 @@ def _follow(file: IO[bytes]) -> None:
     seen: set[int] = set()
     while offset:
         if offset in seen or len(seen) >= _MOST_PAGES:
-            raise ValueError("its pages lead to each other without an end")
+            raise ValueError("its pages form an endless loop")
         seen.add(offset)
         count = _number(file, offset, order + count_of)
         if count is None or count > _MOST_ENTRIES:

@@ -28,7 +28,7 @@ def use_compilation_cache() -> None:
         return
     if named := options.jax_compilation_cache_dir:
         if "://" not in named and (reason := cache_folder.distrusted(Path(named))):
-            _note(f"the folder of compiled programs that JAX was told: {reason}; who can write there has programs run")
+            _note(f"JAX's folder of compiled programs: {reason}; others who can write there can run code here")
         return
     folder = cache_folder.directory() / "compiled" / cache_folder.processor()
     try:
@@ -39,7 +39,7 @@ def use_compilation_cache() -> None:
     if reason:
         _note(
             f"compiled programs cannot be kept in {folder} ({reason}); every start will compile again; "
-            "name another folder in $P2P_JAX_CACHE"
+            "set $P2P_JAX_CACHE to another folder"
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -51,7 +51,7 @@ class Lock:
                 now = _read(self._path)
                 if now.get("token", self._token) != self._token:
                     self.lost = (
-                        f"{_who(now)} writes in {self._path.parent} now, because this process was not heard of for a "
+                        f"{_who(now)} writes in {self._path.parent} now, because this process did not respond for a "
                         "while: it ends without saving"
                     )
                     return
@@ -94,7 +94,7 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
                     raise InputError(f"{error}; {mend}") from None
                 time.sleep(0.1)
     except NotADirectoryError:
-        raise InputError(f"{argument}={folder} is a file; name a directory") from None
+        raise InputError(f"{argument}={folder} is a file; give a directory") from None
     except OSError as error:
         told = f"{folder} cannot be written ({reason(error, folder)})"
         raise InputError(f"{told}; choose another `{argument}`") from error
@@ -118,7 +118,7 @@ class _HeldError(Exception):
         who = _who(holder) if holder else "another process"
         super().__init__(f"{path.parent} is in use: {who} writes there")
         is_here = not holder or holder.get("place") == _place()
-        self.more = "" if is_here else f" (if that process is gone for certain, delete {path})"
+        self.more = "" if is_here else f" (if that process has certainly ended, delete {path})"
 
 
 def _take(path: Path) -> Lock:
@@ -168,14 +168,14 @@ def _refuse_living(path: Path, *, is_sure: bool, own: str = "") -> None:
         lives = _is_heard_of(path, before)
     if lives:
         raise _HeldError(path, holder)
-    say(f"{path.parent}: {_who(holder)} wrote here and was ended before it could say so; this process takes over")
+    say(f"{path.parent}: {_who(holder)} wrote here and was killed; this process takes over")
 
 
 def _is_heard_of(path: Path, before: tuple[str, int]) -> bool:
     """Wait for a beat of a holder on another host."""
     if abs(time.time() - before[1] / 1e9) > _LONG_AGO:
         return False
-    say(f"{path.parent}: {_who(_read(path))} wrote here; looking for {_PATIENCE:.0f} s whether it still does ...")
+    say(f"{path.parent}: {_who(_read(path))} wrote here; checking for {_PATIENCE:.0f} s whether it still does ...")
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         time.sleep(min(1.0, _BEAT / 4))

@@ -23,7 +23,7 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         if (number := error_number(error)) is not None and number not in (errno.ENOTDIR, errno.EEXIST):
             raise storage_error(number, path) from error
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder and cannot be made one") from error
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder and cannot be made") from error
 
 
 @telling
@@ -113,6 +113,6 @@ def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if not target.exists():
         return
     if target.samefile(source):
-        raise InputError(f"{source} would be replaced by its own translation; choose another `output`")
+        raise InputError(f"{source} would be overwritten by its translation; choose another `output`")
     if not overwrite:
         raise InputError(f"{target} exists; `overwrite` replaces it")

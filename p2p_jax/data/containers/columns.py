@@ -44,8 +44,8 @@ def describe(chosen: Sequence[str]) -> str:
 
 def _told(wanted: tuple[int, ...]) -> str:
     if wanted == (1,):
-        return "the one of the images"
-    return "two, of A and of B" + (", or one of images from which A is made" if 1 in wanted else "")
+        return "the one with the images"
+    return "two, A and B" + (", or one with the images that A is computed from" if 1 in wanted else "")
 
 
 def _in_order(images: Sequence[str]) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def _checked(image: Encoded) -> np.ndarray:
     assert isinstance(array, np.ndarray)
     if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
         raise InputError(
-            f"{image.name} holds an array of {array.dtype} {list(array.shape)}; an image is of numbers, [H, W] or "
+            f"{image.name} holds an array of {array.dtype} {list(array.shape)}; an image holds numbers, [H, W] or "
             "[H, W, C]"
         )
     return with_channel_axis(array * np.uint8(255) if array.dtype.kind == "b" else array)

@@ -77,8 +77,8 @@ class Opened(NamedTuple):
         for place, kind in enumerate(self.kinds):
             if _asks(kind) and not kind.unknown and _at(headers, place).unknown:
                 yield (
-                    f"{_at(images, place).name} says of which values nothing is known, as none of the images does that "
-                    f"were looked at in the beginning: set config.data.input.nodata={unknown.MASK}, or output.nodata"
+                    f"{_at(images, place).name} marks unknown values, unlike the images that were looked at at "
+                    f"the start: set config.data.input.nodata={unknown.MASK}, or output.nodata"
                 )
 
 
@@ -99,7 +99,7 @@ def open_container(data: ConfigDict, split: str, domains: tuple[Domain, Domain])
     limits.allow(data.max_pixels)
     for name in ("dir_a", "dir_b", "suffix_a", "suffix_b", "val_fraction"):
         if data[name]:
-            raise InputError(f"config.data.{name} is of folders; config.data.source={data.source} does not take it")
+            raise InputError(f"config.data.{name} is for folders; config.data.source={data.source} does not use it")
     kind, layout = parse(data.source) or ("", "")
     if layout not in LAYOUTS.get(kind, ()):
         raise InputError(f"config.data.source is {data.source!r}; choose {', '.join(SOURCES)}")
@@ -118,9 +118,9 @@ def _doubt_halves(numbered: Numbered, data: ConfigDict, split: str, kind: str) -
     files = [decoding.as_file(image) for i in chosen for image in numbered.read(i) if isinstance(image.contents, bytes)]
     if doubts.doubt_halves({split: Layout(files, files, halves="AB")}, ConfigDict({**data, "source": "side_by_side"})):
         raise InputError(
-            f"the images of {split} ({numbered.names[0]}) look like single images, and not like two side by side: the "
-            f"left half goes on in the right one, without a seam. Single ones have config.data.source={kind}/photos "
-            f"and a config.task.input, or {kind}/unpaired; if they are pairs all the same, {kind}/side_by_side/AB"
+            f"the images of {split} ({numbered.names[0]}) look like single images, not two side by side: the "
+            f"left half continues in the right half without a seam. For single images use config.data.source="
+            f"{kind}/photos with a config.task.input, or {kind}/unpaired; if they are pairs, {kind}/side_by_side/AB"
         )
 
 
@@ -205,11 +205,11 @@ def _faults(
     if len(set(sizes)) > 1 and (data.preprocess == "none" or not checks.have_one_shape(*headers)):
         found.append(
             f"{images[0].name} is {sizes[0]} pixels but its partner {images[1].name} is {sizes[1]}; both images of "
-            "a pair must have one shape"
+            "a pair must have the same shape"
         )
     header, name = headers[0], images[0].name
     if halves and header.width % 2:
-        found.append(f"{name} is {header.width} pixels wide: it cannot be halved into A and B of one size")
+        found.append(f"{name} is {header.width} pixels wide: it cannot be cut into A and B of equal width")
     elif fault := checks.crop_fault(header.height, header.width // (2 if halves else 1), data):
         found.append(f"{name} {fault}")
     return found

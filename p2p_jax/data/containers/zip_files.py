@@ -91,8 +91,8 @@ def _search(data: ConfigDict, split: str, layout: str) -> list[_Folder]:
     root = Path(data.dir)
     if not data.dir:
         raise InputError(
-            "config.data.source=zip reads a zip file, or a folder with a zip file for each split: name it with "
-            "--config.data.dir=FILE.zip, or where a run is used, with data_dir=FILE.zip"
+            "config.data.source=zip reads a zip file, or a folder with a zip file for each split: give it with "
+            "--config.data.dir=FILE.zip, or data_dir=FILE.zip when a run is used"
         )
     if root.is_file():
         return _choose(_Tree(Archive(root)), split, layout, is_split=False)
@@ -159,7 +159,7 @@ class _Tree:
     def told(self) -> str:
         """Name folders with images, for messages."""
         some = ", ".join(path or "its top" for path in sorted(self._folders)[:12])
-        return f"images lie in {some}" if some else f"it holds no image ({', '.join(formats.EXTENSIONS)} are read)"
+        return f"images are in {some}" if some else f"it holds no image ({', '.join(formats.EXTENSIONS)} are read)"
 
 
 def _choose(tree: _Tree, split: str, layout: str, *, is_split: bool) -> list[_Folder]:
@@ -191,7 +191,7 @@ def _choose(tree: _Tree, split: str, layout: str, *, is_split: bool) -> list[_Fo
     if layout in ("", "folders", UNPAIRED):
         wanted += [f"{a} and {b}" for a, b in two]
     raise InputError(
-        f"{tree.archive.path} has no images in {', or '.join(wanted)}; {tree.told()}: pack it anew, or name the split "
+        f"{tree.archive.path} has no images in {', or '.join(wanted)}; {tree.told()}: pack it again, or name the split "
         "with --config.data.train_split or --config.data.val_split (--config.data.val_split= trains without validation)"
     )
 
@@ -201,7 +201,7 @@ def _only(tree: _Tree) -> _Folder:
     for root in tree.roots():
         if tree.has(path := root.rstrip("/")):
             return tree.folder(path)
-    raise InputError(f"{tree.archive.path} must hold images in one folder; {tree.told()}")
+    raise InputError(f"{tree.archive.path} must hold its images in one folder; {tree.told()}")
 
 
 def _match(a: _Folder, b: _Folder) -> list[_Folder]:

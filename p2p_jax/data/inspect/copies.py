@@ -30,7 +30,7 @@ def told_together(faults: Iterable[tuple[Path, str]]) -> Iterator[str]:
         if len(paths) > _FEW:
             folder = Path(os.path.commonpath(paths))
             names = some([path.relative_to(folder) for path in paths])
-            yield f"{len(paths):,} files in {folder}, of which each {fault} ({names})"
+            yield f"{len(paths):,} files in {folder}: each {fault} ({names})"
         else:
             yield from (f"{path} {fault}" for path in paths)
 
@@ -53,14 +53,14 @@ def across_splits(found: Mapping[str, Layout], data: ConfigDict) -> tuple[list[s
             group = within if other_split == split else across[other_split, split]
             group.append(f"{copy} is the same as {path}")
     if within:
-        warnings.append(within[0] if len(within) == 1 else f"{len(within):,} images stand twice: {some(within)}")
+        warnings.append(within[0] if len(within) == 1 else f"{len(within):,} images are there twice: {some(within)}")
     for (split, other), examples in across.items():
         flatters = {split, other} == {data.train_split, data.val_split} and found[split].paired
         many = len(examples) > _LEAK * min(len(found[split].a), len(found[other].a))
         told = some(examples) if len(examples) == 1 else f"{len(examples):,} images: {some(examples)}"
         if flatters and many:
             errors.append(
-                f"{told}: {split} and {other} must have nothing in common, or scores flatter; remove one of them"
+                f"{told}: {split} and {other} must have nothing in common, or scores are too good; remove one of them"
             )
         else:
             warnings.append(f"{told}: {split} and {other} should have nothing in common")
@@ -79,7 +79,7 @@ def _shared_images(
             shared = [path for path in other.sides[side] if first.get(path, path) in known]
             if shared:
                 few = ", ".join(map(str, shared[:3])) + (", ..." if len(shared) > 3 else "")
-                one_or_more = "image", "stands", "another partner"
-                noun, verb, partner = one_or_more if len(shared) == 1 else ("images", "stand", "other partners")
+                one_or_more = "image", "is", "another partner"
+                noun, verb, partner = one_or_more if len(shared) == 1 else ("images", "are", "other partners")
                 name = "AB"[side]
                 yield f"{len(shared)} {noun} of {name} in {other_split} also {verb} in {split}, with {partner} ({few})"

@@ -43,9 +43,9 @@ def doubt_halves(found: Mapping[str, Layout], data: ConfigDict) -> list[str]:
         if split not in doubts and train and aspect and abs(aspect * 2 / train - 1) < 0.03:
             doubts[split] = f"most files are half as wide as those of {data.train_split}"
     return [
-        f"the files of {split} ({found[split].a[0]}) look like single images, and not like two side by side: {fault}. "
-        "For images in two folders use config.data.source=folders, without pairs unpaired; if they are pairs all the "
-        "same, side_by_side/AB"
+        f"the files of {split} ({found[split].a[0]}) look like single images, not two side by side: {fault}. "
+        "For images in two folders use config.data.source=folders, or unpaired; if they are pairs all the same, "
+        "side_by_side/AB"
         for split, fault in doubts.items()
     ]
 
@@ -71,8 +71,8 @@ def describe_unlike(pairs: Sequence[tuple[Path, Path]], headers: Mapping[Path, f
     if pairs:
         sizes = " and ".join(_shape(headers[path]) for path in pairs[0])
         yield (
-            f"the images of {len(pairs):,} pair{'s' * (len(pairs) > 1)} have two sizes, such as {pairs[0][0]} "
-            f"({sizes}): they are brought to one"
+            f"the images of {len(pairs):,} pair{'s' * (len(pairs) > 1)} differ in size, such as {pairs[0][0]} "
+            f"({sizes}): they are resized to the same size"
         )
 
 
@@ -99,8 +99,8 @@ def describe_folders(layout: Layout) -> Iterator[str]:
     if len(one & other) >= max(_FEW, _SHARED * max(len(one), len(other))):
         first, second = (layout.folders[0] / top for top in sorted(largest))
         yield (
-            f"{first} and {second} hold images of the same names, as the sides of pairs do, and each image is taken "
-            "for an example of its own: is config.data.source=folders meant (dir_a, dir_b), or one of these folders?"
+            f"{first} and {second} hold images of the same names, as pairs do, but each image is read as a separate "
+            "example: did you mean config.data.source=folders (dir_a, dir_b), or one of these folders?"
         )
 
 
@@ -117,8 +117,8 @@ def describe_validation(layout: Layout, data: ConfigDict) -> str | None:
     share = float(np.mean(shares)) if shares else 1.0
     if share >= 0.5:
         return None
-    told = f"validation looks at the crop out of the middle of each image, {share:.1%} of the pixels"
-    return f"{told}; the best checkpoint is the best there (the command evaluate takes whole images)"
+    told = f"validation uses the centre crop of each image, {share:.1%} of the pixels"
+    return f"{told}; the best checkpoint is chosen by it (the command evaluate takes whole images)"
 
 
 def _form(header: formats.Header) -> str:
@@ -170,7 +170,7 @@ def _seamless(paths: Sequence[Path]) -> str | None:
     seamless = sum(_SEAMLESS[0] <= step <= _SEAMLESS[1] for step in steps)
     if len(steps) < max(3, len(chosen) / 2) or seamless < 0.8 * len(steps):
         return None
-    return f"the left half goes on in the right one, without a seam, in {seamless} of {len(steps)} that were looked at"
+    return f"the left half continues in the right half without a seam in {seamless} of {len(steps)} that were looked at"
 
 
 def _step_across(path: Path) -> float | None:

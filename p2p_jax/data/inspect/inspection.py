@@ -144,7 +144,7 @@ def _of_files(
     report.errors.extend(copies.told_together([(path, alone) for path in layout.lonely]))
     for folder in dict.fromkeys(layout.folders):
         if lost := files.look_below(folder).lost_images:
-            report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
+            report.warnings.append(f"{folder}: images in unsupported formats are left out ({lost}); convert them")
     report.warnings.extend(doubts.describe_folders(layout))
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
     report.errors.extend(copies.told_together(faults))
@@ -225,12 +225,12 @@ def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspe
         beyond = sum(one.beyond for one in side) / max(len(side), 1)
         if domain.kind == "labels" and beyond:
             report.warnings.append(
-                f"{beyond:.2%} of the labels of {name} in {split} are {domain.channels} or more, and so of no class: "
+                f"{beyond:.2%} of the labels of {name} in {split} are {domain.channels} or more, so have no class: "
                 "is the number of classes, config.data.input.channels or output.channels, right?"
             )
         elif beyond > _MUCH:
             report.warnings.append(
-                f"{beyond:.2%} of the values of {name} in {split} lie beyond the declared range and are cut off"
+                f"{beyond:.2%} of the values of {name} in {split} are outside the declared range and are clipped"
             )
 
 
@@ -278,9 +278,9 @@ def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: Con
             headers = doubts.read_headers([path for pair in pairs for path in pair])
             looked_at = layout._replace(a=[a for a, _ in pairs], b=[b for _, b in pairs])
             notes.extend(doubts.describe_unlike(checks.unlike_pairs(looked_at, headers), headers))
-        for what, names in (("of one value all over", constant), ("the same image as A and as B", seen.identical)):
+        for what, names in (("of one constant value", constant), ("the same image as A and as B", seen.identical)):
             if names:
                 few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 count = f"{len(names)} {'are' if len(names) > 1 else 'is'}"
-                notes.append(f"of {len(to_see)} examples looked at, {count} {what} ({few})")
+                notes.append(f"of the {len(to_see)} examples looked at, {count} {what} ({few})")
     return notes

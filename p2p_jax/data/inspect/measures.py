@@ -115,7 +115,7 @@ class StoredAs(NamedTuple):
 
     def __str__(self) -> str:
         plural = "s" * (self.channels > 1)
-        more = ", indices of a palette" if self.palette else ", one of opacity" if self.opacity else ""
+        more = ", indices of a palette" if self.palette else ", one for opacity" if self.opacity else ""
         return f"{self.channels} channel{plural} of {self.dtype}{more}"
 
 

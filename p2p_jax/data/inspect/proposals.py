@@ -93,8 +93,8 @@ def _told(forms: Sequence[Match], place: Place) -> str:
         return f"the names of the files make {count} pairs of {sides}: {written(options)}"
     told = f"the names of the files make {count} pairs{lonely} of {sides}"
     if place.output is None:
-        return f"{told}; no options describe them: name them in a CSV, with --config.data.source=csv"
-    return f"{told}; they are written to a CSV: {written(write(match, place, 'pairs'))}"
+        return f"{told}; no options describe them: list them in a CSV file, with --config.data.source=csv"
+    return f"{told}; they are written to a CSV file: {written(write(match, place, 'pairs'))}"
 
 
 def _others(best: Match, others: Sequence[Sequence[Match]], place: Place) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _others(best: Match, others: Sequence[Sequence[Match]], place: Place) -> Ite
             by = f" ({written(options)})" if options else ""
             told.append(f"{len(match.keys):,} of {_label(match.a)} and {_label(match.b)}{by}")
     if told:
-        yield f"other files make pairs as well, if these are meant: {'; '.join(told)}"
+        yield f"other files make pairs as well, if you want these: {'; '.join(told)}"
 
 
 def _files_of(match: Match) -> list[set[Parts]]:
@@ -152,14 +152,14 @@ def _without_pairs(root: Path, paths: Sequence[Parts], data: ConfigDict) -> str:
         a, b = sorted(tops)
         options = {"source": "unpaired", "dir_a": a, "dir_b": b} | SHARE
         return (
-            f"the files of {a} ({tops[a]:,}) and {b} ({tops[b]:,}) have no partners by their names; without pairs, "
-            f"from configs/horse2zebra.py: {written(options)}"
+            f"the files of {a} ({tops[a]:,}) and {b} ({tops[b]:,}) have no partners by their names; to train without "
+            f"pairs, from configs/horse2zebra.py: {written(options)}"
         )
     there = Counter("/".join(parts[:-1]) or "its top" for parts in paths)
     shown = ", ".join(f"{name} ({count:,})" for name, count in there.most_common(_TOLD))
     more = ", ..." if len(there) > _TOLD else ""
     return (
-        f"no pairs are to be seen in the names of the files (images lie in {shown}{more}); single photographs: "
+        f"the names of the files show no pairs (images are in {shown}{more}); for single photographs: "
         f"{written({'source': 'photos', **dict(of_one(paths, data))})}"
     )
 

@@ -95,7 +95,7 @@ def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], l
     low, high = np.fmin.reduce(found[:, 0]), np.fmax.reduce(found[:, 1])
     if np.isnan(low).any():
         raise InputError(
-            "a channel has no known value in any training image that was looked at: look at config.data.*.nodata"
+            "a channel has no known value in any training image that was looked at: check config.data.*.nodata"
         )
     return low.tolist(), np.where(high > low, high, low + 1).tolist()
 

@@ -109,9 +109,9 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     """
     if makes_input(config):
         if isinstance(source, Unpaired):
-            raise InputError("config.task.input makes pairs; config.data.source has none: use photos")
+            raise InputError("config.task.input makes pairs, but config.data.source is unpaired: use photos")
         if config.data.direction == "BtoA":
-            raise InputError("the input is made of the photographs, which are B: set config.data.direction=AtoB")
+            raise InputError("the input is computed from the photographs, which are B: set config.data.direction=AtoB")
         sides = [Side(0, source, domains, make_input=_task(config))]
     else:
         sides = arrange(source, config.data.direction, domains)
@@ -134,9 +134,9 @@ def check_task(source: Source | Unpaired, config: ConfigDict) -> None:
     """
     if isinstance(source, Source) and len(source.told) == 1 and not makes_input(config):
         raise InputError(
-            f"{source.names[0]} holds one image: say with config.task.input what is made of it (as "
-            "configs/colorization.py does), that it holds A and B side by side (--config.data.source="
-            f"{config.data.source}/side_by_side), or with config.data.columns which are A and B"
+            f"{source.names[0]} holds one image: set config.task.input to compute the input from it (as "
+            "configs/colorization.py does), read it as A and B side by side (--config.data.source="
+            f"{config.data.source}/side_by_side), or name A and B with config.data.columns"
         )
 
 
@@ -164,7 +164,7 @@ def try_task(side: Side, config: ConfigDict) -> None:
     except (TypeError, ValueError) as error:  # InputError is one
         if isinstance(error, InputError):
             raise
-        raise InputError(f"config.task.input={config.task.input} cannot be run with its options: {error}") from error
+        raise InputError(f"config.task.input={config.task.input} does not run with its options: {error}") from error
 
 
 def _task(config: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:

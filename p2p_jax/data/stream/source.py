@@ -100,7 +100,7 @@ def reader(source: Source) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
     if source.read is not None:
         return source.read
     if source.load is None:
-        raise InputError(f"the source of {source.names[0]} has neither a read nor a load")
+        raise InputError(f"the source of {source.names[0]} has neither read nor load; give one")
     tf, load = tensorflow(), source.load
     try:
         first = [np.asarray(image) for image in load(0)]

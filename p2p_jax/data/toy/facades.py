@@ -340,7 +340,7 @@ def render(index: int, split: str = "train", size: int = 256) -> ToyFacade:
     if not 0 <= index < SPLIT_SIZES[split]:
         raise InputError(f"toy facades {split!r} has indices 0 to {SPLIT_SIZES[split] - 1}, not {index}")
     if not 16 <= size <= 1024:
-        raise InputError(f"size of a toy facade must lie in 16 to 1024 pixels, not {size}")
+        raise InputError(f"size of a toy facade must be 16 to 1024 pixels, not {size}")
     h = _House(np.random.RandomState([zlib.crc32(split.encode()), index]), size)
     h.shadow(grow(h.wall, 1), [(_GROUND, _GROUND + 1.8)], 0.35)
     _roof(h)
