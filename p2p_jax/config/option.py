@@ -12,9 +12,9 @@ class Option(NamedTuple):
     """One line of a table of options.
 
     Attributes:
-      name: under which it stands in a config, with its section: "data.flip".
+      name: its name in a config, with its section: "data.flip".
       type: bool, int, float or str; None: anything.
-      default: its value where a config is silent.
+      default: its value where a config does not set it.
       meaning: what it does, in a line.
       bounds: the interval of its numbers, such as "[0, 1)" or "[1, inf)"; "": any that is finite.
       choices: its values, where it has no others.
@@ -70,7 +70,7 @@ def as_options(options: Sequence[Option] | Mapping[str, Any]) -> dict[str, Optio
 
 
 def type_of(default: Any) -> type | None:
-    """Return the type of an option that has this default: None where it tells nothing."""
+    """Return the type of an option that has this default: None where the default does not show it."""
     return type(default) if type(default) in _TYPES else None
 
 

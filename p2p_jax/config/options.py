@@ -1,8 +1,8 @@
-"""The table of options, in their order: everything that is known of an option stands in its line here.
+"""The table of options, in their order: each option has one line here, with everything about it.
 
 A config, its checks, the help of the verb train and the page of options are made of this table. `generator`, `discriminator`,
 `loss`, `optimizer`, `discriminator_optimizer` and `task` are free sections: each names its reader (a network, the
-objective, an optimizer, a function), and the reader's own table says what else stands in the section. `extra` belongs
+objective, an optimizer, a function), and the reader's own table says what else is in the section. `extra` belongs
 to objectives outside the library.
 """
 
@@ -217,13 +217,13 @@ def _check_distances(config: ConfigDict) -> None:
 
 
 def _is_inside(name: str) -> bool:
-    """Tell whether a name, or several with / between them, leads to a place in a folder and nowhere else."""
+    """Return whether a name, or several with / between them, leads to a place in a folder and nowhere else."""
     parts = name.split("/")
     return all(part not in ("", ".", "..") and part[0] != "~" for part in parts) and not _NOT_OF_NAMES.search(name)
 
 
 def load_shape(data: ConfigDict) -> tuple[int, int]:
-    """Return height and width to which images are resized before they are cropped."""
+    """Return height and width of resized images, before the crop."""
     return data.load_size, data.load_width or data.load_size
 
 
@@ -239,10 +239,10 @@ def image_shapes(data: ConfigDict) -> dict[str, tuple[int, int, int]]:
 
 
 def is_unpaired(source: str) -> bool:
-    """Tell whether a ``config.data.source`` of ours has no pairs."""
+    """Return whether a ``config.data.source`` of ours has no pairs."""
     return source in ("unpaired", "toy_unpaired") or source.startswith("cycle_gan/") or source.endswith("/unpaired")
 
 
 def are_photos(source: str) -> bool:
-    """Tell whether a ``config.data.source`` of ours has single photographs, of which A is made."""
+    """Return whether a ``config.data.source`` of ours has single photographs, so A is computed from them."""
     return source == "photos" or source.endswith("/photos")

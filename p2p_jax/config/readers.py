@@ -1,4 +1,4 @@
-"""Who reads a free section of a config, and the options that its signature has."""
+"""The reader of a free section of a config, and the options in its signature."""
 
 import dataclasses
 import inspect
@@ -54,14 +54,14 @@ def options_of(section: str, reference: str, given: Collection[str] = ()) -> dic
 
 
 def takes_anything(reference: str) -> bool:
-    """Tell whether a reader is a function of any options, ``**kwargs``."""
+    """Return whether a reader is a function of any options, ``**kwargs``."""
     reader = resolve(reference)
     parameters = [] if dataclasses.is_dataclass(reader) else inspect.signature(reader).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def inherited(section: str, values: Mapping[str, Any], known: Collection[str]) -> set[str]:
-    """Return the options that a reader does not know and that stand at a published reader's default.
+    """Return the options that a reader does not know and that have a published reader's default.
 
     They were not chosen for this reader: a config that names another one in a copy of ours has them.
     """
@@ -102,7 +102,7 @@ def _of_function(function: Callable, section: str) -> dict[str, Option]:
             default = None if parameter.default is parameter.empty else parameter.default
             kind = float if bounds else _annotated(parameter.annotation) or type_of(default)
             if kind is int and not _annotated(parameter.annotation):
-                kind = None  # a default of 0 may stand for a number of any kind
+                kind = None  # a default of 0 fits a number of any kind
             options[parameter.name] = Option(parameter.name, kind, default, bounds=bounds)
     return options
 

@@ -16,7 +16,7 @@ def resolve(reference: str, option: str = "") -> Any:
 
     Args:
       reference: "package.module:name".
-      option: where it stands, such as "config.objective", for messages.
+      option: its name, such as "config.objective", for messages.
 
     Raises:
       InputError: no such module or name, or the reference has another form; names the option.
@@ -28,13 +28,13 @@ def resolve(reference: str, option: str = "") -> Any:
 
 
 def is_reference(text: str) -> bool:
-    """Tell whether a text has the form "package.module:name"."""
+    """Return whether a text has the form "package.module:name"."""
     module_name, separator, name = text.partition(":")
     return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))
 
 
 def is_of_library(module_name: str) -> bool:
-    """Tell whether a module is one of ours or of optax, which is never looked for in the current directory."""
+    """Return whether a module is one of ours or of optax, which is never looked for in the current directory."""
     return module_name.partition(".")[0] in ("p2p_jax", "optax")
 
 

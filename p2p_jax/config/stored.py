@@ -1,6 +1,6 @@
 """What a config that was stored may name: a run's directory is data, and may be a stranger's.
 
-Whoever writes a config of their own may name any code in it, "module:name". A config that lies in a run's directory
+A config that you write may name any code, "module:name". A config that is in a run's directory
 names only code of the library, unless the caller trusts the rest by name. What is checked here has been read and no
 more: nothing is imported, made or called.
 """
@@ -82,14 +82,14 @@ _BETWEEN = re.compile(r"[\s,;|=]+")
 def references(config: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the code that a config names, by the option; nothing is looked up.
 
-    In the free sections any text counts that has the form "module:name", wherever it stands: their readers may look up
+    In the free sections every text of the form "module:name" counts: their readers may look up
     what they like.
 
     Args:
       config: complete or not.
 
     Raises:
-      InputError: an option that names code is no text; names it.
+      InputError: an option that names code is not text; names it.
     """
     config = as_dict(config)
     found = {key: names for key in LIBRARY if (names := _named(config, key))}
@@ -111,7 +111,7 @@ def _names_in(found: Mapping[str, list[str]]) -> frozenset[str]:
 
 
 def outside(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what a config names that is no part of the library, by the option; see ``references``."""
+    """Return the code outside the library that a config names, by option; see ``references``."""
     found = {
         key: [name for name in names if name not in LIBRARY.get(key, _ANY)] for key, names in references(config).items()
     }
@@ -138,15 +138,15 @@ def require_trust(
 
     Args:
       config: as it was read from the file: anything that JSON holds.
-      file: where it stands, for messages.
+      file: its file, for messages.
       trust: what the caller trusts; None: the config is compared with another one, and nothing in it is used.
-      used: the sections that are used; what others name is said and left alone. None: all.
+      used: the sections that are used; code that others name is reported, not executed. None: all.
 
     Returns:
       What it names outside the library, all of it trusted, by the option.
 
     Raises:
-      InputError: it is no config, or names such code; tells the file, the options, the names, and what allows them.
+      InputError: it is not a config, or names such code; gives the file, options, names, and how to allow them.
     """
     if not isinstance(config, Mapping):
         raise InputError(f"{file} is not a config: it must be an object of options, {{...}}")
@@ -214,7 +214,7 @@ def tell_places(config: Mapping[str, Any], file: Path, *sections: str) -> None:
 
     Args:
       config: complete.
-      file: where it stands.
+      file: its file.
       *sections: of the config that are used, such as "data".
     """
     named = {key: _value(as_dict(config), key) for key in _PLACES if key.partition(".")[0] in sections}
@@ -229,7 +229,7 @@ def _folder_of_segmenter(features: Any) -> str:
 
 
 def stays_inside(place: str) -> bool:
-    """Tell whether a place that a config names lies in the folder from which it is looked for."""
+    """Return whether a path in a config is inside the folder that it is relative to."""
     path = PurePosixPath(place.replace("\\", "/"))
     return not (path.is_absolute() or ".." in path.parts or place.startswith("~") or PureWindowsPath(place).drive)
 

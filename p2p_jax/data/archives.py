@@ -54,7 +54,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
     the cache directory with another tool (`wget --continue`); it is checked and unpacked like any other.
 
     The server publishes no checksums and speaks plain http. So the SHA-256 of the first archive that reads
-    through to its end is recorded beside it, and every later archive of that name must match.
+    through to its end is recorded next to it, and every later archive of that name must match.
 
     Args:
         name: one of `NAMES`.
@@ -66,7 +66,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
 
     Raises:
         InputError: the name is unknown, the cache directory cannot be made or everybody may write into it, or the
-            archive cannot be had, is damaged, differs from its record or holds what is no plain file below its folder.
+            archive cannot be downloaded, is damaged, differs from its record or has members other than plain files.
     """
     if name == "cityscapes":
         raise InputError(_CITYSCAPES)
@@ -191,7 +191,7 @@ def _unpack(archive: pathlib.Path, scratch: pathlib.Path) -> None:
             target = scratch.joinpath(*parts)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                file = target.open("xb")  # a new one, whatever lies there
+                file = target.open("xb")  # a new one, never an existing file
             except OSError as error:
                 raise InputError(f"{target} cannot be written ({error.strerror or error})") from error
             with file:

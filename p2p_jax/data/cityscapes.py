@@ -47,7 +47,7 @@ def prepare(
 ) -> dict[str, int]:
     """Write `[photo | labels]` pairs as `output/SPLIT/STEM.png`, keeping those that are there already.
 
-    Photos are resized with a bicubic filter; labels take the nearest pixel, so that no colour is invented.
+    Photos are resized with a bicubic filter; labels take the nearest pixel, so no colour is invented.
 
     Args:
         gtfine: `gtFine_trainvaltest.zip`, or the folder that it unpacks to.
@@ -161,7 +161,7 @@ def _resized(source: Source, key: Key, size: int, resample: Image.Resampling) ->
             return image.convert("RGB").resize((size, size), resample)
     except InputError:
         raise
-    except Exception as error:  # of what is damaged or locked, the libraries raise whatever its bytes lead them to
+    except Exception as error:  # libraries raise many kinds of errors for damaged or locked files
         raise InputError(f"{member} in {source.path} is damaged ({error}): download it again.") from error
 
 

@@ -99,7 +99,7 @@ def import_tfds() -> ModuleType:
 
 
 def _download(tfds: ModuleType, builder: "tfds.core.DatasetBuilder", file_name: str) -> tuple[Path, str]:
-    """Return the archive, and the SHA-256 of the published one, both of which TFDS knows."""
+    """Return the archive and the SHA-256 of the published one, both as TFDS knows them."""
     downloads = builder.data_dir_root / "downloads"
     (url, info), *_ = [(url, info) for url, info in builder.url_infos.items() if info.filename == file_name]
     kept = (downloads / builder.name).glob("*.zip")  # as TFDS names them; only the size is known

@@ -30,7 +30,7 @@ class Data(NamedTuple):
         {"input": {"range": "0.0:1.0"}}; a run stores them in ``facts.json``.
       resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of
         calling `train`.
-      identities: what the images of each split are recognised by beside `fingerprint`; may be left out.
+      identities: digests that identify the images of each split, in addition to `fingerprint`; may be left out.
       val_counts: how many images of real_a and of real_b validation has, where it repeats those of one side; None:
         `num_val` of each. Distances of sets count none twice.
     """
@@ -62,7 +62,7 @@ def load(
       process_index: this process among those that share every batch.
       process_count: their number.
       train: what to train on in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
-      val: what to validate on; with `train` given and this not, there is no validation.
+      val: the data to validate on; if only `train` is given, there is no validation.
 
     Raises:
       InputError: the files cannot be used, with the first one's name and how to fix it; or the images must stay on the

@@ -26,7 +26,7 @@ class Identity(NamedTuple):
 
     Attributes:
       total: how many examples there are.
-      contents: a digest of what is in them; "" where the fingerprint tells it, or nothing does.
+      contents: a digest of their contents; "" where the fingerprint covers it, or it is not known.
       names: of the files, without their folders; empty where they are none.
     """
 
@@ -36,7 +36,7 @@ class Identity(NamedTuple):
 
 
 def same_contents(one: str, other: str) -> bool:
-    """Tell whether two digests may be of the same contents: those of another version of the library tell nothing."""
+    """Return whether two digests may be of the same contents: digests of another version of the library say nothing."""
     return one == other or one.partition(":")[0] != other.partition(":")[0]
 
 
@@ -67,7 +67,7 @@ def _digest(path: Path, size: int, at_most: int) -> bytes:
                 for i in range(_PIECES):
                     file.seek((size - piece) * i // (_PIECES - 1))
                     found.update(file.read(piece))
-    except OSError:  # told when it is needed
+    except OSError:  # reported when it is needed
         return b""
     return found.digest()
 
@@ -92,7 +92,7 @@ def of_examples(count: int, read: Callable[[int], Iterable[bytes]]) -> str:
 
 
 def _from_afar(places: Sequence[int]) -> list[int]:
-    """Return places in an order of which every beginning is spread over all: by their binary digits, backwards."""
+    """Return indices in bit-reversed order, so every prefix is spread over all."""
     bits = max(len(places) - 1, 1).bit_length()
     order = sorted(range(len(places)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
     return [places[i] for i in order]

@@ -29,7 +29,7 @@ class Layout(NamedTuple):
       paired: whether there are pairs.
       halves: "AB" or "BA" if every file holds both images of a pair, in this order from left to right, and `a` and `b`
         are the same files; "" if an image is a whole file.
-      lonely: files that have no partner and stand neither in `a` nor in `b`.
+      lonely: files without a partner, neither in `a` nor in `b`.
       folders: where they were looked for.
     """
 
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 def is_file_source(source: str) -> bool:
-    """Tell whether ``find`` knows a ``config.data.source``; cycle_gan/NAME is one of files where there is a folder."""
+    """Return whether ``find`` knows a ``config.data.source``; cycle_gan/NAME counts if there is a folder."""
     kind, _, name = source.partition("/")
     return source in SOURCES or (kind in ("pix2pix", "cycle_gan") and bool(name))
 
@@ -70,7 +70,7 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
             f"config.data.val_fraction={data.val_fraction:g} takes images of {data.train_split} for validation, but "
             f"{data.dir} has images of {data.val_split} as well: set config.data.val_fraction=0, or another val_split"
         )
-    with quiet() if split == data.val_split else contextlib.nullcontext():  # training has told what is left out
+    with quiet() if split == data.val_split else contextlib.nullcontext():  # training has printed what is left out
         found = _find(data, data.train_split, lenient=lenient, whole_folder=True)
     if lenient and not (found.a and found.b):
         return found
@@ -110,7 +110,7 @@ def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = F
 
 
 def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
-    """Refuse folders in which every split would be the same images."""
+    """Refuse folders where every split would have the same images."""
     if split == data.train_split:
         return
     table = str(root) if data.source == "csv" and root.is_file() else ""
@@ -133,7 +133,7 @@ def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
 
 
 def has_split(data: ConfigDict, split: str) -> bool:
-    """Tell whether the folder of a data set has anything of a split.
+    """Return whether the folder of a data set has anything of a split.
 
     Raises:
       InputError: there is no such folder.
@@ -259,7 +259,7 @@ def _two_places(
 
 
 def _folders(root: Path, pattern: str, split: str) -> Iterator[tuple[tuple[str, ...], Path]]:
-    """Yield the folders that a pattern names, with the names that stand for its stars."""
+    """Yield the folders that a pattern names, with the names that match its stars."""
     parts = expanded(pattern.replace("{split}", split)).parts
     if not parts:
         parts = (".",)

@@ -22,10 +22,10 @@ def open_sources(
       config: reads ``data`` and ``batch_size``.
       process_count: the number of processes that share every batch.
       train: what to train on in place of what ``config.data.source`` names.
-      val: what to validate on; with `train` given and this not, there is no validation.
+      val: the data to validate on; if only `train` is given, there is no validation.
 
     Raises:
-      InputError: the files cannot be used; names the first one and the mend.
+      InputError: the files cannot be used; names the first one and the fix.
     """
     data = config.data
     if config.batch_size % process_count:
@@ -62,7 +62,7 @@ def counts(sides: Sequence[Any]) -> tuple[int, int] | None:
 
 
 def identities(train: Source | Unpaired, val: Source | Unpaired | None, data: ConfigDict) -> dict[str, Identity]:
-    """Return what each split, or each side of unpaired ones, is recognised by beside the fingerprint."""
+    """Return what each split, or each side of unpaired ones, is recognised by, in addition to the fingerprint."""
     found = {}
     for split, source in ((data.train_split, train), (data.val_split, val)):
         parts = {" A": source.a, " B": source.b} if isinstance(source, Unpaired) else {"": source} if source else {}

@@ -73,7 +73,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _find(folder: Path, cell: str) -> Path:
     """Return the file that a cell names; one with the separators of Windows where there is no other.
 
-    Neither does the apostrophe count by which spreadsheets are told that a cell is no formula.
+    The apostrophe that marks a cell as text in spreadsheets does not count either.
     """
     path = folder / expanded(cell)
     if not cell or os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""One split of a data set as evaluation sees it: every example once, in order, beside the image as it was."""
+"""One split of a data set as evaluation sees it: every example once, in order, with the original image."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence

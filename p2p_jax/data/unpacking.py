@@ -26,7 +26,7 @@ class HostileError(ValueError):
 
 
 class Names:
-    """The names of an archive's members, each of which is another place, whatever file system it is unpacked on."""
+    """The names of an archive's members; each is a different path on every file system."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
@@ -97,14 +97,14 @@ _Member = tuple[tarfile.TarFile, tarfile.TarInfo, tuple[str, ...]]
 
 
 def files_of_tar(stream: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[_Member]:
-    """Yield the plain files of a tar stream, each with the parts of its name; whoever wants one reads it at once.
+    """Yield the plain files of a tar stream, each with the parts of its name; read a file before asking for the next.
 
     Args:
       stream: what the archive holds, uncompressed.
       archive: the file, for its size.
 
     Raises:
-      HostileError: a member is no plain file or folder, is called what it must not be called, or is too large.
+      HostileError: a member is not a plain file or folder, has a forbidden name, or is too large.
     """
     names, room = Names(), Room(archive)
     pieces: Any = _InPieces(stream)
@@ -134,7 +134,7 @@ def _leads_outside(member: tarfile.TarInfo) -> bool:
 
 
 class _InPieces:
-    """A stream of which no one reads much at once: tarfile takes the long name of a member whole, however long."""
+    """A stream that gives only a little at once: tarfile would read the name of a member whole, of any length."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile):
         self._stream = stream

@@ -22,7 +22,7 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
 
 
 def _of_array(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and dtype, as ``read`` gives it, of the array in a .npy or .npz file, of which it reads the head."""
+    """Return shape and dtype, as ``read`` gives it, of the array in a .npy or .npz file; it reads only the header."""
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(file) as archive:
             if len(archive.namelist()) != 1:

@@ -1,6 +1,6 @@
 """What the images of a domain are: their values and units, and how these map to the [-1, 1] of networks.
 
-Three forms of an image [H, W, C] are told apart:
+There are three forms of an image [H, W, C]:
 
 - raw: what a file gives and what the stream resizes and crops, [H, W, ``raw_channels``];
 - values: in the units of the domain, of its ``dtype``, [H, W, ``value_channels``];
@@ -43,7 +43,7 @@ class Domain(NamedTuple):
       unknown: whether of some values nothing is known: NaN in raw images, which are float32 then, and in values.
       nodata: the number that stands for them besides what files say; see ``p2p_jax.images.unknown``.
       asks_files: whether what files say of unknown values counts.
-      background: the colour on which transparent parts of images lie, RGB; None: there may be none.
+      background: the colour behind transparent parts of images, RGB; None: transparent parts are refused.
     """
 
     kind: str
@@ -137,11 +137,11 @@ class Domain(NamedTuple):
         return f"has {channels} channels, but {takes}: set config.data.input.channels or output.channels"
 
     def raw(self, pixels: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
-        """Turn what a file stores, in which ``fault`` finds nothing, into a raw image.
+        """Turn the contents of a file, without a ``fault``, into a raw image.
 
         Args:
           pixels: [H, W, C] as stored.
-          palette: [K, 3] uint8, the colours of which `pixels` are indices.
+          palette: [K, 3] uint8, the colours that `pixels` index.
 
         Returns:
           [H, W, raw_channels] of ``raw_dtype``; gray is repeated and colour becomes ITU-R 601 luma where they must.

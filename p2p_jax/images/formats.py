@@ -1,7 +1,7 @@
 """Image files as they are stored: of any depth and number of channels, in NumPy arrays.
 
 Images are turned upright by their EXIF orientation, and CMYK becomes RGB. Nothing here lays transparent parts on a
-colour, or takes fewer bits: see ``p2p_jax.images.raw``. What is known of a format stands in one entry of ``FORMATS``.
+colour, or takes fewer bits: see ``p2p_jax.images.raw``. Each format has one entry in ``FORMATS``.
 """
 
 import os
@@ -35,9 +35,9 @@ class Format(NamedTuple):
       lossless: whether what is written is read again unchanged.
       has_palette: it holds indices of a palette.
       is_picture: programs that show pictures know it, and ``pictures`` reads and writes it through Pillow.
-      save_options: what Pillow is told when it writes one.
+      save_options: options for Pillow when it writes one.
       often_misnamed: often given the ending of another such format, which every program reads all the same.
-      end: regular expression of what stands in a file's last bytes, where they tell that it is whole.
+      end: regular expression for a file's last bytes, where they show that it is complete.
       is_written: files of the format are written, and not only read.
     """
 
@@ -141,7 +141,7 @@ FORMATS = (
         often_misnamed=True,
     ),
 )
-_START, _TAIL = 256, 64  # bytes in which the beginning of a file is looked for, and its end
+_START, _TAIL = 256, 64  # bytes to search for the beginning of a file, and for its end
 _BY_ENDING = {ending: known for known in FORMATS for ending in known.endings}
 EXTENSIONS = tuple(sorted(_BY_ENDING))
 WRITTEN = tuple(ending for ending in EXTENSIONS if _BY_ENDING[ending].is_written)
@@ -171,7 +171,7 @@ def read_header(path: Path) -> Header:
 
 
 def seems_whole(path: Path) -> bool:
-    """Tell whether a file ends as its format does; False where only reading it can tell."""
+    """Return whether a file ends as its format does; False where only reading it shows that."""
     with path.open("rb") as file:
         found = _recognised(file.read(_START))
         if found is None or not found.end:
@@ -208,10 +208,10 @@ def write(
     Args:
       path: ends in one of ``EXTENSIONS``; its folder is made if missing.
       pixels: [H, W, C], which the format must hold; see ``holds``.
-      palette: [K, 3] uint8, RGB, of which `pixels`, uint8 [H, W, 1], are indices. TIFF fills it up to 256 colours.
+      palette: [K, 3] uint8, RGB, indexed by `pixels`, uint8 [H, W, 1]. TIFF fills it up to 256 colours.
       tags: as ``read`` gives them; formats other than TIFF leave them out.
       profile: the ICC profile of its colours; TIFF and those that Pillow writes, but BMP, keep it.
-      nodata: the number that stands for unknown values; TIFF keeps it.
+      nodata: the number that marks unknown values; TIFF keeps it.
       valid: [H, W] bool, False where nothing is known; TIFF keeps it.
 
     Raises:
@@ -223,7 +223,7 @@ def write(
 
 
 def holds(ending: str, dtype: np.dtype, channels: int) -> bool:
-    """Tell whether a format keeps the depth and the channels of such pixels; see ``is_lossless`` for their values.
+    """Return whether a format keeps the depth and the channels of such pixels; see ``is_lossless`` for their values.
 
     Args:
       ending: one of ``EXTENSIONS``.
@@ -234,7 +234,7 @@ def holds(ending: str, dtype: np.dtype, channels: int) -> bool:
 
 
 def is_lossless(ending: str) -> bool:
-    """Tell whether what is written in a format is read again unchanged; JPEG and WebP, as written here, are not."""
+    """Return whether what is written in a format is read again unchanged; JPEG and WebP, as written here, are not."""
     return _BY_ENDING[ending].lossless
 
 
@@ -271,13 +271,13 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
             return reader(wanted)(path, file)
     except InputError:
         raise
-    except Exception as error:  # of what is damaged, the libraries raise whatever its bytes lead them to
+    except Exception as error:  # libraries raise many kinds of errors for damaged files
         if path.is_symlink() and not path.exists():
             raise InputError(
                 f"{path} is a link to {path.readlink()}, which is not there; replace or remove it"
             ) from error
         told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = " ".join(told.split())[:200]  # bytes of the file may stand in it
+        reason = " ".join(told.split())[:200]  # bytes of the file may be in it
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
 
 

@@ -58,7 +58,7 @@ def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
 
 @contextlib.contextmanager
 def turn(width: int, height: int, bytes_of_a_pixel: int) -> Iterator[None]:
-    """Wait until an image may be decoded beside those that are being decoded: threads read many, each of any size.
+    """Wait until there is room to decode another image: threads read many at once, of any size.
 
     One is always let through, however large it is.
 

@@ -26,7 +26,7 @@ _KINDS = (
 
 
 def recognise(start: bytes) -> str | None:
-    """Return what a file truly is, as the end of a sentence, with the mend; None if that is not known.
+    """Return what a file truly is, as the end of a sentence, with the fix; None if that is not known.
 
     Args:
       start: its first bytes, some hundred.

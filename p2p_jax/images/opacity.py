@@ -15,7 +15,7 @@ def parse(text: str, option: str) -> tuple[int, int, int] | None:
     """Return the colour that a config names: white, black or #rrggbb; None of "".
 
     Raises:
-      InputError: it is no such text; names the option.
+      InputError: the text has another form; names the option.
     """
     if text in _COLORS or not text:
         return _COLORS.get(text)

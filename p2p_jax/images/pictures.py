@@ -25,7 +25,7 @@ class Picture(NamedTuple):
     Attributes:
       pixels: [H, W, 1 or 3] uint8 in sRGB, upright; what is transparent lies on white.
       alpha: [H, W] uint8 opacity, None if the file has none.
-      shown: what Pillow is told for a file that is to be shown as this one: the profile sRGB if it has one, and dpi.
+      shown: options for Pillow to write a file that looks like this one: the profile sRGB if it has one, and dpi.
     """
 
     pixels: np.ndarray

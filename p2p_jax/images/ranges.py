@@ -11,7 +11,7 @@ def parse_range(text: str, option: str) -> list[tuple[float, float]]:
     """Return the lowest and the highest value of every channel that an option says, or of all.
 
     Raises:
-      InputError: it is no such text; names the option.
+      InputError: the text has another form; names the option.
     """
     pairs = []
     for part in text.split(","):

@@ -20,7 +20,7 @@ def distrusted(folder: Path, *, group: bool = True) -> str | None:
     """Return why others could put something else into a folder, as half a sentence; None if they cannot.
 
     Looked at are the folder, if it is there, and all above it: each must belong to this user or to root, and be
-    writable by nobody else, but for folders such as /tmp, in which nobody can rename what is another's.
+    writable by nobody else, except folders such as /tmp, where nobody can rename the files of others.
 
     Args:
       folder: need not be there.

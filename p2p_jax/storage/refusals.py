@@ -19,7 +19,7 @@ _CODE = re.compile(r"os_error_code='(\d+)'")  # TensorStore's errors are of no t
 
 
 class StorageError(InputError):
-    """A file cannot be written or read, because of the disk or of its rights; the message names it and the mend.
+    """A file cannot be written or read, because of the disk or of its rights; the message names it and the fix.
 
     Attributes:
       stops_all: no other file can be written there either.
@@ -49,7 +49,7 @@ def writing(path: str | Path, needed: int | None = None) -> Iterator[None]:
 
 
 def _is_of_another(error: Exception, path: Path) -> bool:
-    """Tell whether an error names another file than the path, what is in it, or its unfinished one beside it."""
+    """Return whether an error names a file other than the path, its contents, or its unfinished file next to it."""
     name = getattr(error, "filename", None)
     if not isinstance(name, str):
         return False
@@ -88,7 +88,7 @@ def storage_error(number: int, path: str | Path, needed: int | None = None) -> S
 
 
 def reason(error: BaseException, path: str | Path) -> str:
-    """Return why a file cannot be written, as what stands in brackets behind that; with what is free on a full disk."""
+    """Return why a file cannot be written, for brackets in a message; with the free space on a full disk."""
     number = error_number(error)
     if number is None:
         return str(getattr(error, "strerror", None) or error)
@@ -120,7 +120,7 @@ def sentence_of(error: BaseException, place: str | Path | None = None) -> str | 
 
     Args:
       error: anything.
-      place: what was written, if the error does not tell.
+      place: the path that was written, if the error does not name it.
     """
     number = error_number(error)
     if number is None:

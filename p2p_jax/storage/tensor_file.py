@@ -1,4 +1,4 @@
-"""Arrays with texts beside them in one file, in the format safetensors: nothing in it is executed when it is read.
+"""Arrays and texts in one file, in the format safetensors: reading it executes nothing.
 
 A file may be a stranger's. What its header claims is compared with the length that the file has, before anything is
 made of it.
@@ -25,7 +25,7 @@ _DTYPES = {"BOOL", *(f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64
 
 
 def is_tensor_file(path: Path) -> bool:
-    """Tell whether a file begins as safetensors do, or is called so."""
+    """Return whether a file begins as safetensors do, or is called so."""
     if not path.is_file():
         return False
     if path.suffix.lower() == SUFFIX:

@@ -29,7 +29,7 @@ def make_folder(path: Path) -> None:
 @telling
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Give a file to write beside `path`, which takes its place at the end, and is removed if an error comes first.
+    """Give a file to write next to `path`; it replaces `path` at the end, or is removed if an error comes first.
 
     Several processes and threads may write one file: it is always whole, and the last one stays.
 
@@ -50,7 +50,7 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path`, to be renamed or left; it is removed at the end where it has not been.
+    """Give a new folder next to `path`, to be renamed or left; it is removed at the end if it was not renamed.
 
     Raises:
       InputError: the folder that both lie in cannot be made.
@@ -100,7 +100,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def first_free(paths: Iterable[Path]) -> Path:
-    """Return the first of some paths at which nothing lies, not even a link that leads nowhere."""
+    """Return the first of some paths where nothing exists, not even a broken link."""
     return next(path for path in paths if not os.path.lexists(path))
 
 

@@ -37,7 +37,7 @@ class Archive:
       crcs: the checksums of what is unpacked; uint32.
 
     Raises:
-      InputError: it is no zip file, or is damaged, or of a kind that is not read; names it.
+      InputError: it is not a zip file, is damaged, or of an unsupported kind; names it.
     """
 
     def __init__(self, path: Path):
@@ -182,7 +182,7 @@ def _bunzipped(data: bytes, size: int) -> bytes:
 
 def _of_lzma(data: bytes, size: int) -> bytes:
     length = struct.unpack_from("<H", data, 2)[0]
-    # Its five bytes of properties stand in the head of a file of their own kind too, before a length: unknown here.
+    # Its five bytes of properties are in the header of such a file too, before a length: unknown here.
     return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(
         data[4 : 4 + length] + b"\xff" * 8 + data[4 + length :], size + 1
     )

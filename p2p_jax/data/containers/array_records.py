@@ -28,7 +28,7 @@ from p2p_jax.reporting import say
 
 _IMAGE = "image"  # what a record is called that is an image file itself
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)")
-_MANY = 16  # records of a group, all of which are unpacked for one
+_MANY = 16  # records of a group; all are unpacked for one
 
 
 def find(data: ConfigDict, split: str, layout: str) -> Contents:
@@ -41,7 +41,7 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
       layout: of ``contents.LAYOUTS``.
 
     Raises:
-      InputError: there are no such files, they cannot be read, or it cannot be told what in them is an image.
+      InputError: there are no such files, they cannot be read, or it is not clear which entries are images.
     """
     root = Path(data.dir)
     if not data.dir or not root.is_dir():
@@ -77,7 +77,7 @@ def _all(root: Path) -> list[Path]:
 
 
 def _files(root: Path, split: str) -> list[Path]:
-    """Return the files of a split, of which none is missing."""
+    """Return the files of a split; none is missing."""
     found = []
     for path in _all(root):
         stem, _, rest = path.name.partition(".array_record")

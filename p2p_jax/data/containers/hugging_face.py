@@ -31,7 +31,7 @@ _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^/:]+)?")
 
 
 def find(data: ConfigDict, split: str, layout: str) -> Contents:
-    """Open the rows of a split, of which none is read.
+    """Open the rows of a split without reading them.
 
     Args:
       data: reads ``dir``, ``columns`` and ``train_split``; ``dir`` is a folder that ``save_to_disk`` wrote, one that
@@ -40,7 +40,7 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
       layout: of ``contents.LAYOUTS``.
 
     Raises:
-      InputError: there is no such set, it cannot be read, or it cannot be told which columns are images.
+      InputError: there is no such set, it cannot be read, or it is not clear which columns are images.
     """
     if not data.dir:
         raise InputError(
@@ -88,7 +88,7 @@ class _Rows:
 
         Args:
           names: of the columns.
-          skip_empty: leave out the rows in which the column is empty, as that of a shorter side is.
+          skip_empty: leave out the rows with an empty column, as a shorter side has.
         """
         features = self._table.features
         arrays = [name for name in names if self._is_array(features[name])]
@@ -134,7 +134,7 @@ class _Rows:
         return f"{checksum:08x}"
 
     def _filled(self, table: Any, name: str) -> Sequence[int]:
-        """Return the numbers of the rows in which a column is not empty."""
+        """Return the numbers of the rows where a column is not empty."""
         column = table.data.column(name)
         if not column.null_count:
             return range(len(table))
@@ -151,7 +151,7 @@ class _Rows:
 
 
 def _contents(value: Any, label: str) -> bytes:
-    """Return the bytes of an image file: those that stand in a row, or those of the file that it names."""
+    """Return the bytes of an image file: those in a row, or those of the file that it names."""
     if isinstance(value, dict):
         path = value.get("path")
         value = value.get("bytes")

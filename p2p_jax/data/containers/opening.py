@@ -20,7 +20,7 @@ from p2p_jax.images.stored import Header, Stored
 
 _FINDERS = {"zip": zip_files.find, "array_record": array_records.find, "hugging_face": hugging_face.find}
 _T = TypeVar("_T")
-_TO_DOUBT = 24  # examples by which halves are doubted
+_TO_DOUBT = 24  # examples for the check of halves
 _WHOLE, _SOME = 1_000, 300  # up to so many examples all are looked at, of more so many, evenly over all of them
 
 
@@ -29,7 +29,7 @@ class Told(NamedTuple):
 
     Attributes:
       palette: [K, 3] uint8, of the first one, None if it has none.
-      nodata: what stands for unknown values, as ``config.data.*.nodata`` has it; "" if nothing does.
+      nodata: the mark of unknown values, in the form of ``config.data.*.nodata``; "" if there is none.
     """
 
     palette: np.ndarray | None
@@ -42,10 +42,10 @@ class Opened(NamedTuple):
     Attributes:
       numbered: its examples.
       kinds: the domains of the images of an example, as `read` gives them.
-      told: what they say of themselves, of each domain.
+      told: what their files declare, for each domain.
       halves: see ``Contents``.
       data: of the config.
-      whole: whether every image was looked at, so that none need be again.
+      whole: whether every image was looked at, so no second look is needed.
     """
 
     numbered: Numbered
@@ -125,7 +125,7 @@ def _doubt_halves(numbered: Numbered, data: ConfigDict, split: str, kind: str) -
 
 
 def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data: ConfigDict) -> Opened:
-    """Look at a side, of which the first example with a fault is named."""
+    """Look at a side, and name the first example with a fault."""
     numbered = contents.sides[number]
     count = len(numbered.names)
     if not count:
@@ -173,7 +173,7 @@ def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data:
 
 
 def _asks(kind: Domain) -> bool:
-    """Tell whether it counts what an image says of unknown values."""
+    """Return whether it counts what an image says of unknown values."""
     return kind.kind in NUMBERS and kind.asks_files
 
 
@@ -220,7 +220,7 @@ def _whole_faults(images: Sequence[Encoded], kinds: Sequence[Domain], halves: st
     found = []
     for place, (stored, kind) in enumerate(zip(_parts(list(map(decoding.read, images)), halves), kinds, strict=True)):
         name = _at(images, place).name
-        raw.prepared(stored, kind, name)  # which raises where it is no image of its kind
+        raw.prepared(stored, kind, name)  # raises if it is not an image of its kind
         if fault := raw.numbers_fault(stored, kind):
             found.append(f"{name} {fault}")
     return found

@@ -1,4 +1,4 @@
-"""What is said of many files at once, and of examples that stand in a data set twice, in one split or in two."""
+"""Sentences on many files at once, and on examples that are twice in a data set, in one split or in two."""
 
 import os
 from collections import defaultdict
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from p2p_jax.data import files
 from p2p_jax.data.layouts import Layout
 
-_LEAK = 0.05  # share of the images for validation that stand in training too, from which on scores say little
+_LEAK = 0.05  # share of validation images that are in training too; above it scores say little
 _NAMES = 10  # that a sentence has at most
 _FEW = 5  # files with the same fault that are named one by one
 
@@ -71,7 +71,7 @@ def across_splits(found: Mapping[str, Layout], data: ConfigDict) -> tuple[list[s
 def _shared_images(
     found: Mapping[str, Layout], first: Mapping[Path, Path], places: Mapping[tuple[Path, ...], Sequence]
 ) -> Iterator[str]:
-    """Say which images of pairs stand in two splits with different partners."""
+    """Report images of pairs that are in two splits with different partners."""
     whole = {path for key, members in places.items() if len(members) > 1 for path in key}
     for (split, one), (other_split, other) in combinations(found.items(), 2):
         for side in (0, 1) if one.paired and one.a is not one.b else ():

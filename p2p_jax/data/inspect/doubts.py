@@ -17,8 +17,8 @@ from p2p_jax.images import formats
 
 _READ, _HEADERS = 24, 200  # files of a split that are looked at
 _PIXELS = 60_000_000  # of these, together, at most
-_NEAR = 4  # columns on either side of the middle, with which it is compared
-_TEXTURE = (0.008, 0.2)  # of an image's range: fewer between neighbours are flat and more are noise, and tell nothing
+_NEAR = 4  # columns on either side to compare the middle with
+_TEXTURE = (0.008, 0.2)  # of an image's range: smaller steps between neighbours are flat and larger ones noise
 _FEW, _SHARED = 3, 0.9  # names that two folders share at least, and their share of all
 _ALIKE = 0.5  # correlation of the two middle columns of a single image
 _SEAMLESS = (0.6, 1.7)  # times the step between other columns: the step across the middle of a single image
@@ -28,7 +28,7 @@ def doubt_halves(found: Mapping[str, Layout], data: ConfigDict) -> list[str]:
     """Return why files that are to be halved look like single images, a sentence for each split.
 
     The two images of a pair meet in a seam, which single images do not have; and all files of a data set of pairs are
-    twice as wide as their halves. Whoever writes ``side_by_side/AB`` in place of ``side_by_side`` has looked, and is
+    twice as wide as their halves. If you write ``side_by_side/AB`` instead of ``side_by_side`` you have looked, and are
     not asked again.
 
     Args:
@@ -77,7 +77,7 @@ def describe_unlike(pairs: Sequence[tuple[Path, Path]], headers: Mapping[Path, f
 
 
 def few_of(layout: Layout, at_most: int, pixels: int) -> int:
-    """Return how many examples of a layout to read, so that they have so many pixels at most; 3 at least."""
+    """Return how many examples of a layout to read for at most so many pixels; at least 3."""
     headers = _headers([*layout.a[:2], *layout.b[:2]])
     largest = max((header.width * header.height for header in headers), default=1)
     return max(min(at_most, pixels // largest), 3)
@@ -163,7 +163,7 @@ def read_headers(paths: Sequence[Path]) -> dict[Path, formats.Header]:
 
 
 def _seamless(paths: Sequence[Path]) -> str | None:
-    """Return that the left halves go on in the right ones, if they do so in nearly all files that tell it."""
+    """Return a sentence if the left halves continue in the right ones in nearly all files that show it."""
     chosen = evenly(paths, few_of(Layout(paths, paths), _READ, _PIXELS))
     with ThreadPoolExecutor() as pool:
         steps = [step for step in pool.map(_step_across, chosen) if step is not None]
@@ -174,7 +174,7 @@ def _seamless(paths: Sequence[Path]) -> str | None:
 
 
 def _step_across(path: Path) -> float | None:
-    """Return the step between the two middle columns, in units of the steps beside it; None where all is flat."""
+    """Return the step between the two middle columns, in units of the steps next to it; None where all is flat."""
     try:
         stored = formats.read(path)
     except InputError:

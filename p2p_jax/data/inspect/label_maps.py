@@ -1,4 +1,4 @@
-"""Whether files hold labels, whatever a config declares: numbers of classes, masks, indices of a palette."""
+"""Whether files hold labels, regardless of the config: class numbers, masks, indices of a palette."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -18,8 +18,8 @@ from p2p_jax.images import formats
 
 _OTHERS, _TOLD = 20, 8  # other pairs that are named, and folders
 _FORMS = 6  # ways to have the same pairs
-_MOST = 0.6  # share of all files in pairs, from which on they are no single images
-_SCENES = 4  # folders of one kind of names, from which on they are scenes rather than sides
+_MOST = 0.6  # share of all files in pairs; above it they are not single images
+_SCENES = 4  # folders with names of one kind; above it they are scenes, not sides
 
 
 def propose(data: ConfigDict, output: Path | None = None) -> list[str]:
@@ -55,7 +55,7 @@ def look(data: ConfigDict, output: Path | None = None) -> tuple[list[str], list[
 
 
 def names_pairs(paths: Sequence[Parts]) -> bool:
-    """Tell whether the names of files say that most of them are the sides of pairs."""
+    """Return whether the names of files say that most of them are the sides of pairs."""
     found = _matches(paths)
     return bool(found) and found[0].is_likely and 2 * len(found[0].keys) > _MOST * len(paths)
 
@@ -125,7 +125,7 @@ def _files_of(match: Match) -> list[set[Parts]]:
 
 
 def _on_doubtful(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
-    """Say which folders hold the same names, where nothing tells whether they are the sides of pairs."""
+    """Name the folders that hold the same names, where it is not clear if they are the sides of pairs."""
     sides = list(dict.fromkeys(_label(group) for match in found for group in (match.a, match.b)))
     options = options_of(found[0], data) if found else None
     if options and len(sides) <= _SCENES:

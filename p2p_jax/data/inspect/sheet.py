@@ -31,7 +31,7 @@ def draw(config: ConfigDict) -> np.ndarray:
       InputError: the data cannot be used.
     """
     config = complete({**config.to_dict(), "data": {**config.data.to_dict(), "val_split": ""}})
-    with quiet():  # it was told already
+    with quiet():  # it was printed already
         data = load(config)
     domains = of_config(with_facts(config, data.facts).data)
     batches = list(itertools.islice(data.train(0), -(-_PAIRS // config.batch_size)))

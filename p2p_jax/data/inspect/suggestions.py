@@ -33,7 +33,7 @@ def suggest(
       stored: of A and of B, as the files have them: how images are stored, and how many are.
       seen: the images of the training split that were looked at.
       paired: whether they are in pairs.
-      paths: of A and of B, of which some are read where they may be labels; none are.
+      paths: of A and of B; some are read if they may be labels.
     """
     data = config.data
     sections = ("input", "output") if data.direction == "AtoB" else ("output", "input")

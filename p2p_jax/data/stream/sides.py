@@ -33,7 +33,7 @@ class Side(NamedTuple):
       domains: of each image that belongs to one example.
       has_input: whether the first of its images is ``real_a``.
       make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, and only that is read.
-      memory: keeps the images that are read, of the size to which they are resized; None keeps none.
+      memory: keeps the images that are read, after resizing; None keeps none.
     """
 
     number: int
@@ -97,7 +97,7 @@ class Side(NamedTuple):
 
 
 def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
-    """Return the sides in the order in which a batch has them: real_a, then real_b.
+    """Return the sides in the order of a batch: real_a, then real_b.
 
     Args:
       source: what is read.
@@ -122,7 +122,7 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
 
 
 def makes_input(config: ConfigDict) -> bool:
-    """Tell whether the input is made of photographs by a function of Python, which only the stream runs."""
+    """Return whether the input is made of photographs by a function of Python, which only the stream runs."""
     return bool(config.task.get("input")) or are_photos(config.data.source)
 
 
@@ -150,7 +150,7 @@ def arrange(source: Source | Unpaired, direction: str, domains: tuple[Domain, Do
 
 
 def try_task(side: Side, config: ConfigDict) -> None:
-    """Make the input of the first example, so that what is wrong with the task is told before training, and clearly.
+    """Make the input of the first example, so a faulty task is reported clearly before training.
 
     Raises:
       InputError: the function, its options or what it makes cannot be used.

@@ -75,7 +75,7 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
       names: one per example; numbers if omitted.
 
     Raises:
-      InputError: an array is no such images, or they do not fit together.
+      InputError: an array does not hold such images, or they do not fit together.
     """
     if a.shape[:3] != b.shape[:3]:
         raise InputError(f"arrays of pairs must have the same N, H, W; they are {a.shape} and {b.shape}")
@@ -113,7 +113,7 @@ def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
 
 
 def _mark(*arrays: np.ndarray) -> str:
-    """Return eight digits that tell arrays apart."""
+    """Return eight digits that differ between arrays."""
     checksum = 0
     for x in arrays:
         checksum = zlib.crc32(np.ascontiguousarray(x).data, checksum)
@@ -136,7 +136,7 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
     return Source(
         a.names,
         lambda index: (*read_a(index), *read_b(index)),
-        # In folders names tell the partners; where a CSV or options say which files are meant, they need not.
+        # In folders, names identify partners; where a CSV or options name the files, they need not.
         mark=f"|{b.fingerprint}" if data.source == "csv" or data.dir_b or data.suffix_b else "",
         layout=layout,
         load=lambda index: (*load_a(index), *load_b(index)),
@@ -165,7 +165,7 @@ def _from_container(data: ConfigDict, split: str) -> Source | Unpaired:
 
 
 def _digest(numbered: contents.Numbered) -> str:
-    """Return what tells the contents of a container's images apart."""
+    """Return a digest of the contents of a container's images."""
 
     def read(index: int) -> list[bytes]:
         found = [image.contents for image in numbered.read(index)]
@@ -189,7 +189,7 @@ def _cycle_gan(name: str, split: str) -> Unpaired:
 
         return Source(
             names=[f"cycle_gan/{name}/{split}{side}/{file}" for file in encoded],
-            # Three channels whatever the file has: some are grayscale.
+            # Always three channels: some files are grayscale.
             read=lambda index: (reading.decode(tensor()[index], channels=3),),
             mark=f"{checksum:08x}",
             load=load,
