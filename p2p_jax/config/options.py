@@ -19,7 +19,7 @@ _COUNT, _COUNT_OR_NONE = "[1, inf)", "[0, inf)"
 _PIXELS, _PIXELS_OR_NONE = "[1, 65536]", "[0, 65536]"
 _RUNS, _PROCESSES = "runs", "processes"
 SEGMENTER = "segmenter:"
-"""How ``distances.features`` begins where it names the folder of a segmenter, and no code."""
+"""The beginning of ``distances.features`` where it names the folder of a segmenter, not code."""
 PREPROCESS = ("resize_and_crop", "crop", "scale_width_and_crop", "scale_width", "none")
 _PALETTE = 'colours of labels: a built-in name, a JSON file or #rrggbb,#rrggbb,...; "": as in the files'
 _NUMBERS = (
@@ -145,7 +145,7 @@ def check(config: ConfigDict) -> None:
     """Refuse options that contradict each other.
 
     Args:
-      config: complete, with values that are right each by itself.
+      config: complete; each value is valid by itself.
 
     Raises:
       InputError: names the options.
@@ -217,7 +217,7 @@ def _check_distances(config: ConfigDict) -> None:
 
 
 def _is_inside(name: str) -> bool:
-    """Return whether a name, or several with / between them, leads to a place in a folder and nowhere else."""
+    """Return whether a name, or several joined by /, is a path inside a folder."""
     parts = name.split("/")
     return all(part not in ("", ".", "..") and part[0] != "~" for part in parts) and not _NOT_OF_NAMES.search(name)
 

@@ -42,7 +42,7 @@ def options_of(section: str, reference: str, given: Collection[str] = ()) -> dic
       given: names that the reader takes from elsewhere.
 
     Raises:
-      InputError: nothing is called so.
+      InputError: there is nothing of this name.
     """
     naming = READERS[section]
     reader = resolve(reference, f"config.{section}.{naming}")
@@ -75,7 +75,7 @@ def inherited(section: str, values: Mapping[str, Any], known: Collection[str]) -
 
 
 def _of_class(network: Any) -> dict[str, Option]:
-    """Return the attributes of a module; types that an annotation does not say are those of the defaults."""
+    """Return the attributes of a module; types without a usable annotation are those of the defaults."""
     options = {}
     for field in dataclasses.fields(network):
         if field.name in _OF_MODULES or not field.init:

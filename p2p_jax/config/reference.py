@@ -12,7 +12,7 @@ from p2p_jax.errors import InputError
 
 
 def resolve(reference: str, option: str = "") -> Any:
-    """Return what "package.module:name" names; the current directory is searched too.
+    """Return the object that "package.module:name" names; the current directory is searched too.
 
     Args:
       reference: "package.module:name".
@@ -39,7 +39,7 @@ def is_of_library(module_name: str) -> bool:
 
 
 def _find(reference: str) -> Any:
-    """Return what a reference names."""
+    """Return the object that a reference names."""
     if not isinstance(reference, str) or not is_reference(reference):
         raise InputError(f"{reference!r} must have the form 'package.module:name'")
     module_name, _, name = reference.partition(":")

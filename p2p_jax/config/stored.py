@@ -1,8 +1,8 @@
-"""What a config that was stored may name: a run's directory is data, and may be a stranger's.
+"""The code that a stored config may name: a run's directory is data, and may come from a stranger.
 
 A config that you write may name any code, "module:name". A config that is in a run's directory
-names only code of the library, unless the caller trusts the rest by name. What is checked here has been read and no
-more: nothing is imported, made or called.
+names only code of the library, unless the caller trusts the rest by name. The checks only read:
+nothing is imported, made or called.
 """
 
 import re
@@ -71,7 +71,7 @@ LIBRARY: dict[str, frozenset[str]] = {
     "discriminator_optimizer.factory": _OPTAX,
     "gradients.clip": _of({"optax": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm"}),
 }
-"""The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
+"""The options that name code, and the names allowed in a stored config; some of ours are bare names."""
 _SECTIONS = sorted({section for option in OPTIONS if (section := option.name.rpartition(".")[0])})
 _ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
 _PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights", "distances.weights", "distances.features")
@@ -119,7 +119,7 @@ def outside(config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def trusted(trust: Trust) -> frozenset[str]:
-    """Return what a caller trusts, checked.
+    """Return the names that a caller trusts, checked.
 
     Raises:
       InputError: it has another form.
@@ -134,7 +134,7 @@ def trusted(trust: Trust) -> frozenset[str]:
 def require_trust(
     config: Any, file: Path, trust: Trust | None = (), used: Collection[str] | None = None
 ) -> dict[str, list[str]]:
-    """Refuse a stored config that names code outside the library which the caller does not trust.
+    """Refuse a stored config that names untrusted code outside the library.
 
     Args:
       config: as it was read from the file: anything that JSON holds.
@@ -143,7 +143,7 @@ def require_trust(
       used: the sections that are used; code that others name is reported, not executed. None: all.
 
     Returns:
-      What it names outside the library, all of it trusted, by the option.
+      The trusted code outside the library that it names, by option.
 
     Raises:
       InputError: it is not a config, or names such code; gives the file, options, names, and how to allow them.
@@ -180,10 +180,10 @@ def require_trust(
 
 
 def require_plain_facts(facts: Any, file: Path) -> dict[str, Any]:
-    """Return what a run has stored of its images, if it has the form of that.
+    """Return the facts that a run has stored of its images, with their form checked.
 
     Raises:
-      InputError: it has not; names the file.
+      InputError: they have another form; names the file.
     """
     sections = ("input", "output", "inference", "schedule", "distances", "images", "computed_on")
     if not isinstance(facts, Mapping) or any(not isinstance(facts.get(name, {}), Mapping) for name in sections):
@@ -210,7 +210,7 @@ def _require_no_palette_files(config: Mapping[str, Any], file: Path) -> None:
 
 
 def tell_places(config: Mapping[str, Any], file: Path, *sections: str) -> None:
-    """Say which places are read because a stored config names them.
+    """Print the paths that are read because a stored config names them.
 
     Args:
       config: complete.

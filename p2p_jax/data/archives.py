@@ -42,11 +42,11 @@ _CITYSCAPES = (
 )
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 20  # seconds of silence
-_LARGEST = 20 * 10**9  # bytes of an archive; the largest is of 9
+_LARGEST = 20 * 10**9  # bytes of an archive; the largest has 9e9
 
 
 def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL) -> pathlib.Path:
-    """Return the folder of a pix2pix set, downloading and unpacking its archive where that is still to do.
+    """Return the folder of a pix2pix set, downloading and unpacking its archive if needed.
 
     A set that is there already is returned at once, without network. Otherwise work resumes by whole steps:
     a finished download is never repeated, a partial one starts again from its first byte, and an unpacking that was
@@ -151,7 +151,7 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
 
 
 def _read_through(archive: pathlib.Path, name: str, *, source: str) -> None:
-    """Refuse an archive that is damaged, not the set `name`, or holds what must not be unpacked."""
+    """Refuse an archive that is damaged, not the set `name`, or holds members that must not be unpacked."""
     splits = set()
     with _refusing(source, name), gzip.open(archive) as stream:
         for _, _, parts in files_of_tar(stream, archive):

@@ -1,4 +1,4 @@
-"""Data that a caller gives to ``train`` or ``evaluate``: checked at the door, and cheaply with every batch."""
+"""Data that a caller gives to ``train`` or ``evaluate``: checked at the start, and cheaply with every batch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _ROUNDING = 1e-3  # beyond [-1, 1], as resizing and half precision leave it
 
 
 class _Wanted(NamedTuple):
-    """The shape [H, W, C] of an image, and whether of some values nothing is known (NaN)."""
+    """The shape [H, W, C] of an image, and whether some values may be unknown (NaN)."""
 
     shape: tuple[int, ...]
     has_unknown: bool
@@ -36,7 +36,7 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
       process_count: the number of processes that share every batch.
 
     Raises:
-      InputError: an attribute is missing; and later, from the iterators: a batch is not what networks take.
+      InputError: an attribute is missing; and later, from the iterators: a batch does not fit the networks.
     """
     missing = [name for name in _NEEDED if not hasattr(data, name)]
     if missing:

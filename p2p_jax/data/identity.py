@@ -1,4 +1,4 @@
-"""By what a run recognises its images when it goes on: how many there are, their names, and what is in them.
+"""How a resumed run recognises its images: by their number, names, and contents.
 
 Reading all of a large set would take as long as an epoch. So names and sizes are compared of all files
 (``Source.fingerprint``), and contents of as many as time allows: small sets whole, of larger ones a part of each file
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from p2p_jax.data.spread import evenly
 
-_VERSION = "1"  # of what is digested: digests of others are not compared
+_VERSION = "1"  # of the digest: digests of other versions are not compared
 _BYTES = 64 * 2**20  # that are read of a side of a split
 _FILES = 10_000  # that are opened of it
 _EXAMPLES = 1_000  # that are looked up in a container
@@ -22,7 +22,7 @@ _PIECES = 4  # of a file that is not read whole
 
 
 class Identity(NamedTuple):
-    """What a split, or a side of an unpaired one, is recognised by.
+    """The identity of a split, or of a side of an unpaired one.
 
     Attributes:
       total: how many examples there are.
@@ -41,7 +41,7 @@ def same_contents(one: str, other: str) -> bool:
 
 
 def of_files(paths: Iterable[Path]) -> str:
-    """Return a digest of what is in files: of all bytes where they are few, else of pieces evenly over each."""
+    """Return a digest of the contents of files: of all bytes if they are few, else of pieces spread over each."""
     chosen = evenly(list(dict.fromkeys(paths)), _FILES)
     with ThreadPoolExecutor() as pool:
         sizes = list(pool.map(_size, chosen))
@@ -73,7 +73,7 @@ def _digest(path: Path, size: int, at_most: int) -> bytes:
 
 
 def of_examples(count: int, read: Callable[[int], Iterable[bytes]]) -> str:
-    """Return a digest of what is in some examples, evenly over all.
+    """Return a digest of the contents of some examples, spread evenly over all.
 
     Args:
       count: how many there are.

@@ -1,4 +1,4 @@
-"""Which files of a folder are the images of A and B, and which belong together. Nothing is read but names and CSVs."""
+"""Which files of a folder are images of A and B, and which belong together. Only names and CSV files are read."""
 
 import contextlib
 import functools
@@ -25,12 +25,12 @@ class Layout(NamedTuple):
 
     Attributes:
       a: files with the images of A.
-      b: files with the images of B; of pairs, ``b[i]`` belongs to ``a[i]``.
+      b: files with the images of B; for pairs, ``b[i]`` belongs to ``a[i]``.
       paired: whether there are pairs.
       halves: "AB" or "BA" if every file holds both images of a pair, in this order from left to right, and `a` and `b`
         are the same files; "" if an image is a whole file.
       lonely: files without a partner, neither in `a` nor in `b`.
-      folders: where they were looked for.
+      folders: the folders that were searched.
     """
 
     a: Sequence[Path]
@@ -58,10 +58,10 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
     Args:
       data: reads ``source``, ``val_fraction``, the splits, and the options of folders and suffixes.
       split: such as "train".
-      lenient: list files without a partner in ``lonely`` in place of raising an error.
+      lenient: list files without a partner in ``lonely`` instead of raising an error.
 
     Raises:
-      InputError: there are no such folders or files, a CSV is not what it should be, or a file has no partner.
+      InputError: there are no such folders or files, a CSV file has another form, or a file has no partner.
     """
     if not (data.val_fraction and split and split in (data.train_split, data.val_split)):
         return _find(data, split, lenient=lenient)
@@ -125,7 +125,7 @@ def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
 
 
 def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
-    """Return the part of a layout that is for validation, or the rest: which is which, only names decide."""
+    """Return the part of a layout for validation, or the rest; only names decide which."""
     kept = functools.partial(held_out.chosen, fraction=data.val_fraction, is_held_out=is_held_out)
     places = [kept(layout.a)] * 2 if layout.paired else [kept(layout.a), kept(layout.b)]
     a, b = ([files[i] for i in chosen] for files, chosen in zip(layout.sides, places, strict=True))
@@ -133,7 +133,7 @@ def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
 
 
 def has_split(data: ConfigDict, split: str) -> bool:
-    """Return whether the folder of a data set has anything of a split.
+    """Return whether the folder of a data set has files of a split.
 
     Raises:
       InputError: there is no such folder.
@@ -158,7 +158,7 @@ def _match(a: Sequence[Named], b: Sequence[Named], words: tuple[str, str], *, le
 
 
 def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
-    """Pair ``x_A.png`` with ``x_B.png``, or with what the names end otherwise."""
+    """Pair ``x_A.png`` with ``x_B.png``, or with other endings."""
     suffixes = data.suffix_a or "_A", data.suffix_b or "_B"
     paths = list_images(folder)
     a, b = (list(_ending(paths, folder, suffix)) for suffix in suffixes)
@@ -229,7 +229,7 @@ def _split_folder(root: Path, split: str) -> Path:
 def _two_places(
     data: ConfigDict, root: Path, split: str, *, whole_folder: bool
 ) -> list[list[tuple[tuple[str, ...], Path]]]:
-    """Return for A and for B its folders, each with what stood for the stars in its pattern."""
+    """Return the folders of A and of B, each with the names that matched the stars of its pattern."""
     if data.dir_a or data.dir_b:
         places = []
         for name, pattern in (("dir_a", data.dir_a), ("dir_b", data.dir_b)):
