@@ -705,7 +705,7 @@ def test_sets_of_hugging_face_that_are_refused(tmp_path, monkeypatch):
         InputError, match=r"the column n holds Value\('int64'\); images are Image, bytes of image files"
     ):
         load(data_config(source="hugging_face", dir=str(where), val_split="", columns="a,n"))
-    with pytest.raises(InputError, match=r"name it with --config\.data\.dir=FOLDER"):
+    with pytest.raises(InputError, match=r"give it with --config\.data\.dir=FOLDER"):
         load(data_config(source="hugging_face"))
     with pytest.raises(InputError, match=r"there is no folder .*/nowhere; names on the hub are"):
         load(data_config(source="hugging_face", dir=str(tmp_path / "nowhere")))

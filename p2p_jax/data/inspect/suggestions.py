@@ -85,7 +85,7 @@ def _range(name: str, section: str, side: Sequence[Look], domain: Domain) -> Ite
         low = 0 if 0 <= low < high / 10 else np.floor(low)
     option = f"--config.data.{section}.range={low:.6g}:{high:.6g}"
     yield (
-        f"99.8% of the values of {name} lie in {(high - low) / (ends[1] - ends[0]):.0%} of {ends[0]:g} to {ends[1]:g}, "
+        f"99.8% of the values of {name} fill {(high - low) / (ends[1] - ends[0]):.0%} of {ends[0]:g} to {ends[1]:g}, "
         f"which become -1 to 1: {option}"
     )
 
