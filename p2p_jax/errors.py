@@ -1,13 +1,13 @@
-"""The errors that are meant for the user."""
+"""The errors that users see."""
 
 
 class InputError(ValueError):
-    """A config, file or folder given by the user cannot be used; the message names it and the mend."""
+    """A config, file or folder given by the user cannot be used; the message names it and the fix."""
 
 
 class TrainingInterrupt(KeyboardInterrupt):  # noqa: N818 (as Python calls what it is)
-    """Ctrl-C came, and the training was saved and ended in order; the message, which was told, names the step."""
+    """Training was stopped with Ctrl-C and saved. The message names the step and has already been printed."""
 
 
 class TrainingDivergedError(RuntimeError):
-    """A loss or a parameter is no longer finite; the message names the step and the last good checkpoint."""
+    """A loss or a parameter is no longer finite. The message names the step and the last good checkpoint."""

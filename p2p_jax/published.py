@@ -1,4 +1,4 @@
-"""The published recipes, complete: what a config starts from, and what it is compared with."""
+"""The published recipes as complete configs. A config starts from one of them and is compared with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +50,7 @@ def cut() -> ConfigDict:
 
 
 def fast_cut() -> ConfigDict:
-    """Return FastCUT of the same paper: 10 contrast, mirrored at random, none of B, 150 + 50 epochs."""
+    """Return FastCUT (same paper): contrast weight 10, random mirroring, no identity term, 150 + 50 epochs."""
     faster = {
         "loss": {"lambda_nce": 10.0, "identity": False, "flip_equivariance": True},
         "schedule": {"kind": "linear_decay", "constant_for": 150, "decay_over": 50},
@@ -59,7 +59,7 @@ def fast_cut() -> ConfigDict:
 
 
 def base_of(config: Mapping[str, Any]) -> ConfigDict:
-    """Return the recipe with which a config is compared: the one of its objective, else pix2pix.
+    """Return the recipe that a config is compared with: the one of its objective, else pix2pix.
 
     FastCUT is CUT's objective with ``loss.flip_equivariance``.
     """
@@ -69,14 +69,14 @@ def base_of(config: Mapping[str, Any]) -> ConfigDict:
 
 
 def describe(config: ConfigDict, *, changed_only: bool = False) -> list[str]:
-    """Return a config as lines, one an option, in the order of the table.
+    """Return a config as lines, one per option, in the order of the table.
 
     Args:
       config: complete in all sections.
-      changed_only: leave out what is as published.
+      changed_only: leave out options that have the published value.
 
     Returns:
-      Lines ``name = value``; options that differ from the recipe have a star, and the recipe's value behind.
+      Lines ``name = value``. Options that differ from the recipe have a star and, at the end, the recipe's value.
     """
     base, places = flat(base_of(config)), {option.name: i for i, option in enumerate(OPTIONS)}
     lines = []

@@ -281,7 +281,7 @@ def test_runs_of_another_config_are_refused_before_training(tmp_path, monkeypatc
         (config_16(loss__lambda_l1=0.0), {}, "config.loss.lambda_l1 is 0.0; each row removes a part"),
         (config_16(generator__skips=False), {}, "config.generator.skips is False"),
         (config_16(discriminator__receptive_field=70), {}, "needs images of at least 24x24 pixels, not 16x16"),
-        (small_cyclegan_config(), {}, "config.loss.conditional; there are gan, .*objective reads no such"),
+        (small_cyclegan_config(), {}, "config.loss.conditional; the options are gan, .*objective has no such"),
         (config_16(data__val_split=""), {}, "name the split to score on"),
         (config_16(), {"metrics": ["imagination"]}, "metrics=imagination: choose from histogram"),
         (config_16(), {"metrics": ["fcn"]}, "fcn needs `segmenter`"),
@@ -356,7 +356,7 @@ def test_the_status_tells_of_a_row_that_diverged(tiny, monkeypatch, diverge, sta
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=nowhere.py"], "error: no config file nowhere.py; the ones that come with p2p_jax are apple2orange"),
+        (["--config=nowhere.py"], "error: no config file nowhere.py; p2p_jax has apple2orange"),
         (["--config.sed=3"], 'error: the config has no option \'sed\'. Did you mean "seed" instead of "sed"?'),
         (["--config.data.load_sise=x"], 'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?'),
         (["--config.seed=many"], "error: flag --config.seed=many: "),

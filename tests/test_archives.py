@@ -250,10 +250,10 @@ HOSTILE = {
     "folder that is a file": ([member("facades/train/1.jpg/escaped.jpg")], "is also a file"),
     "file that is a folder": ([member("facades/train")], "is a file and also a folder"),
     "empty folder on a file": ([member("facades/train/1.jpg", tarfile.DIRTYPE)], "is also a file"),
-    "long": ([member("facades/" + "escaped" * 40 + ".jpg")], "too long a name"),
-    "deep": ([member("facades/" + "escaped/" * 150 + "x.jpg")], "too long a name"),
+    "long": ([member("facades/" + "escaped" * 40 + ".jpg")], "is too long"),
+    "deep": ([member("facades/" + "escaped/" * 150 + "x.jpg")], "is too long"),
     "dot at its end": ([member("facades/train/escaped.jpg.")], "ends with a dot"),
-    "long head": ([member("facades/" + "x" * 6_000_000)], "the head of a file in it is too long"),
+    "long head": ([member("facades/" + "x" * 6_000_000)], "the header of a file in it is too long"),
 }  # fmt: skip
 
 
@@ -314,7 +314,7 @@ def test_a_server_that_sends_more_than_it_says_is_cut_off(server, cache, monkeyp
         fetch(server, cache)
     monkeypatch.setattr(archives, "_LARGEST", 10**9)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 100))
-    with pytest.raises(InputError, match=r"cannot download .*, and 0\.0 GB are free in "):
+    with pytest.raises(InputError, match=r"cannot download .*, but only 0\.0 GB are free in "):
         fetch(server, cache)
     assert left_in(cache) == []
 

@@ -346,7 +346,10 @@ def test_fine_tuning_from_a_run_without_an_average(cyclegan_run, tmp_path, capsy
     ("changes", "told"),
     [
         ({"ema__decay": 0.9, "ema__half_life": 10}, "ema.decay=0.9 and config.ema.half_life=10 both say"),
-        ({"ema__ramp_up": 0.05}, "ema.ramp_up=0.05 is of an average, which config.ema.half_life or config.ema.decay"),
+        (
+            {"ema__ramp_up": 0.05},
+            "ema.ramp_up=0.05 needs a moving average: set config.ema.half_life or config.ema.decay",
+        ),
         ({"ema__decay": 1.0}, r"config.ema.decay is 1.0; it must be a number in \[0, 1\)"),
         ({"ema__half_life": -1}, "config.ema.half_life is -1; it must be a number of at least 0"),
         ({"ema__halflife": 1}, "unknown option config.ema.halflife; did you mean ema.half_life"),

@@ -186,7 +186,7 @@ def test_a_folder_of_another_user_is_told(private, monkeypatch):
     owner = private.stat().st_uid
     if owner == 0:
         pytest.skip("what is root's is trusted")
-    assert f"belongs to another user, of the number {owner}" in cache_folder.distrusted(private)
+    assert f"belongs to another user (number {owner})" in cache_folder.distrusted(private)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="gives files away")

@@ -121,7 +121,7 @@ def test_halves_are_half_as_wide(tmp_path):
     assert look(tmp_path, **sizes, crop_width=20).faults == []
     assert "20x16 pixels; config" in told(look(tmp_path, **sizes, crop_width=40))[0]
     save(tmp_path / "train" / "x.png", noise(16, 41, 3))
-    assert "is 41 pixels wide: it cannot be halved" in told(look(tmp_path, source="side_by_side"))[0]
+    assert "is 41 pixels wide: it cannot be cut" in told(look(tmp_path, source="side_by_side"))[0]
 
 
 def test_photographs_need_not_be_what_is_made_of_them(tmp_path):

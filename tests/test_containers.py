@@ -121,9 +121,9 @@ def test_same_batches_of_photographs_and_a_task(container, tmp_path):
         assert_equal_streams(take(data.train(0), 4), take(known.train(0), 4))
         assert_equal_streams(data.validation(2), list(known.validation(2)))
     if container != "zip":
-        with pytest.raises(InputError, match=r"holds one image: say with config\.task\.input"):
+        with pytest.raises(InputError, match=r"holds one image: set config\.task\.input"):
             load(data_config(source=container, dir=where))
-        with pytest.raises(InputError, match=r"holds one image: say with config\.task\.input"):
+        with pytest.raises(InputError, match=r"holds one image: set config\.task\.input"):
             load_split(data_config(source=container, dir=where), "val")
 
 
@@ -324,7 +324,7 @@ def test_columns_are_chosen_or_asked_for(tmp_path, capsys):
             load(data_config(**options))
         with pytest.raises(InputError, match=r"columns=sketch,foto: there is no column 'foto'; .* has the columns"):
             load(data_config(**options, columns="sketch,foto"))
-        with pytest.raises(InputError, match=r"columns=sketch names 1 columns; name two, of A and of B"):
+        with pytest.raises(InputError, match=r"columns=sketch names 1 columns; name two, A and B"):
             load(data_config(**options | {"source": f"{source}/unpaired"}, columns="sketch"))
         data = load(data_config(**options, columns="mask,photo"))
         assert "A is mask and B is photo" in capsys.readouterr().out
@@ -502,12 +502,12 @@ def test_zip_files_that_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"deflate64\.zip!train/a\.png is packed by Deflate64, which is not read"):
         load(config(path))
     path = fresh("bomb.zip", {"train/a.npy": bytes(300_000_000)})
-    with pytest.raises(InputError, match=r"bomb\.zip!train/a\.npy would become 300,000,000 bytes out of 29"):
+    with pytest.raises(InputError, match=r"bomb\.zip!train/a\.npy would become 300,000,000 bytes from 29"):
         load(config(path))
     path = fresh("lies.zip", {"train/a.png": png(noise(16, 32, 3)) + bytes(1000)})
     size = zipfile.ZipFile(path).infolist()[0].file_size
     patched(path, struct.pack("<L", size), struct.pack("<L", size - 1000), 24, 4)
-    with pytest.raises(InputError, match=r"lies\.zip!train/a\.png cannot be unpacked \(it has not the"):
+    with pytest.raises(InputError, match=r"lies\.zip!train/a\.png cannot be unpacked \(it does not have the"):
         load(config(path))
     path = fresh("overlapping.zip", {f"train/{i}.png": noise(1000).tobytes() for i in range(3)})
     data = path.read_bytes()
@@ -524,7 +524,7 @@ def test_zip_files_that_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(InputError, match=r"cut\.zip cannot be read as a zip file \(there is no directory at its end"):
         load(config(path))
-    with pytest.raises(InputError, match=r"has no images in train.*images lie in photos/fit"):
+    with pytest.raises(InputError, match=r"has no images in train.*images are in photos/fit"):
         load(
             config(fresh("other.zip", {"photos/fit/a.png": png(noise(16, 32, 3)), "photos/test/a.png": b"", "x": b""}))
         )
@@ -571,7 +571,7 @@ def test_shards_as_tfds_names_them(tmp_path, capsys):
     names = load_split(data_config(**options), "train").names[0]
     assert [name.rpartition("_record-")[2] for name in names[2:4]] == ["00000-of-00002#2", "00001-of-00002#0"]
     write_records(tmp_path / "one" / "train-00001-of-00003.array_record", pairs)
-    with pytest.raises(InputError, match=r"has 3 parts, and 2 of them are missing, such as the one of number 0"):
+    with pytest.raises(InputError, match=r"has 3 parts, and 2 of them are missing, such as number 0"):
         load(data_config(**options | {"dir": str(tmp_path / "one"), "val_split": ""}))
 
 
@@ -637,7 +637,7 @@ def test_an_entry_that_some_records_lack_is_named(tmp_path):
     write_records(tmp_path / "two.array_record", {"a": [image]})
     records = [module.ArrayRecordReader(str(tmp_path / f"{name}.array_record")).read([0])[0] for name in ("one", "two")]
     write_raw_records(tmp_path / "train.array_record", records)
-    with pytest.raises(InputError, match=r"train\.array_record#1 has no bytes called b; it has"):
+    with pytest.raises(InputError, match=r"train\.array_record#1 has no bytes feature b; it has"):
         load(data_config(source="array_record", dir=str(tmp_path), val_split=""))
 
 
@@ -699,18 +699,18 @@ def test_sets_of_hugging_face_that_are_refused(tmp_path, monkeypatch):
     config = data_config(source="hugging_face", dir=str(where))
     with pytest.raises(InputError, match=r"has no split val; it holds train, validation: name the split"):
         load(config)
-    with pytest.raises(InputError, match=r"nothing is not a folder, and no set that can be had from the hub"):
+    with pytest.raises(InputError, match=r"nothing is not a folder, and not a data set on the hub"):
         load(data_config(source="hugging_face", dir="nobody/nothing"))
     with pytest.raises(
         InputError, match=r"the column n holds Value\('int64'\); images are Image, bytes of image files"
     ):
         load(data_config(source="hugging_face", dir=str(where), val_split="", columns="a,n"))
-    with pytest.raises(InputError, match=r"name it with --config\.data\.dir=FOLDER"):
+    with pytest.raises(InputError, match=r"give it with --config\.data\.dir=FOLDER"):
         load(data_config(source="hugging_face"))
-    with pytest.raises(InputError, match=r"there is no folder .*/nowhere; what is to be had from the hub is called"):
+    with pytest.raises(InputError, match=r"there is no folder .*/nowhere; names on the hub are"):
         load(data_config(source="hugging_face", dir=str(tmp_path / "nowhere")))
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match=r"none has no split train; it holds no split, one set without"):
+    with pytest.raises(InputError, match=r"none has no split train; it holds no splits"):
         load(data_config(source="hugging_face", dir=str(tmp_path / "none")))
 
 

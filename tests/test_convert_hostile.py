@@ -236,7 +236,7 @@ def test_caffemodels_with_more_channels_than_hed(tmp_path):
     """What a layer takes would grow with channels times pixels."""
     bias = np.zeros(200_000, "<f4")
     (tmp_path / "x.caffemodel").write_bytes(layer("conv1_1", [np.zeros(9 * 3 * 200_000, "<f4"), bias]))
-    with pytest.raises(InputError, match="are not those of HED .*200,000 channels"):
+    with pytest.raises(InputError, match="are not the weights of HED .*200,000 channels"):
         hed.probability(np.zeros((64, 64, 3), np.uint8), str(tmp_path / "x.caffemodel"))
 
 

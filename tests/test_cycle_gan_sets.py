@@ -185,7 +185,7 @@ def test_a_copy_of_ones_own_needs_no_tfds(tmp_path, monkeypatch):
     ("name", "split", "message"),
     [
         ("horse2zebras", "train", "apple2orange, cezanne2photo.* did you mean horse2zebra?"),
-        ("cityscapes", "train", "no CycleGAN set is called 'cityscapes'.*--config.data.dir=FOLDER"),
+        ("cityscapes", "train", "there is no CycleGAN set 'cityscapes'.*--config.data.dir=FOLDER"),
         ("facades", "val", "not 'val': set .*--config.data.val_split=test"),
     ],
 )

@@ -204,7 +204,7 @@ FAULTS = {
     "no image": (lambda d: (d / "train" / "002.png").write_bytes(b"text"), r"002\.png cannot be read"),
     "odd width": (
         lambda d: Image.new("RGB", (33, 16)).save(d / "train" / "x.png"),
-        r"x\.png is 33 pixels wide: it cannot be halved",
+        r"x\.png is 33 pixels wide: it cannot be cut",
     ),
     "alpha": (
         lambda d: Image.new("RGBA", (32, 16)).save(d / "train" / "x.png"),
@@ -216,7 +216,7 @@ FAULTS = {
     ),
     "other format": (
         lambda d: Image.new("RGB", (32, 16)).save(d / "train" / "x.png", format="TIFF"),
-        r"x\.png is a TIFF file, though its name says otherwise",
+        r"x\.png is a TIFF file, but its name says otherwise",
     ),
     "folders only": (
         lambda d: [p.unlink() for p in (d / "train").iterdir()] + [(d / "train" / "more").mkdir()],
@@ -316,7 +316,7 @@ def test_wrong_sources_are_named(folder, changes, message):
         ((1, 4, 4, 3), np.float64, "float64"),
         ((1, 4, 4), np.uint8, r"\(1, 4, 4\)"),
         ((0, 4, 4, 3), np.uint8, "at least one image"),
-        ((1, 4, 5, 3), np.uint8, "of one N, H, W"),
+        ((1, 4, 5, 3), np.uint8, "have the same N, H, W"),
     ],
 )
 def test_arrays_of_another_kind_are_refused(shape, dtype, message):
@@ -339,7 +339,7 @@ def test_duplicates_are_named_but_not_refused(folder, capsys):
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: 1 image stands more than once in train (001.png = copy.png)",
-        "note: 1 image of val also stands in train (held_out.png = 001.png): validation on them flatters",
+        "note: 1 image of val also is in train (held_out.png = 001.png): validation scores look too good",
     ]
 
 
@@ -369,8 +369,8 @@ def test_duplicates_are_told_by_kind_and_only_few_by_name(tmp_path):
     assert list(describe_duplicates(folders, {"test"})) == [
         "1 image stands more than once in A (A-0 = A-5)",
         "5 images of B also stand in A (B-0 = A-0, B-1 = A-1, B-2 = A-2, ...)",
-        "1 image of test also stands in A (test-0 = A-0): validation on them flatters",
-        "1 image of test also stands in B (test-0 = B-0): validation on them flatters",
+        "1 image of test also is in A (test-0 = A-0): validation scores look too good",
+        "1 image of test also is in B (test-0 = B-0): validation scores look too good",
     ]
 
 

@@ -214,7 +214,7 @@ def test_the_end_of_one_process_ends_the_other_with_one_sentence(who, what, tmp_
         _, err = pair[1 - who].communicate(timeout=60)
     assert pair[1 - who].returncode != 0
     (line,) = err.splitlines()  # and no stack of C++
-    assert f"stopped: process {who} is not heard of any more" in line
+    assert f"stopped: process {who} no longer answers" in line
     (step,) = re.findall(rf"run is saved at step ([\d,]+): {AGAIN}", line)
     assert int(step.replace(",", "")) >= 100
 
@@ -291,9 +291,11 @@ def test_what_must_be_the_same_for_all(tmp_path):
         said = [json.loads(out.splitlines()[-1]) for out, _ in finish(pair)]
     for index, found in enumerate(said):
         assert list(found) == ["another seed", "not shared", "not same"]
-        assert found["not same"] == "the text of process 1 is not that of process 0; mend it"
-        assert found["not shared"].startswith(f"{tmp_path / str(index)} is not one directory for all: process 1")
-        assert "the config of process 1 is not that of process 0; start all with the same" in found["another seed"]
+        assert found["not same"] == "the text of process 1 differs from that of process 0; mend it"
+        assert found["not shared"].startswith(f"{tmp_path / str(index)} is not shared by all processes: process 1")
+        assert (
+            "the config of process 1 differs from that of process 0; start all with the same" in found["another seed"]
+        )
     assert said[1]["another seed"].endswith("\n  config.seed: process 0 has 0, this one 1")
     assert list((tmp_path / "new" / "run").iterdir()) == []
 
@@ -309,7 +311,7 @@ def test_an_error_ends_all_processes_with_status_1(tmp_path):
         2, 1, "--config", config, "--workdir", "run", "--config.distributed", code=code, folders=folders
     ) as pair:
         for _, err in finish(pair, status=1):
-            assert "error: run is not one directory for all: process 1 cannot see what process 0 writes" in err
+            assert "error: run is not shared by all processes: process 1 cannot see what process 0 writes" in err
             assert "Traceback" not in err
 
 
@@ -402,7 +404,7 @@ def test_what_is_said_when_others_cannot_be_found(tmp_path):
     with processes(2, 1, "--config", config, "--config.distributed", code=code) as started:
         started[0].kill()
         ((_, err),) = finish(started[1:], status=1)
-    assert err.startswith("error: not all processes started within 1 s: start one for every index")
+    assert err.startswith("error: not all processes started within 1 s: start one for each index")
     assert not (tmp_path / "run").exists()
 
 
@@ -434,7 +436,7 @@ def test_the_witness_passes_on_what_is_not_of_an_end(tmp_path):
     own = b"F1127 17:32:36.7 27 gpu_timer.cc:80] Check failed\n*** Check failure stack trace: ***\n"
     assert passed_on(own) == (own, "")
     first = b"W1127 17:32:36.7 27 preemption_sync_manager.cc:147] Failed to retrieve preemption notice: Socket closed\n"
-    gone = "process 3, 11 is not heard of any more (killed, stopped or cut off)"
+    gone = "process 3, 11 no longer answers (killed, stopped or cut off)"
     assert passed_on(plain + b"\n", DEATH) == (plain + b"\n", gone)
     assert passed_on(*(bytes([x]) for x in first + DEATH), pause=True) == (b"", gone)
     assert passed_on(first) == (first, "")

@@ -184,16 +184,16 @@ def test_sides_of_files_come_before_the_direction():
     [
         ({"kind": "uint32"}, "input.kind is 'uint32'; choose uint8"),
         ({"kind": "lab_l", "channels": 3}, "input.channels is 3; it must be 1, as lab_l need"),
-        ({"kind": "labels", "channels": 1}, "labels are of 2 to 255 classes"),
+        ({"kind": "labels", "channels": 1}, "labels have 2 to 255 classes"),
         ({"kind": "labels", "channels": 3, "palette": "cmp_facades"}, "it must be 12, as labels need"),
         ({"kind": "uint8", "channels": 0}, "a whole number in"),
         ({"kind": "uint8", "palette": "cmp_facades"}, "input.palette is for labels; config.data.input.kind is uint8"),
-        ({"kind": "lab_l", "range": "0:50"}, "lab_l have a range of their own"),
+        ({"kind": "lab_l", "range": "0:50"}, "lab_l have a fixed range"),
         ({"kind": "float", "range": "5"}, "write LOW:HIGH"),
         ({"kind": "float", "range": "5:1"}, "5 is not less than 1"),
         ({"kind": "float", "range": "0:inf"}, "not finite"),
         ({"kind": "float", "channels": 3, "range": "0:1,0:2"}, "2 ranges for 3 channels"),
-        ({"kind": "labels", "channels": 2, "palette": "#ff0000,#ff0000"}, "stands in it 2 times"),
+        ({"kind": "labels", "channels": 2, "palette": "#ff0000,#ff0000"}, "is in it 2 times"),
     ],
 )
 def test_options_that_contradict_each_other(options, message):

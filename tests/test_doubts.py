@@ -76,7 +76,7 @@ def test_single_images_are_not_cut_in_two(tmp_path, size):
     write(tmp_path, "val", [pair(i) for i in range(4)])
     (found,) = doubts(tmp_path, preprocess="resize_and_crop")
     assert found.startswith(f"the files of train ({tmp_path / 'train' / '0.png'}) look like single images")
-    assert "without a seam, in 8 of 8" in found and "config.data.source=folders" in found
+    assert "without a seam in 8 of 8" in found and "config.data.source=folders" in found
     assert doubts(tmp_path, source="side_by_side/AB") == []
 
 

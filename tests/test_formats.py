@@ -313,7 +313,7 @@ def test_arrays_that_are_no_images(name, tmp_path):
 
 def test_two_arrays_are_no_image(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 3)), b=np.zeros((3, 3)))
-    with pytest.raises(InputError, match=r"x\.npz holds 2 arrays \(a, b\); an image is only one array"):
+    with pytest.raises(InputError, match=r"x\.npz holds 2 arrays \(a, b\); an image must be one array"):
         formats.read(tmp_path / "x.npz")
 
 
@@ -356,7 +356,9 @@ def test_missing_file_and_unknown_ending(tmp_path):
     for function in (formats.read, formats.read_header):
         with pytest.raises(InputError, match=r"x\.png cannot be read as an image .No such file"):
             function(tmp_path / "x.png")
-        with pytest.raises(InputError, match=r"x\.gif cannot be read as an image: its ending is none of \.avif, \.bmp"):
+        with pytest.raises(
+            InputError, match=r"x\.gif cannot be read as an image: its ending must be one of \.avif, \.bmp"
+        ):
             function(tmp_path / "x.gif")
 
 
@@ -373,7 +375,7 @@ def test_names_that_are_wrong(tmp_path):
     ]:  # fmt: skip
         (tmp_path / name).write_bytes(encoded[kind])
         for function in (formats.read, formats.read_header):
-            with pytest.raises(InputError, match=rf"{name} is a {kind} file, though its name says otherwise; {mend}"):
+            with pytest.raises(InputError, match=rf"{name} is a {kind} file, but its name says otherwise; {mend}"):
                 function(tmp_path / name)
     for kind in ("BMP", "JPEG", "PNG", "WebP"):  # these are mixed up everywhere, to no one's harm
         (tmp_path / "x.png").write_bytes(encoded[kind])
@@ -387,9 +389,9 @@ def test_names_that_are_wrong(tmp_path):
         ("x.jpg", "uint16", 3, 0, r"\.jpg does not hold 3 channels of uint16; choose \.npy, \.npz, \.png, \.tif"),
         ("x.png", "float32", 1, 0, r"\.png does not hold 1 channels of float32; choose \.npy, \.npz, \.tif"),
         ("x.png", "uint8", 5, 0, r"\.png does not hold 5 channels"),
-        ("x.tif", "complex64", 1, 0, "no format does"),
-        ("x.gif", "uint8", 3, 0, "its ending is none of"),
-        ("x.jpg", "uint8", 1, 9, r"\.jpg holds no palette; choose \.bmp, \.png, \.tif"),
+        ("x.tif", "complex64", 1, 0, "no format can"),
+        ("x.gif", "uint8", 3, 0, "its ending must be one of"),
+        ("x.jpg", "uint8", 1, 9, r"\.jpg cannot hold a palette; choose \.bmp, \.png, \.tif"),
         ("x.png", "uint8", 3, 9, r"pixels must be uint8 \[H, W, 1\] below that, not uint8 \[4, 4, 3\]"),
         ("x.png", "uint8", 1, 7, "palette of 7 colours .at most 256., pixels must be .* up to 7"),
     ],

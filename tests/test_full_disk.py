@@ -92,9 +92,9 @@ def test_what_is_said():
     assert free("/no/such/folder").endswith(f" of {size(total)} are free")
     told = sentence(errno.ENOSPC, "/no/such/file", needed=650_000_000)
     assert told.startswith("/no/such/file cannot be written (No space left on device; ")
-    assert told.endswith(" are free, of about 650 MB that are needed): make room, or choose a place on another disk")
+    assert told.endswith(" are free, and about 650 MB are needed): make room, or choose a place on another disk")
     assert sentence(errno.EROFS, "/x").startswith("/x cannot be written (Read-only file system): choose a place on")
-    assert "this user's share of the disk is used up" in sentence(errno.EDQUOT, "/x")
+    assert "this user's disk quota is used up" in sentence(errno.EDQUOT, "/x")
     assert sentence_of(PermissionError(13, "", "/proc/self/mem")).startswith("/proc/self/mem cannot be read or written")
     assert sentence_of(full(), "/x/y").startswith("/x/y cannot be written (No space")
     assert sentence_of(full()) == (
@@ -164,7 +164,7 @@ def test_checkpoints_on_a_full_disk(small_disk, left):
         checkpoints.wait()
     told = str(refused.value)
     assert told.startswith(f"{run / 'checkpoints' / '2'} cannot be written (No space left on device; ")
-    assert "are free, of about 400 kB that are needed): make room, or choose a place on another disk; " in told
+    assert "are free, and about 400 kB are needed): make room, or choose a place on another disk; " in told
     assert told.endswith("; the last good checkpoint is of step 1; run the same command to resume from it")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["1"]
     (small_disk / "filled").unlink()

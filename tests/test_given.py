@@ -136,7 +136,7 @@ def test_a_loader_that_ends_after_an_epoch_begins_again(tmp_path):
 
 def test_images_in_0_to_1_are_wondered_at(capsys):
     first_batch({name: (x + 1) / 2 for name, x in images().items()})
-    assert "all values of real_b in the first batch lie in [0, 1]" in capsys.readouterr().out
+    assert "all values of real_b in the first batch are in [0, 1]" in capsys.readouterr().out
     first_batch(images())
     assert capsys.readouterr().out == ""
 
@@ -166,7 +166,7 @@ def test_a_run_on_given_data_is_not_evaluated_on_another_set(run):
     assert json.loads((run / "facts.json").read_text())["source"] == "given"
     for split in ("val", "test"):
         message = run_command(command, run, "--split", split)
-        assert "was trained on data that were given to train(data=...)" in message
+        assert "was trained on data given to train(data=...)" in message
         assert "evaluate(workdir, data=...)" in message
     trained = float(rows_of(run)[-1]["eval/l1"])
     config = p2p_jax.training.checkpoint.read_config(run)
@@ -237,5 +237,5 @@ def test_an_example_that_cannot_be_loaded_is_named():
         next(load(config, train=other).train(0))
     with pytest.raises(InputError, match=r"scan 0 cannot be loaded \(integer division"):
         load(config, train=Source(names, load=lambda i: (a[1 // i], b[i])))
-    with pytest.raises(InputError, match="has neither a read nor a load"):
+    with pytest.raises(InputError, match="has neither read nor load"):
         load(config, train=Source(names))

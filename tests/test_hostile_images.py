@@ -182,17 +182,17 @@ BOMBS = {
     "nothing.npy": (lambda: npy(SHAPE % b"0,32,3"), "of shape"),
     "deep.npy": (lambda: npy(SHAPE % (b"(" * 4_000 + b")" * 4_000)), "cannot be read as an image"),
     "endless.npy": (lambda: npy(SHAPE % (b"9" * 30 + b",32")), "bytes are missing"),
-    "long.npy": (lambda: npy(SHAPE % b"16,32,3", version=2)[:8] + b"\xff" * 4 + bytes(100), "its head is too long"),
-    "head.npz": (lambda: npz(npy(b"", bytes(50_000_000), 2)[:8] + b"\x7f" * 4 + bytes(50_000_000)), "head is too long"),
+    "long.npy": (lambda: npy(SHAPE % b"16,32,3", version=2)[:8] + b"\xff" * 4 + bytes(100), "its header is too long"),
+    "head.npz": (lambda: npz(npy(b"", bytes(50_000_000), 2)[:8] + b"\x7f" * 4 + bytes(50_000_000)), "is too long"),
     "lies.npz": (lambda: npz(npy(SHAPE % b"9000,9000,3")), "cannot be read as an image"),
-    "itself.tif": (lambda: in_a_circle(whole_files()["plain.tif"], True), "lead to each other without an end"),
-    "circle.tif": (lambda: in_a_circle(whole_files()["plain.tif"], False), "lead to each other without an end"),
+    "itself.tif": (lambda: in_a_circle(whole_files()["plain.tif"], True), "form an endless loop"),
+    "circle.tif": (lambda: in_a_circle(whole_files()["plain.tif"], False), "form an endless loop"),
     "narrow.tif": (lambda: with_tag(whole_files()["plain.tif"], 256, 0), "cannot be read as an image"),
     "low.tif": (lambda: with_tag(whole_files()["plain.tif"], 257, 0), "cannot be read as an image"),
     "tile.tif": (lambda: with_tag(with_tag(whole_files()["tiled.tiff"], 322, 2**16), 323, 2**16), "cannot be read"),
     "wide.jpg": (lambda: of_another_size(whole_files()["gray.jpeg"], 255, 65_312), "cannot hold 65312x255"),
     "wide.jpeg": (lambda: of_another_size(whole_files()["progressive.jpg"], 9_000, 9_000), "cannot hold 9000x9000"),
-    "deep.png": (bomb_of_16_bits, "it holds more than its pixels"),
+    "deep.png": (bomb_of_16_bits, "it holds more data than its pixels"),
 }  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def test_all_faults_of_a_set_are_told_at_once(clean, tmp_path, capsys):
     assert [warning.replace(str(root), "") for warning in others] == [
         "/trainA/4.png and /trainB/4.png: A and B are the same image",
         "/trainA/7.png is the same as /trainA/6.png",
-        "1 image of A in val also stands in train, with another partner (/valA/0.png)",
+        "1 image of A in val also is in train, with another partner (/valA/0.png)",
     ]
     assert f"{len(report['errors'])} errors" in out
 
@@ -281,7 +281,7 @@ def test_labels_as_output_are_wondered_at(clean):
     config = small_config(data__source="folders", data__dir=str(clean / "pairs"), data__direction="AtoB")
     found = inspection.inspect(config).suggestions
     assert len(found) == 1
-    assert found[0].startswith("B, which is to be made of A, looks like label maps") and "direction=BtoA" in found[0]
+    assert found[0].startswith("B, the output, made from A, looks like label maps") and "direction=BtoA" in found[0]
     with config.unlocked():
         config.data.output.kind = "label_colors"
     assert inspection.inspect(config).suggestions == []
@@ -299,8 +299,8 @@ def test_values_beyond_what_is_declared(tmp_path):
     }
     warnings = inspection_of(a, b, tmp_path, **changes).warnings
     shares = [(a > 900).mean(), (b >= 4).mean()]
-    assert warnings[0] == f"{shares[0]:.2%} of the values of A in train lie beyond the declared range and are cut off"
-    assert warnings[1].startswith(f"{shares[1]:.2%} of the labels of B in train are 4 or more, and so of no class")
+    assert warnings[0] == f"{shares[0]:.2%} of the values of A in train are outside the declared range and are clipped"
+    assert warnings[1].startswith(f"{shares[1]:.2%} of the labels of B in train are 4 or more, so have no class")
 
 
 def test_sources_without_files_are_looked_at_too(tmp_path, monkeypatch, capsys):
@@ -357,9 +357,9 @@ def test_the_quick_look_tells_in_a_line_each(clean, tmp_path):
     shutil.copy(root / "trainA" / "6.png", root / "trainB" / "6.png")
     cut(root / "trainA" / "7.png")
     assert quick() == [
-        "1 image of val also stands in train (leaked.png = 3.png): validation on them flatters",
-        f"of 8 examples looked at, 1 is of one value all over ({root}/trainB/5.png)",
-        f"of 8 examples looked at, 1 is the same image as A and as B ({root}/trainA/6.png and {root}/trainB/6.png)",
+        "1 image of val also is in train (leaked.png = 3.png): validation scores look too good",
+        f"of the 8 examples looked at, 1 is of one constant value ({root}/trainB/5.png)",
+        f"of the 8 examples looked at, 1 is the same image as A and as B ({root}/trainA/6.png and {root}/trainB/6.png)",
     ]
 
 

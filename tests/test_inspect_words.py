@@ -34,9 +34,7 @@ def test_a_wrong_suffix_is_the_reason(tmp_path):
     for i in range(12):
         (tmp_path / f"{i}_depth.png").rename(tmp_path / f"x{i}_depth.png")
     report = report_of(tmp_path, "source=suffixes", "suffix_a=_rgb", "suffix_b=_depth", "val_fraction=0.1")
-    assert report.errors[0].startswith(
-        f"24 files in {tmp_path}, of which each has no partner; add the missing image or remove"
-    )
+    assert report.errors[0].startswith(f"24 files in {tmp_path}: each has no partner; add the missing image or remove")
 
 
 def test_a_missing_csv_is_not_to_be_renamed(tmp_path):
@@ -68,7 +66,7 @@ def test_the_same_fault_of_many_files_is_one_note(tmp_path, capsys):
         save(tmp_path / "trainA" / f"{i:02d}.png", pixels)
     (error, *rest) = report_of(tmp_path, "source=folders", "val_split=", "direction=AtoB").errors
     assert error.startswith(
-        f"12 files in {tmp_path}/trainA, of which each has 16 bits (uint16), but this side is declared uint8: "
+        f"12 files in {tmp_path}/trainA: each has 16 bits (uint16), but this side is declared uint8: "
     )
     assert error.count(".png") == 10 and error.endswith(", ...)") and not rest
 

@@ -207,9 +207,7 @@ def test_what_is_no_class_is_told(tmp_path, capsys):
     side = {"kind": "labels", "channels": 4}
     data = load(data_config(source="folders", dir=str(tmp_path), val_split="", data__input=side, batch_size=COUNT))
     assert data.facts["input"] == {}
-    told = (
-        "4 of 4 classes seen; 6.25% of the pixels are 255, no class; 25.00% of the pixels have a number of no class (9)"
-    )
+    told = "4 of 4 classes seen; 6.25% of the pixels are 255 (no class); 25.00% of the pixels have no class (9)"
     assert told in capsys.readouterr().out
     assert (next(data.train(0))["real_a"][:, 4:9] == -1).all()
 

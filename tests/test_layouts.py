@@ -96,7 +96,7 @@ def test_csv_of_paths(tmp_path):
         ("a,b\nx.png,x.png\nx.png,q.png\n", r"train\.csv, line 3: there is no file .*q\.png"),
         ("a,b\nx.png,x.png\nx.png,\nq.png\n", r"line 3: column b is empty; .* \(and 2 more faults\)"),
         ("a,b\n\nx.png,x.png\n,x.png\n", r"line 4: column a is empty"),
-        ("a,c\nx.png,x.png\n", r"line 1: there is no column b; it must be named there, beside a, c"),
+        ("a,c\nx.png,x.png\n", r"line 1: there is no column b; it must be named there, next to a, c"),
         ("", r"is empty; its first line must name the columns a and b"),
         ("a,b\n", r"train\.csv names no pair"),
         (b"a,b\n\xff.png,x.png\n", r"train\.csv cannot be read as a CSV file in UTF-8"),

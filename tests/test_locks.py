@@ -71,7 +71,7 @@ def test_a_living_holder_is_named_and_a_killed_one_seen_through(kernel, tmp_path
         assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
     told = capsys.readouterr().out
     assert told.count("\n") == 1
-    assert f"process {holder.pid} on" in told and "was ended before it could say so; this process takes over" in told
+    assert f"process {holder.pid} on" in told and "was killed; this process takes over" in told
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_a_holder_on_another_host_is_listened_to(monkeypatch, tmp_path, capsys):
     path.write_text(json.dumps(ELSEWHERE))
     beat = threading.Timer(0.2, lambda: os.utime(path))
     beat.start()
-    message = f"process 77 on elsewhere .since 2026-01-02.*if that process is gone for certain, delete {path}"
+    message = f"process 77 on elsewhere .since 2026-01-02.*if that process has certainly ended, delete {path}"
     with pytest.raises(InputError, match=message), locked(tmp_path):
         pass
     beat.join()
@@ -175,7 +175,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
         holder.stderr.close()
 
 
-@pytest.mark.parametrize(("made", "mend"), [("file", "workdir=.*run is a file; name a directory"), ("below", "run")])
+@pytest.mark.parametrize(("made", "mend"), [("file", "workdir=.*run is a file; give a directory"), ("below", "run")])
 def test_a_directory_that_cannot_be(made, mend, tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(InputError, match=mend), locked(tmp_path / "run" / ("" if made == "file" else "deeper")):

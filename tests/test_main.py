@@ -43,7 +43,7 @@ def test_an_error_is_one_line_without_a_traceback(folder):
     [
         (
             ["--config", "nowhere.py"],
-            "error: no config file nowhere.py; the ones that come with p2p_jax are apple2orange",
+            "error: no config file nowhere.py; p2p_jax has apple2orange",
         ),
         (["--config=tiny.py", "--config.sed=3"], 'no option \'sed\'. Did you mean "seed" instead of "sed"?'),
         (

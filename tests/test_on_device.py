@@ -119,9 +119,9 @@ def test_turns_and_photometric_changes():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"augment__scale_jitter": 0.1}, "config.augment.scale_jitter resizes every image anew"),
-        ({"task__input": "p2p_jax.images.tasks:centre_hole"}, "config.task makes inputs with functions of Python"),
-        ({"source": "photos"}, "config.data.source=photos has no inputs of its own"),
+        ({"augment__scale_jitter": 0.1}, "config.augment.scale_jitter resizes every image each time"),
+        ({"task__input": "p2p_jax.images.tasks:centre_hole"}, "config.task computes inputs with Python functions"),
+        ({"source": "photos"}, "config.data.source=photos has no input images"),
     ],
 )
 def test_what_needs_the_stream_is_refused(options, reason):

@@ -188,7 +188,7 @@ def test_moving_pictures_are_refused(tmp_path, ending):
     frames = [Image.fromarray(smooth(i)) for i in range(3)]
     frames[0].save(tmp_path / f"a{ending}", save_all=True, append_images=frames[1:])
     for read in (formats.read, formats.read_header, pictures.read):
-        with pytest.raises(InputError, match=rf"a\{ending} is a moving picture of 3 frames; save each"):
+        with pytest.raises(InputError, match=rf"a\{ending} is an animation of 3 frames; save each"):
             read(tmp_path / f"a{ending}")
     frames[0].save(tmp_path / f"b{ending}", save_all=True)
     assert formats.read(tmp_path / f"b{ending}").pixels.shape == (32, 32, 3)

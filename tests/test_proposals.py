@@ -102,7 +102,7 @@ OTHERS = {
 def test_every_other_choice_is_offered_and_its_options_lead_there(kind, tmp_path):
     root = drawn(kind, tmp_path / kind)
     _, (sentence,) = proposals.look(data_of(root), tmp_path / "out")
-    choices = sentence.removeprefix("other files make pairs as well, if these are meant: ").split("; ")
+    choices = sentence.removeprefix("other files make pairs as well, if you want these: ").split("; ")
     sides = []
     for choice in choices:
         found = pairs_of(data_of(root, options_of(choice)), root)
@@ -147,7 +147,7 @@ def test_pairs_that_a_csv_names_have_any_names(tmp_path):
     with (tmp_path / "out put" / "pairs" / "train.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.reader(file))) == 6
     (told,) = proposals.propose(data_of(tmp_path / "set"))  # without a place for a CSV
-    assert "name them in a CSV" in told
+    assert "list them in a CSV" in told
 
 
 def test_files_of_an_earlier_proposal_do_not_stay(tmp_path):

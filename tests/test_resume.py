@@ -127,7 +127,7 @@ def test_a_run_of_whole_paths_keeps_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "there is no file x.json: a stored config is given by its path"),
+        (None, "there is no file x.json; give the path of a stored config"),
         ("{", r"x.json cannot be read as a config"),
         ("[]", "x.json holds no config"),
         ('{"no_option": 1}', "x.json: .*no_option"),

@@ -67,7 +67,7 @@ def test_palettes_are_recognised_by_their_colours():
         maps = [palettes.BUILT_IN[name].colors[x] for x in classes]
         assert palettes.recognise(maps) == name
         palettes.check_palette(maps, palettes.BUILT_IN[name])
-    with pytest.raises(InputError, match="away from every colour of the palette; they have those of pix2pix_facades"):
+    with pytest.raises(InputError, match="away from every colour of the palette; pix2pix_facades fits them"):
         palettes.check_palette(maps, CMP_FACADES)
     photos = [render(i, "train", 64).photo for i in range(4)]
     assert palettes.recognise(photos) is None
@@ -100,7 +100,7 @@ def test_palette_from_a_file(tmp_path):
         ('{"a": [0, 0, 256]}', "'a' is .*three whole numbers"),
         ('{"a": [0, 0.5, 1]}', "'a' is"),
         ('{"a": "#ff0000"}', "'a' is"),
-        ('{"a": [1, 2, 3], "b": [1, 2, 3]}', r"the colour \[1, 2, 3\] stands in it 2 times"),
+        ('{"a": [1, 2, 3], "b": [1, 2, 3]}', r"the colour \[1, 2, 3\] is in it 2 times"),
     ],
 )
 def test_wrong_palettes(tmp_path, text, message):

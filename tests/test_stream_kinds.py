@@ -205,7 +205,7 @@ def test_tasks_that_do_not_fit_are_named():
         load(data_config(direction="BtoA", **task), train=source)
     with pytest.raises(InputError, match="config.task.hole"):
         next(load(data_config(task__hole=3, **task), train=source).train(0))
-    with pytest.raises(InputError, match="has none: use photos"):
+    with pytest.raises(InputError, match="is unpaired: use photos"):
         load(data_config(**task), train=unpaired_from_arrays(PHOTOS, PHOTOS))
     with pytest.raises(InputError, match="has 1 channels, but this side takes 4"):
         load(data_config(input__channels=4, task__input="p2p_jax.images.tasks:canny_edges"), train=source)

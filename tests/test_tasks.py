@@ -96,7 +96,7 @@ def test_bind_gives_options_on():
     ("function", "options", "message"),
     [
         (tasks.canny_edges, {"sigmo": 1.0}, r"config\.task\.sigmo: canny_edges .* did you mean config\.task\.sigma\?"),
-        (tasks.low_resolution, {"x": 1}, r"config\.task\.x: low_resolution does not have it; there are factor"),
+        (tasks.low_resolution, {"x": 1}, r"config\.task\.x: low_resolution does not take it; the options are factor"),
         (tasks.hed_edges, {}, r"config\.task\.weights is missing: hed_edges needs it"),
         (tasks.canny_edges, {"sigma": "two"}, r"config\.task\.sigma is 'two'; it must be a number"),
     ],
@@ -246,8 +246,8 @@ def test_caffemodels_of_both_versions(tmp_path):
     [
         (b"<html>not found</html>", "cannot be read as a .caffemodel"),
         (caffemodel(random_layers())[:-50], "cannot be read as a .caffemodel"),
-        (caffemodel({"conv1_1": random_layers()["conv1_1"]}), "are not those of HED"),
-        (b"", "are not those of HED"),
+        (caffemodel({"conv1_1": random_layers()["conv1_1"]}), "are not the weights of HED"),
+        (b"", "are not the weights of HED"),
     ],
     ids=["text", "truncated", "another", "empty"],
 )

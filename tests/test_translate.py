@@ -216,7 +216,7 @@ def test_one_line_for_what_cannot_be_done(run, tmp_path, source, options, messag
 def test_a_file_is_not_replaced_by_its_own_translation(run, tmp_path):
     pixels = save(tmp_path / "in" / "1.png", noise(8, 8, 3))
     error = translate_files(run, tmp_path / "in", tmp_path / "in", "--overwrite")
-    assert "would be replaced by its own translation" in error
+    assert "would be overwritten by its translation" in error
     assert np.array_equal(load(tmp_path / "in" / "1.png"), pixels)
 
 

@@ -189,7 +189,7 @@ def test_what_is_like_a_reference_counts():
     )
     harmless = {"extra": {"note": "ratio 3:4, see: below", "range": "0:255", "url": "https://x"}}
     assert stored.references(harmless) == {}
-    with pytest.raises(InputError, match="trust=my_lab: write what is trusted"):
+    with pytest.raises(InputError, match="trust=my_lab: write it as configs do"):
         stored.trusted("my_lab")
     assert stored.trusted("a:b") == stored.trusted(["a:b"]) == {"a:b"}
 
@@ -207,7 +207,7 @@ def test_what_is_like_a_reference_counts():
         ({"data": 3}, "config.data is 3; it must be a section"),
         ({"data": {"input": "x"}}, "config.data.input is 'x'; it must be a section"),
         ({"extra": json.loads("[" * 90 + "]" * 90)}, "config.extra is .*; it must be a section"),
-        ({"extra": {"x": json.loads("[" * 90 + "]" * 90)}}, "lies deeper than 20"),
+        ({"extra": {"x": json.loads("[" * 90 + "]" * 90)}}, "is nested deeper than 20"),
         ({"data": {"output": {"palette": "/dev/zero"}}}, "config.data.output.palette is '/dev/zero'; a stored palette"),
         ({"no_such": "os:system"}, "unknown option config.no_such"),
     ],
@@ -236,18 +236,18 @@ def test_a_name_that_a_terminal_would_obey_is_listed_without_it(folder, capsys):
 @pytest.mark.parametrize(
     "facts, message",
     [
-        ({"source": "evil_here:make"}, "source is 'evil_here:make'; facts know no source but 'given'"),
-        ({"source": ["given"]}, "facts know no source"),
-        ({"input": {"palette": "/etc/hostname"}}, "a stored palette is its colours"),
-        ({"input": "x"}, "holds no facts of a run"),
-        ([], "holds no facts of a run"),
+        ({"source": "evil_here:make"}, "source is 'evil_here:make'; the only source in facts is 'given'"),
+        ({"source": ["given"]}, "the only source in facts"),
+        ({"input": {"palette": "/etc/hostname"}}, "a stored palette must list its colours"),
+        ({"input": "x"}, "does not hold the facts of a run"),
+        ([], "does not hold the facts of a run"),
         ({"output": {"network": "os:system"}}, "unknown option config.data.output.network"),
-        ({"images": 5}, "holds no facts of a run"),
-        ({"images": {"train": 5}}, "do not say what images there were"),
-        ({"images": {"train": {"count": "x", "contents": ""}}}, "do not say what images there were"),
-        ({"images": {"train": {"count": 5, "contents": 5}}}, "do not say what images there were"),
-        ({"num_train": [1]}, "do not say what images there were"),
-        ({"computed_on": 5}, "holds no facts of a run"),
+        ({"images": 5}, "does not hold the facts of a run"),
+        ({"images": {"train": 5}}, "do not describe the training images"),
+        ({"images": {"train": {"count": "x", "contents": ""}}}, "do not describe the training images"),
+        ({"images": {"train": {"count": 5, "contents": 5}}}, "do not describe the training images"),
+        ({"num_train": [1]}, "do not describe the training images"),
+        ({"computed_on": 5}, "does not hold the facts of a run"),
     ],
 )
 def test_what_a_run_has_found_names_no_code_either(folder, facts, message):
@@ -315,8 +315,8 @@ def test_ones_own_config_is_checked_before_anything_is_made(folder):
             make_network(config[section], section)
     for factory, message in (
         ("own_things:nothing", "makes NoneType, not an optax.GradientTransformation"),
-        ("own_things:value", "is nothing that takes options"),
-        ("builtins:dict", "is nothing that takes options"),
+        ("own_things:value", "does not take options"),
+        ("builtins:dict", "does not take options"),
     ):
         with pytest.raises(InputError, match=f"config.optimizer.factory={factory} {message}"):
             make_optimizer(small_config(optimizer={"factory": factory, "learning_rate": 0.1}))
@@ -325,7 +325,7 @@ def test_ones_own_config_is_checked_before_anything_is_made(folder):
             make_objective(small_config(objective=f"own_things:{name}"))
     with pytest.raises(InputError, match="config.loss.gan=own_things:touch is not a p2p_jax.losses.GanLoss"):
         losses.find("own_things:touch")
-    with pytest.raises(InputError, match="config.data.source=own_things:value is not a function of a config's data"):
+    with pytest.raises(InputError, match="config.data.source=own_things:value is not a function from config.data"):
         make_source(small_config(data__source="own_things:value").data, "train")
     with pytest.raises(InputError, match="config.task.input names 3, which is not a function"):
         tasks.bind(resolve("own_things:value"), {})
@@ -463,7 +463,7 @@ def test_a_training_goes_on_and_others_start_from_it(variant, tmp_path, capsys):
     assert run_command(*arguments) == (
         "error: run/config.json: config.objective names own_variant:make, config.generator.network names "
         "support.networks:Tiny: code outside the library, which opening the run would execute. Nothing was executed. "
-        "If you know it and trust it, say so: --trust own_variant:make --trust support.networks:Tiny"
+        "If you know and trust it, add --trust own_variant:make --trust support.networks:Tiny"
     )
     more = small_config(**variant.to_dict() | {"num_steps": 2})
     assert int(train(more, "run", data=memory_data(more))["step"]) == 2
@@ -522,10 +522,10 @@ def test_a_given_folder_is_not_left(folder, place):
         lambda: evaluate("run", data_dir="photos", split="val"),
         lambda: from_runs(["run"], data_dir="photos"),
     ):
-        with pytest.raises(InputError, match="run/config.json: config.data.dir_b is .* leads out of data_dir=photos"):
+        with pytest.raises(InputError, match="run/config.json: config.data.dir_b is .* is outside data_dir=photos"):
             function()
     error = run_command(segmenter_command, "--workdir", "run", "--output", "out", "--data_dir", "photos")
-    assert "leads out of --data_dir photos" in error
+    assert "is outside --data_dir photos" in error
 
 
 def test_places_that_a_run_names_are_told(folder, capsys):

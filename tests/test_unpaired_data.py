@@ -237,9 +237,9 @@ def test_duplicates_are_named_by_side(tmp_path, capsys):
     load(folder_config(tmp_path))
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")] == [
         "note: 1 image stands more than once in trainA (copy.bmp = x0.bmp)",
-        "note: 1 image of trainB also stands in trainA (z.bmp = copy.bmp)",
-        "note: 1 image of testA also stands in trainA (z.bmp = copy.bmp): validation on them flatters",
-        "note: 1 image of testA also stands in trainB (z.bmp = z.bmp): validation on them flatters",
+        "note: 1 image of trainB also is in trainA (z.bmp = copy.bmp)",
+        "note: 1 image of testA also is in trainA (z.bmp = copy.bmp): validation scores look too good",
+        "note: 1 image of testA also is in trainB (z.bmp = z.bmp): validation scores look too good",
     ]
 
 

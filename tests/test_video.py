@@ -100,7 +100,7 @@ def test_a_video_is_not_replaced_by_its_own_translation(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     before = (tmp_path / "in.mp4").read_bytes()
     error = translate_files(run, tmp_path / "in.mp4", tmp_path, "--overwrite")
-    assert "would be replaced by its own translation" in error
+    assert "would be overwritten by its translation" in error
     assert (tmp_path / "in.mp4").read_bytes() == before
 
 

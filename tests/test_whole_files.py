@@ -18,7 +18,7 @@ from support.images import load as load_image
 from support.images import noise, save
 from support.streams import take
 
-CUT = "rows at its end are missing: it was cut, and closed again"
+CUT = "rows at its end are missing: it was cut short"
 JPEGS = {
     "plain": {},
     "all colours": {"subsampling": 0},

@@ -126,9 +126,7 @@ def test_images_of_other_formats_are_a_warning(tmp_path):
     (tmp_path / "trainA" / "5.dng").write_bytes(b"II*\0")
     config = small_config(**{"data__source": "folders", "data__dir": str(tmp_path), "data__val_split": ""})
     told = [warning for warning in inspection.inspect(config).warnings if "not read" in warning]
-    assert told == [
-        f"{tmp_path / 'trainA'}: images of formats that are not read are left out (1 .dng, 1 .gif); convert them"
-    ]
+    assert told == [f"{tmp_path / 'trainA'}: images in unsupported formats are left out (1 .dng, 1 .gif); convert them"]
 
 
 # -- Layouts
@@ -279,7 +277,7 @@ def test_pairs_of_two_resolutions(tmp_path, preprocess, resident):
         if preprocess == "crop":  # of the larger image as it is, whose pixels stand in fours
             assert (b[:, :, 1:] == b[:, :, :-1]).mean() > 0.4
     save(tmp_path / "trainB" / "0.png", noise(48, 90, 3))
-    with pytest.raises(InputError, match="32x24 pixels but its partner .* is 90x48; both .* must have one shape"):
+    with pytest.raises(InputError, match="32x24 pixels but its partner .* is 90x48; both .* must have the same shape"):
         load(config)
 
 

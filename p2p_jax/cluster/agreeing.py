@@ -1,4 +1,4 @@
-"""What several processes tell each other, so that all do the same; all must call it at the same place."""
+"""Processes exchange values here, so all do the same. All must call these functions at the same place."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def broadcast(text: str) -> str:
 
 
 def gather(flag: bool) -> list[int]:
-    """Return on which processes `flag` is set; all get the same answer."""
+    """Return the processes where `flag` is set; all get the same answer."""
     return np.flatnonzero(multihost_utils.process_allgather(np.array(flag))).tolist()
 
 

@@ -31,11 +31,11 @@ from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
 from p2p_jax.reporting import say
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""Environment variables that tell a process of a cluster of one's own about the others."""
-_START_LIMIT = 300  # seconds in which all processes must have started
-_SILENCE_LIMIT = 30  # seconds without a heartbeat after which a process counts as dead; JAX adds a few
-_SHARED_LIMIT = 60  # seconds in which a file must be seen by all hosts: NFS keeps directories in mind that long
-_LAST_WORDS = 10  # seconds in which JAX may say which process is gone before this one ends by itself
+"""Environment variables that describe your own cluster to each process."""
+_START_LIMIT = 300  # seconds until all processes must have started
+_SILENCE_LIMIT = 30  # seconds without a heartbeat until a process counts as dead; JAX adds a few
+_SHARED_LIMIT = 60  # seconds until all hosts must see a file: NFS caches directories that long
+_LAST_WORDS = 10  # seconds for JAX to say which process is gone before this one ends by itself
 _FAREWELL = 3  # seconds that a process with an error stays, because the others end at once with the first one
 _MAY_DIFFER = frozenset(option.name for option in OPTIONS if option.may_change == "processes")
 
@@ -47,7 +47,7 @@ def joined(config: ConfigDict, workdir: Path) -> Iterator[None]:
     With ``config.distributed`` or one of ``VARIABLES``, in a step of SLURM with several tasks and on a TPU pod of
     several hosts, all processes are waited for, only the first prints, and the end of one, which JAX notices within
     about half a minute, ends them all. Who the others are is found out by JAX (SLURM, Open MPI, Kubernetes, TPU) or
-    stands in ``VARIABLES``. Errors do not leave this context when there are other processes: they are printed, and this
+    is in ``VARIABLES``. Errors do not leave this context when there are other processes: they are printed, and this
     process ends with status 1.
 
     Args:
@@ -98,11 +98,11 @@ def require_same(what: str, value: str, mend: str) -> None:
     """
     others = gather(value != broadcast(value))
     if others:
-        raise InputError(f"{what} of {named(others)} is not that of process 0; {mend}")
+        raise InputError(f"{what} of {named(others)} differs from that of process 0; {mend}")
 
 
 def _slurm_tasks() -> int:
-    """Return of how many tasks this step of SLURM consists; a script given to sbatch is no step, and waits for none."""
+    """Return the number of tasks in this SLURM step; a script given to sbatch is not a step and waits for no others."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
 
 
@@ -130,7 +130,7 @@ def _ask_google(attribute: str) -> str:
 def _initialize() -> None:
     """Wait for all processes and connect with them."""
     arguments = _arguments()
-    timer = threading.Timer(_START_LIMIT, _give_up_waiting)  # JAX would end the process without a mend
+    timer = threading.Timer(_START_LIMIT, _give_up_waiting)  # JAX would end the process without naming a fix
     timer.daemon = True
     timer.start()
     try:
@@ -141,7 +141,7 @@ def _initialize() -> None:
         raise InputError(
             f"the other processes cannot be found ({error}): set {VARIABLES[0]}=HOST:PORT (of process 0, a free port), "
             f"{VARIABLES[1]} and {VARIABLES[2]} (0, 1, ...) for every process, start it with srun, or leave "
-            "--config.distributed out to train with this process alone"
+            "--config.distributed out to train with this process only"
         ) from error
     finally:
         timer.cancel()
@@ -150,7 +150,7 @@ def _initialize() -> None:
 
 
 def _arguments() -> dict[str, Any]:
-    """Return what ``jax.distributed.initialize`` must be told; nothing where it finds out by itself."""
+    """Return the arguments for ``jax.distributed.initialize``; none where it finds them itself."""
     given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not given:
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -189,9 +189,9 @@ def _arguments() -> dict[str, Any]:
 
 def _give_up_waiting() -> None:
     sys.stderr.write(
-        f"error: not all processes started within {_START_LIMIT} s: start one for every index, with the same "
-        "coordinator address and number, and see that its port is open to all hosts; a task of SLURM that is to train "
-        "alone is started with srun env SLURM_STEP_NUM_TASKS=1 python ...\n"
+        f"error: not all processes started within {_START_LIMIT} s: start one for each index, with the same "
+        "coordinator address and process count, and check that its port is open to all hosts; to train with one SLURM "
+        "task only, start it with srun env SLURM_STEP_NUM_TASKS=1 python ...\n"
     )
     sys.stderr.flush()
     os._exit(1)
@@ -227,7 +227,7 @@ def _end(error: BaseException, watching: subprocess.Popen, errors: witness.Error
         watching.communicate(witness.FINISHED)
     elif not lost:
         traceback.print_exception(error)
-    elif jax.process_count() == 2 and watching.stdin:  # of more, JAX may still tell which one
+    elif jax.process_count() == 2 and watching.stdin:  # with more, JAX may still say which one
         watching.stdin.write(witness.silent_process(1 - jax.process_index()))
         watching.stdin.flush()
     sys.stderr.flush()
@@ -242,8 +242,8 @@ def _require_same_config(config: ConfigDict) -> None:
     if others:
         lines = "".join(f"\n  config.{key}: process 0 has {a!r}, this one {b!r}" for key, (a, b) in found.items())
         raise InputError(
-            f"the config of {named(others)} is not that of process 0; start all with the same command (tasks of SLURM "
-            f"that are to train alone: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
+            f"the config of {named(others)} differs from that of process 0; start all with the same command (to train "
+            f"with one SLURM task only: srun env SLURM_STEP_NUM_TASKS=1 python ...){lines}"
         )
 
 
@@ -259,7 +259,7 @@ def _require_shared(workdir: Path) -> None:
         mark.unlink()
     if blind:
         raise InputError(
-            f"{workdir} is not one directory for all: {named(blind)} cannot see what process 0 writes; "
+            f"{workdir} is not shared by all processes: {named(blind)} cannot see what process 0 writes; "
             "give an absolute path on a file system that all hosts share"
         )
 

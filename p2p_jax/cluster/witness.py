@@ -3,7 +3,7 @@
 JAX ends a process whose partners are gone in C++, where no Python runs any more, and a kill leaves no time for words
 either. So a small process of its own, this file run by a bare interpreter, waits at the end of a pipe until the
 training process is gone, and speaks for it. What the training process writes on standard error goes through it too, so
-that the stack of C++ with which JAX ends it is left out. It needs the standard library only.
+that the C++ stack trace at its end is left out. It needs the standard library only.
 """
 
 import os
@@ -21,7 +21,7 @@ FINISHED = "finished\n"
 _SOURCES = rb"(coordination_\w+\.cc|preemption_sync_manager\.cc|client\.h)"
 _LOGGED = re.compile(rb"[WEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ " + _SOURCES + rb":\d+\] ")
 _FATAL = b"JAX distributed service detected fatal errors"
-_HOLD = 5.0  # seconds in which what JAX says of a partner is held back, since its end may follow
+_HOLD = 5.0  # seconds that JAX's message on a partner is held back, since its end may follow
 _FAREWELL = 5.0  # seconds for the last of what was written; a child of the training process may keep the pipe open
 
 
@@ -35,7 +35,7 @@ def sentence(workdir: str | Path, cause: str = "") -> str:
     saved = Path(workdir).glob("checkpoints/*/config/metadata")
     steps = [int(path.parts[-3]) for path in saved if path.parts[-3].isdigit()]
     kept = f"the run is saved at step {max(steps):,}" if steps else f"{workdir} has no checkpoint yet"
-    cause = cause or "it was killed, or another process ended or hangs (see what that says)"
+    cause = cause or "it was killed, or another process ended or hangs (see its messages)"
     return (
         f"error: this process on {socket.gethostname()} stopped: {cause}; {kept}: start all processes again with the "
         "same command, on any number of hosts."
@@ -44,7 +44,7 @@ def sentence(workdir: str | Path, cause: str = "") -> str:
 
 def silent_process(number: int | str) -> str:
     """Return what is known of a process that is gone."""
-    return f"process {number} is not heard of any more (killed, stopped or cut off)"
+    return f"process {number} no longer answers (killed, stopped or cut off)"
 
 
 class Errors:
@@ -113,7 +113,7 @@ class Filter:
             self._rest = b""
 
     def end(self) -> str:
-        """Pass on what is left; return which processes are gone, as far as JAX told it."""
+        """Pass on what is left; return which processes are gone, as far as JAX reported it."""
         if not self._ends:
             self._write(b"".join(self._held) + self._rest)
             return ""
@@ -122,7 +122,7 @@ class Filter:
             if numbers:
                 return silent_process(b", ".join(numbers).decode())
         if b"Socket closed" in self._said or b"CoordinationService/Heartbeat" in self._said:
-            return "process 0 is not heard of any more (ended, killed, stopped or cut off)"
+            return "process 0 no longer answers (ended, killed, stopped or cut off)"
         return ""
 
     def _write(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Completing a config: every option of the table, and of the free sections those that their readers know."""
+"""Completing a config: all options of the table, and in free sections all options that their readers know."""
 
 import contextlib
 import difflib
@@ -25,7 +25,7 @@ _read: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("read", d
 def complete(config: Mapping[str, Any]) -> ConfigDict:
     """Return a locked copy with every missing option of the table at its default, checked.
 
-    What networks, the optimizer and the loss read is in the free sections; ``complete_experiment`` completes these too.
+    Networks, the optimizer and the loss have free sections; ``complete_experiment`` completes these too.
 
     Raises:
       InputError: an option is unknown (the nearest one is named) or its value cannot be used.
@@ -42,7 +42,7 @@ def complete(config: Mapping[str, Any]) -> ConfigDict:
 
 
 def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
-    """Return a locked copy that is complete in all its sections: it says every number that takes part.
+    """Return a locked copy that is complete in all sections, so it states every number of the experiment.
 
     ``config.objective`` is made once, only to note which options it reads in the free sections.
 
@@ -60,7 +60,7 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
     merged = completed.to_dict()
     if merged["discriminator_optimizer"] and "discriminator_optimizer" not in read:
         raise InputError(
-            f"config.discriminator_optimizer is given, and config.objective={completed.objective} does not read it"
+            f"config.discriminator_optimizer is set, but config.objective={completed.objective} ignores it; remove it"
         )
     for name, sections in read.items():
         merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
@@ -68,10 +68,10 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
 
 
 def completed_like(stored: Mapping[str, Any], config: ConfigDict) -> ConfigDict:
-    """Return a stored config with the options that the library has had since then, to be compared with another config.
+    """Return a stored config with the options that were added to the library since, for comparison with another config.
 
-    Nothing that the stored config names is looked up, made or called: where it names the reader of a section as the
-    other config does, defaults are those that this reader has in the other config.
+    Nothing that the stored config names is imported or called. Where both configs name the same reader of a section,
+    its defaults come from the other config.
 
     Args:
       stored: complete but for the free sections.
@@ -90,7 +90,7 @@ def completed_like(stored: Mapping[str, Any], config: ConfigDict) -> ConfigDict:
 
 
 def _reader(config: Mapping[str, Any], section: str) -> Any:
-    """Return what reads a free section."""
+    """Return the reader of a free section."""
     return config[section].get(READERS[section]) if section in READERS else config["objective"]
 
 
@@ -98,7 +98,7 @@ def complete_read_section(section: Mapping[str, Any], name: str, given: Collecti
     """Return a free section that names its reader, with all options that the reader knows, checked.
 
     Args:
-      section: as it stands in the config.
+      section: as it is in the config.
       name: "generator", "discriminator", "optimizer", "discriminator_optimizer" or "task".
       given: names that the reader takes from elsewhere.
 
@@ -120,10 +120,10 @@ def complete_section(
     name: str,
     reader: str = "the config's objective",
 ) -> ConfigDict:
-    """Return the free section `name` of a config with all options of whoever reads it, checked.
+    """Return the free section `name` of a config with all options of its reader, checked.
 
     Args:
-      given: the section as it stands in the config.
+      given: the section as it is in the config.
       options: what the reader knows, or defaults by name.
       name: of the section.
       reader: for messages.
@@ -134,7 +134,7 @@ def complete_section(
     known = as_options(options)
     dropped = inherited(name, given, known)
     given = {key: value for key, value in given.items() if key not in dropped}
-    _reject_unknown(given, known, name + ".", f"{reader} reads no such {name} option")
+    _reject_unknown(given, known, name + ".", f"{reader} has no such {name} option")
     section = {key: _checked(option, given.get(key, option.default), f"{name}.{key}") for key, option in known.items()}
     read = _read.get()
     if read is not None:
@@ -159,7 +159,7 @@ def _asking() -> Iterator[dict[str, list[dict[str, Any]]]]:
 
 
 def _covers(section: Mapping[str, Any], given: Mapping[str, Any], name: str) -> bool:
-    """Tell whether a section that was read has all that was given of it."""
+    """Return whether a section that was read has all that was given of it."""
     return set(given) - inherited(name, given, section) <= section.keys()
 
 
@@ -167,12 +167,12 @@ def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, A
     """Return a section of the table, complete.
 
     Args:
-      given: what stands in it.
+      given: its contents.
       prefix: of its options' names, such as "data.input."; "" is the whole config.
       free: the free sections in it.
     """
     if not isinstance(given, Mapping):
-        raise InputError(f"config.{prefix[:-1]} is {given!r}; it must be a section with options of its own")
+        raise InputError(f"config.{prefix[:-1]} is {given!r}; it must be a section with options")
     names = [name.removeprefix(prefix) for name in _BY_NAME if name.startswith(prefix)]
     known = dict.fromkeys([*(name.partition(".")[0] for name in names), *free])
     _reject_unknown(given, known, prefix)
@@ -188,9 +188,9 @@ def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, A
 
 
 def _free_section(name: str, given: Any) -> dict[str, Any]:
-    """Return a free section: one that names the published reader, or none, has the published values too."""
+    """Return a free section; if it names the published reader or no reader, add the published values."""
     if not isinstance(given, Mapping):
-        raise InputError(f"config.{name} is {given!r}; it must be a section with options of its own")
+        raise InputError(f"config.{name} is {given!r}; it must be a section with options")
     published, names = FREE_SECTIONS[name], READERS.get(name)
     section = {key: _as_text(value) if (name, key) in _WEIGHTS else value for key, value in given.items()}
     if names in section and not isinstance(section[names], str):
@@ -214,7 +214,7 @@ def _self_contained(palette: str, key: str) -> str:
 
 
 def _checked(option: Option, value: Any, name: str) -> Any:
-    """Return the value of an option, a whole number of a float's as a float."""
+    """Return the value of an option; whole numbers become floats where the option is a float."""
     fault = option.fault(value)
     if fault:
         raise InputError(f"config.{name} is {value!r}; {fault}")
@@ -230,5 +230,5 @@ def _reject_unknown(
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(known)}"
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"the options are {', '.join(known)}"
             raise InputError(f"unknown option config.{prefix}{key}; {hint} ({note})")

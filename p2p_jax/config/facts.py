@@ -1,4 +1,4 @@
-"""What is found in the images of a data set. It is stored beside a config, and fills in what that leaves open."""
+"""Facts found in the images of a data set. They are stored next to a config and fill in what it leaves open."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -17,8 +17,8 @@ from p2p_jax.config.readers import READERS, options_of, takes_anything
 from p2p_jax.errors import InputError
 
 JSON = ".json"
-"""How the name of a config ends that a run has stored."""
-_SECOND = "discriminator_optimizer"  # which takes what it does not say from `optimizer`
+"""The ending of the name of a stored config."""
+_SECOND = "discriminator_optimizer"  # options that it leaves out come from `optimizer`
 
 
 def find(path: str) -> Path:
@@ -33,9 +33,7 @@ def find(path: str) -> Path:
     if path.endswith(JSON):
         if Path(path).is_file():
             return Path(path)
-        raise InputError(
-            f"there is no file {path}: a stored config is given by its path, such as runs/mine/config.json"
-        )
+        raise InputError(f"there is no file {path}; give the path of a stored config, such as runs/mine/config.json")
     shipped = importlib.util.find_spec("p2p_jax.configs")
     folders = ["configs", *((shipped.submodule_search_locations or []) if shipped else [])]
     folders.append(str(Path(__file__).parents[2] / "configs"))  # a checkout on PYTHONPATH, not installed
@@ -46,7 +44,7 @@ def find(path: str) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted({p.stem for f in folders for p in Path(f).glob("*.py") if p.stem != "__init__"})
-    raise InputError(f"no config file {path}; the ones that come with p2p_jax are {', '.join(names)}")
+    raise InputError(f"no config file {path}; p2p_jax has {', '.join(names)}")
 
 
 def load(path: str, trust: stored.Trust = ()) -> ConfigDict:
@@ -97,9 +95,9 @@ def load_with_overrides(path: str, overrides: Sequence[str], trust: stored.Trust
 def override(config: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
     """Complete a config and change options of it, as the command line does.
 
-    A section for which another reader is named (``generator.network``, ``optimizer.factory``, ``objective`` for the
-    loss) keeps of the file's options those that the new reader knows. What ``discriminator_optimizer`` leaves open is
-    what ``optimizer`` says when that has been changed.
+    If another reader is named for a section (``generator.network``, ``optimizer.factory``, ``objective`` for the
+    loss), the section keeps the options that the new reader knows. Options that ``discriminator_optimizer`` leaves
+    open come from ``optimizer``, after its changes.
 
     Args:
       config: complete or not.
@@ -188,7 +186,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _overridable(value: Any) -> Any:
-    """Return a config's tree in which any value may follow None: flags take the type of what they replace."""
+    """Return a config's tree where any value may replace None: flags take the type of the old value."""
     if value is None:
         return config_dict.placeholder(object)
     if isinstance(value, Mapping):
@@ -204,7 +202,7 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """Return the config that ``to_json`` wrote; options added to the library since then take their defaults.
 
-    Of a stranger's text, ``stored.require_trust`` says first whether it names code.
+    For text from a stranger, call ``stored.require_trust`` first: it refuses unknown code.
     """
     return complete(json.loads(text))
 

@@ -1,4 +1,4 @@
-"""Where the source of a module lies, and what else of one's own it imports; nothing is imported to find that out."""
+"""Where the source of a module is, and which of your own modules it imports. Nothing is imported to find out."""
 
 import ast
 import contextlib
@@ -40,14 +40,14 @@ def locate(name: str, *, without: type | None = None) -> Path | None:
 
 
 def is_own(file: Path) -> bool:
-    """Tell whether a file is somebody's own: neither installed, nor Python's, nor this library's."""
+    """Return whether a file is the user's own: neither installed, nor Python's, nor this library's."""
     path = file.resolve()
     standard = {Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib")}
     return not (_INSTALLED & set(path.parts) or any(path.is_relative_to(folder) for folder in (*standard, _OURS)))
 
 
 def sources(names: Iterable[str]) -> dict[str, Path]:
-    """Return the files of modules that are somebody's own, and of those of their own that they import.
+    """Return the files of the user's own modules, and of the user's own modules that they import.
 
     Args:
       names: of modules; those that are installed are left out.

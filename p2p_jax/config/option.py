@@ -1,4 +1,4 @@
-"""One option: its type, its default, what its values may be, and what it means."""
+"""One option: its type, default, allowed values, and meaning."""
 
 import dataclasses
 import math
@@ -12,12 +12,12 @@ class Option(NamedTuple):
     """One line of a table of options.
 
     Attributes:
-      name: under which it stands in a config, with its section: "data.flip".
+      name: its name in a config, with its section: "data.flip".
       type: bool, int, float or str; None: anything.
-      default: its value where a config is silent.
+      default: its value where a config does not set it.
       meaning: what it does, in a line.
       bounds: the interval of its numbers, such as "[0, 1)" or "[1, inf)"; "": any that is finite.
-      choices: its values, where it has no others.
+      choices: the only values that it may have; (): no such list.
       may_change: "runs": between two starts of one run, because it does not alter what a step computes; "processes":
         between processes that train together too; "": never.
     """
@@ -58,19 +58,19 @@ class Option(NamedTuple):
 
 
 def attribute(default: Any, *, bounds: str = "", choices: Sequence[Any] = ()) -> Any:
-    """Return a field of a network's class that says what its values may be; see ``Option``."""
+    """Return a field of a network's class with its allowed values; see ``Option``."""
     return dataclasses.field(default=default, metadata={"bounds": bounds, "choices": tuple(choices)})
 
 
 def as_options(options: Sequence[Option] | Mapping[str, Any]) -> dict[str, Option]:
-    """Return options by their names; of a plain mapping to defaults, the types are those of the defaults."""
+    """Return options by their names; for a plain mapping to defaults, the types are those of the defaults."""
     if not isinstance(options, Mapping):
         return {option.name: option for option in options}
     return {name: Option(name, type_of(default), default) for name, default in options.items()}
 
 
 def type_of(default: Any) -> type | None:
-    """Return the type of an option that has this default: None where it tells nothing."""
+    """Return the type of an option that has this default: None where the default does not show it."""
     return type(default) if type(default) in _TYPES else None
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with ``~`` as the home folder; where there is no such home, it is a name like any other."""
+    """Return a path with ``~`` as the home folder; without such a home, it stays as it is."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Who reads a free section of a config, and the options that its signature has."""
+"""The reader of a free section of a config, and the options in its signature."""
 
 import dataclasses
 import inspect
@@ -42,26 +42,26 @@ def options_of(section: str, reference: str, given: Collection[str] = ()) -> dic
       given: names that the reader takes from elsewhere.
 
     Raises:
-      InputError: nothing is called so.
+      InputError: there is nothing of this name.
     """
     naming = READERS[section]
     reader = resolve(reference, f"config.{section}.{naming}")
     try:
         found = _of_class(reader) if dataclasses.is_dataclass(reader) else _of_function(reader, section)
     except (TypeError, ValueError) as error:
-        raise InputError(f"config.{section}.{naming}={reference} is nothing that takes options ({error})") from None
+        raise InputError(f"config.{section}.{naming}={reference} does not take options ({error})") from None
     return {naming: Option(naming, str, reference)} | {k: v for k, v in found.items() if k not in given}
 
 
 def takes_anything(reference: str) -> bool:
-    """Tell whether a reader is a function of any options, ``**kwargs``."""
+    """Return whether a reader is a function of any options, ``**kwargs``."""
     reader = resolve(reference)
     parameters = [] if dataclasses.is_dataclass(reader) else inspect.signature(reader).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def inherited(section: str, values: Mapping[str, Any], known: Collection[str]) -> set[str]:
-    """Return the options that a reader does not know and that stand at a published reader's default.
+    """Return the options that a reader does not know and that have a published reader's default.
 
     They were not chosen for this reader: a config that names another one in a copy of ours has them.
     """
@@ -75,7 +75,7 @@ def inherited(section: str, values: Mapping[str, Any], known: Collection[str]) -
 
 
 def _of_class(network: Any) -> dict[str, Option]:
-    """Return the attributes of a module; types that an annotation does not say are those of the defaults."""
+    """Return the attributes of a module; types without a usable annotation are those of the defaults."""
     options = {}
     for field in dataclasses.fields(network):
         if field.name in _OF_MODULES or not field.init:
@@ -102,7 +102,7 @@ def _of_function(function: Callable, section: str) -> dict[str, Option]:
             default = None if parameter.default is parameter.empty else parameter.default
             kind = float if bounds else _annotated(parameter.annotation) or type_of(default)
             if kind is int and not _annotated(parameter.annotation):
-                kind = None  # a default of 0 may stand for a number of any kind
+                kind = None  # a default of 0 fits a number of any kind
             options[parameter.name] = Option(parameter.name, kind, default, bounds=bounds)
     return options
 

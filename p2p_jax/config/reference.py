@@ -12,11 +12,11 @@ from p2p_jax.errors import InputError
 
 
 def resolve(reference: str, option: str = "") -> Any:
-    """Return what "package.module:name" names; the current directory is searched too.
+    """Return the object that "package.module:name" names; the current directory is searched too.
 
     Args:
       reference: "package.module:name".
-      option: where it stands, such as "config.objective", for messages.
+      option: its name, such as "config.objective", for messages.
 
     Raises:
       InputError: no such module or name, or the reference has another form; names the option.
@@ -28,18 +28,18 @@ def resolve(reference: str, option: str = "") -> Any:
 
 
 def is_reference(text: str) -> bool:
-    """Tell whether a text has the form "package.module:name"."""
+    """Return whether a text has the form "package.module:name"."""
     module_name, separator, name = text.partition(":")
     return bool(separator) and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))
 
 
 def is_of_library(module_name: str) -> bool:
-    """Tell whether a module is one of ours or of optax, which is never looked for in the current directory."""
+    """Return whether a module is one of ours or of optax, which is never looked for in the current directory."""
     return module_name.partition(".")[0] in ("p2p_jax", "optax")
 
 
 def _find(reference: str) -> Any:
-    """Return what a reference names."""
+    """Return the object that a reference names."""
     if not isinstance(reference, str) or not is_reference(reference):
         raise InputError(f"{reference!r} must have the form 'package.module:name'")
     module_name, _, name = reference.partition(":")
@@ -50,7 +50,7 @@ def _find(reference: str) -> Any:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         raise InputError(
-            f"{reference!r}: there is no module {error.name!r} in {os.getcwd()}, where this was started, or among the "
+            f"{reference!r}: there is no module {error.name!r} in the working directory {os.getcwd()} or among the "
             "installed packages"
         ) from None
     if not hasattr(module, name):

@@ -1,8 +1,8 @@
-"""What a config that was stored may name: a run's directory is data, and may be a stranger's.
+"""The code that a stored config may name: a run's directory is data, and may come from a stranger.
 
-Whoever writes a config of their own may name any code in it, "module:name". A config that lies in a run's directory
-names only code of the library, unless the caller trusts the rest by name. What is checked here has been read and no
-more: nothing is imported, made or called.
+A config that you write may name any code, "module:name". A config that is in a run's directory
+names only code of the library, unless the caller trusts the rest by name. The checks only read:
+nothing is imported, made or called.
 """
 
 import re
@@ -71,7 +71,7 @@ LIBRARY: dict[str, frozenset[str]] = {
     "discriminator_optimizer.factory": _OPTAX,
     "gradients.clip": _of({"optax": "adaptive_grad_clip clip clip_by_block_rms clip_by_global_norm"}),
 }
-"""The options that name code, and what each may name in a stored config; ours have bare names in some of them."""
+"""The options that name code, and the names allowed in a stored config; some of ours are bare names."""
 _SECTIONS = sorted({section for option in OPTIONS if (section := option.name.rpartition(".")[0])})
 _ANY = frozenset().union(*LIBRARY.values())  # elsewhere in the free sections
 _PLACES = ("data.dir", "data.dir_a", "data.dir_b", "task.weights", "distances.weights", "distances.features")
@@ -82,14 +82,14 @@ _BETWEEN = re.compile(r"[\s,;|=]+")
 def references(config: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the code that a config names, by the option; nothing is looked up.
 
-    In the free sections any text counts that has the form "module:name", wherever it stands: their readers may look up
+    In the free sections every text of the form "module:name" counts: their readers may look up
     what they like.
 
     Args:
       config: complete or not.
 
     Raises:
-      InputError: an option that names code is no text; names it.
+      InputError: an option that names code is not text; names it.
     """
     config = as_dict(config)
     found = {key: names for key in LIBRARY if (names := _named(config, key))}
@@ -111,7 +111,7 @@ def _names_in(found: Mapping[str, list[str]]) -> frozenset[str]:
 
 
 def outside(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what a config names that is no part of the library, by the option; see ``references``."""
+    """Return the code outside the library that a config names, by option; see ``references``."""
     found = {
         key: [name for name in names if name not in LIBRARY.get(key, _ANY)] for key, names in references(config).items()
     }
@@ -119,7 +119,7 @@ def outside(config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def trusted(trust: Trust) -> frozenset[str]:
-    """Return what a caller trusts, checked.
+    """Return the names that a caller trusts, checked.
 
     Raises:
       InputError: it has another form.
@@ -127,33 +127,33 @@ def trusted(trust: Trust) -> frozenset[str]:
     names = frozenset([trust] if isinstance(trust, str) else trust)
     for name in sorted(names, key=str):
         if not isinstance(name, str) or not is_reference(name):
-            raise InputError(f"trust={name}: write what is trusted as a config names it, module:name")
+            raise InputError(f"trust={name}: write it as configs do, module:name")
     return names
 
 
 def require_trust(
     config: Any, file: Path, trust: Trust | None = (), used: Collection[str] | None = None
 ) -> dict[str, list[str]]:
-    """Refuse a stored config that names code outside the library which the caller does not trust.
+    """Refuse a stored config that names untrusted code outside the library.
 
     Args:
       config: as it was read from the file: anything that JSON holds.
-      file: where it stands, for messages.
+      file: its file, for messages.
       trust: what the caller trusts; None: the config is compared with another one, and nothing in it is used.
-      used: the sections that are used; what others name is said and left alone. None: all.
+      used: the sections that are used; code that others name is reported, not executed. None: all.
 
     Returns:
-      What it names outside the library, all of it trusted, by the option.
+      The trusted code outside the library that it names, by option.
 
     Raises:
-      InputError: it is no config, or names such code; tells the file, the options, the names, and what allows them.
+      InputError: it is not a config, or names such code; gives the file, options, names, and how to allow them.
     """
     if not isinstance(config, Mapping):
-        raise InputError(f"{file} holds no config: it must be an object of options, {{...}}")
+        raise InputError(f"{file} is not a config: it must be an object of options, {{...}}")
     for key in (*FREE_SECTIONS, *_SECTIONS):
         section = _value(config, key)
         if section is not None and not isinstance(section, Mapping):
-            raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options of its own")
+            raise InputError(f"{file}: config.{key} is {section!r}; it must be a section with options")
     try:
         found = outside(config)
     except InputError as error:
@@ -172,29 +172,29 @@ def require_trust(
         more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
         raise InputError(
             f"{file}: {', '.join(f'config.{key} names {name}' for key, name in wrong[:_SHOWN])}{more}: code outside "
-            "the library, which opening the run would execute. Nothing was executed. If you know it and trust it, say "
-            f"so: {' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
+            "the library, which opening the run would execute. Nothing was executed. If you know and trust it, add "
+            f"{' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
         )
     _require_no_palette_files(config, file)
     return found
 
 
 def require_plain_facts(facts: Any, file: Path) -> dict[str, Any]:
-    """Return what a run has stored of its images, if it has the form of that.
+    """Return the facts that a run has stored of its images, with their form checked.
 
     Raises:
-      InputError: it has not; names the file.
+      InputError: they have another form; names the file.
     """
     sections = ("input", "output", "inference", "schedule", "distances", "images", "computed_on")
     if not isinstance(facts, Mapping) or any(not isinstance(facts.get(name, {}), Mapping) for name in sections):
-        raise InputError(f"{file} holds no facts of a run: it must be an object with sections, {{...}}")
+        raise InputError(f"{file} does not hold the facts of a run: it must be an object with sections, {{...}}")
     if facts.get("source", "given") != "given":
-        raise InputError(f"{file}: source is {facts['source']!r}; facts know no source but 'given'")
+        raise InputError(f"{file}: source is {facts['source']!r}; the only source in facts is 'given'")
     splits = facts.get("images", {}).values()
     if not all(isinstance(x, Mapping) and isinstance(x.get("contents"), str) for x in splits) or not all(
         type(count) is int for count in (facts.get("num_train", 0), *(x.get("count") for x in splits))
     ):
-        raise InputError(f"{file}: num_train and images do not say what images there were")
+        raise InputError(f"{file}: num_train and images do not describe the training images")
     _require_no_palette_files({"data": facts}, file)
     return dict(facts)
 
@@ -205,16 +205,16 @@ def _require_no_palette_files(config: Mapping[str, Any], file: Path) -> None:
         value = _value(config, key)
         if isinstance(value, str) and not palettes.is_self_contained(value):
             raise InputError(
-                f"{file}: config.{key} is {value!r}; a stored palette is its colours, not the name of a file"
+                f"{file}: config.{key} is {value!r}; a stored palette must list its colours, not name a file"
             )
 
 
 def tell_places(config: Mapping[str, Any], file: Path, *sections: str) -> None:
-    """Say which places are read because a stored config names them.
+    """Print the paths that are read because a stored config names them.
 
     Args:
       config: complete.
-      file: where it stands.
+      file: its file.
       *sections: of the config that are used, such as "data".
     """
     named = {key: _value(as_dict(config), key) for key in _PLACES if key.partition(".")[0] in sections}
@@ -229,7 +229,7 @@ def _folder_of_segmenter(features: Any) -> str:
 
 
 def stays_inside(place: str) -> bool:
-    """Tell whether a place that a config names lies in the folder from which it is looked for."""
+    """Return whether a path in a config is inside the folder that it is relative to."""
     path = PurePosixPath(place.replace("\\", "/"))
     return not (path.is_absolute() or ".." in path.parts or place.startswith("~") or PureWindowsPath(place).drive)
 
@@ -262,7 +262,7 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     while left:
         key, value, depth = left.pop()
         if depth > _DEEPEST:
-            raise InputError(f"config.{key} lies deeper than {_DEEPEST} sections in each other")
+            raise InputError(f"config.{key} is nested deeper than {_DEEPEST} sections")
         if isinstance(value, str):
             yield key, value
         elif isinstance(value, Mapping):

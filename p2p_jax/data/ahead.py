@@ -22,10 +22,10 @@ def ahead(
     Args:
       pool: of threads.
       function: of an item.
-      items: in the order in which they are given back.
+      items: in the order of the results.
       most: items that are worked at ahead of the one that is taken.
       size: of an item.
-      limit: of the sizes of all items that are worked at, unless it is one alone.
+      limit: for the total size of the items in work; a single item may be larger.
     """
     running: deque[tuple[_Item, Future[_Result]]] = deque()
     for item in items:

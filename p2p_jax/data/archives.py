@@ -32,7 +32,7 @@ from p2p_jax.storage.writing import unfinished_folder, write_text
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"
 NAMES = ("edges2handbags", "edges2shoes", "facades", "maps", "night2day")
 
-_OWN_COPY = "A copy that you already have is taken with --config.data.dir=FOLDER, which holds train/."
+_OWN_COPY = "To use a copy that you already have, give --config.data.dir=FOLDER, the folder that holds train/."
 _CITYSCAPES = (
     "cityscapes is no longer on the pix2pix server. "
     "Get the two official archives from cityscapes-dataset.com and run\n"
@@ -42,11 +42,11 @@ _CITYSCAPES = (
 )
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 20  # seconds of silence
-_LARGEST = 20 * 10**9  # bytes of an archive; the largest is of 9
+_LARGEST = 20 * 10**9  # bytes of an archive; the largest has 9e9
 
 
 def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_url: str = BASE_URL) -> pathlib.Path:
-    """Return the folder of a pix2pix set, downloading and unpacking its archive where that is still to do.
+    """Return the folder of a pix2pix set, downloading and unpacking its archive if needed.
 
     A set that is there already is returned at once, without network. Otherwise work resumes by whole steps:
     a finished download is never repeated, a partial one starts again from its first byte, and an unpacking that was
@@ -54,7 +54,7 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
     the cache directory with another tool (`wget --continue`); it is checked and unpacked like any other.
 
     The server publishes no checksums and speaks plain http. So the SHA-256 of the first archive that reads
-    through to its end is recorded beside it, and every later archive of that name must match.
+    through to its end is recorded next to it, and every later archive of that name must match.
 
     Args:
         name: one of `NAMES`.
@@ -66,27 +66,25 @@ def fetch(name: str, cache_dir: str | os.PathLike[str] | None = None, *, base_ur
 
     Raises:
         InputError: the name is unknown, the cache directory cannot be made or everybody may write into it, or the
-            archive cannot be had, is damaged, differs from its record or holds what is no plain file below its folder.
+            archive cannot be downloaded, is damaged, differs from its record or has members other than plain files.
     """
     if name == "cityscapes":
         raise InputError(_CITYSCAPES)
     if name not in NAMES:
-        raise InputError(f"no pix2pix archive is called {name!r}; there are {', '.join(NAMES)}. {_OWN_COPY}")
+        raise InputError(f"there is no pix2pix archive {name!r}; choose {', '.join(NAMES)}. {_OWN_COPY}")
     root = pathlib.Path(cache_dir or cache_folder.directory()).expanduser()
     folder, archive, record = root / name, root / f"{name}.tar.gz", root / f"{name}.json"
     if reason := cache_folder.distrusted(root, group=False):
         if "belongs to" not in reason:
-            raise InputError(f"{root} is not used: {reason}, or name another folder in $P2P_JAX_CACHE. {_OWN_COPY}")
-        say(f"note: {reason}, who can put other images there")
+            raise InputError(f"{root} is not used: {reason}, or set $P2P_JAX_CACHE to another folder. {_OWN_COPY}")
+        say(f"note: {reason}; they can put other images there")
     if folder.is_dir():
         return folder
 
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"cannot keep data sets in {root} ({error}): name another folder in $P2P_JAX_CACHE."
-        ) from error
+        raise InputError(f"cannot keep data sets in {root} ({error}): set $P2P_JAX_CACHE to another folder.") from error
     url = f"{base_url.rstrip('/')}/{archive.name}"
     with unfinished_folder(folder) as scratch:  # it goes on success and failure alike; a kill leaves it, as litter
         if archive.exists():
@@ -114,7 +112,9 @@ def _download(url: str, target: pathlib.Path) -> None:
             length = int(response.headers.get("Content-Length", 0))
             free = shutil.disk_usage(target.parent).free
             if not 0 <= length <= min(_LARGEST, free):
-                raise OSError(f"it is of {length / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free in {target.parent}")
+                raise OSError(
+                    f"it has {length / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are free in {target.parent}"
+                )
             say(f"downloading {url} ({length / 1e6:,.0f} MB) ...")
             while piece := response.read(_CHUNK):
                 if file.tell() + len(piece) > (length or _LARGEST):
@@ -139,19 +139,19 @@ def _verify(archive: pathlib.Path, record: pathlib.Path, *, source: str) -> None
         known = json.loads(record.read_text())
         known = {"sha256": str(known["sha256"]), "size": int(known["size"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{record} is damaged ({error!r}): delete it and run again to have it made anew") from error
+        raise InputError(f"{record} is damaged ({error!r}): delete it and run again to make a new one") from error
     if known != found:
         raise InputError(
             f"{source} is not the archive that was first downloaded:\n"
             f"  recorded in {record}: SHA-256 {known['sha256']}, {known['size']} bytes\n"
             f"  found: SHA-256 {found['sha256']}, {found['size']} bytes\n"
-            f"Delete {record.with_suffix('.tar.gz')} if it is there and run again to download it anew; "
+            f"Delete {record.with_suffix('.tar.gz')} if it is there and run again to download it again; "
             f"if the server's archive has really changed and you trust it, delete {record} as well."
         )
 
 
 def _read_through(archive: pathlib.Path, name: str, *, source: str) -> None:
-    """Refuse an archive that is damaged, not the set `name`, or holds what must not be unpacked."""
+    """Refuse an archive that is damaged, not the set `name`, or holds members that must not be unpacked."""
     splits = set()
     with _refusing(source, name), gzip.open(archive) as stream:
         for _, _, parts in files_of_tar(stream, archive):
@@ -191,7 +191,7 @@ def _unpack(archive: pathlib.Path, scratch: pathlib.Path) -> None:
             target = scratch.joinpath(*parts)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                file = target.open("xb")  # a new one, whatever lies there
+                file = target.open("xb")  # a new one, never an existing file
             except OSError as error:
                 raise InputError(f"{target} cannot be written ({error.strerror or error})") from error
             with file:

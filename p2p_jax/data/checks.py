@@ -1,4 +1,4 @@
-"""What is wrong with image files, given what they are meant to be. No TensorFlow."""
+"""What is wrong with image files, given the declared kind. No TensorFlow."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ class Examined(NamedTuple):
 
 
 def require(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> dict[Path, Header]:
-    """Return the header of every file, none of which has a known fault; see ``examine``.
+    """Return the header of every file that has no known fault; see ``examine``.
 
     Raises:
       InputError: a file has one; names the first and counts the others.
@@ -44,7 +44,7 @@ def require(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) ->
 
 
 def examine(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, *, pixels: int | None = None) -> Examined:
-    """Look for every fault that the headers of files tell, and for those of the contents in as many as time allows.
+    """Look for every fault in the headers of files, and for faults of the contents in as many as time allows.
 
     Files that seem to end too early are read whole, and besides so many that their pixels reach a limit, evenly over
     all of them. In the others, damaged contents stop the run by name when they are met.
@@ -111,20 +111,20 @@ def _kinds(layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict) -> 
 
 
 def _size_faults(layout: Layout, headers: Mapping[Path, Header], data: ConfigDict) -> Iterator[tuple[Path, str]]:
-    """Find the images that do not have the size of their partner, or none from which the crop can be cut."""
+    """Find the images that do not have the size of their partner, or are too small for the crop."""
     for a, b in unlike_pairs(layout, headers):
         if not have_one_shape(headers[a], headers[b]) or data.preprocess == "none":
             sizes = [f"{headers[path].width}x{headers[path].height}" for path in (a, b)]
             wanted = "size" if data.preprocess == "none" else "shape"
             yield (
                 a,
-                f"is {sizes[0]} pixels but its partner {b} is {sizes[1]}; both images of a pair must have one {wanted}",
+                f"is {sizes[0]} pixels but its partner {b} is {sizes[1]}; both images must have the same {wanted}",
             )
     for path, header in headers.items():
         if layout.halves and header.width % 2:
             yield (
                 path,
-                f"is {header.width} pixels wide: it cannot be halved into A and B of one size; "
+                f"is {header.width} pixels wide: it cannot be cut into A and B of equal width; "
                 "for A and B in two folders use --config.data.source=folders",
             )
         elif fault := crop_fault(header.height, header.width // (2 if layout.halves else 1), data):
@@ -140,7 +140,7 @@ def unlike_pairs(layout: Layout, headers: Mapping[Path, Header]) -> list[tuple[P
 
 
 def have_one_shape(one: Header, other: Header) -> bool:
-    """Tell whether one image is the other at another resolution, but for a pixel."""
+    """Return whether one image is the other at another resolution, but for a pixel."""
     return abs(one.width * other.height - other.width * one.height) <= max(*one[:2], *other[:2])
 
 
@@ -153,7 +153,7 @@ def crop_fault(height: int, width: int, data: ConfigDict) -> str | None:
     if data.preprocess == "crop" and (height < crop_height or width < crop_width):
         return f"{size}, smaller than the crop of {crop}; take a smaller crop, {resize}"
     if data.preprocess == "none" and (height, width) != (crop_height, crop_width):
-        return f"{size}; config.data.preprocess=none needs {crop}; set these to the images' size, {resize}"
+        return f"{size}; config.data.preprocess=none needs {crop}; set both to the size of the images, {resize}"
     scaled = int(np.round(np.float32(height) * np.float32(crop_width / np.float32(width))))
     if data.preprocess == "scale_width" and scaled > crop_height:
         return (

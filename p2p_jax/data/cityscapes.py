@@ -47,7 +47,7 @@ def prepare(
 ) -> dict[str, int]:
     """Write `[photo | labels]` pairs as `output/SPLIT/STEM.png`, keeping those that are there already.
 
-    Photos are resized with a bicubic filter; labels take the nearest pixel, so that no colour is invented.
+    Photos are resized with a bicubic filter; labels take the nearest pixel, so no colour is invented.
 
     Args:
         gtfine: `gtFine_trainvaltest.zip`, or the folder that it unpacks to.
@@ -105,7 +105,9 @@ def _open(path: str | os.PathLike[str], kind: str, argument: str) -> Iterator[So
             except FileNotFoundError:
                 raise InputError(f"{argument}={path} is missing; get it from cityscapes-dataset.com.") from None
             except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-                raise InputError(f"{argument}={path} is not a whole zip file ({error}): get it anew.") from error
+                raise InputError(
+                    f"{argument}={path} is not a complete zip file ({error}): download it again."
+                ) from error
         members = _members(names, kind)
         _check_stems(path, members)
         if not members:
@@ -129,7 +131,7 @@ def _check_stems(path: pathlib.Path, members: dict[Key, str]) -> None:
     for (split, stem), member in members.items():
         try:
             if len(names.add(f"{split}/{stem}.png")) != 2:
-                raise HostileError(f"{member!r} in it is called like a folder")
+                raise HostileError(f"{member!r} in it has the name of a folder")
         except HostileError as error:
             raise InputError(f"{path} is refused: {error}.") from error
 
@@ -159,8 +161,8 @@ def _resized(source: Source, key: Key, size: int, resample: Image.Resampling) ->
             return image.convert("RGB").resize((size, size), resample)
     except InputError:
         raise
-    except Exception as error:  # of what is damaged or locked, the libraries raise whatever its bytes lead them to
-        raise InputError(f"{member} in {source.path} is damaged ({error}): download it anew.") from error
+    except Exception as error:  # libraries raise many kinds of errors for damaged or locked files
+        raise InputError(f"{member} in {source.path} is damaged ({error}): download it again.") from error
 
 
 def _write_pair(photo: Image.Image, label: Image.Image, target: pathlib.Path) -> None:

@@ -36,7 +36,7 @@ NAMES = (
 )
 SPLITS = ("train", "test")
 _TIMEOUT = 20  # seconds of silence
-_OWN_COPY = "name your own copy, a folder with trainA, trainB, testA and testB, with --config.data.dir=FOLDER"
+_OWN_COPY = "give your own copy, a folder with trainA, trainB, testA and testB, with --config.data.dir=FOLDER"
 
 
 def fetch(name: str, split: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -58,7 +58,7 @@ def fetch(name: str, split: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
     if name not in NAMES:
         close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {close[0]}?" if close else _OWN_COPY
-        raise InputError(f"no CycleGAN set is called {name!r}; there are {', '.join(NAMES)}; {hint}")
+        raise InputError(f"there is no CycleGAN set {name!r}, only {', '.join(NAMES)}; {hint}")
     if split not in SPLITS:
         raise InputError(
             f"cycle_gan/{name} has the splits train and test, not {split!r}: "
@@ -76,8 +76,8 @@ def fetch(name: str, split: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
         raise
     except Exception as error:  # TFDS raises what its libraries raise, and bare Exceptions of its own
         raise InputError(
-            f"cycle_gan/{name} cannot be had ({type(error).__name__}: {error}). "
-            f"Either put {name}.zip in place by hand, as {by_hand}, and run again, or {_OWN_COPY}"
+            f"cycle_gan/{name} cannot be downloaded ({type(error).__name__}: {error}). "
+            f"Either put {name}.zip there by hand, as {by_hand}, and run again, or {_OWN_COPY}"
         ) from error
     return side_a, side_b
 
@@ -93,13 +93,13 @@ def import_tfds() -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"this data set is fetched by TensorFlow Datasets ({error}): pip install tensorflow-datasets, "
-            "or name a copy that you already have with --config.data.dir=FOLDER"
+            "or give a copy that you already have with --config.data.dir=FOLDER"
         ) from error
     return tensorflow_datasets
 
 
 def _download(tfds: ModuleType, builder: "tfds.core.DatasetBuilder", file_name: str) -> tuple[Path, str]:
-    """Return the archive, and the SHA-256 of the published one, both of which TFDS knows."""
+    """Return the archive and the SHA-256 of the published one, both as TFDS knows them."""
     downloads = builder.data_dir_root / "downloads"
     (url, info), *_ = [(url, info) for url, info in builder.url_infos.items() if info.filename == file_name]
     kept = (downloads / builder.name).glob("*.zip")  # as TFDS names them; only the size is known
@@ -129,7 +129,7 @@ def _verify(archive: Path, published: str) -> None:
             f"{archive} is not the published archive:\n"
             f"  published: SHA-256 {published}\n"
             f"  found: SHA-256 {found}\n"
-            f"Delete it and run again to download it anew; or unpack it, if you trust it, and {_OWN_COPY}"
+            f"Delete it and run again to download it again; or, if you trust it, unpack it and {_OWN_COPY}"
         )
     with contextlib.suppress(OSError, InputError):  # others' folder, say: then it is read through each time
         write_text(record, json.dumps(good) + "\n")

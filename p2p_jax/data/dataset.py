@@ -18,21 +18,21 @@ class Data(NamedTuple):
     """A data set as training sees it; anything with these attributes can be given to ``p2p_jax.train``.
 
     Attributes:
-      num_train: training examples over all processes, which make an epoch: pairs, or images of the longer side.
-      num_val: validation examples over all processes, counted alike; 0 trains without validation.
+      num_train: training examples in an epoch, over all processes: pairs, or images of the larger side.
+      num_val: validation examples over all processes, counted the same way; 0 trains without validation.
       fingerprint: recognises the data set when a run is resumed; "" if there is nothing to compare.
       train: ``(first_step) -> iterator`` of this process's share of the batches of that step and all later ones,
         {"real_a": [B, H, W, C_a], "real_b": [B, H, W, C_b]} float32 in [-1, 1]. A function of the seed and the step.
         Unpaired sides are shuffled, cropped and mirrored each by itself, and each is passed over again and again.
       validation: ``(batch_size) -> iterator`` over this process's share of the validation set, once, in a fixed order;
-        the last batch may be smaller. Of unpaired sides the shorter one is repeated.
+        the last batch may be smaller. The smaller of two unpaired sides is repeated.
       facts: ranges and palettes that ``config.data`` leaves open and that were found in the images, such as
         {"input": {"range": "0.0:1.0"}}; a run stores them in ``facts.json``.
       resident: training images for the device, see p2p_jax.data.on_device; the loop then draws from them instead of
         calling `train`.
-      identities: what the images of each split are recognised by beside `fingerprint`; may be left out.
+      identities: digests that identify the images of each split, in addition to `fingerprint`; may be left out.
       val_counts: how many images of real_a and of real_b validation has, where it repeats those of one side; None:
-        `num_val` of each. Distances of sets count none twice.
+        `num_val` of each. Distances of sets use each image once.
     """
 
     num_train: int
@@ -59,10 +59,10 @@ def load(
     Args:
       config: reads ``data``, ``augment``, ``task``, ``seed`` and ``batch_size``; with ``data.resident`` the training
         images are decoded now and stay on the devices, else they are a stream.
-      process_index: this process among those that share every batch.
+      process_index: index of this process among those that share every batch.
       process_count: their number.
-      train: what to train on in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
-      val: what to validate on; with `train` given and this not, there is no validation.
+      train: data to train on instead of ``config.data.source``, such as ``from_arrays(a, b)``.
+      val: the data to validate on; if only `train` is given, there is no validation.
 
     Raises:
       InputError: the files cannot be used, with the first one's name and how to fix it; or the images must stay on the

@@ -18,7 +18,7 @@ _PLACES = (("data", "dir"), ("task", "weights"), ("distances", "weights"))
 
 
 def remember_start(workdir: Path, config: ConfigDict) -> None:
-    """Keep the current folder with a run whose config names places from there on, so that another folder will do.
+    """Store the current folder with a run if its config has relative paths, so the run works from other folders.
 
     Args:
       workdir: the run's directory.
@@ -30,7 +30,7 @@ def remember_start(workdir: Path, config: ConfigDict) -> None:
 
 
 def as_started(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """Return a run's config with places that are not here as seen from the folder in which the run was started.
+    """Return a run's config; paths that do not exist here are taken relative to the folder where the run started.
 
     Args:
       config: of the run, complete.
@@ -64,7 +64,7 @@ def with_data_dir(config: ConfigDict, data_dir: str | None, file: Path) -> Confi
     Args:
       config: of a run.
       data_dir: the folder, or None for the one that the config names.
-      file: in which the config is stored, for messages.
+      file: the config's file, for messages.
 
     Raises:
       InputError: there is no such folder, or the config names folders outside of the one that is given.
@@ -73,20 +73,22 @@ def with_data_dir(config: ConfigDict, data_dir: str | None, file: Path) -> Confi
         for name in ("dir_a", "dir_b"):
             if not stored.stays_inside(config.data[name]):
                 raise InputError(
-                    f"{file}: config.data.{name} is {config.data[name]!r}, which leads out of data_dir={data_dir}; "
-                    "write a place inside of that folder there, such as {split}/A"
+                    f"{file}: config.data.{name} is {config.data[name]!r}, which is outside data_dir={data_dir}; "
+                    "write a path inside that folder, such as {split}/A"
                 )
         config = complete(config.to_dict() | {"data": config.data.to_dict() | {"dir": data_dir}})
     else:
         config = as_started(config, file.parent)
     if config.data.dir and not Path(config.data.dir).is_dir() and not parse(config.data.source):
-        raise InputError(f"there is no folder {config.data.dir} with the run's images: say where, with `data_dir`")
+        raise InputError(
+            f"there is no folder {config.data.dir} with the run's images: say where they are with `data_dir`"
+        )
     stored.tell_places(config, file, *(["data", "task"] if data_dir is None else ["task"]))
     return config
 
 
 def is_downloaded(data: ConfigDict) -> bool:
-    """Tell whether opening the data set of a config would download it, or look for it on a hub."""
+    """Return whether opening the data set of a config would download it, or look for it on a hub."""
     kind = data.source.partition("/")[0]
     if kind == "hugging_face":
         return not Path(data.dir).exists()

@@ -13,8 +13,8 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.reporting import say
 
-_TAIL = 4_096  # bytes at the end of a file, which tell most images of one size apart
-_OF_SYSTEMS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")  # folders that no one made
+_TAIL = 4_096  # bytes at the end of a file; they differ in most images of the same size
+_OF_SYSTEMS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")  # folders that systems make
 _OF_OTHER_IMAGES = (
     ".arw", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".hdr", ".j2k", ".jp2", ".jxl", ".nef", ".orf", ".pbm", ".pcx",
     ".pgm", ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".svg", ".tga",
@@ -149,10 +149,10 @@ def _digest(path: Path) -> bytes:
 
 
 def describe_duplicates(folders: Mapping[str, Sequence[Path]], held_out: Collection[str]) -> Iterator[str]:
-    """Say which images stand more than once, one line per kind.
+    """Report images that are there more than once, one line per kind.
 
     Args:
-      folders: label to files; a label stands for the files that have one purpose, such as "trainA".
+      folders: label to files; a label names files with the same purpose, such as "trainA".
       held_out: the labels of files that are for validation.
     """
     labels_of: dict[Path, list[str]] = defaultdict(list)
@@ -177,12 +177,12 @@ def describe_duplicates(folders: Mapping[str, Sequence[Path]], held_out: Collect
     for label, examples in within.items():
         yield f"{_images(examples)} more than once in {label} ({_few(examples)})"
     for (second, first), examples in across.items():
-        flatters = ": validation on them flatters" if (first in held_out) != (second in held_out) else ""
+        flatters = ": validation scores look too good" if (first in held_out) != (second in held_out) else ""
         yield f"{_images(examples, f' of {second} also')} in {first} ({_few(examples)}){flatters}"
 
 
 def _images(examples: Sequence[str], which: str = "") -> str:
-    return f"{len(examples):,} image{which} stands" if len(examples) == 1 else f"{len(examples):,} images{which} stand"
+    return f"{len(examples):,} image{which} is" if len(examples) == 1 else f"{len(examples):,} images{which} are"
 
 
 def shown(name: object) -> str:

@@ -1,4 +1,4 @@
-"""Data that a caller gives to ``train`` or ``evaluate``: checked at the door, and cheaply with every batch."""
+"""Data that a caller gives to ``train`` or ``evaluate``: checked at the start, and cheaply with every batch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _ROUNDING = 1e-3  # beyond [-1, 1], as resizing and half precision leave it
 
 
 class _Wanted(NamedTuple):
-    """The shape [H, W, C] of an image, and whether of some values nothing is known (NaN)."""
+    """The shape [H, W, C] of an image, and whether some values may be unknown (NaN)."""
 
     shape: tuple[int, ...]
     has_unknown: bool
@@ -36,7 +36,7 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
       process_count: the number of processes that share every batch.
 
     Raises:
-      InputError: an attribute is missing; and later, from the iterators: a batch is not what networks take.
+      InputError: an attribute is missing; and later, from the iterators: a batch does not fit the networks.
     """
     missing = [name for name in _NEEDED if not hasattr(data, name)]
     if missing:
@@ -50,8 +50,8 @@ def check_given(data: Any, config: ConfigDict, process_count: int = 1) -> Data:
             raise InputError(f"data.{name} is {getattr(given, name)!r}; it must be the number of examples")
     if given.val_counts is not None and not _are_counts(given.val_counts, given.num_val):
         raise InputError(
-            f"data.val_counts is {given.val_counts!r}; it must be the numbers of real_a and of real_b in validation, "
-            f"of which the larger one is data.num_val, {given.num_val}"
+            f"data.val_counts is {given.val_counts!r}; it must be the numbers of real_a and of real_b in validation; "
+            f"the larger one is data.num_val, {given.num_val}"
         )
     if given.resident is not None:
         return given  # the library's own
@@ -89,7 +89,9 @@ def _endless(
         finally:
             getattr(batches, "close", lambda: None)()  # a generator's reading threads end with the run
         if step == begun:
-            raise InputError(f"data.train({step}) gave no batch; it must give those of that step and all later ones")
+            raise InputError(
+                f"data.train({step}) gave no batch; it must give the batches of that step and all later ones"
+            )
 
 
 def _checked(batch: Any, wanted: Mapping[str, _Wanted], which: str, count: int | None = None) -> Batch:
@@ -110,7 +112,7 @@ def _checked(batch: Any, wanted: Mapping[str, _Wanted], which: str, count: int |
         known = array[~np.isnan(array)] if has_unknown else array
         low, high = known.min(initial=0), known.max(initial=0)
         if not -1 - _ROUNDING <= low <= high <= 1 + _ROUNDING:  # false for NaN too
-            way = "x / 127.5 - 1 maps bytes there" if high > 1.5 else "map them there"
+            way = "use x / 127.5 - 1 for bytes" if high > 1.5 else "scale them"
             values = f"values from {array.min():g} to {array.max():g}"
             raise InputError(f"{where} has {values}; networks take [-1, 1]: {way}")
     if len({len(array) for array in arrays.values()}) > 1:
@@ -125,7 +127,7 @@ def _as_array(value: Any, where: str) -> np.ndarray:
         value = value.float() if value.dtype.is_floating_point else value  # NumPy knows no bfloat16
     array = np.asarray(value)
     if array.dtype.kind not in "fV":  # V: bfloat16
-        raise InputError(f"{where} is {array.dtype}; it must be floats in [-1, 1]: x / 127.5 - 1 makes them of bytes")
+        raise InputError(f"{where} is {array.dtype}; it must be floats in [-1, 1]: use x / 127.5 - 1 for bytes")
     if not array.size:
         raise InputError(f"{where} is empty")
     return array.astype(np.float32, copy=False)
@@ -135,4 +137,4 @@ def _wonder_at_range(batch: Batch) -> None:
     """Note images that look as if they were in [0, 1]."""
     for name, array in batch.items():
         if array.min() >= 0:
-            say(f"note: all values of {name} in the first batch lie in [0, 1]; black is -1 for networks: x * 2 - 1?")
+            say(f"note: all values of {name} in the first batch are in [0, 1], not in [-1, 1]; is x * 2 - 1 missing?")

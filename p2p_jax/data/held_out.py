@@ -1,4 +1,4 @@
-"""A share of files that is kept for validation: which they are, only names decide."""
+"""A share of files that is kept for validation; only their names decide which."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from p2p_jax.errors import InputError
 
 
 def chosen(files: Sequence[Path], fraction: float, *, is_held_out: bool) -> list[int]:
-    """Return the places of the files that are for validation, or of the rest.
+    """Return the indices of the files for validation, or of the rest.
 
     Args:
-      files: of all.
-      fraction: of them that is for validation; one at least.
-      is_held_out: whether those for validation are wanted.
+      files: all of them.
+      fraction: share of them for validation; at least one file.
+      is_held_out: True returns those for validation, False the rest.
 
     Raises:
       InputError: there would be none to train on.

@@ -1,4 +1,4 @@
-"""By what a run recognises its images when it goes on: how many there are, their names, and what is in them.
+"""How a resumed run recognises its images: by their number, names, and contents.
 
 Reading all of a large set would take as long as an epoch. So names and sizes are compared of all files
 (``Source.fingerprint``), and contents of as many as time allows: small sets whole, of larger ones a part of each file
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from p2p_jax.data.spread import evenly
 
-_VERSION = "1"  # of what is digested: digests of others are not compared
+_VERSION = "1"  # of the digest: digests of other versions are not compared
 _BYTES = 64 * 2**20  # that are read of a side of a split
 _FILES = 10_000  # that are opened of it
 _EXAMPLES = 1_000  # that are looked up in a container
@@ -22,11 +22,11 @@ _PIECES = 4  # of a file that is not read whole
 
 
 class Identity(NamedTuple):
-    """What a split, or a side of an unpaired one, is recognised by.
+    """The identity of a split, or of a side of an unpaired one.
 
     Attributes:
       total: how many examples there are.
-      contents: a digest of what is in them; "" where the fingerprint tells it, or nothing does.
+      contents: a digest of their contents; "" where the fingerprint covers it, or it is not known.
       names: of the files, without their folders; empty where they are none.
     """
 
@@ -36,12 +36,12 @@ class Identity(NamedTuple):
 
 
 def same_contents(one: str, other: str) -> bool:
-    """Tell whether two digests may be of the same contents: those of another version of the library tell nothing."""
+    """Return whether two digests may be of the same contents: digests of another version of the library say nothing."""
     return one == other or one.partition(":")[0] != other.partition(":")[0]
 
 
 def of_files(paths: Iterable[Path]) -> str:
-    """Return a digest of what is in files: of all bytes where they are few, else of pieces evenly over each."""
+    """Return a digest of the contents of files: of all bytes if they are few, else of pieces spread over each."""
     chosen = evenly(list(dict.fromkeys(paths)), _FILES)
     with ThreadPoolExecutor() as pool:
         sizes = list(pool.map(_size, chosen))
@@ -67,13 +67,13 @@ def _digest(path: Path, size: int, at_most: int) -> bytes:
                 for i in range(_PIECES):
                     file.seek((size - piece) * i // (_PIECES - 1))
                     found.update(file.read(piece))
-    except OSError:  # told when it is needed
+    except OSError:  # reported when it is needed
         return b""
     return found.digest()
 
 
 def of_examples(count: int, read: Callable[[int], Iterable[bytes]]) -> str:
-    """Return a digest of what is in some examples, evenly over all.
+    """Return a digest of the contents of some examples, spread evenly over all.
 
     Args:
       count: how many there are.
@@ -92,7 +92,7 @@ def of_examples(count: int, read: Callable[[int], Iterable[bytes]]) -> str:
 
 
 def _from_afar(places: Sequence[int]) -> list[int]:
-    """Return places in an order of which every beginning is spread over all: by their binary digits, backwards."""
+    """Return indices in bit-reversed order, so every prefix is spread over all."""
     bits = max(len(places) - 1, 1).bit_length()
     order = sorted(range(len(places)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
     return [places[i] for i in order]

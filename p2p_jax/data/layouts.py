@@ -1,4 +1,4 @@
-"""Which files of a folder are the images of A and B, and which belong together. Nothing is read but names and CSVs."""
+"""Which files of a folder are images of A and B, and which belong together. Only names and CSV files are read."""
 
 import contextlib
 import functools
@@ -25,12 +25,12 @@ class Layout(NamedTuple):
 
     Attributes:
       a: files with the images of A.
-      b: files with the images of B; of pairs, ``b[i]`` belongs to ``a[i]``.
+      b: files with the images of B; for pairs, ``b[i]`` belongs to ``a[i]``.
       paired: whether there are pairs.
       halves: "AB" or "BA" if every file holds both images of a pair, in this order from left to right, and `a` and `b`
         are the same files; "" if an image is a whole file.
-      lonely: files that have no partner and stand neither in `a` nor in `b`.
-      folders: where they were looked for.
+      lonely: files without a partner, neither in `a` nor in `b`.
+      folders: the folders that were searched.
     """
 
     a: Sequence[Path]
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 def is_file_source(source: str) -> bool:
-    """Tell whether ``find`` knows a ``config.data.source``; cycle_gan/NAME is one of files where there is a folder."""
+    """Return whether ``find`` knows a ``config.data.source``; cycle_gan/NAME counts if there is a folder."""
     kind, _, name = source.partition("/")
     return source in SOURCES or (kind in ("pix2pix", "cycle_gan") and bool(name))
 
@@ -58,10 +58,10 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
     Args:
       data: reads ``source``, ``val_fraction``, the splits, and the options of folders and suffixes.
       split: such as "train".
-      lenient: list files without a partner in ``lonely`` in place of raising an error.
+      lenient: list files without a partner in ``lonely`` instead of raising an error.
 
     Raises:
-      InputError: there are no such folders or files, a CSV is not what it should be, or a file has no partner.
+      InputError: there are no such folders or files, a CSV file has another form, or a file has no partner.
     """
     if not (data.val_fraction and split and split in (data.train_split, data.val_split)):
         return _find(data, split, lenient=lenient)
@@ -70,7 +70,7 @@ def find(data: ConfigDict, split: str, *, lenient: bool = False) -> Layout:
             f"config.data.val_fraction={data.val_fraction:g} takes images of {data.train_split} for validation, but "
             f"{data.dir} has images of {data.val_split} as well: set config.data.val_fraction=0, or another val_split"
         )
-    with quiet() if split == data.val_split else contextlib.nullcontext():  # training has told what is left out
+    with quiet() if split == data.val_split else contextlib.nullcontext():  # training has printed what is left out
         found = _find(data, data.train_split, lenient=lenient, whole_folder=True)
     if lenient and not (found.a and found.b):
         return found
@@ -110,7 +110,7 @@ def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = F
 
 
 def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
-    """Refuse folders in which every split would be the same images."""
+    """Refuse folders where every split would have the same images."""
     if split == data.train_split:
         return
     table = str(root) if data.source == "csv" and root.is_file() else ""
@@ -118,14 +118,14 @@ def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
     if table or (named and data.source in ("folders", "unpaired")):
         option = "config.data.dir" if table else f"config.data.{named[0]}"
         raise InputError(
-            f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: write {{split}} where "
-            "the name of the split stands, keep a share for validation with --config.data.val_fraction=0.1, or train "
+            f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: write {{split}} in "
+            "place of the split's name, keep a share for validation with --config.data.val_fraction=0.1, or train "
             "without (--config.data.val_split=)"
         )
 
 
 def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
-    """Return the part of a layout that is for validation, or the rest: which is which, only names decide."""
+    """Return the part of a layout for validation, or the rest; only names decide which."""
     kept = functools.partial(held_out.chosen, fraction=data.val_fraction, is_held_out=is_held_out)
     places = [kept(layout.a)] * 2 if layout.paired else [kept(layout.a), kept(layout.b)]
     a, b = ([files[i] for i in chosen] for files, chosen in zip(layout.sides, places, strict=True))
@@ -133,7 +133,7 @@ def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:
 
 
 def has_split(data: ConfigDict, split: str) -> bool:
-    """Tell whether the folder of a data set has anything of a split.
+    """Return whether the folder of a data set has files of a split.
 
     Raises:
       InputError: there is no such folder.
@@ -158,7 +158,7 @@ def _match(a: Sequence[Named], b: Sequence[Named], words: tuple[str, str], *, le
 
 
 def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
-    """Pair ``x_A.png`` with ``x_B.png``, or with what the names end otherwise."""
+    """Pair ``x_A.png`` with ``x_B.png``, or with other endings."""
     suffixes = data.suffix_a or "_A", data.suffix_b or "_B"
     paths = list_images(folder)
     a, b = (list(_ending(paths, folder, suffix)) for suffix in suffixes)
@@ -174,8 +174,8 @@ def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
     if others and not lenient and not (data.suffix_a or data.suffix_b):
         more = f" (and {len(others) - 1:,} more file{'s' * (len(others) > 2)})" if len(others) > 1 else ""
         raise InputError(
-            f"{others[0]}: the name ends in neither {suffixes[0]} nor {suffixes[1]}{more}; rename or remove it, or say "
-            "how names end: --config.data.suffix_a and suffix_b"
+            f"{others[0]}: the name ends in neither {suffixes[0]} nor {suffixes[1]}{more}; rename or remove it, or set "
+            "the endings: --config.data.suffix_a and suffix_b"
         )
     layout = _match(a, b, (f"of the same name but for {suffixes[0]} and {suffixes[1]}", ""), lenient=lenient)
     if not layout.a and not lenient:
@@ -210,8 +210,8 @@ def _root(data: ConfigDict) -> Path:
         return Path()
     if not data.dir:
         raise InputError(
-            f"config.data.source={data.source} reads a folder: name it with --config.data.dir=FOLDER, "
-            "or where a run is used, with data_dir=FOLDER"
+            f"config.data.source={data.source} reads a folder: give it with --config.data.dir=FOLDER, "
+            "or data_dir=FOLDER when a run is used"
         )
     root = expanded(data.dir)
     if not root.is_dir() and not (kind == "csv" and root.is_file()):
@@ -229,12 +229,12 @@ def _split_folder(root: Path, split: str) -> Path:
 def _two_places(
     data: ConfigDict, root: Path, split: str, *, whole_folder: bool
 ) -> list[list[tuple[tuple[str, ...], Path]]]:
-    """Return for A and for B its folders, each with what stood for the stars in its pattern."""
+    """Return the folders of A and of B, each with the names that matched the stars of its pattern."""
     if data.dir_a or data.dir_b:
         places = []
         for name, pattern in (("dir_a", data.dir_a), ("dir_b", data.dir_b)):
             if not pattern:
-                raise InputError(f"config.data.{name} is missing: the folders of A and B are named together")
+                raise InputError(f"config.data.{name} is missing: set both dir_a and dir_b")
             place = list(_folders(root, pattern, split))
             if not place:
                 raise InputError(
@@ -253,13 +253,13 @@ def _two_places(
             return [[((), folder)] for folder in folders]
     wanted = ", or ".join(f"{a.relative_to(root)} and {b.relative_to(root)}" for a, b in layouts)
     raise InputError(
-        f"{root} has no pair of folders {wanted} (others are named with --config.data.dir_a and dir_b)"
+        f"{root} has no pair of folders {wanted} (set other folders with --config.data.dir_a and dir_b)"
         + _other_splits(root)
     )
 
 
 def _folders(root: Path, pattern: str, split: str) -> Iterator[tuple[tuple[str, ...], Path]]:
-    """Yield the folders that a pattern names, with the names that stand for its stars."""
+    """Yield the folders that a pattern names, with the names that match its stars."""
     parts = expanded(pattern.replace("{split}", split)).parts
     if not parts:
         parts = (".",)
@@ -286,7 +286,7 @@ def _other_splits(root: Path, ending: str = "") -> str:
         )
     share = "keep a share of the images for validation with --config.data.val_fraction=0.1"
     if not found:
-        return f"; {root} holds no folder: make one, or take all of its images, and {share}"
+        return f"; {root} holds no folder: make one, or use all of its images, and {share}"
     kind = f"{ending} file" if ending else "folder"
     few = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
     return (

@@ -16,7 +16,7 @@ class Named(NamedTuple):
 
     Attributes:
       path: of the file.
-      key: the folders below where it was looked for, and its name without what tells A from B.
+      key: the folders below the one that was searched, and its name without the part that separates A from B.
     """
 
     path: Path
@@ -42,7 +42,7 @@ def key_of(parts: Sequence[str], suffix: str) -> tuple[str, ...] | None:
 
 
 def alike(name: str) -> str:
-    """Return what a name is but for capital letters, and for the parts in which letters are written."""
+    """Return a name without differences of case and of composed letters."""
     return composed(name).casefold()
 
 
@@ -54,7 +54,7 @@ def composed(text: str) -> str:
 _WAYS: tuple[Callable[[tuple[str, ...]], tuple[str, ...]], ...] = (
     lambda key: key,
     lambda key: tuple(part.casefold() for part in key),
-    lambda key: (key[-1].casefold(),),  # whatever the folders
+    lambda key: (key[-1].casefold(),),  # in any folders
 )
 
 
@@ -70,13 +70,13 @@ def pair(a: Sequence[Named], b: Sequence[Named]) -> tuple[list[Path], list[Path]
     for side in (a, b):
         if double := _double(side):
             raise InputError(
-                f"{double[0]} and {double[1]} have the same stem; remove or rename one of them, or say how the names "
-                "of a side end: --config.data.suffix_a and suffix_b (such as .jpg)"
+                f"{double[0]} and {double[1]} have the same stem; remove or rename one of them, or set the "
+                "endings of the names: --config.data.suffix_a and suffix_b (such as .jpg)"
             )
     pairs: list[tuple[Named, Named]] = []
     left = list(a), list(b)
     for way in _WAYS:
-        if pairs and way is _WAYS[-1]:  # folders do tell partners here
+        if pairs and way is _WAYS[-1]:  # folders do identify partners here
             break
         known = [_alone(side, way) for side in left]
         found = [(known[0][key], known[1][key]) for key in known[0].keys() & known[1].keys()]

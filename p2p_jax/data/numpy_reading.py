@@ -26,7 +26,7 @@ from p2p_jax.images.unknown import is_number
 
 
 def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
-    """Return the sides in the order in which a batch has them, as ``p2p_jax.data.stream.sides.make_sides``.
+    """Return the sides in the order of a batch, as ``p2p_jax.data.stream.sides.make_sides``.
 
     Raises:
       InputError: the images of the source are not those of the domains.
@@ -42,8 +42,8 @@ def _check_first(side: Side) -> None:
     name, images = side.source.names[0], loader(side.source)(0)
     if len(images) != len(side.domains):
         raise InputError(
-            f"the source of {name} gives {len(images)} images of an example; it must be a tuple of two images in a "
-            "Source of pairs, and of one in either side of an Unpaired one"
+            f"the source of {name} gives {len(images)} images per example; it must give a tuple of two images "
+            "(paired), or of one (each side of an Unpaired)"
         )
     for image, domain in zip(images, side.domains, strict=True):
         dtype = domain.file_dtype if domain.unknown and image.dtype == np.float32 else image.dtype
@@ -63,7 +63,7 @@ def extremes(side: Side, place: int, indices: np.ndarray) -> np.ndarray:
 
 
 def load_sizes(side: Side, data: ConfigDict) -> np.ndarray:
-    """Return height and width to which every image is resized before it is cropped, [N, 2] int32.
+    """Return height and width of every resized image, before the crop, [N, 2] int32.
 
     Raises:
       InputError: the crop cannot be cut out of an image.
@@ -107,7 +107,7 @@ def _load_size(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
 
 
 def for_training(side: Side, sizes: np.ndarray) -> list[np.ndarray]:
-    """Return all the images of a side at load size; smaller ones stand in the upper left corner of the largest.
+    """Return all the images of a side at load size; smaller ones are in the upper left corner of the largest.
 
     Args:
       side: what is read.
@@ -174,7 +174,7 @@ def whole(side: Side, index: int, data: ConfigDict) -> list[np.ndarray]:
     """Decode an example for validation without cutting a crop out of it.
 
     Returns:
-      For every domain [H, W, channels] float32 in [-1, 1], of the size to which training resizes.
+      For every domain [H, W, channels] float32 in [-1, 1], of the size that training resizes to.
     """
     images = _raw(side, index)
     height, width = _largest(images)

@@ -106,9 +106,9 @@ def load(
 def _refuse(config: ConfigDict) -> None:
     """Refuse what only the stream can do."""
     reasons = {
-        "config.augment.scale_jitter resizes every image anew": config.augment.scale_jitter,
-        "config.task makes inputs with functions of Python": config.task,
-        f"config.data.source={config.data.source} has no inputs of its own": are_photos(config.data.source),
+        "config.augment.scale_jitter resizes every image each time": config.augment.scale_jitter,
+        "config.task computes inputs with Python functions": config.task,
+        f"config.data.source={config.data.source} has no input images": are_photos(config.data.source),
     }
     for reason, applies in reasons.items():
         if applies:

@@ -1,4 +1,4 @@
-"""What is said of a data set when it is opened, however its images are read."""
+"""The messages on a data set when it is opened, for every way of reading its images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,17 +21,17 @@ def open_sources(
     Args:
       config: reads ``data`` and ``batch_size``.
       process_count: the number of processes that share every batch.
-      train: what to train on in place of what ``config.data.source`` names.
-      val: what to validate on; with `train` given and this not, there is no validation.
+      train: data to train on instead of ``config.data.source``.
+      val: the data to validate on; if only `train` is given, there is no validation.
 
     Raises:
-      InputError: the files cannot be used; names the first one and the mend.
+      InputError: the files cannot be used; names the first one and the fix.
     """
     data = config.data
     if config.batch_size % process_count:
         raise InputError(f"config.batch_size={config.batch_size} is not a multiple of {process_count} processes")
     if train is None and val is not None:
-        raise InputError("what to validate on was given, but not what to train on: give both, train= and val=")
+        raise InputError("val= was given without train=: give both")
     if train is None:
         train = make_source(data, data.train_split)
         val = make_source(data, data.val_split) if data.val_split else None
@@ -62,7 +62,7 @@ def counts(sides: Sequence[Any]) -> tuple[int, int] | None:
 
 
 def identities(train: Source | Unpaired, val: Source | Unpaired | None, data: ConfigDict) -> dict[str, Identity]:
-    """Return what each split, or each side of unpaired ones, is recognised by beside the fingerprint."""
+    """Return the identity of each split, or of each side of unpaired ones, in addition to the fingerprint."""
     found = {}
     for split, source in ((data.train_split, train), (data.val_split, val)):
         parts = {" A": source.a, " B": source.b} if isinstance(source, Unpaired) else {"": source} if source else {}
@@ -73,5 +73,5 @@ def identities(train: Source | Unpaired, val: Source | Unpaired | None, data: Co
 
 
 def fingerprint(train: Source | Unpaired, val: Source | Unpaired | None) -> str:
-    """Return what both splits are recognised by when a run is resumed."""
+    """Return the digest that identifies both splits when a run is resumed."""
     return f"{train.fingerprint}-{val.fingerprint}" if val else train.fingerprint

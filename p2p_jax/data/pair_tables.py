@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[list[Path], list[Path]]:
     header = [name.strip().lower() for name in lines[0][1]]
     if missing := [name for name in _COLUMNS if name not in header]:
         found = ", ".join(lines[0][1]) or "nothing"
-        raise InputError(f"{path}, line 1: there is no column {missing[0]}; it must be named there, beside {found}")
+        raise InputError(f"{path}, line 1: there is no column {missing[0]}; it must be named there, next to {found}")
     if len(lines) == 1:
         raise InputError(f"{path} names no pair of images below its first line")
     sides: tuple[list[Path], list[Path]] = ([], [])
@@ -66,14 +66,14 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield rows.line_num, cells
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"{path} cannot be read as a CSV file in UTF-8 ({error}); spreadsheets call it CSV UTF-8 where they save it"
+            f"{path} cannot be read as a CSV file in UTF-8 ({error}); save it as CSV UTF-8 in the spreadsheet"
         ) from error
 
 
 def _find(folder: Path, cell: str) -> Path:
     """Return the file that a cell names; one with the separators of Windows where there is no other.
 
-    Neither does the apostrophe count by which spreadsheets are told that a cell is no formula.
+    The apostrophe that marks a cell as text in spreadsheets does not count either.
     """
     path = folder / expanded(cell)
     if not cell or os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""One split of a data set as evaluation sees it: every example once, in order, beside the image as it was."""
+"""One split of a data set as evaluation sees it: every example once, in order, with the original image."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +22,16 @@ from p2p_jax.images.domains import of_config
 
 
 class Split(NamedTuple):
-    """One split of a data set, to be evaluated on.
+    """One split of a data set, for evaluation.
 
     Attributes:
       names: of the images of ``real_a`` and of ``real_b``, in order; the same list twice if `paired`.
       paired: whether ``real_b`` is what ``real_a`` should become.
       batches: ``(batch_size) -> iterator`` over all examples in order, as ``Data.validation``.
       original: ``(side, index) -> image``, [H, W, C] as it was before it was resized; side 0 is that of ``real_a``.
-      fingerprint: recognises the images; "" where nothing does.
-      whole: whether images are whole, of sizes of their own and therefore one a batch, and not crops.
-      nodata: unknown values that the config does not know of, ``{"input": {"nodata": "-9999"}, ...}``.
+      fingerprint: identifies the images; "" if there is none.
+      whole: whether images are whole, with different sizes and so one per batch, and not crops.
+      nodata: marks of unknown values that the config does not name, ``{"input": {"nodata": "-9999"}, ...}``.
       shard: (first, step): `batches` gives only the examples of ``places``; all else is that of the whole split.
     """
 
@@ -57,12 +57,12 @@ def load_split(
     whole: bool = False,
     shard: tuple[int, int] = (0, 1),
 ) -> Split:
-    """Open one split of the data set of a config; TensorFlow is needed only for inputs that are made of photographs.
+    """Open one split of the data set of a config; TensorFlow is needed only for inputs computed from photographs.
 
     Args:
       config: reads ``data`` and ``task``.
       split: such as "train", "val" or "test".
-      source: what the split is, in place of what ``config.data.source`` names, such as ``from_arrays(a, b)``.
+      source: the split's data, instead of ``config.data.source``, such as ``from_arrays(a, b)``.
       whole: leave out the crop where ``data.preprocess`` has one in validation; inputs that are made of photographs are
         cropped all the same.
       shard: (first, step): the stream gives every step-th example, from the first on, and reads no other.
@@ -97,14 +97,14 @@ def load_split(
 
 
 def _names(source: Source) -> Sequence[str]:
-    """Return what examples are called; those of a container may be too many for a list."""
+    """Return the names of examples; a container may have too many for a list."""
     if source.told:
         return source.names
     return [Path(x).name if Path(x).is_file() else x for x in source.names]
 
 
 def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool, shard: tuple[int, int] = (0, 1)) -> Split:
-    """Return what was given to be evaluated on as a split.
+    """Return data given for evaluation as a split.
 
     Args:
       data: a ``Split``; a ``Source`` or ``Unpaired``; or a ``Data``, whose validation set is taken.
@@ -127,7 +127,7 @@ def as_split(data: Any, config: ConfigDict, *, paired: bool, whole: bool, shard:
     names = [str(i) for i in range(counts[0])], [str(i) for i in range(counts[1])]
 
     def original(side, index):
-        raise InputError("labels are read at their own size: give a Split or a Source in place of Data")
+        raise InputError("labels are read at their full size: give a Split or a Source instead of Data")
 
     return Split(names, paired, _every(checked.validation, shard), original, shard=shard)
 
@@ -157,7 +157,7 @@ def _whole_images(found: list[sides.Side], data: ConfigDict, places: range) -> I
 
 
 def _decoded_batches(found: list[sides.Side], data: ConfigDict, batch_size: int, places: range) -> Iterator[Batch]:
-    """Yield what the stream would give, decoded one batch ahead."""
+    """Yield the batches of the stream, decoded one batch ahead."""
     count = len(places)
 
     def batch(first):

@@ -1,4 +1,4 @@
-"""A part of many things that stands for all of them."""
+"""A part of many things that represents all of them."""
 
 from collections.abc import Sequence
 from typing import TypeVar

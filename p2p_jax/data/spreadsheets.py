@@ -2,7 +2,7 @@
 
 A cell that begins as a formula does (``=``, ``+``, ``-``, ``@``, a tab, the end of a line) is a program for a
 spreadsheet: ``=HYPERLINK(...)`` as the name of an image would be one. Texts that begin so get an apostrophe in front,
-which says "text" there; one that has apostrophes before such a beginning gets one more, so that each can be read back.
+which says "text" there; one that has apostrophes before such a beginning gets one more, so each can be read back.
 Numbers stay numbers. A text with a semicolon or a tab is quoted: where numbers have a comma, those divide cells.
 """
 
@@ -18,7 +18,7 @@ _TO_QUOTE = re.compile(r"[,;\t\r\n\"']")
 
 
 def escape(text: str) -> str:
-    """Return a text as it may stand in a cell."""
+    """Return a text as it may be in a cell."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
@@ -40,7 +40,7 @@ def _cell(value: Any) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table, its columns' names first; None is an empty cell, and what is no text is written as it is."""
+    """Return a table, its columns' names first; None is an empty cell, and other values are written as they are."""
     lines = [columns, *([row[name] for name in columns] for row in rows)]
     return "".join(",".join(map(_cell, line)) + "\n" for line in lines)
 

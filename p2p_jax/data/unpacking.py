@@ -26,7 +26,7 @@ class HostileError(ValueError):
 
 
 class Names:
-    """The names of an archive's members, each of which is another place, whatever file system it is unpacked on."""
+    """The names of an archive's members; each is a different path on every file system."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
@@ -42,9 +42,9 @@ class Names:
         if name.startswith("/") or ".." in parts:
             raise HostileError(f"{name!r} in it points outside of it")
         if _ELSEWHERE.search(name):
-            raise HostileError(f"{name!r} in it has a character that names may not have on some systems")
+            raise HostileError(f"{name!r} in it has a character that some systems do not allow in names")
         if any(len(os.fsencode(part)) > _LONGEST_PART for part in parts) or len(os.fsencode(name)) > _LONGEST_NAME:
-            raise HostileError(f"{name[:40]!r}... in it is too long a name")
+            raise HostileError(f"{name[:40]!r}... in it is too long")
         if any(part != part.rstrip(". ") for part in parts):  # which Windows leaves out
             raise HostileError(f"{name!r} in it ends with a dot or a space")
         if not parts and not is_folder:
@@ -55,7 +55,7 @@ class Names:
             raise HostileError(f"{name!r} in it is in a folder that is also a file")
         if not is_folder:
             if own[0] in self._files:
-                raise HostileError(f"{name!r} is in it twice, perhaps in other capitals")
+                raise HostileError(f"{name!r} is in it twice, perhaps with other capitals")
             if own[0] in self._folders:
                 raise HostileError(f"{name!r} in it is a file and also a folder")
             self._files.update(own)
@@ -90,21 +90,21 @@ class Room:
             raise HostileError(f"it holds more than {MOST_MEMBERS:,} files")
         if size < 0 or self._bytes > self._allowed:
             size_allowed = f"{self._allowed / 1e9:,.1f} GB"
-            raise HostileError(f"its files are larger than {size_allowed} together: it is not a set of images")
+            raise HostileError(f"its files are larger than {size_allowed} in total: it is not a set of images")
 
 
 _Member = tuple[tarfile.TarFile, tarfile.TarInfo, tuple[str, ...]]
 
 
 def files_of_tar(stream: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[_Member]:
-    """Yield the plain files of a tar stream, each with the parts of its name; whoever wants one reads it at once.
+    """Yield the plain files of a tar stream, each with the parts of its name; read a file before asking for the next.
 
     Args:
       stream: what the archive holds, uncompressed.
       archive: the file, for its size.
 
     Raises:
-      HostileError: a member is no plain file or folder, is called what it must not be called, or is too large.
+      HostileError: a member is not a plain file or folder, has a forbidden name, or is too large.
     """
     names, room = Names(), Room(archive)
     pieces: Any = _InPieces(stream)
@@ -134,7 +134,7 @@ def _leads_outside(member: tarfile.TarInfo) -> bool:
 
 
 class _InPieces:
-    """A stream of which no one reads much at once: tarfile takes the long name of a member whole, however long."""
+    """A stream that gives only a little at once: tarfile would read the name of a member whole, of any length."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile):
         self._stream = stream
@@ -142,7 +142,7 @@ class _InPieces:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _LONGEST_HEAD:
-            raise HostileError("the head of a file in it is too long")
+            raise HostileError("the header of a file in it is too long")
         return self._stream.read(size)
 
 

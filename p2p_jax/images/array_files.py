@@ -22,12 +22,12 @@ def read_header(path: Path, file: IO[bytes]) -> Header:
 
 
 def _of_array(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and dtype, as ``read`` gives it, of the array in a .npy or .npz file, of which it reads the head."""
+    """Return shape and dtype, as ``read`` gives it, of the array in a .npy or .npz file; it reads only the header."""
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(file) as archive:
             if len(archive.namelist()) != 1:
                 names = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
-                raise InputError(f"{path} holds {len(archive.namelist())} arrays ({names}); an image is only one array")
+                raise InputError(f"{path} holds {len(archive.namelist())} arrays ({names}); an image must be one array")
             with archive.open(archive.namelist()[0]) as member:
                 shape, dtype = _npy_head(member)
     else:
@@ -37,7 +37,7 @@ def _of_array(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
             fault = "are missing" if missing > 0 else "too many are"
             raise ValueError(f"{abs(missing)} bytes {fault} at its end")
     if dtype.kind not in "bfiu":
-        raise InputError(f"{path} holds an array of {dtype}; an image is of whole numbers, floats or bools")
+        raise InputError(f"{path} holds an array of {dtype}; an image holds whole numbers, floats or bools")
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise InputError(f"{path} holds an array of shape {list(shape)}; an image is [H, W] or [H, W, C]")
     return shape, np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
@@ -59,7 +59,7 @@ class _Start:
 
     def read(self, size: int) -> bytes:
         if size > self._left:
-            raise ValueError("its head is too long")
+            raise ValueError("its header is too long")
         self._left -= size
         return self._file.read(size)
 

@@ -10,7 +10,7 @@ _PIECE = 2**18  # bytes that are read at a time
 
 
 def can_inflate(page: Any) -> bool:
-    """Tell whether the strips of a page of tifffile's are such as ``DeflatedStrip`` takes."""
+    """Return whether the strips of a page of tifffile's are such as ``DeflatedStrip`` takes."""
     key = page.keyframe
     is_plain = key.bitspersample == 8 * key.dtype.itemsize and key.fillorder == 1 and not key.is_subsampled
     return is_plain and key.compression in _DEFLATE and key.predictor in (1, _DIFFERENCES) and all(page.databytecounts)

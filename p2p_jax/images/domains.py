@@ -1,6 +1,6 @@
 """What the images of a domain are: their values and units, and how these map to the [-1, 1] of networks.
 
-Three forms of an image [H, W, C] are told apart:
+There are three forms of an image [H, W, C]:
 
 - raw: what a file gives and what the stream resizes and crops, [H, W, ``raw_channels``];
 - values: in the units of the domain, of its ``dtype``, [H, W, ``value_channels``];
@@ -43,7 +43,7 @@ class Domain(NamedTuple):
       unknown: whether of some values nothing is known: NaN in raw images, which are float32 then, and in values.
       nodata: the number that stands for them besides what files say; see ``p2p_jax.images.unknown``.
       asks_files: whether what files say of unknown values counts.
-      background: the colour on which transparent parts of images lie, RGB; None: there may be none.
+      background: the colour behind transparent parts of images, RGB; None: transparent parts are refused.
     """
 
     kind: str
@@ -117,7 +117,7 @@ class Domain(NamedTuple):
         if self.kind == "labels":
             if dtype.kind in "iu" and (channels == 1 or (dtype == np.uint8 and channels == 3 and self.palette)):
                 return None
-            named = " or colours" if self.palette else ", or 3 of colours with config.data.input.palette"
+            named = " or colours" if self.palette else ", or 3 channels of colours with config.data.input.palette"
             return f"has {channels} channels of {bits}; labels are one channel of whole numbers or indices{named}"
         if self.kind == "float":
             return self._wrong_count(channels)
@@ -137,11 +137,11 @@ class Domain(NamedTuple):
         return f"has {channels} channels, but {takes}: set config.data.input.channels or output.channels"
 
     def raw(self, pixels: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
-        """Turn what a file stores, in which ``fault`` finds nothing, into a raw image.
+        """Turn the contents of a file, without a ``fault``, into a raw image.
 
         Args:
           pixels: [H, W, C] as stored.
-          palette: [K, 3] uint8, the colours of which `pixels` are indices.
+          palette: [K, 3] uint8, the colours that `pixels` index.
 
         Returns:
           [H, W, raw_channels] of ``raw_dtype``; gray is repeated and colour becomes ITU-R 601 luma where they must.
@@ -275,11 +275,11 @@ def _domain(side: ConfigDict, name: str) -> Domain:
         wanted = f"{needed}, as {kind} need" if needed else "a whole number of at least 1"
         raise InputError(f"{option}.channels is {channels!r}; it must be {wanted}")
     if kind == "labels" and not 2 <= channels <= VOID:
-        raise InputError(f"{option}.channels is {channels}; labels are of 2 to {VOID} classes, one a channel")
+        raise InputError(f"{option}.channels is {channels}; labels have 2 to {VOID} classes, one per channel")
     if palette is not None and kind not in ("labels", "label_colors"):
         raise InputError(f"{option}.palette is for labels; {option}.kind is {kind}")
     if side.numbers and kind != "labels":
-        raise InputError(f"{option}.numbers are of labels; {option}.kind is {kind}")
+        raise InputError(f"{option}.numbers is for labels; {option}.kind is {kind}")
     numbers, instances = labels.parse_numbers(side.numbers, channels, f"{option}.numbers")
     has_unknown, nodata = unknown.parse(side.nodata, f"{option}.nodata")
     if has_unknown and kind not in NUMBERS:
@@ -288,13 +288,15 @@ def _domain(side: ConfigDict, name: str) -> Domain:
     domain = Domain(kind, channels, (), (), palette, numbers, instances, has_unknown, nodata, asks_files)
     if kind in _LAB or domain.is_labels:
         if side.range:
-            raise InputError(f"{option}.range: {kind} have a range of their own")
+            raise InputError(f"{option}.range: {kind} have a fixed range; leave it empty")
         low, high = _LAB.get(kind) or (((0.0,) * 3, (255.0,) * 3) if kind == "label_colors" else ((), ()))
         return domain._replace(low=low, high=high)
     if side.range == "measured" or (not side.range and kind not in _WHOLE):
         return domain
     pairs = parse_range(side.range, f"{option}.range") if side.range else [_WHOLE[kind]]
     if len(pairs) not in (1, channels):
-        raise InputError(f"{option}.range has {len(pairs)} ranges for {channels} channels; give one or each")
+        raise InputError(
+            f"{option}.range has {len(pairs)} ranges for {channels} channels; give one, or one per channel"
+        )
     low, high = zip(*pairs * (channels if len(pairs) == 1 else 1), strict=True)
     return domain._replace(low=low, high=high)

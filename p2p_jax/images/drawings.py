@@ -8,14 +8,14 @@ from p2p_jax.images import palettes
 from p2p_jax.images.palettes import Palette
 
 _EDGES = ("canny_edges", "hed_edges")
-_NEAR = 24  # levels, by which colours change where a picture is resized and stored as a JPEG
+_NEAR = 24  # levels that colours may change by when a picture is resized and stored as a JPEG
 _LABELLED = 0.5  # of the pixels of label maps have a class's colour; the rest are borders that a JPEG blurred
 _GRAY, _PAPER = 0.98, 0.7  # of the pixels of line drawings are without colour, and of the paper's tone
 _TWO_TONES = 0.9  # of those on black are black or white
 
 
 def makes_lines(task: str) -> bool:
-    """Tell whether ``config.task.input`` makes line drawings of photographs."""
+    """Return whether ``config.task.input`` makes line drawings of photographs."""
     return task.rpartition(":")[2] in _EDGES
 
 

@@ -1,7 +1,7 @@
 """Image files as they are stored: of any depth and number of channels, in NumPy arrays.
 
 Images are turned upright by their EXIF orientation, and CMYK becomes RGB. Nothing here lays transparent parts on a
-colour, or takes fewer bits: see ``p2p_jax.images.raw``. What is known of a format stands in one entry of ``FORMATS``.
+colour, or takes fewer bits: see ``p2p_jax.images.raw``. Each format has one entry in ``FORMATS``.
 """
 
 import os
@@ -35,9 +35,9 @@ class Format(NamedTuple):
       lossless: whether what is written is read again unchanged.
       has_palette: it holds indices of a palette.
       is_picture: programs that show pictures know it, and ``pictures`` reads and writes it through Pillow.
-      save_options: what Pillow is told when it writes one.
+      save_options: options for Pillow when it writes one.
       often_misnamed: often given the ending of another such format, which every program reads all the same.
-      end: regular expression of what stands in a file's last bytes, where they tell that it is whole.
+      end: regular expression for a file's last bytes, where they show that it is complete.
       is_written: files of the format are written, and not only read.
     """
 
@@ -141,7 +141,7 @@ FORMATS = (
         often_misnamed=True,
     ),
 )
-_START, _TAIL = 256, 64  # bytes in which the beginning of a file is looked for, and its end
+_START, _TAIL = 256, 64  # bytes to search for the beginning of a file, and for its end
 _BY_ENDING = {ending: known for known in FORMATS for ending in known.endings}
 EXTENSIONS = tuple(sorted(_BY_ENDING))
 WRITTEN = tuple(ending for ending in EXTENSIONS if _BY_ENDING[ending].is_written)
@@ -171,7 +171,7 @@ def read_header(path: Path) -> Header:
 
 
 def seems_whole(path: Path) -> bool:
-    """Tell whether a file ends as its format does; False where only reading it can tell."""
+    """Return whether a file ends as its format does; False where only reading it shows that."""
     with path.open("rb") as file:
         found = _recognised(file.read(_START))
         if found is None or not found.end:
@@ -208,10 +208,10 @@ def write(
     Args:
       path: ends in one of ``EXTENSIONS``; its folder is made if missing.
       pixels: [H, W, C], which the format must hold; see ``holds``.
-      palette: [K, 3] uint8, RGB, of which `pixels`, uint8 [H, W, 1], are indices. TIFF fills it up to 256 colours.
+      palette: [K, 3] uint8, RGB, indexed by `pixels`, uint8 [H, W, 1]. TIFF fills it up to 256 colours.
       tags: as ``read`` gives them; formats other than TIFF leave them out.
       profile: the ICC profile of its colours; TIFF and those that Pillow writes, but BMP, keep it.
-      nodata: the number that stands for unknown values; TIFF keeps it.
+      nodata: the number that marks unknown values; TIFF keeps it.
       valid: [H, W] bool, False where nothing is known; TIFF keeps it.
 
     Raises:
@@ -223,7 +223,7 @@ def write(
 
 
 def holds(ending: str, dtype: np.dtype, channels: int) -> bool:
-    """Tell whether a format keeps the depth and the channels of such pixels; see ``is_lossless`` for their values.
+    """Return whether a format keeps the depth and the channels of such pixels; see ``is_lossless`` for their values.
 
     Args:
       ending: one of ``EXTENSIONS``.
@@ -234,22 +234,22 @@ def holds(ending: str, dtype: np.dtype, channels: int) -> bool:
 
 
 def is_lossless(ending: str) -> bool:
-    """Tell whether what is written in a format is read again unchanged; JPEG and WebP, as written here, are not."""
+    """Return whether what is written in a format is read again unchanged; JPEG and WebP, as written here, are not."""
     return _BY_ENDING[ending].lossless
 
 
 def _check_writable(path: Path, pixels: np.ndarray, palette: np.ndarray | None) -> Format:
     ending, dtype, channels = path.suffix.lower(), pixels.dtype, pixels.shape[-1]
     if ending not in WRITTEN:
-        raise InputError(f"{path} cannot be written: its ending is none of {', '.join(WRITTEN)}")
+        raise InputError(f"{path} cannot be written: its ending must be one of {', '.join(WRITTEN)}")
     if not holds(ending, dtype, channels):
         others = [other for other in WRITTEN if holds(other, dtype, channels)]
-        mend = f"choose {', '.join(others)}" if others else "no format does"
-        raise InputError(f"{path} cannot be written: {ending} does not hold {channels} channels of {dtype}; {mend}")
+        mend = f"choose {', '.join(others)}" if others else "no format can"
+        raise InputError(f"{path} cannot be written: {ending} cannot hold {channels} channels of {dtype}; {mend}")
     if palette is None:
         return _BY_ENDING[ending]
     if ending not in WITH_PALETTE:
-        raise InputError(f"{path} cannot be written: {ending} holds no palette; choose {', '.join(WITH_PALETTE)}")
+        raise InputError(f"{path} cannot be written: {ending} cannot hold a palette; choose {', '.join(WITH_PALETTE)}")
     if dtype != np.uint8 or channels != 1 or len(palette) > 256 or pixels.max(initial=0) >= len(palette):
         raise InputError(
             f"{path} cannot be written: with a palette of {len(palette)} colours (at most 256), pixels must be uint8 "
@@ -262,7 +262,7 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
     """Open a file, look whether it is what its name says, and give it to the reader of its format."""
     ending = path.suffix.lower()
     if ending not in EXTENSIONS:
-        raise InputError(f"{path} cannot be read as an image: its ending is none of {', '.join(EXTENSIONS)}")
+        raise InputError(f"{path} cannot be read as an image: its ending must be one of {', '.join(EXTENSIONS)}")
     wanted = _BY_ENDING[ending]
     try:
         with path.open("rb") as file:
@@ -271,13 +271,13 @@ def _with_file(path: Path, reader: Callable[[Format], Callable[[Path, IO[bytes]]
             return reader(wanted)(path, file)
     except InputError:
         raise
-    except Exception as error:  # of what is damaged, the libraries raise whatever its bytes lead them to
+    except Exception as error:  # libraries raise many kinds of errors for damaged files
         if path.is_symlink() and not path.exists():
             raise InputError(
                 f"{path} is a link to {path.readlink()}, which is not there; replace or remove it"
             ) from error
         told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = " ".join(told.split())[:200]  # bytes of the file may stand in it
+        reason = " ".join(told.split())[:200]  # bytes of the file may be in it
         raise InputError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
 
 
@@ -295,4 +295,4 @@ def _check_format(path: Path, start: bytes, wanted: Format) -> None:
     if found is None:
         raise ValueError(f"it is not a {wanted.name} file" if start else "it is empty")
     mend = f"rename it to {found.endings[-1]}" if found.name != "ZIP" else f"convert it to {wanted.name}"
-    raise InputError(f"{path} is a {found.name} file, though its name says otherwise; {mend}")
+    raise InputError(f"{path} is a {found.name} file, but its name says otherwise; {mend}")

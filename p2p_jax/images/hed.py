@@ -38,7 +38,7 @@ def probability(image: np.ndarray, weights: str, border: int = 128) -> np.ndarra
     Args:
       image: [H, W, 1 or 3] uint8.
       weights: path of the authors' ``.caffemodel``.
-      border: pixels by which the image is continued first, mirrored; the scripts' 128 costs most of the time.
+      border: pixels of mirrored border to add first; the scripts' 128 costs most of the time.
 
     Returns:
       [H, W] float32 in [0, 1].
@@ -51,7 +51,7 @@ def probability(image: np.ndarray, weights: str, border: int = 128) -> np.ndarra
         padded = np.pad(pictures.with_channels(image, 3), ((border, border), (border, border), (0, 0)), "reflect")
         fused = _forward(padded[..., ::-1].astype(np.float32) - _MEAN, layers)
     except (KeyError, ValueError, IndexError) as error:
-        raise InputError(f"config.task.weights: {weights} are not those of HED ({error!r})") from error
+        raise InputError(f"config.task.weights: {weights} are not the weights of HED ({error!r})") from error
     return fused[border : border + image.shape[0], border : border + image.shape[1]]
 
 
@@ -95,7 +95,7 @@ def _convolve(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, pad: int) -> 
 
 
 def _max_pool(x: np.ndarray) -> np.ndarray:
-    """Halve [C, H, W]; of an odd side the last row or column stays alone, as in Caffe."""
+    """Halve [C, H, W]; on an odd side the last row or column is not averaged, as in Caffe."""
     channels, height, width = x.shape
     x = np.pad(x, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=-np.inf)
     return x.reshape(channels, -(-height // 2), 2, -(-width // 2), 2).max((2, 4))
@@ -150,7 +150,7 @@ def read_caffemodel(path: str) -> Weights:
       By the name of the layer its blobs, each a flat float32 array.
 
     Raises:
-      InputError: there is no such file, or it is no such network.
+      InputError: there is no such file, or it is not such a network.
     """
     layers: Weights = {}
     try:

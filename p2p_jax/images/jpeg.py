@@ -7,7 +7,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # but for those that stand within a scan
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # except those within a scan
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _SCAN, _END, _RESTARTS = 0xDA, 0xD9, 0xDD
 _STRAY = np.random.default_rng(0).integers(0, 255, 256, np.uint8).tobytes()  # no byte of it begins a marker
@@ -19,7 +19,7 @@ _EIGHTH, _LAST = 3, 24  # pixels that the last block and its colours fill at mos
 
 
 def may_lack_rows(pixels: np.ndarray) -> bool:
-    """Tell whether the last corner of a decoded image is flat, as all rows are that are missing.
+    """Return whether the last corner of a decoded image is flat, as all rows are that are missing.
 
     Args:
       pixels: [H, W, 1 or 3] uint8.
@@ -31,9 +31,9 @@ def may_lack_rows(pixels: np.ndarray) -> bool:
 
 
 def check(file: IO[bytes], image: Image.Image) -> None:
-    """Refuse a JPEG in which a scan ends before it is complete, though the file is closed as it should be.
+    """Refuse a JPEG with an incomplete scan, even if the file ends properly.
 
-    What stands behind a complete scan is never looked at by a decoder, and behind another it is taken for pixels. So
+    What follows a complete scan is never looked at by a decoder, and behind another it is taken for pixels. So
     stray bytes are put there, and the pixels compared.
 
     Args:
@@ -50,7 +50,7 @@ def check(file: IO[bytes], image: Image.Image) -> None:
     changed = (one != other).reshape(*one.shape[:2], -1).any(-1)
     last = _LAST if in_full else _EIGHTH
     if changed[:-last].any() or changed[:, :-last].any():
-        raise ValueError("rows at its end are missing: it was cut, and closed again")
+        raise ValueError("rows at its end are missing: it was cut short")
 
 
 def _with_stray_bytes(contents: bytes) -> bytes:

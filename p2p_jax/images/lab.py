@@ -11,7 +11,7 @@ _XYZ_FROM_RGB = np.array(  # of linear sRGB, as scikit-image has it
 )
 _WHITE = np.array([0.95047, 1, 1.08883], np.float32)
 _RGB_FROM_LAB_LIGHT = np.linalg.inv(_XYZ_FROM_RGB / _WHITE[:, None]).astype(np.float32)
-_SLACK = 1e-4  # of linear light beyond [0, 1]: less than 8 bits can tell, more than the constants are rounded by
+_SLACK = 1e-4  # of linear light beyond [0, 1]: less than a step of 8 bits, more than the rounding of the constants
 _HALVINGS = 12
 
 

@@ -1,4 +1,4 @@
-"""Labels as files store them, numbers or indices of a palette, and the classes that they stand for. Only NumPy.
+"""Labels as files store them, numbers or indices of a palette, and their classes. Only NumPy.
 
 Classes are numbered from 0; ``VOID`` is none of them. Files may count from 1, write masks of 0 and 255, number every
 instance of an object (Cityscapes: 26001 is the second car, 26 the class), or keep the colours of classes in a palette.
@@ -13,14 +13,14 @@ from p2p_jax.images.palettes import VOID, Palette, palette_distances
 
 INSTANCES = "instances"
 """In place of numbers: an id of 1000 or more is a class times 1000 and the number of an object."""
-_FAR = 16  # distance of two colours from which on they are not the same
+_FAR = 16  # from this distance on, two colours are different
 
 
 def parse_numbers(text: str, channels: int, option: str) -> tuple[tuple[int, ...], bool]:
     """Return the numbers that files store for the classes, in their order, and whether they are ids of instances.
 
     Raises:
-      InputError: it is no such text; names the option.
+      InputError: the text has another form; names the option.
     """
     if text in ("", INSTANCES):
         return (), text == INSTANCES
@@ -36,7 +36,7 @@ def parse_numbers(text: str, channels: int, option: str) -> tuple[tuple[int, ...
 
 
 def by_number(stored: np.ndarray, channels: int, numbers: Sequence[int] = (), *, instances: bool = False) -> np.ndarray:
-    """Return the class of every pixel, uint8; what is no class is ``VOID``.
+    """Return the class of every pixel, uint8; pixels without a class are ``VOID``.
 
     Args:
       stored: [H, W, 1] whole numbers.
@@ -71,7 +71,7 @@ def by_colour(indices: np.ndarray, colors: np.ndarray, palette: Palette) -> np.n
     if len(pixels) > len(colors) or pixels[known].sum() < pixels.sum() / 2:
         return None
     if _is_gray(colors) and not _is_gray(palette.colors):
-        return None  # what is stored are numbers, of which few bits make a palette of grays
+        return None  # the file stores numbers; few bits make a palette of grays
     return np.where(known & (classes < len(palette.colors)), classes, VOID).astype(np.uint8)[indices]
 
 
@@ -91,7 +91,7 @@ def dtype_of(numbers: Sequence[int]) -> np.dtype:
 
 
 def find_numbers(counts: Mapping[int, int], channels: int) -> str:
-    """Return what the numbers in files mean, as a config says it; "" where they are classes, or tell nothing.
+    """Return what the numbers in files mean, as a config says it; "" where they are classes, or not clear.
 
     Args:
       counts: every number that was found, and in how many pixels.
@@ -122,8 +122,8 @@ def describe(counts: Mapping[int, int], channels: int, numbers: str) -> str:
     told = f"{len(set(classes[classes != VOID].tolist()))} of {channels} classes seen"
     told += f", stored as {numbers}" if numbers else ""
     if void.any():
-        told += f"; {pixels[void].sum() / pixels.sum():.2%} of the pixels are {VOID}, no class"
+        told += f"; {pixels[void].sum() / pixels.sum():.2%} of the pixels are {VOID} (no class)"
     if lost.any():
         few = ", ".join(map(str, found[lost][:5])) + (", ..." if lost.sum() > 5 else "")
-        told += f"; {pixels[lost].sum() / pixels.sum():.2%} of the pixels have a number of no class ({few})"
+        told += f"; {pixels[lost].sum() / pixels.sum():.2%} of the pixels have no class ({few})"
     return told

@@ -44,21 +44,21 @@ def check(path: Path, width: int, height: int, bytes_of_a_pixel: int) -> None:
       InputError: it has no pixel, or more than are allowed; names the file and the option.
     """
     if min(width, height) < 1:
-        raise InputError(f"{path} is of {width}x{height} pixels: it holds no image; replace or remove it")
+        raise InputError(f"{path} has {width}x{height} pixels, so no image; replace or remove it")
     share = max(bytes_of_a_pixel / _BYTES_OF_A_PIXEL, 1.0)
     if width * height * share <= _allowed:
         return
     size = f"{width}x{height} pixels" + (f" of {bytes_of_a_pixel} bytes" if share > 1 else "")
     raise InputError(
         f"{path} is {size}, {width * height * bytes_of_a_pixel / 1e9:.3g} GB in memory; {_option}={_allowed} allows "
-        f"{_allowed * _BYTES_OF_A_PIXEL / 1e9:.3g} GB. If the image is meant to be so large, raise the limit: "
+        f"{_allowed * _BYTES_OF_A_PIXEL / 1e9:.3g} GB. If the image should be that large, raise the limit: "
         f"{_option}={int(-(-width * height * share // 1))}"
     )
 
 
 @contextlib.contextmanager
 def turn(width: int, height: int, bytes_of_a_pixel: int) -> Iterator[None]:
-    """Wait until an image may be decoded beside those that are being decoded: threads read many, each of any size.
+    """Wait until there is room to decode another image: threads read many at once, of any size.
 
     One is always let through, however large it is.
 

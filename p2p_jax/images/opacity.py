@@ -15,7 +15,7 @@ def parse(text: str, option: str) -> tuple[int, int, int] | None:
     """Return the colour that a config names: white, black or #rrggbb; None of "".
 
     Raises:
-      InputError: it is no such text; names the option.
+      InputError: the text has another form; names the option.
     """
     if text in _COLORS or not text:
         return _COLORS.get(text)
@@ -53,7 +53,7 @@ def without(stored: Stored, channels: int, background: tuple[int, int, int] | No
         share = (stored.opacity < opaque).mean()
         labels = "; or config.data.input.kind=labels (output.kind), if its indices are classes"
         raise InputError(
-            f"{name} has transparent parts ({share:.1%} of its pixels), and it is not known on what they lie: set "
+            f"{name} has transparent parts ({share:.1%} of its pixels), and the colour behind them is not known: set "
             "config.data.background=white, or black, or another colour" + (labels if stored.palette is not None else "")
         )
     if stored.palette is not None:

@@ -12,7 +12,7 @@ def of_exif(contents: bytes) -> int:
     try:
         exif.load(contents)
         return valid(exif.get(ExifTags.Base.Orientation, 0))
-    except Exception:  # of what is damaged, Pillow raises whatever its bytes lead it to
+    except Exception:  # Pillow raises many kinds of errors for damaged files
         return 0
 
 
@@ -23,7 +23,7 @@ def of_text(text: bytes) -> int:
 
 
 def of_image(image: Image.Image) -> int:
-    """Return the orientation of an image that Pillow has opened, and that is no PNG; see ``png.read_head``."""
+    """Return the orientation of an image that Pillow has opened, not of a PNG; see ``png.read_head``."""
     try:
         return valid(image.getexif().get(ExifTags.Base.Orientation, 1)) or 1
     except Exception:  # as above
@@ -41,7 +41,7 @@ def size(width: int, height: int, orientation: int) -> tuple[int, int]:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn or mirror an image [H, W, ...] so that it stands upright."""
+    """Turn or mirror an image [H, W, ...] upright."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)

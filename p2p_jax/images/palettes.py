@@ -1,4 +1,4 @@
-"""Palettes: which colour of a label map stands for which class. No JAX, no TensorFlow.
+"""Palettes: the colours of label maps and their classes. No JAX, no TensorFlow.
 
 Label maps are uint8 [..., 3], RGB; labels are int32 numbers of classes from 0, or ``VOID``.
 """
@@ -22,7 +22,7 @@ class Palette(NamedTuple):
     Attributes:
       names: one per class.
       colors: [K, 3] uint8, in the order of the names.
-      void: [V, 3] uint8, the colours of whatever belongs to no class; often none.
+      void: [V, 3] uint8, colours that belong to no class; often none.
     """
 
     names: tuple[str, ...]
@@ -87,7 +87,7 @@ def find_palette(reference: str) -> Palette:
     Args:
       reference: the name; colours "#rrggbb,#rrggbb,..."; or the path of a file ``{"wall": [255, 0, 0], "door": [0, 255,
         0], ...}`` with one colour per class, whose order numbers the classes; ``"void": [[0, 0, 0], ...]`` lists the
-        colours that are no class.
+        colours without a class.
 
     Raises:
       InputError: no such palette, or the file cannot be used.
@@ -117,7 +117,7 @@ def self_contained(reference: str) -> str:
 
 
 def is_self_contained(reference: str) -> bool:
-    """Tell whether a reference needs no file."""
+    """Return whether a reference needs no file."""
     return not reference or reference in BUILT_IN or reference.startswith(("#", "{"))
 
 
@@ -135,10 +135,10 @@ def _from_hex(text: str) -> Palette:
 
 
 def palette_from_json(named: Any) -> Palette:
-    """Return the palette of which ``Palette.to_json`` gave this.
+    """Return the palette that ``Palette.to_json`` wrote.
 
     Raises:
-      InputError: something in it is no colour, a colour stands in it twice, or it has no class or more than 255.
+      InputError: an entry is not a colour, a colour is in it twice, or it has no class or more than 255.
     """
     if not isinstance(named, dict) or not isinstance(named.get("void", []), list):
         raise InputError('it must be {"class": [red, green, blue], ..., "void": [[red, green, blue], ...]}')
@@ -148,7 +148,7 @@ def palette_from_json(named: Any) -> Palette:
     colors, void = _colors(classes), _colors({f"void {i}": color for i, color in enumerate(named.get("void", []))})
     distinct, counts = np.unique(np.concatenate([colors, void]), axis=0, return_counts=True)
     if counts.max() > 1:
-        raise InputError(f"the colour {distinct[counts.argmax()].tolist()} stands in it {counts.max()} times")
+        raise InputError(f"the colour {distinct[counts.argmax()].tolist()} is in it {counts.max()} times")
     return Palette(tuple(classes), colors, void)
 
 
@@ -196,7 +196,7 @@ def check_palette(label_maps: Sequence[np.ndarray], palette: Palette) -> None:
     """Check that label maps have the colours of a palette.
 
     Args:
-      label_maps: [H, W, 3] uint8 each; a dozen will do. One alone may be all borders, which JPEG blurs.
+      label_maps: [H, W, 3] uint8 each; a dozen will do. A single one may be all borders, which JPEG blurs.
       palette: its void colours count as well.
 
     Raises:
@@ -206,7 +206,7 @@ def check_palette(label_maps: Sequence[np.ndarray], palette: Palette) -> None:
         better = recognise(label_maps)
         raise InputError(
             f"half of the pixels of the label maps are {far:.0f} levels or more away from every colour of the palette; "
-            + (f"they have those of {better}" if better else "are they photographs, or is it another palette?")
+            + (f"{better} fits them" if better else "are they photographs, or is it another palette?")
         )
 
 

@@ -25,7 +25,7 @@ class Picture(NamedTuple):
     Attributes:
       pixels: [H, W, 1 or 3] uint8 in sRGB, upright; what is transparent lies on white.
       alpha: [H, W] uint8 opacity, None if the file has none.
-      shown: what Pillow is told for a file that is to be shown as this one: the profile sRGB if it has one, and dpi.
+      shown: options for Pillow to write a file that looks like this one: the profile sRGB if it has one, and dpi.
     """
 
     pixels: np.ndarray
@@ -90,7 +90,7 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     if (given, channels) == (1, 3):
         return np.repeat(pixels, 3, axis=-1)
     if (given, channels) != (3, 1):
-        raise InputError(f"images have {given} channels, but the network takes {channels}")
+        raise InputError(f"images have {given} channels, but the network takes {channels}; convert them")
     red, green, blue = np.moveaxis(pixels.astype(np.float32), -1, 0)
     # In TensorFlow's order: another one rounds 150 of the 16.8 million colours to the next gray.
     luma = (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2])[..., None]

@@ -62,7 +62,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
 
 
 def _check_rows(file: IO[bytes], image: Image.Image, head: png.Head, pixels: np.ndarray) -> None:
-    """Refuse an image at whose end rows are missing, in whose place Pillow gives zeros or gray."""
+    """Refuse an image without its last rows; Pillow would fill them with zeros or gray."""
     if image.format == "PNG" and not head.deep_channels and (head.interlaced or not pixels[-1].any()):
         png.check_rows(file, *image.size)
     elif _form(image) == "JPEG" and (image.mode == "CMYK" or "progressive" in image.info or jpeg.may_lack_rows(pixels)):
@@ -111,7 +111,7 @@ def _opened(path: Path, file: IO[bytes]) -> Image.Image:
         kind = _registered_heif(path, start[8:12])
     Image.init()
     if kind not in Image.OPEN:
-        raise ValueError("no image file that is known")
+        raise ValueError("not a known image format")
     open_as = Image.OPEN[kind][0]
     try:
         image = open_as(file, path.name)
@@ -148,7 +148,7 @@ def _form(image: Image.Image) -> str:
 
 
 def _head(file: IO[bytes], image: Image.Image) -> png.Head:
-    """Return what Pillow does not tell of a PNG; of other files the orientation."""
+    """Return what Pillow does not report for a PNG; for other files the orientation."""
     if image.format == "PNG":
         return png.read_head(file)
     return png.Head(8, -1, orientation.of_image(image))
@@ -171,9 +171,9 @@ def _opacity(image: Image.Image, pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _check_single(path: Path, image: Image.Image) -> None:
-    """Refuse moving pictures and damaged files, of which Pillow would give a part."""
+    """Refuse animations and damaged files; Pillow would return a part of them."""
     if image.format in ("PNG", "WEBP", "AVIF") and (count := getattr(image, "n_frames", 1)) > 1:
-        raise InputError(f"{path} is a moving picture of {count} frames; save each as a file of its own")
+        raise InputError(f"{path} is an animation of {count} frames; save each as a separate file")
     if image.format == "BMP" and (missing := _bytes_missing(path)) > 0:
         raise ValueError(f"{missing} bytes are missing at its end")
 

@@ -1,4 +1,4 @@
-"""What a PNG file says of itself, read from its chunks: Pillow tells it in part only, or after decoding."""
+"""Facts in the chunks of a PNG file: Pillow reports only some of them, or only after decoding."""
 
 import io
 import re
@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
     @property
     def deep_channels(self) -> int:
-        """How many channels a PNG of 16 bits has, of which Pillow gives 8 where there is colour; else 0."""
+        """How many channels a PNG of 16 bits has, else 0; Pillow reads only 8 bits of colour."""
         return _OF_16_BITS.get(self.colour_type, 0) if self.depth == 16 else 0
 
     @property
@@ -68,7 +68,7 @@ def read_head(file: IO[bytes]) -> Head:
 
 
 def check(file: IO[bytes]) -> None:
-    """Refuse a PNG whose chunks are damaged, or that ends before its end is told; Pillow takes some of these.
+    """Refuse a PNG with damaged chunks or without its last chunk; Pillow accepts some of these.
 
     Raises:
       ValueError: says what is wrong.
@@ -105,11 +105,11 @@ def check_rows(file: IO[bytes], width: int, height: int) -> None:
             wanted -= len(packed.decompress(contents, _AT_ONCE))
             contents = packed.unconsumed_tail
     if wanted > 0:
-        raise ValueError("rows at its end are missing: it was cut, and closed again")
+        raise ValueError("rows at its end are missing: it was cut short")
 
 
 def without_extras(file: IO[bytes]) -> tuple[IO[bytes], bytes | None]:
-    """Return a PNG without the chunks of which Pillow refuses long and short ones, and its profile of colours."""
+    """Return a PNG without the chunks that Pillow may refuse for their length, and its colour profile."""
     file.seek(0)
     kept, profile = [file.read(8)], None
     while len(start := file.read(8)) == 8:
@@ -129,7 +129,7 @@ def _unpacked(contents: bytes, most: int) -> bytes:
 
 
 def _telling(kind: bytes, contents: bytes) -> bytes:
-    """Return a text in which programs keep EXIF (ImageMagick) or XMP (Adobe), b"" of any other."""
+    """Return the EXIF (ImageMagick) or XMP (Adobe) in a text chunk, b"" if it has neither."""
     keyword, _, rest = contents.partition(b"\0")
     is_exif = re.fullmatch(rb"Raw profile type (exif|app1)", keyword, re.IGNORECASE)
     if not is_exif and keyword != b"XML:com.adobe.xmp":
@@ -171,4 +171,4 @@ def check_length(file: IO[bytes], row: int, rows: int) -> None:
         file.seek(int.from_bytes(start[:4]) + 4, 1)
     file.seek(back)
     if length > 2 * (row + 1) * rows + 2**16:
-        raise ValueError("it holds more than its pixels")
+        raise ValueError("it holds more data than its pixels")

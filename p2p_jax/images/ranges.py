@@ -11,7 +11,7 @@ def parse_range(text: str, option: str) -> list[tuple[float, float]]:
     """Return the lowest and the highest value of every channel that an option says, or of all.
 
     Raises:
-      InputError: it is no such text; names the option.
+      InputError: the text has another form; names the option.
     """
     pairs = []
     for part in text.split(","):
@@ -19,7 +19,7 @@ def parse_range(text: str, option: str) -> list[tuple[float, float]]:
             low, high = map(float, part.split(":"))
         except ValueError:
             raise InputError(
-                f"{option} is {text!r}; write LOW:HIGH, such as 0:4095, one for each channel with commas between, "
+                f"{option} is {text!r}; write LOW:HIGH, such as 0:4095, one per channel separated by commas, "
                 "or measured"
             ) from None
         if not low < high or not np.isfinite([low, high]).all():

@@ -34,7 +34,7 @@ def prepared(stored: Stored, domain: Domain, name: Path | str) -> Stored:
       name: of the file, for messages.
 
     Raises:
-      InputError: it has transparent parts and the domain has no background, or it is no image of the domain.
+      InputError: it has transparent parts and the domain has no background, or it is not an image of the domain.
     """
     if domain.is_photograph:
         stored = stored.in_srgb()

@@ -49,7 +49,7 @@ def _resize_known(image: np.ndarray, lost: np.ndarray, size: tuple[int, int]) ->
 
 
 def _nearest(have: int, want: int) -> np.ndarray:
-    """Return from which of `have` pixels each of `want` comes."""
+    """Return the source pixel, one of `have`, for each of `want`."""
     middles = (np.arange(want, dtype=np.float32) + np.float32(0.5)) * (np.float32(have) / np.float32(want))
     return np.minimum(np.floor(middles).astype(np.int64), have - 1)
 
@@ -68,7 +68,7 @@ def _resize_rows(image: np.ndarray, want: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def _spans(have: int, want: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return of which of the `have` pixels on each of `want` is made, [want], and their weights, [want, K] float32."""
+    """Return the first of the `have` pixels for each of `want`, [want], and the weights, [want, K] float32."""
     shrunk = np.float32(1) / (np.float32(want) / np.float32(have))  # pixels of the image to one of the new one
     stretch = np.maximum(shrunk, np.float32(1))
     middles = (np.arange(want, dtype=np.float32) + np.float32(0.5)) * shrunk

@@ -13,7 +13,7 @@ _MEDIUM = 60  # the L of colours without one
 
 
 def has_colours(domain: "Domain") -> bool:
-    """Tell whether a picture shows more than which numbers differ: classes without colours have none of their own."""
+    """Return whether a picture shows more than which numbers differ: classes without colours have none of their own."""
     return domain.kind != "labels" or domain.palette is not None
 
 

@@ -14,7 +14,7 @@ class Header(NamedTuple):
     """What an image file says of itself.
 
     Attributes:
-      width: in pixels, of the image as it stands upright.
+      width: in pixels, of the upright image.
       height: in pixels.
       channels: as ``read`` returns them, 1 where they are indices of a palette.
       dtype: of what ``read`` returns.
@@ -23,9 +23,9 @@ class Header(NamedTuple):
         "CMYK" and "YCbCr".
       turned: whether EXIF says that the image is to be turned or mirrored, as ``read`` does.
       profile: whether colours are those of a profile other than sRGB.
-      unknown: whether the file says of which pixels nothing is known, by a number or a mask.
+      unknown: whether the file marks unknown pixels, by a number or a mask.
       opacity: whether the file says how opaque its pixels are.
-      form: the name of its format, which its ending may not tell: "JPEG".
+      form: the name of its format, which its ending may not show: "JPEG".
     """
 
     width: int
@@ -43,7 +43,7 @@ class Header(NamedTuple):
     def checked(self) -> "Header":
         """Return it; raises ValueError if there is not one pixel: some formats can say so, and no program means it."""
         if min(self.width, self.height, self.channels) < 1:
-            raise ValueError(f"it is of {self.width}x{self.height} pixels")
+            raise ValueError(f"it has {self.width}x{self.height} pixels")
         return self
 
     def channels_for(self, channels: int) -> int:
@@ -61,7 +61,7 @@ class Stored(NamedTuple):
       palette: [K, 3] uint8, RGB, if `pixels` are indices of it.
       tags: where a TIFF lies on the earth, and its resolution, for ``write``; see ``p2p_jax.images.tiff``.
       profile: the ICC profile of its colours, if there is one.
-      nodata: the number that stands for unknown values (GDAL's tag 42113).
+      nodata: the number that marks unknown values (GDAL's tag 42113).
       valid: [H, W] bool, False where a mask says that nothing is known.
       opacity: [H, W] of the dtype of `pixels`, 0 where nothing is seen; the last channel, where there are 2 or 4.
       premultiplied: colours are already weighted with their opacity.
@@ -79,7 +79,7 @@ class Stored(NamedTuple):
     dpi: tuple[float, float] | None = None
 
     def in_srgb(self) -> "Stored":
-        """Return the same with the colours of sRGB: what photographs are for networks. Deeper ones are left alone."""
+        """Return the same with the colours of sRGB: as networks take photographs. Deeper ones stay unchanged."""
         if (profile := profiles.foreign(self.profile)) is None or self.pixels.dtype != np.uint8:
             return self
         if self.palette is not None:
@@ -96,7 +96,7 @@ class Stored(NamedTuple):
         return self._replace(pixels=self.pixels[:, chosen], valid=valid, opacity=opacity)
 
     def turned(self, number: int) -> "Stored":
-        """Return the image turned by an EXIF orientation. Tags of a TIFF, which tell where it lies, go."""
+        """Return the image turned by an EXIF orientation. The georeference tags of a TIFF are dropped."""
         if number <= 1:
             return self
         valid, opacity = (None if x is None else orientation.turned(x, number) for x in (self.valid, self.opacity))

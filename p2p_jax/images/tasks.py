@@ -2,7 +2,7 @@
 
 Such a function is ``function(image, rng, **options) -> image``: `image` is a photograph, uint8 [H, W, 1 or 3], `rng`
 the only source of chance, and the result uint8 of the same height and width. A config names one as ``task.input`` and
-its options beside it; your own need not be here.
+its options next to it; your own need not be here.
 """
 
 import difflib
@@ -40,8 +40,8 @@ def bind(function: Callable[..., np.ndarray], options: Mapping[str, Any]) -> Tas
     for option, value in options.items():
         if option not in known and not open_ended:
             close = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean config.task.{close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
-            raise InputError(f"unknown option config.task.{option}: {maker} does not have it; {hint}")
+            hint = f"did you mean config.task.{close[0]}?" if close else f"the options are {', '.join(known) or 'none'}"
+            raise InputError(f"unknown option config.task.{option}: {maker} does not take it; {hint}")
         if option in known and isinstance(known[option].default, int | float):
             _require(option, value, isinstance(value, int | float), "a number")
     for option, parameter in known.items():
@@ -60,12 +60,12 @@ def make_values(task: Task, photograph: np.ndarray, rng: np.random.Generator, do
       domain: of the input.
 
     Raises:
-      InputError: what is made is no image of the domain.
+      InputError: the result is not an image of the domain.
     """
     made = task(photograph, rng)
     made = made[..., None] if made.ndim == 2 else made
     if fault := domain.fault(made.dtype, made.shape[-1], has_palette=False):
-        raise InputError(f"what config.task.input makes {fault}")
+        raise InputError(f"the result of config.task.input {fault}")
     return domain.values(domain.raw(made))
 
 
@@ -115,7 +115,7 @@ def hed_edges(
       weights: path of the authors' ``hed_pretrained_bsds.caffemodel``.
       threshold: probability that an edge needs.
       smallest: pixels that a piece needs.
-      border: pixels by which the image is continued first, mirrored; fewer take less time.
+      border: pixels of mirrored border to add first; fewer take less time.
 
     Returns:
       [H, W, 1] uint8: 0 on edges, else 255.
@@ -165,7 +165,7 @@ def low_resolution(image: np.ndarray, rng: np.random.Generator, *, factor: int =
     Args:
       image: [H, W, C] of any whole or floating numbers.
       rng: not used.
-      factor: by which height and width shrink.
+      factor: height and width are divided by it.
 
     Returns:
       [H, W, C] of the same dtype.

@@ -24,13 +24,13 @@ _MASK, _IS_MASK = 4, 0b100  # as photometric interpretation, and in the new subf
 _COMPRESSION, _BANDS, _TILE, _DESCRIPTIONS, _NODATA = 259, 277, (322, 323), 42112, 42113
 _COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32773: "packbits", 32946: "zlib", 50000: "zstd"}  # all lossless
 JPEG = (6, 7, 33007, 34892)
-"""Compressions whose tables stand in a tag of their own, and that give RGB for YCbCr."""
+"""Compressions with their tables in a separate tag, which give RGB for YCbCr."""
 _LAB = {8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
 _PROFILE = 34675
 MOST_BYTES = 2**32 - 2**25
-"""Of a file whose offsets have 32 bits, some room left for what stands beside the pixels; more take a BigTIFF."""
+"""Bytes of pixels in a file with offsets of 32 bits, with some room for the rest; more need a BigTIFF."""
 OF_MASK: dict[str, Any] = {"photometric": _MASK, "subfiletype": _IS_MASK, "compression": "zlib", "metadata": None}
-"""What tifffile is told of the page that says which pixels are valid."""
+"""Options of tifffile for the page that says which pixels are valid."""
 
 
 def read_header(path: Path, file: IO[bytes]) -> Header:
@@ -77,7 +77,7 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         pixels = as_numbers(pixels, page)
         mask, profile = _mask(tif), _profile(page)
         if mask is not None and mask.shape[:2] != pixels.shape[:2]:
-            raise ValueError(f"its mask is of {mask.shape[1]}x{mask.shape[0]} pixels, and the image is not")
+            raise ValueError(f"its mask has {mask.shape[1]}x{mask.shape[0]} pixels, unlike the image")
         valid = None if mask is None else mask.asarray(maxworkers=1).reshape(pixels.shape[:2]) != 0
         if _is_ycbcr(page, channels):
             pixels = profiles.from_ycbcr(pixels)
@@ -90,12 +90,12 @@ def read(path: Path, file: IO[bytes]) -> Stored:
 
 
 def _is_ycbcr(page: "tifffile.TiffPage", channels: int) -> bool:
-    """Tell whether a page gives luma and colour differences; of JPEG, what is decoded is RGB."""
+    """Return whether a page gives luma and colour differences; of JPEG, what is decoded is RGB."""
     return page.photometric == _YCBCR and channels == 3 and page.compression not in JPEG
 
 
 def _has_opacity(page: "tifffile.TiffPage", channels: int) -> bool:
-    """Tell whether the last channel says how opaque pixels are, or may do so."""
+    """Return whether the last channel says how opaque pixels are, or may do so."""
     colours = {_RGB: 3, _BLACK_IS_ZERO: 1, _WHITE_IS_ZERO: 1}.get(int(page.photometric))
     extra = tuple(page.extrasamples)
     if page.dtype is None or page.dtype.kind != "u" or channels - 1 != colours:
@@ -120,7 +120,7 @@ def _orientation(path: Path, page: "tifffile.TiffPage") -> int:
     found = orientation.valid(page.tags.valueof(_ORIENTATION, 1)) or 1
     if found > 1 and any(code in page.tags for code in _GEOREFERENCE):
         raise InputError(
-            f"{path} has the orientation {found} and a georeference, which programs read in different ways; save it "
+            f"{path} has the orientation {found} and a georeference, which programs read differently; save it "
             "with the orientation 1"
         )
     return found
@@ -179,7 +179,7 @@ def write(path: Path, stored: Stored) -> None:
 def settings(
     dtype: np.dtype, channels: int, palette: np.ndarray | None, tags: Tags, profile: bytes | None, nodata: float | None
 ) -> dict[str, Any]:
-    """Return what tifffile is told of a page, beside its pixels; see ``write`` for the arguments."""
+    """Return the options of tifffile for a page, besides its pixels; see ``write`` for the arguments."""
     options: dict[str, Any] = {"photometric": "minisblack", "metadata": None, "iccprofile": profile}
     if palette is not None:
         colors = np.zeros((3, 256), np.uint16)
@@ -209,19 +209,21 @@ def _image(path: Path, tif: "tifffile.TiffFile") -> "tifffile.TiffPageSeries":
     """Return the one image of a file, which holds every byte of it."""
     images = [series for series in tif.series if not series.keyframe.subfiletype & _REDUCED_OR_MASK]
     if len(images) != 1:
-        raise InputError(f"{path} holds {len(images)} images; save each as a file of its own")
+        raise InputError(f"{path} holds {len(images)} images; save each as a separate file")
     series = images[0]
     letters = "".join(letter for letter, _ in sorted(_axes(series), key=_place))
     if letters not in ("YX", "YXC", "YXS", "YXQ"):  # channels, samples, and what no one has named
         size = " x ".join(map(str, series.shape))
         raise InputError(
             f"{path} holds {size} numbers with the axes {series.axes}; an image is YX, or has bands (YXS, SYX, CYX): "
-            "save each as a file of its own, or as bands"
+            "save each image as a separate file, or as bands"
         )
     if (space := _LAB.get(int(series.keyframe.photometric))) is not None:
-        raise InputError(f"{path} holds colours in {space}; convert it to RGB (kind lab_l and lab_ab make Lab of that)")
+        raise InputError(
+            f"{path} holds colours in {space}; convert it to RGB (kinds lab_l, lab_ab compute Lab from RGB)"
+        )
     if series.dtype is None or series.dtype.kind not in "bfiu":
-        raise InputError(f"{path} holds {series.dtype}; an image is of whole numbers or floats")
+        raise InputError(f"{path} holds {series.dtype}; an image holds whole numbers or floats")
     parts = [part for page in series.pages if page for part in zip(page.dataoffsets, page.databytecounts, strict=True)]
     missing = max(offset + count for offset, count in parts) - tif.filehandle.size
     if missing > 0:
@@ -253,7 +255,7 @@ def _palette(page: "tifffile.TiffPage") -> np.ndarray | None:
 
 
 def _nodata(page: "tifffile.TiffPage") -> float | None:
-    """Return the number that stands for unknown values (GDAL), None if there is none."""
+    """Return the number that marks unknown values (GDAL), None if there is none."""
     try:
         return float(str(page.tags.valueof(_NODATA)).strip("\0 "))
     except ValueError:
@@ -261,7 +263,7 @@ def _nodata(page: "tifffile.TiffPage") -> float | None:
 
 
 def _mask(tif: "tifffile.TiffFile") -> "tifffile.TiffPage | None":
-    """Return the page that says which pixels are valid, None if there is none; smaller copies of it are not meant."""
+    """Return the page that says which pixels are valid, None if there is none; smaller copies of it do not count."""
     masks = [series.keyframe for series in tif.series if series.keyframe.subfiletype & _REDUCED_OR_MASK == _IS_MASK]
     return masks[0] if masks else None
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import tifffile
 
 _LOG = logging.getLogger("tifffile")
-_MOST_PAGES, _MOST_ENTRIES = 2**20, 4_096  # entries of a page, of which tifffile takes no more
+_MOST_PAGES, _MOST_ENTRIES = 2**20, 4_096  # entries of a page; tifffile takes no more
 _CLASSIC, _BIG = (42, "H", 12, "I", 4), (43, "Q", 20, "Q", 8)  # number; of entries, and size of one; of an offset
 
 
@@ -35,7 +35,7 @@ def opened(path: Path, file: IO[bytes]) -> "tifffile.TiffFile":
 
     Raises:
       InputError: tifffile is not installed.
-      ValueError: its pages have no end. What else is damaged raises whatever tifffile does.
+      ValueError: its pages have no end. Other damage raises the errors of tifffile.
     """
     check(file)
     return library().TiffFile(file, name=path.name)
@@ -67,7 +67,7 @@ def _follow(file: IO[bytes]) -> None:
     seen: set[int] = set()
     while offset:
         if offset in seen or len(seen) >= _MOST_PAGES:
-            raise ValueError("its pages lead to each other without an end")
+            raise ValueError("its pages form an endless loop")
         seen.add(offset)
         count = _number(file, offset, order + count_of)
         if count is None or count > _MOST_ENTRIES:

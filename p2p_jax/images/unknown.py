@@ -1,4 +1,4 @@
-"""Pixels of which nothing is known: in files GDAL's tag 42113, masks and NaN, inside the library NaN."""
+"""Unknown pixels: in files GDAL's tag 42113, masks and NaN, inside the library NaN."""
 
 import math
 
@@ -12,10 +12,10 @@ NONE, MASK = "none", "mask"
 
 
 def parse(text: str, option: str) -> tuple[bool, float | None]:
-    """Return whether there are unknown pixels, and the number that stands for them, NaN for none that is finite.
+    """Return whether there are unknown pixels, and the number that marks them, NaN for none that is finite.
 
     Raises:
-      InputError: it is no such text; names the option.
+      InputError: the text has another form; names the option.
     """
     if text in ("", NONE):
         return False, None
@@ -32,7 +32,7 @@ def marked(stored: Stored, number: float | None = None) -> Stored:
 
     Args:
       stored: no indices of a palette.
-      number: stands for unknown values, besides the file's own.
+      number: marks unknown values, besides the file's own.
     """
     pixels = stored.pixels.astype(np.float32)
     unknown = np.isnan(pixels)
@@ -45,17 +45,17 @@ def marked(stored: Stored, number: float | None = None) -> Stored:
 
 
 def is_number(number: float | None) -> bool:
-    """Tell whether a number stands for unknown values."""
+    """Return whether a number marks unknown values."""
     return number is not None and not math.isnan(number)
 
 
 def written(pixels: np.ndarray, unknown: np.ndarray, number: float | None) -> tuple[np.ndarray, float | None]:
-    """Return what is stored of pixels, some of which are unknown, and the number that stands for these.
+    """Return the values to store for pixels, some unknown, and the number that marks these.
 
     Args:
       pixels: [H, W, C] of any numbers.
       unknown: [H, W].
-      number: of the domain; where its dtype does not hold it, there is none, and a mask has to tell.
+      number: of the domain; where its dtype cannot hold it, there is none, and a mask is needed.
     """
     if pixels.dtype.kind == "f" and number is None:
         number = math.nan

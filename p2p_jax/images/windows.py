@@ -1,4 +1,4 @@
-"""TIFF files of which a few rows at a time are read and written, so that none need fit into memory."""
+"""Read and write TIFF files a few rows at a time, so they need not fit into memory."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ _LONG_STRIP = 2**24  # bytes of pixels in one strip that is not decoded whole if
 class Rows:
     """The rows of an opened TIFF.
 
-    What is decoded are the strips or tiles in which the rows lie; those of the last row asked for are kept, so that
+    It decodes the strips or tiles that hold the rows; those of the last row asked for are kept, so that
     going down the image decodes each once. An image in one compressed strip is so decoded, and held, whole, unless it
     is deflated, which is undone as it is read.
 
@@ -53,7 +53,7 @@ class Rows:
 
 
 def read_header(path: Path) -> Header:
-    """Read what a TIFF says of itself, as ``formats.read_header`` does, whatever the size of the image.
+    """Read the header of a TIFF, as ``formats.read_header`` does, for images of any size.
 
     Raises:
       InputError: it cannot be read, holds no image or several, or tifffile is not installed; names it.
@@ -64,7 +64,7 @@ def read_header(path: Path) -> Header:
 
 @contextlib.contextmanager
 def open_rows(path: Path) -> Iterator[Rows | None]:
-    """Open a TIFF whose header can be read; None if its pixels are laid out so that it has to be read whole.
+    """Open a TIFF whose header can be read; None if the layout of its pixels requires reading it whole.
 
     Raises:
       InputError: as ``read_header``.
@@ -83,7 +83,7 @@ def open_rows(path: Path) -> Iterator[Rows | None]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name the file in whatever tifffile raises of one that is damaged."""
+    """Name the file in all errors that tifffile raises for a damaged one."""
     try:
         yield
     except InputError:
@@ -130,7 +130,7 @@ class _Bands:
         return np.concatenate(found)
 
     def _is_streamed(self) -> bool:
-        """Tell whether each band, or all together, are one long strip that can be inflated from top to bottom."""
+        """Return whether each band, or all together, are one long strip that can be inflated from top to bottom."""
         page = self._page
         is_long = page.imagelength * page.imagewidth * page.samplesperpixel * page.dtype.itemsize > _LONG_STRIP
         is_one = not page.is_tiled and self._high == page.imagelength
@@ -206,7 +206,7 @@ def write(
       palette: as for ``formats.write``, and all below.
       tags: also say how the file is compressed.
       profile: of the colours.
-      nodata: the number that stands for unknown values.
+      nodata: the number that marks unknown values.
       valid: gives, once all rows are written, where something is known: [n, W] bool each.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What concerns the whole process or the whole machine: malloc, and folders where things are kept between runs."""
+"""Settings of the whole process or machine: malloc, and folders that are kept between runs."""

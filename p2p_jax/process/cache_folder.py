@@ -20,7 +20,7 @@ def distrusted(folder: Path, *, group: bool = True) -> str | None:
     """Return why others could put something else into a folder, as half a sentence; None if they cannot.
 
     Looked at are the folder, if it is there, and all above it: each must belong to this user or to root, and be
-    writable by nobody else, but for folders such as /tmp, in which nobody can rename what is another's.
+    writable by nobody else, except folders such as /tmp, where nobody can rename the files of others.
 
     Args:
       folder: need not be there.
@@ -35,17 +35,17 @@ def distrusted(folder: Path, *, group: bool = True) -> str | None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return f"{place} cannot be looked at ({error.strerror})"
+            return f"{place} cannot be checked ({error.strerror})"
         if found.st_uid not in (os.geteuid(), 0):
-            return f"{place} belongs to another user, of the number {found.st_uid}"
+            return f"{place} belongs to another user (number {found.st_uid})"
         if found.st_mode & stat.S_ISVTX and place != path:
             continue
         if found.st_mode & stat.S_IWOTH:
-            return f"everybody may write into {place}: chmod o-w {place}"
+            return f"everybody may write to {place}: chmod o-w {place}"
         if not found.st_mode & stat.S_IRWXG:
             reason = None  # no group comes to what is below
         elif group and found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.geteuid()):
-            reason = reason or f"a group may write into {place}: chmod g-w {place}"
+            reason = reason or f"a group may write to {place}: chmod g-w {place}"
     return reason
 
 

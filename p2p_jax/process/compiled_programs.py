@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that the next start need not compile them again."""
+"""Compiled programs are kept on disk, so the next start need not compile them again."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ def use_compilation_cache() -> None:
 
     Nothing is changed where the user has named a folder (``JAX_COMPILATION_CACHE_DIR``, ``jax_compilation_cache_dir``)
     or switched caching off (``JAX_ENABLE_COMPILATION_CACHE=false``). A folder that cannot be written, or into which
-    others may write, is not used, and costs a line on standard error: who puts a program there has it run. Each kind of
+    others may write, is not used, and costs a line on standard error: a program put there would be run. Each kind of
     processor has a folder of its own. Programs unused for longest are deleted once all take 2 GiB.
     """
     options: Any = jax.config  # which has them only once it runs
@@ -28,7 +28,7 @@ def use_compilation_cache() -> None:
         return
     if named := options.jax_compilation_cache_dir:
         if "://" not in named and (reason := cache_folder.distrusted(Path(named))):
-            _note(f"the folder of compiled programs that JAX was told: {reason}; who can write there has programs run")
+            _note(f"JAX's folder of compiled programs: {reason}; others who can write there can run code here")
         return
     folder = cache_folder.directory() / "compiled" / cache_folder.processor()
     try:
@@ -39,7 +39,7 @@ def use_compilation_cache() -> None:
     if reason:
         _note(
             f"compiled programs cannot be kept in {folder} ({reason}); every start will compile again; "
-            "name another folder in $P2P_JAX_CACHE"
+            "set $P2P_JAX_CACHE to another folder"
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -75,5 +75,5 @@ def _prepare(folder: Path) -> None:
 
 
 def _is_unsafe() -> bool:
-    """Tell whether reading programs back may crash: large ones overflow a stack of jaxlib before 0.10 on macOS."""
+    """Return whether reading programs back may crash: large ones overflow a stack of jaxlib before 0.10 on macOS."""
     return platform.system() == "Darwin" and jax.__version_info__ < (0, 10)

@@ -18,20 +18,20 @@ def keep_freed_memory() -> None:
     """Tell the C library to keep what is freed; to be called before JAX, or TensorFlow, starts its threads.
 
     XLA asks for the gigabytes of a step when it starts and frees them when it ends. By default they go back to the
-    system, which clears every page of them anew: a tenth to a half of the time of a step. Called once threads are
+    system, which clears every page of them again: a tenth to a half of the time of a step. Called once threads are
     running it saves less of that. The process stays as large as it has been. Nothing is done without glibc, where an
     accelerator may compute, or where an environment variable says what the user wants of ``malloc``.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _OWN_CHOICE) or _has_accelerator():
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_ARENA_MAX, 1)  # one heap: others give back what they free whatever is said
+    libc.mallopt(_M_ARENA_MAX, 1)  # one heap: others always give back what they free
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def _has_accelerator() -> bool:
-    """Tell whether JAX may compute elsewhere than on a CPU, without starting it."""
+    """Return whether JAX may compute elsewhere than on a CPU, without starting it."""
     options: Any = jax.config  # which has its options only once it runs
     if options.jax_platforms == "cpu":
         return False

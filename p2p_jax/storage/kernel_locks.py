@@ -19,7 +19,7 @@ def take(file: int) -> bool | None:
 
 
 def wait_for(file: int) -> None:
-    """Lock an open file or folder when all others have let it go; where there are no locks, nothing is waited for."""
+    """Lock an open file or folder when all others have let it go; without locks it does not wait."""
     _flock(file, 0)
 
 

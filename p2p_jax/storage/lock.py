@@ -1,4 +1,4 @@
-"""One training in a run's directory at a time: a lock that tells who holds it, and that the dead do not keep.
+"""One training in a run's directory at a time: a lock that names its holder and ends with it.
 
 ``workdir/.lock`` names the holder. Where the file system has locks, the kernel holds one on it, and frees it however
 the process ends. Where it has none, or keeps them from other hosts (some network file systems and mounted drives), the
@@ -24,8 +24,8 @@ from p2p_jax.storage.refusals import reason
 
 _NAME = ".lock"
 _BEAT = 10.0  # seconds between two beats
-_PATIENCE = 45.0  # seconds in which a holder on another host must be heard of
-_LONG_AGO = 600.0  # seconds without a beat after which nothing is waited for; clocks of hosts differ by less
+_PATIENCE = 45.0  # seconds that a holder on another host has to respond
+_LONG_AGO = 600.0  # seconds without a beat until waiting ends; clocks of hosts differ by less
 _IS_WINDOWS = os.name == "nt"
 _HELD: dict[str, int] = {}  # in this process: the file's token -> its descriptor
 
@@ -34,7 +34,7 @@ class Lock:
     """A lock that is held.
 
     Attributes:
-      lost: what to say if another process has taken the directory over, because this one was not heard of; else "".
+      lost: the message if another process has taken over the directory because this one did not respond; else "".
     """
 
     def __init__(self, path: Path, file: int, token: str):
@@ -51,7 +51,7 @@ class Lock:
                 now = _read(self._path)
                 if now.get("token", self._token) != self._token:
                     self.lost = (
-                        f"{_who(now)} writes in {self._path.parent} now, because this process was not heard of for a "
+                        f"{_who(now)} writes in {self._path.parent} now, because this process did not respond for a "
                         "while: it ends without saving"
                     )
                     return
@@ -66,7 +66,7 @@ class Lock:
         with contextlib.suppress(OSError):
             if _read(self._path).get("token") == self._token:
                 self._path.unlink()
-        if not _IS_WINDOWS:  # only now, so that who waits for the lock finds that its file is gone
+        if not _IS_WINDOWS:  # only now, so a process that waits for the lock finds its file gone
             os.close(self._file)
 
 
@@ -76,8 +76,8 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
 
     Args:
       folder: the directory, or another whose files only one process should write.
-      argument: by which the caller got it, for messages.
-      wait: seconds in which the holder may let go of it.
+      argument: the caller's name for it, for messages.
+      wait: seconds that the holder has to release it.
 
     Raises:
       InputError: another process or thread holds it, named with host and time; or the directory cannot be written.
@@ -94,7 +94,7 @@ def locked(folder: Path, argument: str = "workdir", *, wait: float = 0.0) -> Ite
                     raise InputError(f"{error}; {mend}") from None
                 time.sleep(0.1)
     except NotADirectoryError:
-        raise InputError(f"{argument}={folder} is a file; name a directory") from None
+        raise InputError(f"{argument}={folder} is a file; give a directory") from None
     except OSError as error:
         told = f"{folder} cannot be written ({reason(error, folder)})"
         raise InputError(f"{told}; choose another `{argument}`") from error
@@ -118,7 +118,7 @@ class _HeldError(Exception):
         who = _who(holder) if holder else "another process"
         super().__init__(f"{path.parent} is in use: {who} writes there")
         is_here = not holder or holder.get("place") == _place()
-        self.more = "" if is_here else f" (if that process is gone for certain, delete {path})"
+        self.more = "" if is_here else f" (if that process has certainly ended, delete {path})"
 
 
 def _take(path: Path) -> Lock:
@@ -152,30 +152,30 @@ def _take(path: Path) -> Lock:
 
 
 def _refuse_living(path: Path, *, is_sure: bool, own: str = "") -> None:
-    """Raise _HeldError if who stands in the file may still be at work; say so if it is known that nobody is.
+    """Raise _HeldError if the process in the file may still be at work; say so if it certainly is not.
 
     Args:
       path: of the lock.
-      is_sure: the kernel has granted it, so that nobody on this host has it.
+      is_sure: the kernel has granted it, so nobody on this host has it.
       own: what this process wrote into it.
     """
     before, holder = _snapshot(path), _read(path)
     if not holder or (own and holder.get("token") == own):
         return
-    if holder.get("place") == _place() and (is_sure or not _IS_WINDOWS):  # which does not tell who lives
+    if holder.get("place") == _place() and (is_sure or not _IS_WINDOWS):  # which does not show if it runs
         lives = not is_sure and (holder.get("token") in _HELD or _lives(holder))
     else:
         lives = _is_heard_of(path, before)
     if lives:
         raise _HeldError(path, holder)
-    say(f"{path.parent}: {_who(holder)} wrote here and was ended before it could say so; this process takes over")
+    say(f"{path.parent}: {_who(holder)} wrote here and was killed; this process takes over")
 
 
 def _is_heard_of(path: Path, before: tuple[str, int]) -> bool:
     """Wait for a beat of a holder on another host."""
     if abs(time.time() - before[1] / 1e9) > _LONG_AGO:
         return False
-    say(f"{path.parent}: {_who(_read(path))} wrote here; looking for {_PATIENCE:.0f} s whether it still does ...")
+    say(f"{path.parent}: {_who(_read(path))} wrote here; checking for {_PATIENCE:.0f} s whether it still does ...")
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
         time.sleep(min(1.0, _BEAT / 4))
@@ -185,13 +185,13 @@ def _is_heard_of(path: Path, before: tuple[str, int]) -> bool:
 
 
 def _snapshot(path: Path) -> tuple[str, int]:
-    """Return contents and time of a lock; opened anew, because network file systems remember what was."""
+    """Return contents and time of a lock; opened again, because network file systems cache old contents."""
     with open(path, "rb") as file:
         return file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime_ns
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what a lock tells of its holder; nothing where it cannot be read."""
+    """Return the holder's entries in a lock; nothing where it cannot be read."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -229,7 +229,7 @@ def _place() -> str:
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    """Tell whether a process of this place is there and the one that is meant, not a later one of its number."""
+    """Return whether a process of this machine runs and is the recorded one, not a later one of the same number."""
     number = holder.get("process")
     if not isinstance(number, int) or number <= 0 or number == os.getpid():
         return False
@@ -243,7 +243,7 @@ def _lives(holder: dict[str, Any]) -> bool:
 
 
 def _began(number: int) -> str:
-    """Return when a process began, in the kernel's ticks; "" where that is not told."""
+    """Return when a process began, in the kernel's ticks; "" where that is not known."""
     with contextlib.suppress(OSError):
         if found := re.search(r"\) \S (?:\S+ ){18}(\d+) ", Path(f"/proc/{number}/stat").read_text()):
             return found[1]

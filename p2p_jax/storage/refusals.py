@@ -19,7 +19,7 @@ _CODE = re.compile(r"os_error_code='(\d+)'")  # TensorStore's errors are of no t
 
 
 class StorageError(InputError):
-    """A file cannot be written or read, because of the disk or of its rights; the message names it and the mend.
+    """A file cannot be written or read, because of the disk or of its rights; the message names it and the fix.
 
     Attributes:
       stops_all: no other file can be written there either.
@@ -49,7 +49,7 @@ def writing(path: str | Path, needed: int | None = None) -> Iterator[None]:
 
 
 def _is_of_another(error: Exception, path: Path) -> bool:
-    """Tell whether an error names another file than the path, what is in it, or its unfinished one beside it."""
+    """Return whether an error names a file other than the path, its contents, or its unfinished file next to it."""
     name = getattr(error, "filename", None)
     if not isinstance(name, str):
         return False
@@ -88,7 +88,7 @@ def storage_error(number: int, path: str | Path, needed: int | None = None) -> S
 
 
 def reason(error: BaseException, path: str | Path) -> str:
-    """Return why a file cannot be written, as what stands in brackets behind that; with what is free on a full disk."""
+    """Return why a file cannot be written, for brackets in a message; with the free space on a full disk."""
     number = error_number(error)
     if number is None:
         return str(getattr(error, "strerror", None) or error)
@@ -97,19 +97,19 @@ def reason(error: BaseException, path: str | Path) -> str:
 
 def sentence(number: int, path: str | Path, needed: int | None = None) -> str:
     """Say that a path cannot be written, why, what is free, and what to do about it."""
-    reason, mend = os.strerror(number), "choose another place, or let this user write there"
+    reason, mend = os.strerror(number), "choose another place, or allow this user to write there"
     if number in _FULL:
-        wanted = f", of about {size(needed)} that are needed" if needed else ""
+        wanted = f", and about {size(needed)} are needed" if needed else ""
         reason += f"; {free(path)}{wanted}"
         mend = "make room, or choose a place on another disk"
         if number == errno.EFBIG:
-            mend = "this process may not write files so long: see `ulimit -f`"
+            mend = "this process may not write such large files: see `ulimit -f`"
         elif number == errno.EDQUOT:
-            mend = "this user's share of the disk is used up: make room, or choose a place on another disk"
+            mend = "this user's disk quota is used up: make room, or choose a place on another disk"
     elif number == errno.EROFS:
-        mend = "choose a place on another disk, or mount this one so that it can be written"
+        mend = "choose a place on another disk, or mount this one writable"
     elif number == errno.EIO:
-        mend = "the disk fails: choose a place on another one"
+        mend = "the disk is failing: choose a place on another one"
     elif number in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
         mend = "choose another name"
     return f"{path} cannot be written ({reason}): {mend}"
@@ -120,7 +120,7 @@ def sentence_of(error: BaseException, place: str | Path | None = None) -> str | 
 
     Args:
       error: anything.
-      place: what was written, if the error does not tell.
+      place: the path that was written, if the error does not name it.
     """
     number = error_number(error)
     if number is None:
@@ -131,7 +131,7 @@ def sentence_of(error: BaseException, place: str | Path | None = None) -> str | 
         reason, _, mend = sentence(number, Path.cwd()).partition(" cannot be written (")[2].rpartition("): ")
         return f"a file cannot be written ({reason.partition(';')[0]}): {mend}"
     if number in (errno.EACCES, errno.EPERM) and os.path.exists(path):
-        return f"{path} cannot be read or written ({os.strerror(number)}): let this user do so, or choose another"
+        return f"{path} cannot be read or written ({os.strerror(number)}): allow this user to, or choose another"
     return sentence(number, path)
 
 
@@ -143,7 +143,7 @@ def free(path: str | Path) -> str:
     try:
         usage = shutil.disk_usage(place)
     except OSError:
-        return "it is not known how much is free"
+        return "the free space is not known"
     return f"{size(usage.free)} of {size(usage.total)} are free"
 
 

@@ -1,4 +1,4 @@
-"""Arrays with texts beside them in one file, in the format safetensors: nothing in it is executed when it is read.
+"""Arrays and texts in one file, in the format safetensors: reading it executes nothing.
 
 A file may be a stranger's. What its header claims is compared with the length that the file has, before anything is
 made of it.
@@ -25,7 +25,7 @@ _DTYPES = {"BOOL", *(f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64
 
 
 def is_tensor_file(path: Path) -> bool:
-    """Tell whether a file begins as safetensors do, or is called so."""
+    """Return whether a file begins as safetensors do, or is called so."""
     if not path.is_file():
         return False
     if path.suffix.lower() == SUFFIX:
@@ -91,12 +91,10 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         except (SafetensorError, ValueError, TypeError, OSError) as error:
             raise _damaged(path, error) from error
     if texts.get(DIGEST) != digest(arrays, texts):
-        raise InputError(
-            f"{path} is damaged: it does not hold what was written into it, as its own digest tells; fetch it again"
-        )
+        raise InputError(f"{path} is damaged: its contents do not match its digest; fetch it again")
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{path}: the array {name} holds numbers that are not finite, with which nothing is made")
+            raise InputError(f"{path}: the array {name} holds numbers that are not finite; use another file")
     return arrays, texts
 
 
@@ -105,7 +103,7 @@ def _shapes(file: Any, path: Path) -> dict[str, tuple[int, ...]]:
     slices = {name: file.get_slice(name) for name in names}
     for name, array in slices.items():
         if (kind := array.get_dtype()) not in _DTYPES:
-            raise InputError(f"{path}: the array {name} is of the dtype {kind}, which is not read")
+            raise InputError(f"{path}: the array {name} has the dtype {kind}, which is not supported")
     return {name: tuple(array.get_shape()) for name, array in slices.items()}
 
 
@@ -131,17 +129,17 @@ def _check_length(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     if size > _LONGEST:
-        raise InputError(f"{path} has {size:,} bytes; up to {_LONGEST:,} are read")
+        raise InputError(f"{path} has {size:,} bytes; at most {_LONGEST:,} are read")
     if not header.startswith(b"{"):
         raise InputError(
             f"{path} is not a safetensors file, or was cut off: it has {size:,} bytes, and its first 8 are not the "
-            "length of a header in it"
+            "length of a header"
         )
     try:
         found = json.loads(header)
         ends = [end for name, told in found.items() if name != "__metadata__" for end in told["data_offsets"]]
         if not all(type(end) is int for end in ends):
-            raise ValueError("offsets that are no whole numbers")
+            raise ValueError("offsets that are not whole numbers")
         end = max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from error

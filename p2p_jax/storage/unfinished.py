@@ -1,7 +1,7 @@
 """Files and folders while they are being written: names that nobody foresees, and what a killed process leaves.
 
-An unfinished file is called ``.NAME.TOKEN.part.ENDING``; the token begins with eight digits that tell the computer and
-goes on with sixteen that nobody can guess. So two processes that write one output do not meet, and who may write into
+An unfinished file is called ``.NAME.TOKEN.part.ENDING``; the token begins with eight digits for the computer and
+goes on with sixteen random ones. So two processes that write one output do not meet, and others who may write into
 the folder cannot lay a link where the file will be. The writer holds a lock on what it writes, which a kill lets go: by
 that the next writer in the folder knows what is abandoned, and removes it.
 """
@@ -19,14 +19,14 @@ from pathlib import Path
 from p2p_jax.storage import kernel_locks
 
 _LONGEST = 160  # bytes of a file's name that are kept: file systems take 255 in all
-_YOUNG = 0.5  # seconds in which a new one may have no lock yet
+_YOUNG = 0.5  # seconds that a new one may be without a lock
 _HERE = f"{zlib.crc32(platform.node().encode(errors='replace')):08x}"
 _OURS = re.compile(rf"\..+\.{_HERE}[0-9a-f]{{16}}\.part(\.[^.]+)?", re.DOTALL)
 _looked_at: set[Path] = set()  # folders, by this process
 
 
 class Unfinished:
-    """A new file or folder beside `path`, which nobody else has; close it once it is renamed or removed.
+    """A new file or folder next to `path` for this process only; close it once it is renamed or removed.
 
     Args:
       path: of what will be whole.
@@ -76,7 +76,7 @@ def remove_abandoned(folder: Path) -> None:
 
 def _remove_if_abandoned(path: Path) -> None:
     lock = _locked(path)
-    if lock is None:  # somebody is at it, or nobody can tell
+    if lock is None:  # another process has it, or that is not known
         return
     try:
         if path.is_dir():

@@ -23,13 +23,13 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         if (number := error_number(error)) is not None and number not in (errno.ENOTDIR, errno.EEXIST):
             raise storage_error(number, path) from error
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder and cannot be made one") from error
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder and cannot be made") from error
 
 
 @telling
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Give a file to write beside `path`, which takes its place at the end, and is removed if an error comes first.
+    """Give a file to write next to `path`; it replaces `path` at the end, or is removed if an error comes first.
 
     Several processes and threads may write one file: it is always whole, and the last one stays.
 
@@ -50,7 +50,7 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
-    """Give a new folder beside `path`, to be renamed or left; it is removed at the end where it has not been.
+    """Give a new folder next to `path`, to be renamed or left; it is removed at the end if it was not renamed.
 
     Raises:
       InputError: the folder that both lie in cannot be made.
@@ -100,7 +100,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def first_free(paths: Iterable[Path]) -> Path:
-    """Return the first of some paths at which nothing lies, not even a link that leads nowhere."""
+    """Return the first of some paths where nothing exists, not even a broken link."""
     return next(path for path in paths if not os.path.lexists(path))
 
 
@@ -113,6 +113,6 @@ def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
     if not target.exists():
         return
     if target.samefile(source):
-        raise InputError(f"{source} would be replaced by its own translation; choose another `output`")
+        raise InputError(f"{source} would be overwritten by its translation; choose another `output`")
     if not overwrite:
         raise InputError(f"{target} exists; `overwrite` replaces it")

@@ -37,7 +37,7 @@ class Archive:
       crcs: the checksums of what is unpacked; uint32.
 
     Raises:
-      InputError: it is no zip file, or is damaged, or of a kind that is not read; names it.
+      InputError: it is not a zip file, is damaged, or of an unsupported kind; names it.
     """
 
     def __init__(self, path: Path):
@@ -48,7 +48,7 @@ class Archive:
             self._parse(directory, shift)
         except (OSError, ValueError, struct.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{path} cannot be read as a zip file ({reason}); make or download it anew") from error
+            raise InputError(f"{path} cannot be read as a zip file ({reason}); make or download it again") from error
 
     def _open(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -105,7 +105,7 @@ class Archive:
         if (total := int(found["packed"].sum())) > self._length:
             raise InputError(
                 f"{self.path} is refused: its members are {total:,} bytes packed, more than the {self._length:,} of "
-                "the file, so that they lie over each other; make it anew"
+                "the file, so they overlap; make it again"
             )
         self._flags, self._methods, self.crcs = (found[name].astype(np.uint32) for name in ("flags", "method", "crc"))
         self._packed, self.sizes, self._offsets = found["packed"], found["size"], found["offset"] + shift
@@ -131,9 +131,9 @@ class Archive:
                 fault = "is encrypted; unpack it with its password and pack it without"
             elif unknown[bad]:
                 how = _METHODS.get(method, f"method {method}")
-                fault = f"is packed by {how}, which is not read; pack it with Deflate, as the program zip does"
+                fault = f"is packed by {how}, which is not supported; pack it with Deflate, as the program zip does"
             else:
-                fault = f"would become {sizes[bad]:,} bytes out of {packed[bad]:,}, which no image does; remove it"
+                fault = f"would become {sizes[bad]:,} bytes from {packed[bad]:,}, which no image does; remove it"
             raise InputError(f"{self.label(number)} {fault}")
 
     def read(self, number: int) -> bytes:
@@ -146,7 +146,7 @@ class Archive:
             return self._unpacked(number)
         except (OSError, ValueError, EOFError, struct.error, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{self.label(number)} cannot be unpacked ({reason}); make the zip file anew") from error
+            raise InputError(f"{self.label(number)} cannot be unpacked ({reason}); make the zip file again") from error
 
     def _unpacked(self, number: int) -> bytes:
         at, packed, size = int(self._offsets[number]), int(self._packed[number]), int(self.sizes[number])
@@ -161,7 +161,7 @@ class Archive:
             data = self._bytes(packed, at + start)
         contents = _UNPACK[int(self._methods[number])](data, size)
         if len(contents) != size:
-            raise ValueError(f"it has not the {size:,} bytes that the directory says")
+            raise ValueError(f"it does not have the {size:,} bytes that the directory says")
         if zlib.crc32(contents) != int(self.crcs[number]):
             raise ValueError("its checksum is wrong")
         return contents
@@ -182,7 +182,7 @@ def _bunzipped(data: bytes, size: int) -> bytes:
 
 def _of_lzma(data: bytes, size: int) -> bytes:
     length = struct.unpack_from("<H", data, 2)[0]
-    # Its five bytes of properties stand in the head of a file of their own kind too, before a length: unknown here.
+    # Its five bytes of properties are in the header of such a file too, before a length: unknown here.
     return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(
         data[4 : 4 + length] + b"\xff" * 8 + data[4 + length :], size + 1
     )

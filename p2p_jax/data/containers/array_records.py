@@ -28,7 +28,7 @@ from p2p_jax.reporting import say
 
 _IMAGE = "image"  # what a record is called that is an image file itself
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)")
-_MANY = 16  # records of a group, all of which are unpacked for one
+_MANY = 16  # records of a group; all are unpacked for one
 
 
 def find(data: ConfigDict, split: str, layout: str) -> Contents:
@@ -41,13 +41,13 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
       layout: of ``contents.LAYOUTS``.
 
     Raises:
-      InputError: there are no such files, they cannot be read, or it cannot be told what in them is an image.
+      InputError: there are no such files, they cannot be read, or it is not clear which entries are images.
     """
     root = Path(data.dir)
     if not data.dir or not root.is_dir():
         raise InputError(
             f"config.data.source=array_record reads a folder of files train*.array_record; there is no folder "
-            f"{data.dir!r}: name it with --config.data.dir=FOLDER, or where a run is used, with data_dir=FOLDER"
+            f"{data.dir!r}: give it with --config.data.dir=FOLDER, or data_dir=FOLDER when a run is used"
         )
     halves = halves_of(layout)
     if layout == UNPAIRED:
@@ -59,9 +59,9 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
             return Contents(tuple(numbered), "", "+".join(records.identity for records in sides))
     files_found = _files(root, split)
     if not files_found:
-        there = ", ".join(path.name for path in _all(root)[:12]) or "no file *.array_record*"
+        there = ", ".join(path.name for path in _all(root)[:12]) or "no *.array_record* file"
         raise InputError(
-            f"there are no files {split}*.array_record in {root}; it holds {there}: name the split with "
+            f"there is no file {split}*.array_record in {root}; it holds {there}: name the split with "
             "--config.data.train_split or --config.data.val_split (--config.data.val_split= trains without validation)"
         )
     records = _Records(files_found)
@@ -77,7 +77,7 @@ def _all(root: Path) -> list[Path]:
 
 
 def _files(root: Path, split: str) -> list[Path]:
-    """Return the files of a split, of which none is missing."""
+    """Return the files of a split; none is missing."""
     found = []
     for path in _all(root):
         stem, _, rest = path.name.partition(".array_record")
@@ -91,7 +91,7 @@ def _files(root: Path, split: str) -> list[Path]:
     for (name, count), there in numbers.items():
         if missing := sorted(set(range(count)) - there):
             raise InputError(
-                f"{root / name} has {count} parts, and {len(missing)} of them are missing, such as the one of number "
+                f"{root / name} has {count} parts, but {len(missing)} of them are missing, such as number "
                 f"{missing[0]}: copy or download it"
             )
     return found
@@ -123,15 +123,15 @@ class _Records:
                 reader.close()
             except Exception as error:  # of what is damaged, it raises several
                 why = first_line(error)
-                raise InputError(f"{path} cannot be read as ArrayRecord ({why}); make or download it anew") from error
+                raise InputError(f"{path} cannot be read as ArrayRecord ({why}); make or download it again") from error
             if grouped and int(grouped[1]) > _MANY:
                 say(
-                    f"note: {path} keeps its records in groups of {int(grouped[1]):,}, all of which are unpacked for "
+                    f"note: {path} keeps its records in groups of {int(grouped[1]):,}; a whole group is unpacked for "
                     'one: write it with ArrayRecordWriter(path, "group_size:1")'
                 )
         self._joined = Joined(counts)
         if not len(self._joined):
-            raise InputError(f"{self.label} holds no record")
+            raise InputError(f"{self.label} has no records")
         self._told = "|".join(f"{x.name} {x.stat().st_size} {n}" for x, n in zip(files, counts, strict=True))
         self._reader = functools.cache(lambda part: open_reader(self._files[part]))
 
@@ -159,7 +159,7 @@ class _Records:
             # A range of one: the time that a list of one takes grows with the file.
             record = self._reader(part).read(number, number + 1)[0]
         except Exception as error:
-            raise InputError(f"{self.name(index)} cannot be read ({first_line(error)}); make the file anew") from error
+            raise InputError(f"{self.name(index)} cannot be read ({first_line(error)}); make the file again") from error
         if is_image(record):
             return {_IMAGE: record}
         try:
@@ -182,7 +182,7 @@ def _numbered(records: _Records, names: tuple[str, ...]) -> Numbered:
     def read(index: int) -> tuple[Encoded, ...]:
         found = records.read(index)
         if missing := [name for name in names if name not in found]:
-            raise InputError(f"{records.name(index)} has no bytes called {missing[0]}; it has {', '.join(found)}")
+            raise InputError(f"{records.name(index)} has no bytes feature {missing[0]}; it has {', '.join(found)}")
         where = records.name(index)
         return tuple(Encoded(f"{where} ({name})", found[name]) for name in names)
 
@@ -194,7 +194,7 @@ def _library() -> Any:
         from array_record.python import array_record_module
     except ImportError as error:
         raise InputError(
-            f"config.data.source=array_record needs the package array_record ({error}), which there is for Linux and "
+            f"config.data.source=array_record needs the package array_record ({error}), available for Linux and "
             "macOS: pip install 'p2p_jax[array_record]'"
         ) from error
     return array_record_module

@@ -7,17 +7,17 @@ from p2p_jax.errors import InputError
 
 
 def choose(images: Sequence[str], columns: Sequence[str], named: str, layout: str, where: str) -> tuple[str, ...]:
-    """Return the columns of A and B, or the one of images that are halved or of which A is made.
+    """Return the columns of A and B, or the one with the images that are cut in half or that A is computed from.
 
     Args:
-      images: the columns that hold images, as far as that can be told.
+      images: the columns that hold images, as far as that is known.
       columns: all of them.
       named: ``config.data.columns``.
       layout: of ``contents.LAYOUTS``.
       where: what has these columns, for messages.
 
     Raises:
-      InputError: a column that is named is not there, or it cannot be told which are meant.
+      InputError: a column that is named is not there, or it is not clear which to use.
     """
     wanted = {PHOTOS: (1,), UNPAIRED: (2,), "": (2, 1)}.get(layout, (1,) if halves_of(layout) else (2,))
     there = f"{where} has the columns {', '.join(columns)}" if columns else f"{where} has no columns"
@@ -44,8 +44,8 @@ def describe(chosen: Sequence[str]) -> str:
 
 def _told(wanted: tuple[int, ...]) -> str:
     if wanted == (1,):
-        return "the one of the images"
-    return "two, of A and of B" + (", or one of images from which A is made" if 1 in wanted else "")
+        return "the one with the images"
+    return "two, A and B" + (", or one with the images that A is computed from" if 1 in wanted else "")
 
 
 def _in_order(images: Sequence[str]) -> tuple[str, ...]:

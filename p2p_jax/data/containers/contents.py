@@ -1,4 +1,4 @@
-"""What a container holds of a split: encoded images by number, of which none has been read yet."""
+"""The images of a split in a container: encoded, by number; none has been read yet."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ LAYOUTS = {
     "array_record": ("", *_HALVES, PHOTOS, UNPAIRED),
     "hugging_face": ("", *_HALVES, PHOTOS, UNPAIRED),
 }
-"""What may stand behind the slash of a source; nothing: as it is found."""
+"""What may follow the slash of a source; nothing: as it is found."""
 LOOKED_AT = 16
 """Examples whose images recognise a set that has no checksums of its own."""
 SOURCES = tuple("/".join(filter(None, (kind, layout))) for kind, layouts in LAYOUTS.items() for layout in layouts)
@@ -48,7 +48,7 @@ class Contents(NamedTuple):
 
 
 class Names(Sequence[str]):
-    """Names that are made when they are asked for: of five million there is no list."""
+    """Names that are made on demand, so five million need no list."""
 
     def __init__(self, count: int, name: Callable[[int], str]):
         self._range, self._name = range(count), name
@@ -93,7 +93,7 @@ def parse(source: str) -> tuple[str, str] | None:
 
 
 def halves_of(layout: str) -> str:
-    """Return in which order the two images stand in one: "AB", "BA", or "" where an image is a whole."""
+    """Return the order of the two images side by side: "AB", "BA", or "" for single images."""
     if not layout.startswith("side_by_side"):
         return ""
     return "BA" if layout.endswith("/BA") else "AB"

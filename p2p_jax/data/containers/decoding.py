@@ -48,7 +48,7 @@ def read(image: Encoded) -> Stored:
 
 
 def is_image(contents: Any) -> bool:
-    """Tell whether bytes begin as image files do."""
+    """Return whether bytes begin as image files do."""
     return isinstance(contents, bytes) and _ending_of(contents) is not None
 
 
@@ -80,7 +80,7 @@ def as_file(image: Encoded) -> Any:
     """Return what functions of ``formats`` take in place of a path, a file in memory: the one place where they meet.
 
     Raises:
-      InputError: it is no image file; names it.
+      InputError: it is not an image file; names it.
     """
     suffix = os.path.splitext(image.name)[1].lower()  # pathlib takes longer than the rest of this
     if not isinstance(image.contents, bytes):
@@ -105,7 +105,7 @@ def _checked(image: Encoded) -> np.ndarray:
     assert isinstance(array, np.ndarray)
     if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or not array.size:
         raise InputError(
-            f"{image.name} holds an array of {array.dtype} {list(array.shape)}; an image is of numbers, [H, W] or "
+            f"{image.name} holds an array of {array.dtype} {list(array.shape)}; an image holds numbers, [H, W] or "
             "[H, W, C]"
         )
     return with_channel_axis(array * np.uint8(255) if array.dtype.kind == "b" else array)

@@ -31,7 +31,7 @@ _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^/:]+)?")
 
 
 def find(data: ConfigDict, split: str, layout: str) -> Contents:
-    """Open the rows of a split, of which none is read.
+    """Open the rows of a split without reading them.
 
     Args:
       data: reads ``dir``, ``columns`` and ``train_split``; ``dir`` is a folder that ``save_to_disk`` wrote, one that
@@ -40,12 +40,12 @@ def find(data: ConfigDict, split: str, layout: str) -> Contents:
       layout: of ``contents.LAYOUTS``.
 
     Raises:
-      InputError: there is no such set, it cannot be read, or it cannot be told which columns are images.
+      InputError: there is no such set, it cannot be read, or it is not clear which columns are images.
     """
     if not data.dir:
         raise InputError(
-            "config.data.source=hugging_face reads a folder that save_to_disk wrote, or a name on the hub: name it "
-            "with --config.data.dir=FOLDER, or where a run is used, with data_dir=FOLDER"
+            "config.data.source=hugging_face reads a folder that save_to_disk wrote, or a name on the hub: give it "
+            "with --config.data.dir=FOLDER, or data_dir=FOLDER when a run is used"
         )
     library = _library()
     if layout == UNPAIRED:
@@ -74,7 +74,7 @@ class _Rows:
         self.label = f"{data.dir}/{split}"
         self._library, self._table = library, table
         if not len(table):
-            raise InputError(f"{self.label} has no row")
+            raise InputError(f"{self.label} has no rows")
 
     def choose(self, named: str, layout: str) -> tuple[str, ...]:
         """Return the columns of A and B; see ``columns.choose``."""
@@ -88,7 +88,7 @@ class _Rows:
 
         Args:
           names: of the columns.
-          skip_empty: leave out the rows in which the column is empty, as that of a shorter side is.
+          skip_empty: leave out the rows with an empty column, as a shorter side has.
         """
         features = self._table.features
         arrays = [name for name in names if self._is_array(features[name])]
@@ -134,7 +134,7 @@ class _Rows:
         return f"{checksum:08x}"
 
     def _filled(self, table: Any, name: str) -> Sequence[int]:
-        """Return the numbers of the rows in which a column is not empty."""
+        """Return the numbers of the rows where a column is not empty."""
         column = table.data.column(name)
         if not column.null_count:
             return range(len(table))
@@ -151,7 +151,7 @@ class _Rows:
 
 
 def _contents(value: Any, label: str) -> bytes:
-    """Return the bytes of an image file: those that stand in a row, or those of the file that it names."""
+    """Return the bytes of an image file: those in a row, or those of the file that it names."""
     if isinstance(value, dict):
         path = value.get("path")
         value = value.get("bytes")
@@ -170,8 +170,7 @@ def _open(library: Any, data: ConfigDict, split: str, *, required: bool = True) 
     root = Path(data.dir)
     if not root.exists() and not _ON_HUB.fullmatch(data.dir):
         raise InputError(
-            f"config.data.dir: there is no folder {data.dir}; what is to be had from the hub is called OWNER/NAME or "
-            "OWNER/NAME:CONFIG"
+            f"config.data.dir: there is no folder {data.dir}; names on the hub are OWNER/NAME or OWNER/NAME:CONFIG"
         )
     name, _, configuration = data.dir.partition(":") if not root.exists() else (data.dir, "", "")
     try:
@@ -188,13 +187,13 @@ def _open(library: Any, data: ConfigDict, split: str, *, required: bool = True) 
     except _NoSplitError as error:
         if not required:
             return None
-        there = ", ".join(error.there) if error.there else "no split, one set without"
+        there = ", ".join(error.there) if error.there else "no splits"
         raise InputError(
             f"{data.dir} has no split {split}; it holds {there}: name the split with --config.data.train_split or "
             "--config.data.val_split (--config.data.val_split= trains without validation)"
         ) from None
     except Exception as error:  # the network, the hub and a dozen formats are behind it
-        kind = "folder that datasets can read" if root.exists() else "folder, and no set that can be had from the hub"
+        kind = "folder that datasets can read" if root.exists() else "folder, and not a data set on the hub"
         raise InputError(f"config.data.dir={data.dir} is not a {kind} ({first_line(error)})") from error
 
 

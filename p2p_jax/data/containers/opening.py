@@ -20,7 +20,7 @@ from p2p_jax.images.stored import Header, Stored
 
 _FINDERS = {"zip": zip_files.find, "array_record": array_records.find, "hugging_face": hugging_face.find}
 _T = TypeVar("_T")
-_TO_DOUBT = 24  # examples by which halves are doubted
+_TO_DOUBT = 24  # examples for the check of halves
 _WHOLE, _SOME = 1_000, 300  # up to so many examples all are looked at, of more so many, evenly over all of them
 
 
@@ -29,7 +29,7 @@ class Told(NamedTuple):
 
     Attributes:
       palette: [K, 3] uint8, of the first one, None if it has none.
-      nodata: what stands for unknown values, as ``config.data.*.nodata`` has it; "" if nothing does.
+      nodata: the mark of unknown values, in the form of ``config.data.*.nodata``; "" if there is none.
     """
 
     palette: np.ndarray | None
@@ -42,10 +42,10 @@ class Opened(NamedTuple):
     Attributes:
       numbered: its examples.
       kinds: the domains of the images of an example, as `read` gives them.
-      told: what they say of themselves, of each domain.
+      told: what their files declare, for each domain.
       halves: see ``Contents``.
       data: of the config.
-      whole: whether every image was looked at, so that none need be again.
+      whole: whether every image was looked at, so no second look is needed.
     """
 
     numbered: Numbered
@@ -77,8 +77,8 @@ class Opened(NamedTuple):
         for place, kind in enumerate(self.kinds):
             if _asks(kind) and not kind.unknown and _at(headers, place).unknown:
                 yield (
-                    f"{_at(images, place).name} says of which values nothing is known, as none of the images does that "
-                    f"were looked at in the beginning: set config.data.input.nodata={unknown.MASK}, or output.nodata"
+                    f"{_at(images, place).name} marks unknown values, unlike the images that were looked at at "
+                    f"the start: set config.data.input.nodata={unknown.MASK}, or output.nodata"
                 )
 
 
@@ -99,7 +99,7 @@ def open_container(data: ConfigDict, split: str, domains: tuple[Domain, Domain])
     limits.allow(data.max_pixels)
     for name in ("dir_a", "dir_b", "suffix_a", "suffix_b", "val_fraction"):
         if data[name]:
-            raise InputError(f"config.data.{name} is of folders; config.data.source={data.source} does not take it")
+            raise InputError(f"config.data.{name} is for folders; config.data.source={data.source} does not use it")
     kind, layout = parse(data.source) or ("", "")
     if layout not in LAYOUTS.get(kind, ()):
         raise InputError(f"config.data.source is {data.source!r}; choose {', '.join(SOURCES)}")
@@ -118,14 +118,14 @@ def _doubt_halves(numbered: Numbered, data: ConfigDict, split: str, kind: str) -
     files = [decoding.as_file(image) for i in chosen for image in numbered.read(i) if isinstance(image.contents, bytes)]
     if doubts.doubt_halves({split: Layout(files, files, halves="AB")}, ConfigDict({**data, "source": "side_by_side"})):
         raise InputError(
-            f"the images of {split} ({numbered.names[0]}) look like single images, and not like two side by side: the "
-            f"left half goes on in the right one, without a seam. Single ones have config.data.source={kind}/photos "
-            f"and a config.task.input, or {kind}/unpaired; if they are pairs all the same, {kind}/side_by_side/AB"
+            f"the images of {split} ({numbered.names[0]}) look like single images, not two side by side: the "
+            f"left half continues in the right half without a seam. For single images use config.data.source="
+            f"{kind}/photos with a config.task.input, or {kind}/unpaired; if they are pairs, {kind}/side_by_side/AB"
         )
 
 
 def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data: ConfigDict) -> Opened:
-    """Look at a side, of which the first example with a fault is named."""
+    """Look at a side, and name the first example with a fault."""
     numbered = contents.sides[number]
     count = len(numbered.names)
     if not count:
@@ -173,7 +173,7 @@ def _look(contents: Contents, number: int, domains: tuple[Domain, Domain], data:
 
 
 def _asks(kind: Domain) -> bool:
-    """Tell whether it counts what an image says of unknown values."""
+    """Return whether it counts what an image says of unknown values."""
     return kind.kind in NUMBERS and kind.asks_files
 
 
@@ -205,11 +205,11 @@ def _faults(
     if len(set(sizes)) > 1 and (data.preprocess == "none" or not checks.have_one_shape(*headers)):
         found.append(
             f"{images[0].name} is {sizes[0]} pixels but its partner {images[1].name} is {sizes[1]}; both images of "
-            "a pair must have one shape"
+            "a pair must have the same shape"
         )
     header, name = headers[0], images[0].name
     if halves and header.width % 2:
-        found.append(f"{name} is {header.width} pixels wide: it cannot be halved into A and B of one size")
+        found.append(f"{name} is {header.width} pixels wide: it cannot be cut into A and B of equal width")
     elif fault := checks.crop_fault(header.height, header.width // (2 if halves else 1), data):
         found.append(f"{name} {fault}")
     return found
@@ -220,7 +220,7 @@ def _whole_faults(images: Sequence[Encoded], kinds: Sequence[Domain], halves: st
     found = []
     for place, (stored, kind) in enumerate(zip(_parts(list(map(decoding.read, images)), halves), kinds, strict=True)):
         name = _at(images, place).name
-        raw.prepared(stored, kind, name)  # which raises where it is no image of its kind
+        raw.prepared(stored, kind, name)  # raises if it is not an image of its kind
         if fault := raw.numbers_fault(stored, kind):
             found.append(f"{name} {fault}")
     return found

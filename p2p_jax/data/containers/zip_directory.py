@@ -1,4 +1,4 @@
-"""The directory at the end of a zip file, as arrays: of five million members there are no objects."""
+"""The directory at the end of a zip file, as arrays: five million members need no objects."""
 
 import re
 import struct
@@ -48,7 +48,7 @@ def parse(directory: bytes) -> tuple[list[str], dict[str, np.ndarray]]:
 
 
 def find_end(tail: bytes) -> int:
-    """Return where the end of the directory stands: the last mark whose comment ends with the file, else the last."""
+    """Return the position of the directory's end: the last mark whose comment ends with the file, else the last."""
     last = found = tail.rfind(_END, 0, max(len(tail) - 18, 0))
     while found >= 0:
         if found + 22 + struct.unpack_from("<H", tail, found + 20)[0] == len(tail):

@@ -20,7 +20,7 @@ from p2p_jax.images import formats
 from p2p_jax.reporting import say
 
 _LITTER = ("__MACOSX/", "._", ".DS_Store", "Thumbs.db", "desktop.ini")
-_AT_ONCE = 2**16  # names of which a checksum is made at a time
+_AT_ONCE = 2**16  # names in one checksum
 
 
 class _Folder(NamedTuple):
@@ -91,8 +91,8 @@ def _search(data: ConfigDict, split: str, layout: str) -> list[_Folder]:
     root = Path(data.dir)
     if not data.dir:
         raise InputError(
-            "config.data.source=zip reads a zip file, or a folder with a zip file for each split: name it with "
-            "--config.data.dir=FILE.zip, or where a run is used, with data_dir=FILE.zip"
+            "config.data.source=zip reads a zip file, or a folder with a zip file for each split: give it with "
+            "--config.data.dir=FILE.zip, or data_dir=FILE.zip when a run is used"
         )
     if root.is_file():
         return _choose(_Tree(Archive(root)), split, layout, is_split=False)
@@ -131,7 +131,7 @@ class _Tree:
         self._folders = dict(folders)
 
     def has(self, path: str) -> bool:
-        """Tell whether images lie directly in a folder."""
+        """Return whether images lie directly in a folder."""
         return path in self._folders
 
     def folder(self, path: str) -> _Folder:
@@ -139,7 +139,7 @@ class _Tree:
         names = self.archive.names
         numbers = sorted(self._folders[path], key=names.__getitem__)  # stable: of one name the later is the last
         in_order = list(map(names.__getitem__, numbers))
-        latest = [*map(ne, in_order, in_order[1:]), True]  # a file that was replaced stands there twice
+        latest = [*map(ne, in_order, in_order[1:]), True]  # a file that was replaced is there twice
         found = _Folder(self.archive, path, np.fromiter(compress(numbers, latest), np.int64))
         others = self._others.get(path, Counter())
         if left_out := ", ".join(f"{count} {kind}" for kind, count in sorted(others.items())):
@@ -159,7 +159,7 @@ class _Tree:
     def told(self) -> str:
         """Name folders with images, for messages."""
         some = ", ".join(path or "its top" for path in sorted(self._folders)[:12])
-        return f"images lie in {some}" if some else f"it holds no image ({', '.join(formats.EXTENSIONS)} are read)"
+        return f"images are in {some}" if some else f"it holds no image ({', '.join(formats.EXTENSIONS)} are read)"
 
 
 def _choose(tree: _Tree, split: str, layout: str, *, is_split: bool) -> list[_Folder]:
@@ -191,7 +191,7 @@ def _choose(tree: _Tree, split: str, layout: str, *, is_split: bool) -> list[_Fo
     if layout in ("", "folders", UNPAIRED):
         wanted += [f"{a} and {b}" for a, b in two]
     raise InputError(
-        f"{tree.archive.path} has no images in {', or '.join(wanted)}; {tree.told()}: pack it anew, or name the split "
+        f"{tree.archive.path} has no images in {', or '.join(wanted)}; {tree.told()}: pack it again, or name the split "
         "with --config.data.train_split or --config.data.val_split (--config.data.val_split= trains without validation)"
     )
 
@@ -201,7 +201,7 @@ def _only(tree: _Tree) -> _Folder:
     for root in tree.roots():
         if tree.has(path := root.rstrip("/")):
             return tree.folder(path)
-    raise InputError(f"{tree.archive.path} must hold images in one folder; {tree.told()}")
+    raise InputError(f"{tree.archive.path} must hold its images in one folder; {tree.told()}")
 
 
 def _match(a: _Folder, b: _Folder) -> list[_Folder]:
@@ -243,7 +243,7 @@ def _pair(a: _Folder, stems_a: list[str], b: _Folder, stems_b: list[str], words:
 
 
 def _in_order(folder: _Folder, stems: list[str]) -> tuple[_Folder, list[str]]:
-    """Return a folder in the order of the stems, of which no two are the same, and these."""
+    """Return a folder in the order of its stems, and the stems; no two are the same."""
     order = sorted(range(len(stems)), key=stems.__getitem__)
     in_order = list(map(stems.__getitem__, order))
     for first, second, same in zip(order, order[1:], map(eq, in_order, in_order[1:]), strict=False):
@@ -254,7 +254,7 @@ def _in_order(folder: _Folder, stems: list[str]) -> tuple[_Folder, list[str]]:
 
 
 def _as_partners(stems_a: list[str], stems_b: list[str]) -> tuple[list[str], list[str]]:
-    """Return stems in which partners have one name, that of A, whatever capital letters and parts of letters."""
+    """Return stems with the names of A for both partners; capitals and forms of letters do not count."""
     stems_a, stems_b = ([matching.composed(stem) for stem in stems] for stems in (stems_a, stems_b))
     both = frozenset(stems_a) & frozenset(stems_b)
     left = [Counter(matching.alike(stem) for stem in stems if stem not in both) for stems in (stems_a, stems_b)]

@@ -1,4 +1,4 @@
-"""What is said of many files at once, and of examples that stand in a data set twice, in one split or in two."""
+"""Sentences on many files at once, and on examples that are twice in a data set, in one split or in two."""
 
 import os
 from collections import defaultdict
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from p2p_jax.data import files
 from p2p_jax.data.layouts import Layout
 
-_LEAK = 0.05  # share of the images for validation that stand in training too, from which on scores say little
+_LEAK = 0.05  # share of validation images that are in training too; above it scores say little
 _NAMES = 10  # that a sentence has at most
 _FEW = 5  # files with the same fault that are named one by one
 
@@ -30,7 +30,7 @@ def told_together(faults: Iterable[tuple[Path, str]]) -> Iterator[str]:
         if len(paths) > _FEW:
             folder = Path(os.path.commonpath(paths))
             names = some([path.relative_to(folder) for path in paths])
-            yield f"{len(paths):,} files in {folder}, of which each {fault} ({names})"
+            yield f"{len(paths):,} files in {folder}: each {fault} ({names})"
         else:
             yield from (f"{path} {fault}" for path in paths)
 
@@ -53,14 +53,14 @@ def across_splits(found: Mapping[str, Layout], data: ConfigDict) -> tuple[list[s
             group = within if other_split == split else across[other_split, split]
             group.append(f"{copy} is the same as {path}")
     if within:
-        warnings.append(within[0] if len(within) == 1 else f"{len(within):,} images stand twice: {some(within)}")
+        warnings.append(within[0] if len(within) == 1 else f"{len(within):,} images are there twice: {some(within)}")
     for (split, other), examples in across.items():
         flatters = {split, other} == {data.train_split, data.val_split} and found[split].paired
         many = len(examples) > _LEAK * min(len(found[split].a), len(found[other].a))
         told = some(examples) if len(examples) == 1 else f"{len(examples):,} images: {some(examples)}"
         if flatters and many:
             errors.append(
-                f"{told}: {split} and {other} must have nothing in common, or scores flatter; remove one of them"
+                f"{told}: {split} and {other} must have nothing in common, or scores are too good; remove one of them"
             )
         else:
             warnings.append(f"{told}: {split} and {other} should have nothing in common")
@@ -71,7 +71,7 @@ def across_splits(found: Mapping[str, Layout], data: ConfigDict) -> tuple[list[s
 def _shared_images(
     found: Mapping[str, Layout], first: Mapping[Path, Path], places: Mapping[tuple[Path, ...], Sequence]
 ) -> Iterator[str]:
-    """Say which images of pairs stand in two splits with different partners."""
+    """Report images of pairs that are in two splits with different partners."""
     whole = {path for key, members in places.items() if len(members) > 1 for path in key}
     for (split, one), (other_split, other) in combinations(found.items(), 2):
         for side in (0, 1) if one.paired and one.a is not one.b else ():
@@ -79,7 +79,7 @@ def _shared_images(
             shared = [path for path in other.sides[side] if first.get(path, path) in known]
             if shared:
                 few = ", ".join(map(str, shared[:3])) + (", ..." if len(shared) > 3 else "")
-                one_or_more = "image", "stands", "another partner"
-                noun, verb, partner = one_or_more if len(shared) == 1 else ("images", "stand", "other partners")
+                one_or_more = "image", "is", "another partner"
+                noun, verb, partner = one_or_more if len(shared) == 1 else ("images", "are", "other partners")
                 name = "AB"[side]
                 yield f"{len(shared)} {noun} of {name} in {other_split} also {verb} in {split}, with {partner} ({few})"

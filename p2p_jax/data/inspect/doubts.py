@@ -17,8 +17,8 @@ from p2p_jax.images import formats
 
 _READ, _HEADERS = 24, 200  # files of a split that are looked at
 _PIXELS = 60_000_000  # of these, together, at most
-_NEAR = 4  # columns on either side of the middle, with which it is compared
-_TEXTURE = (0.008, 0.2)  # of an image's range: fewer between neighbours are flat and more are noise, and tell nothing
+_NEAR = 4  # columns on either side to compare the middle with
+_TEXTURE = (0.008, 0.2)  # of an image's range: smaller steps between neighbours are flat and larger ones noise
 _FEW, _SHARED = 3, 0.9  # names that two folders share at least, and their share of all
 _ALIKE = 0.5  # correlation of the two middle columns of a single image
 _SEAMLESS = (0.6, 1.7)  # times the step between other columns: the step across the middle of a single image
@@ -28,7 +28,7 @@ def doubt_halves(found: Mapping[str, Layout], data: ConfigDict) -> list[str]:
     """Return why files that are to be halved look like single images, a sentence for each split.
 
     The two images of a pair meet in a seam, which single images do not have; and all files of a data set of pairs are
-    twice as wide as their halves. Whoever writes ``side_by_side/AB`` in place of ``side_by_side`` has looked, and is
+    twice as wide as their halves. If you write ``side_by_side/AB`` instead of ``side_by_side`` you have looked, and are
     not asked again.
 
     Args:
@@ -43,9 +43,9 @@ def doubt_halves(found: Mapping[str, Layout], data: ConfigDict) -> list[str]:
         if split not in doubts and train and aspect and abs(aspect * 2 / train - 1) < 0.03:
             doubts[split] = f"most files are half as wide as those of {data.train_split}"
     return [
-        f"the files of {split} ({found[split].a[0]}) look like single images, and not like two side by side: {fault}. "
-        "For images in two folders use config.data.source=folders, without pairs unpaired; if they are pairs all the "
-        "same, side_by_side/AB"
+        f"the files of {split} ({found[split].a[0]}) look like single images, not two side by side: {fault}. "
+        "For images in two folders use config.data.source=folders, or unpaired; if they are pairs all the same, "
+        "side_by_side/AB"
         for split, fault in doubts.items()
     ]
 
@@ -71,13 +71,13 @@ def describe_unlike(pairs: Sequence[tuple[Path, Path]], headers: Mapping[Path, f
     if pairs:
         sizes = " and ".join(_shape(headers[path]) for path in pairs[0])
         yield (
-            f"the images of {len(pairs):,} pair{'s' * (len(pairs) > 1)} have two sizes, such as {pairs[0][0]} "
-            f"({sizes}): they are brought to one"
+            f"the images of {len(pairs):,} pair{'s' * (len(pairs) > 1)} differ in size, such as {pairs[0][0]} "
+            f"({sizes}): they are resized to the same size"
         )
 
 
 def few_of(layout: Layout, at_most: int, pixels: int) -> int:
-    """Return how many examples of a layout to read, so that they have so many pixels at most; 3 at least."""
+    """Return how many examples of a layout to read for at most so many pixels; at least 3."""
     headers = _headers([*layout.a[:2], *layout.b[:2]])
     largest = max((header.width * header.height for header in headers), default=1)
     return max(min(at_most, pixels // largest), 3)
@@ -99,8 +99,8 @@ def describe_folders(layout: Layout) -> Iterator[str]:
     if len(one & other) >= max(_FEW, _SHARED * max(len(one), len(other))):
         first, second = (layout.folders[0] / top for top in sorted(largest))
         yield (
-            f"{first} and {second} hold images of the same names, as the sides of pairs do, and each image is taken "
-            "for an example of its own: is config.data.source=folders meant (dir_a, dir_b), or one of these folders?"
+            f"{first} and {second} hold images of the same names, as pairs do, but each image is read as a separate "
+            "example: did you mean config.data.source=folders (dir_a, dir_b), or one of these folders?"
         )
 
 
@@ -117,8 +117,8 @@ def describe_validation(layout: Layout, data: ConfigDict) -> str | None:
     share = float(np.mean(shares)) if shares else 1.0
     if share >= 0.5:
         return None
-    told = f"validation looks at the crop out of the middle of each image, {share:.1%} of the pixels"
-    return f"{told}; the best checkpoint is the best there (the command evaluate takes whole images)"
+    told = f"validation uses the centre crop of each image, {share:.1%} of the pixels"
+    return f"{told}; the best checkpoint is chosen by it (the command evaluate takes whole images)"
 
 
 def _form(header: formats.Header) -> str:
@@ -163,18 +163,18 @@ def read_headers(paths: Sequence[Path]) -> dict[Path, formats.Header]:
 
 
 def _seamless(paths: Sequence[Path]) -> str | None:
-    """Return that the left halves go on in the right ones, if they do so in nearly all files that tell it."""
+    """Return a sentence if the left halves continue in the right ones in nearly all files that show it."""
     chosen = evenly(paths, few_of(Layout(paths, paths), _READ, _PIXELS))
     with ThreadPoolExecutor() as pool:
         steps = [step for step in pool.map(_step_across, chosen) if step is not None]
     seamless = sum(_SEAMLESS[0] <= step <= _SEAMLESS[1] for step in steps)
     if len(steps) < max(3, len(chosen) / 2) or seamless < 0.8 * len(steps):
         return None
-    return f"the left half goes on in the right one, without a seam, in {seamless} of {len(steps)} that were looked at"
+    return f"the left half continues in the right half without a seam in {seamless} of {len(steps)} that were looked at"
 
 
 def _step_across(path: Path) -> float | None:
-    """Return the step between the two middle columns, in units of the steps beside it; None where all is flat."""
+    """Return the step between the two middle columns, in units of the steps next to it; None where all is flat."""
     try:
         stored = formats.read(path)
     except InputError:

@@ -13,7 +13,7 @@ from p2p_jax.data.inspect.words import SPLIT
 from p2p_jax.images import formats
 
 _FILES = 5_000  # that are looked at
-_FEW = 16  # files of a group that tell in which folders all of them lie
+_FEW = 16  # files of a group that show which folders all of them are in
 _CUTS = 40  # beginnings and ends of names that are tried in a folder
 _SHARE, _OF_NUMBERS = 0.01, 0.9  # of the files of a folder, that have one of them at least: numbers alone tell frames
 
@@ -30,10 +30,10 @@ class File(NamedTuple):
 
     Attributes:
       parts: where it lies.
-      marked: the same with ``{split}`` where the name of its split stands in folders, and in the file's own name too
+      marked: the same with ``{split}`` where the name of its split is in folders, and in the file's own name too
         where that repeats the folders'.
       split: the name of its split, "" if it has none.
-      in_name: the split stands only in the name of the file.
+      in_name: the split is only in the name of the file.
     """
 
     parts: Parts
@@ -81,7 +81,7 @@ class Group(NamedTuple):
 
 
 def common_folders(paths: Sequence[Parts]) -> Parts:
-    """Return the folders in which all files lie, down to one that names a split."""
+    """Return the folders that all files are in, down to one that names a split."""
     first = paths[0]
     for place, name in enumerate(first[:-1]):
         if words.find_split(name) or any(len(parts) < place + 2 or parts[place] != name for parts in paths):
@@ -121,7 +121,7 @@ def _with_split(parts: Parts) -> File:
 
 
 def _odd_train(paths: Sequence[Parts]) -> tuple[int, str] | None:
-    """Return the one folder that has no name of a split, beside others that have: our485 and eval15."""
+    """Return the one folder without the name of a split, next to others with one: our485 and eval15."""
     for place in range(max(map(len, paths)) - 1):
         names = {parts[place] for parts in paths if len(parts) > place + 1}
         plain = [name for name in names if words.find_split(name) is None]
@@ -133,7 +133,7 @@ def _odd_train(paths: Sequence[Parts]) -> tuple[int, str] | None:
 
 
 def some(paths: Sequence[Parts]) -> list[Parts]:
-    """Return all files, or of very many those whose numbers fall together, so that pairs stay whole."""
+    """Return all files, or some of very many: those with certain numbers, so pairs stay complete."""
     if len(paths) <= _FILES:
         return list(paths)
     every = -(-len(paths) // _FILES)
@@ -155,7 +155,7 @@ def divide(
       files: of ``look``.
       common: of ``common_folders``.
       only: kinds of groups that are wanted; none are all.
-      loosely: names are recognised whatever the folders below, and numbers whatever zeros they begin with.
+      loosely: names match in any folders below, and numbers match regardless of leading zeros.
     """
     in_folders: dict[Parts, list[tuple[Parts, _Cut]]] = defaultdict(list)
     for one in map(_cut, files):
@@ -226,7 +226,7 @@ def _common_cuts(members: Sequence[_Cut]) -> dict[Cut, Cut]:
         ]
         kept += many[:_CUTS]
     endings = [cut for cut in kept if cut[1] in formats.EXTENSIONS]
-    kept = [cut for cut in kept if cut not in endings or len(endings) > 1]  # one alone tells nothing
+    kept = [cut for cut in kept if cut not in endings or len(endings) > 1]  # a single one says nothing
     spelled = {cut: Counter(one.cuts[cut][0] for one in members if cut in one.cuts) for cut in kept}
     return {cut: written.most_common(1)[0][0] for cut, written in spelled.items()}
 
@@ -240,10 +240,10 @@ def _is_number(cut: str) -> bool:
 
 
 def _ways(marked: Parts) -> Iterator[tuple[Parts, Parts]]:
-    """Yield the ways in which folders may tell A from B: ``(pattern of folders, what else tells partners)``.
+    """Yield the ways that folders may separate A from B: ``(pattern of folders, what else identifies partners)``.
 
     One folder at most tells the side; those before it are stars, whose names tell partners, and those after it lie
-    below. What stands for the split is always part of the pattern.
+    below. The placeholder of the split is always part of the pattern.
     """
     folders = marked[:-1]
     split = tuple(part for part in folders if part == SPLIT)
@@ -257,4 +257,4 @@ def _ways(marked: Parts) -> Iterator[tuple[Parts, Parts]]:
         stars = [part for part, mark in zip(folders, pattern, strict=False) if mark == "*"]
         yield pattern, (*stars, *below)
     if not any(SPLIT in part and part != SPLIT for part in folders):
-        yield split, tuple(part for part in folders if part != SPLIT)  # only the names tell
+        yield split, tuple(part for part in folders if part != SPLIT)  # only the names say

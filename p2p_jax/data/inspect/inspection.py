@@ -40,7 +40,7 @@ class Inspection(NamedTuple):
 
     Attributes:
       errors: sentences on what stops training or makes its results wrong; they name the file.
-      warnings: sentences on what may be meant so.
+      warnings: sentences on what may be intended.
       suggestions: sentences on options of the config.
       facts: numbers, as JSON knows them: {"splits": {split: {"paired", "count", "looked_at", "sizes", "stored", "A",
         "B"}}}; A and B are those of the files, before ``direction`` is applied.
@@ -117,7 +117,7 @@ def _splits(data: ConfigDict, from_files: bool) -> list[str]:
     try:
         if from_files and layouts.has_split(data, "test"):
             splits.append("test")
-    except InputError:  # there is no folder, which the other splits tell
+    except InputError:  # there is no folder; the other splits report it
         pass
     return list(dict.fromkeys(splits))
 
@@ -130,7 +130,7 @@ def _propose(data: ConfigDict, output: Path | None, report: Inspection) -> None:
 
 
 def _are_sides(layout: Layout | None, data: ConfigDict) -> bool:
-    """Tell whether files that are to be halved have the names of the sides of pairs."""
+    """Return whether files that are to be halved have the names of the sides of pairs."""
     if layout is None or not layout.halves or data.source == "side_by_side/AB":
         return False
     return proposals.names_pairs([path.relative_to(layout.folders[0]).parts for path in layout.a])
@@ -139,12 +139,12 @@ def _are_sides(layout: Layout | None, data: ConfigDict) -> bool:
 def _of_files(
     layout: Layout, domains: tuple[Domain, Domain], data: ConfigDict, report: Inspection, *, every: bool
 ) -> tuple[dict[str, Any], list[Example]]:
-    """Return facts on the files of a split, and examples in whose headers there is no fault."""
+    """Return facts on the files of a split, and examples without faults in their headers."""
     alone = "has no partner; add the missing image or remove this one"
     report.errors.extend(copies.told_together([(path, alone) for path in layout.lonely]))
     for folder in dict.fromkeys(layout.folders):
         if lost := files.look_below(folder).lost_images:
-            report.warnings.append(f"{folder}: images of formats that are not read are left out ({lost}); convert them")
+            report.warnings.append(f"{folder}: images in unsupported formats are left out ({lost}); convert them")
     report.warnings.extend(doubts.describe_folders(layout))
     headers, faults = checks.examine(layout, domains, data, pixels=0)  # they are read to be measured
     report.errors.extend(copies.told_together(faults))
@@ -200,7 +200,7 @@ def _describe_sizes(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
 
 
 def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspection, *, paired: bool) -> None:
-    """Report images that are hardly meant to be as they are."""
+    """Report images that are probably not as intended."""
     report.warnings.extend(_constant(seen))
     pairs = len(seen.sides[0])
     if pairs and len(seen.identical) == pairs:
@@ -225,12 +225,12 @@ def _doubt(split: str, seen: Seen, domains: tuple[Domain, Domain], report: Inspe
         beyond = sum(one.beyond for one in side) / max(len(side), 1)
         if domain.kind == "labels" and beyond:
             report.warnings.append(
-                f"{beyond:.2%} of the labels of {name} in {split} are {domain.channels} or more, and so of no class: "
+                f"{beyond:.2%} of the labels of {name} in {split} are {domain.channels} or more, so have no class: "
                 "is the number of classes, config.data.input.channels or output.channels, right?"
             )
         elif beyond > _MUCH:
             report.warnings.append(
-                f"{beyond:.2%} of the values of {name} in {split} lie beyond the declared range and are cut off"
+                f"{beyond:.2%} of the values of {name} in {split} are outside the declared range and are clipped"
             )
 
 
@@ -251,12 +251,12 @@ def _constant(seen: Seen) -> Iterator[str]:
 
 
 def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: ConfigDict) -> list[str]:
-    """Return sentences on what is odd in a data set, in a second or two: what training tells at its start.
+    """Return sentences on what is odd in a data set, in a second or two, for training to print at its start.
 
-    Files that stand more than once are found by their bytes; a few pairs of the training split are read.
+    Files that are there more than once are found by their bytes; a few pairs of the training split are read.
 
     Args:
-      found: split to its files, in which there is no fault.
+      found: split to its files, which have no faults.
       domains: of A and B as the files have them.
       data: reads ``train_split``.
     """
@@ -278,9 +278,9 @@ def quick(found: Mapping[str, Layout], domains: tuple[Domain, Domain], data: Con
             headers = doubts.read_headers([path for pair in pairs for path in pair])
             looked_at = layout._replace(a=[a for a, _ in pairs], b=[b for _, b in pairs])
             notes.extend(doubts.describe_unlike(checks.unlike_pairs(looked_at, headers), headers))
-        for what, names in (("of one value all over", constant), ("the same image as A and as B", seen.identical)):
+        for what, names in (("of one constant value", constant), ("the same image as A and as B", seen.identical)):
             if names:
                 few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 count = f"{len(names)} {'are' if len(names) > 1 else 'is'}"
-                notes.append(f"of {len(to_see)} examples looked at, {count} {what} ({few})")
+                notes.append(f"of the {len(to_see)} examples looked at, {count} {what} ({few})")
     return notes

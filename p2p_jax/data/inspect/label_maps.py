@@ -1,4 +1,4 @@
-"""Whether files hold labels, whatever a config declares: numbers of classes, masks, indices of a palette."""
+"""Whether files hold labels, regardless of the config: class numbers, masks, indices of a palette."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def find(paths: Sequence[Path], stored: Mapping[StoredAs, int]) -> Labels | None
     if most.channels == 3 and not most.palette:
         black_and_white = set(numbers) == {0, VOID}
         options = {"kind": "labels", "channels": "2", "palette": _BLACK_AND_WHITE}
-        return Labels("colours", "black and white, as of a mask", options) if black_and_white else None
+        return Labels("colours", "black and white, like a mask", options) if black_and_white else None
     flat = float(np.median([one.flatness for one in looked]))
     return _of_numbers(numbers, flat, is_palette=all(one.is_palette for one in looked))
 
@@ -85,16 +85,16 @@ def _of_numbers(numbers: Sequence[int], flat: float, *, is_palette: bool) -> Lab
         options = {"kind": "labels", "channels": "2"}
         if numbers[1] != VOID:
             options["numbers"] = f"0,{numbers[1]}"
-        return Labels(whose, f"0 and {numbers[1]}, as of a mask", options)
+        return Labels(whose, f"0 and {numbers[1]}, like a mask", options)
     classes = [number for number in numbers if number != VOID]
     if len(classes) < 2 or classes[0] < 0:
         return None
     if classes[-1] < _MOST or (is_palette and len(classes) <= _MOST):
         count = classes[-1] + (classes[0] == 0) if classes[-1] < _MOST else len(classes)
-        told = f"{classes[0]} to {classes[-1]}, as if they were numbers of classes"
+        told = f"{classes[0]} to {classes[-1]}, which look like class numbers"
         return Labels(whose, told, {"kind": "labels", "channels": f"{count}"})
     derived = [number // 1000 if number >= 1000 else number for number in classes]
     if flat >= _FLAT and max(derived) < _MOST and any(number >= 1000 for number in classes):
         options = {"kind": "labels", "channels": f"{max(derived) + 1}", "numbers": INSTANCES}
-        return Labels(whose, f"{classes[0]} to {classes[-1]}, as if they numbered instances", options)
+        return Labels(whose, f"{classes[0]} to {classes[-1]}, which look like instance numbers", options)
     return None

@@ -11,8 +11,8 @@ from p2p_jax.images.formats import Stored
 from p2p_jax.images.palettes import VOID
 
 BINS = 24
-_SAMPLE = 256  # pixels of an image that stand for all of them in histograms
-_PIXELS = 500_000  # about so many of an image, in whole rows, stand for all of them in means and features
+_SAMPLE = 256  # pixels of an image that represent all in histograms
+_PIXELS = 500_000  # about so many of an image, in whole rows, represent all in means and features
 _NUMBERS = 64  # that an image of labels has at most
 
 
@@ -25,9 +25,9 @@ class Look(NamedTuple):
       low: [C], the lowest value of every channel of the raw image.
       high: [C], the highest.
       mean: [C].
-      beyond: share of the values that lie outside the declared range, or are no class.
+      beyond: share of the values that are outside the declared range, or not a class.
       sample: [N, C] float32, pixels drawn at random.
-      features: [F], simple properties of what is stored by which two kinds of images are told apart.
+      features: [F], simple properties of the stored values that separate two kinds of images.
       numbers: of an image of one channel of 8 bits, or of indices of a palette, the different numbers; none if they are
         more than labels have.
     """
@@ -49,10 +49,10 @@ class Look(NamedTuple):
 
 
 def look(stored: Stored, domain: Domain, name: str) -> Look:
-    """Measure an image of a domain, of which a file holds `stored`.
+    """Measure an image of a domain; a file holds `stored`.
 
     Raises:
-      InputError: it is no image of the domain.
+      InputError: it is not an image of the domain.
     """
     stored = raw.prepared(stored, domain._replace(unknown=False), name)
     stored, known = _without_unknown(stored, domain)
@@ -88,7 +88,7 @@ def _numbers(stored: Stored) -> tuple[int, ...]:
 
 
 def _without_unknown(stored: Stored, domain: Domain) -> tuple[Stored, np.ndarray]:
-    """Return an image in which a typical value stands for what is unknown, and [H, W] which pixels are known."""
+    """Return an image with a typical value in place of unknown ones, and [H, W] which pixels are known."""
     known = np.ones(stored.pixels.shape[:2], bool)
     if domain.kind not in NUMBERS or stored.palette is not None or not domain.asks_files:
         return stored, known
@@ -115,7 +115,7 @@ class StoredAs(NamedTuple):
 
     def __str__(self) -> str:
         plural = "s" * (self.channels > 1)
-        more = ", indices of a palette" if self.palette else ", one of opacity" if self.opacity else ""
+        more = ", indices of a palette" if self.palette else ", one for opacity" if self.opacity else ""
         return f"{self.channels} channel{plural} of {self.dtype}{more}"
 
 
@@ -155,7 +155,7 @@ def summarise(looks: Sequence[Look], domain: Domain) -> dict[str, Any]:
     Returns:
       "channels": per channel min, max, mean and a "histogram" of counts from the low end of "range" to the high end,
       which are the declared values or else the lowest and the highest; "percentiles": the 0.1th and 99.9th of all;
-      "beyond": the share of values outside the declared range, or of pixels that are no class.
+      "beyond": the share of values outside the declared range, or of pixels without a class.
     """
     sample = np.concatenate([one.sample for one in looks])
     low, high, mean = (np.stack([getattr(one, name) for one in looks]) for name in ("low", "high", "mean"))
@@ -185,7 +185,7 @@ def flatness(looks: Sequence[Look]) -> float:
 
 
 def has_many_grays(looks: Sequence[Look]) -> bool:
-    """Tell whether images are gray and of many shades, as depths are; drawings are of a few, label maps of colours."""
+    """Return whether images are gray with many shades, as depths are; drawings have few, label maps colours."""
     sample = np.concatenate([one.sample for one in looks])
     if np.median(sample.max(-1) - sample.min(-1)) > 3:
         return False
@@ -197,7 +197,7 @@ def find_swapped(a: Sequence[Look], b: Sequence[Look]) -> list[int]:
     """Return the pairs whose A looks like the B of the others, and whose B looks like their A.
 
     Every feature is judged by its distance from the median of A and of B, in units of the typical distance there. The
-    features by which few images of A could be taken for one of B decide, all of them; without one nothing is found.
+    all features decide where few images of A look like one of B; without such a feature nothing is found.
     """
     if len(a) < 4:
         return []

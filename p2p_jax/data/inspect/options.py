@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 def describe(forms: Sequence[Match], place: Place) -> tuple[Match, dict[str, str]]:
-    """Return the first of some forms of the same pairs that options describe, and these; else the first alone."""
+    """Return the first form of the same pairs that options describe, and the options; else only the first form."""
     for match in forms[:_FORMS]:
         options = options_of(match, place.data)
         if options is not None and _leads_to(match, options, place):
@@ -65,12 +65,12 @@ def _tells_split(folders: Parts) -> bool:
 
 
 def _names_of_splits(match: Match) -> list[str]:
-    """Return the splits of which there are pairs."""
+    """Return the splits with pairs."""
     return sorted({a.split for a, _ in match.pairs if a.split})
 
 
 def _splits(names: Mapping[str, str], data: ConfigDict) -> Iterator[tuple[str, str]]:
-    """Name the splits of which there are images, or the share that is to be one.
+    """Name the splits with images, or the share to split off.
 
     Args:
       names: of the splits, to what the config is to call them.
@@ -94,13 +94,13 @@ def _train_and_val(names: Collection[str]) -> tuple[str, str]:
     train = next((known[name] for name in sorted(known) if words.is_train(name)), "")
     others = [name for name in sorted(known) if known[name] != train]
     val = next((known[name] for word in words.VAL for name in others if name.startswith(word)), "")
-    if val and not train and len(others) == 2:  # our485 beside eval15
+    if val and not train and len(others) == 2:  # our485 next to eval15
         train = next(known[name] for name in others if known[name] != val)
     return train, val
 
 
 def _leads_to(match: Match, options: Mapping[str, str], place: Place) -> bool:
-    """Tell whether training would find just these pairs with some options."""
+    """Return whether training would find just these pairs with some options."""
     tried = place.data.copy_and_resolve_references()
     with tried.unlocked():
         for name, value in options.items():
@@ -141,7 +141,7 @@ def write(match: Match, place: Place, name: str) -> dict[str, str]:
 
 
 def of_one(paths: Sequence[Parts], data: ConfigDict) -> Iterator[tuple[str, str]]:
-    """Name the folders of splits, of images that are no pairs."""
+    """Name the folders of splits for unpaired images."""
     tops = dict.fromkeys(parts[0] for parts in paths if len(parts) > 1)
     split_of = {top: found[1].lower() for top in tops if (found := words.find_split(top))}
     counts = Counter(split_of.values())

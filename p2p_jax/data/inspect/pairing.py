@@ -8,7 +8,7 @@ from typing import NamedTuple
 from p2p_jax.data.inspect import words
 from p2p_jax.data.inspect.groups import File, Group, Parts
 
-_OF_ALL = 0.8  # share of all files in pairs, where no word tells which side they are
+_OF_ALL = 0.8  # share of all files in pairs, where no word says which side they are
 _ENOUGH = 0.9  # share of the files of a group that have a partner in the other
 _SAMPLE = 8
 
@@ -20,9 +20,9 @@ class Match(NamedTuple):
       a: the group of A.
       b: the group of B.
       keys: of the pairs.
-      score: how likely they are meant.
-      is_likely: words tell which is A and which is B.
-      is_doubtful: nothing tells that they are sides at all, but that some files of two folders have the same names.
+      score: how likely they are intended.
+      is_likely: words say which is A and which is B.
+      is_doubtful: the only sign of pairs is that some files of two folders have the same names.
     """
 
     a: Group
@@ -108,7 +108,7 @@ def _that_share_keys(groups: Sequence[Group]) -> list[tuple[int, int]]:
     for i, group in enumerate(groups):
         few = list(group.files)[:: max(len(group.files) // _SAMPLE, 1)]
         shared = Counter(j for key in few for j in holding[key])
-        # Splits that one side lacks are none of its fault, so that a part is enough.
+        # Splits that one side lacks do not count against it, so a part is enough.
         found.update((min(i, j), max(i, j)) for j, times in shared.items() if j != i and 4 * times >= len(few))
     return sorted(found)
 
@@ -121,12 +121,12 @@ def _in_splits_of_both(one: Group, other: Group) -> list[list[Parts]]:
 
 
 def _differ_by_number(one: Group, other: Group) -> bool:
-    """Tell whether a number alone tells groups apart: frames and scenes do, and not the sides of pairs."""
+    """Return whether groups differ only in a number: frames and scenes do, the sides of pairs do not."""
     return differ_by_number(*("/".join((*x.folders, x.prefix, x.suffix, "rest" * x.rest)) for x in (one, other)))
 
 
 def differ_by_number(one: str, other: str) -> bool:
-    """Tell whether a number alone tells two names apart."""
+    """Return whether two names differ only in a number."""
     return re.sub(r"\d+", "0", one.lower()) == re.sub(r"\d+", "0", other.lower())
 
 

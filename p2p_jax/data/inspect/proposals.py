@@ -18,8 +18,8 @@ from p2p_jax.images import formats
 
 _OTHERS, _TOLD = 20, 8  # other pairs that are named, and folders
 _FORMS = 6  # ways to have the same pairs
-_MOST = 0.6  # share of all files in pairs, from which on they are no single images
-_SCENES = 4  # folders of one kind of names, from which on they are scenes rather than sides
+_MOST = 0.6  # share of all files in pairs; above it they are not single images
+_SCENES = 4  # folders with names of one kind; above it they are scenes, not sides
 
 
 def propose(data: ConfigDict, output: Path | None = None) -> list[str]:
@@ -55,7 +55,7 @@ def look(data: ConfigDict, output: Path | None = None) -> tuple[list[str], list[
 
 
 def names_pairs(paths: Sequence[Parts]) -> bool:
-    """Tell whether the names of files say that most of them are the sides of pairs."""
+    """Return whether the names of files say that most of them are the sides of pairs."""
     found = _matches(paths)
     return bool(found) and found[0].is_likely and 2 * len(found[0].keys) > _MOST * len(paths)
 
@@ -93,8 +93,8 @@ def _told(forms: Sequence[Match], place: Place) -> str:
         return f"the names of the files make {count} pairs of {sides}: {written(options)}"
     told = f"the names of the files make {count} pairs{lonely} of {sides}"
     if place.output is None:
-        return f"{told}; no options describe them: name them in a CSV, with --config.data.source=csv"
-    return f"{told}; they are written to a CSV: {written(write(match, place, 'pairs'))}"
+        return f"{told}; no options describe them: list them in a CSV file, with --config.data.source=csv"
+    return f"{told}; they are written to a CSV file: {written(write(match, place, 'pairs'))}"
 
 
 def _others(best: Match, others: Sequence[Sequence[Match]], place: Place) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _others(best: Match, others: Sequence[Sequence[Match]], place: Place) -> Ite
             by = f" ({written(options)})" if options else ""
             told.append(f"{len(match.keys):,} of {_label(match.a)} and {_label(match.b)}{by}")
     if told:
-        yield f"other files make pairs as well, if these are meant: {'; '.join(told)}"
+        yield f"other files make pairs as well, if you want these: {'; '.join(told)}"
 
 
 def _files_of(match: Match) -> list[set[Parts]]:
@@ -125,7 +125,7 @@ def _files_of(match: Match) -> list[set[Parts]]:
 
 
 def _on_doubtful(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
-    """Say which folders hold the same names, where nothing tells whether they are the sides of pairs."""
+    """Name the folders that hold the same names, where it is not clear if they are the sides of pairs."""
     sides = list(dict.fromkeys(_label(group) for match in found for group in (match.a, match.b)))
     options = options_of(found[0], data) if found else None
     if options and len(sides) <= _SCENES:
@@ -152,14 +152,14 @@ def _without_pairs(root: Path, paths: Sequence[Parts], data: ConfigDict) -> str:
         a, b = sorted(tops)
         options = {"source": "unpaired", "dir_a": a, "dir_b": b} | SHARE
         return (
-            f"the files of {a} ({tops[a]:,}) and {b} ({tops[b]:,}) have no partners by their names; without pairs, "
-            f"from configs/horse2zebra.py: {written(options)}"
+            f"the files of {a} ({tops[a]:,}) and {b} ({tops[b]:,}) have no partners by their names; to train without "
+            f"pairs, from configs/horse2zebra.py: {written(options)}"
         )
     there = Counter("/".join(parts[:-1]) or "its top" for parts in paths)
     shown = ", ".join(f"{name} ({count:,})" for name, count in there.most_common(_TOLD))
     more = ", ..." if len(there) > _TOLD else ""
     return (
-        f"no pairs are to be seen in the names of the files (images lie in {shown}{more}); single photographs: "
+        f"the names of the files show no pairs (images are in {shown}{more}); for single photographs: "
         f"{written({'source': 'photos', **dict(of_one(paths, data))})}"
     )
 

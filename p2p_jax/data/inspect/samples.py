@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     """What was found in the examples of a split.
 
     Attributes:
-      sides: the images of A and those of B; of pairs they stand in the same order.
+      sides: the images of A and those of B; for pairs in the same order.
       identical: names of the pairs whose two images are the same.
       faults: sentences that name images which cannot be used.
     """
@@ -51,13 +51,13 @@ class Seen(NamedTuple):
 
 
 def of_layout(layout: Layout, usable: Collection[Path]) -> list[Example]:
-    """Return the examples of which all files are usable."""
+    """Return the examples with only usable files."""
     if layout.halves:
         return [_halved(path, layout.halves) for path in layout.a if path in usable]
     if layout.paired and layout.a is not layout.b:
         pairs = zip(layout.a, layout.b, strict=True)
         return [_whole((a, b), (0, 1)) for a, b in pairs if a in usable and b in usable]
-    sides = (1,) if layout.paired else (0, 1)  # of photographs from which A is made there is only B
+    sides = (1,) if layout.paired else (0, 1)  # photographs that A is computed from are only B
     return [_whole((path,), (side,)) for side in sides for path in layout.sides[side] if path in usable]
 
 

@@ -31,7 +31,7 @@ def draw(config: ConfigDict) -> np.ndarray:
       InputError: the data cannot be used.
     """
     config = complete({**config.to_dict(), "data": {**config.data.to_dict(), "val_split": ""}})
-    with quiet():  # it was told already
+    with quiet():  # it was printed already
         data = load(config)
     domains = of_config(with_facts(config, data.facts).data)
     batches = list(itertools.islice(data.train(0), -(-_PAIRS // config.batch_size)))
@@ -39,7 +39,7 @@ def draw(config: ConfigDict) -> np.ndarray:
     pictures = [_picture(real_a, domains[0], real_b, domains[1]), _picture(real_b, domains[1], real_a, domains[0])]
     order = "AB" if config.data.direction == "AtoB" else "BA"
     made = config.task.get("input") or config.data.source == "photos"
-    origins = ["made of B" if made else f"{order[0]} of the files", f"{order[1]} of the files"]
+    origins = ["computed from B" if made else f"{order[0]} of the files", f"{order[1]} of the files"]
     titles = [f"real_a (in), {origins[0]}", f"real_b (out), {origins[1]}"]
 
     larger = -(-_LEAST // pictures[0].shape[2])  # times, pixel by pixel

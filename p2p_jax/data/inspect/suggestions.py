@@ -33,7 +33,7 @@ def suggest(
       stored: of A and of B, as the files have them: how images are stored, and how many are.
       seen: the images of the training split that were looked at.
       paired: whether they are in pairs.
-      paths: of A and of B, of which some are read where they may be labels; none are.
+      paths: of A and of B; some are read if they may be labels.
     """
     data = config.data
     sections = ("input", "output") if data.direction == "AtoB" else ("output", "input")
@@ -101,7 +101,7 @@ def _classes(
     is_mask = {number for one in side for number in one.numbers} == {0, VOID}
     if is_mask or (len(found) >= 2 and found[-1] < _MOST_CLASSES) or (has_palette and 2 <= len(found) <= _MOST_CLASSES):
         channels = 2 if is_mask else found[-1] + (found[0] == 0) if found[-1] < _MOST_CLASSES else len(found)
-        few = "0 and 255, as of a mask" if is_mask else f"{found[0]} to {found[-1]}, as if they were numbers of classes"
+        few = "0 and 255, like a mask" if is_mask else f"{found[0]} to {found[-1]}, which look like class numbers"
         option = f"--config.data.{section}.kind=labels --config.data.{section}.channels={channels}"
         yield f"the {'indices' if has_palette else 'values'} of {name} are {few}: {option}"
 
@@ -121,7 +121,7 @@ def _size(config: ConfigDict, seen: Seen) -> Iterator[str]:
     if not 0.8 < longer < 1.25 and crop_width != crop[1]:
         load = round(load_height * crop_width / crop[0])
         option = f"--config.data.load_width={load} --config.data.crop_width={crop_width}"
-        yield f"{images}, and are resized to {load_width}x{load_height}, of another shape: {option}"
+        yield f"{images}, and are resized to {load_width}x{load_height}, another aspect ratio: {option}"
     elif min(width / load_width, height / load_height) >= 2:
         option = f"--config.data.preprocess=crop takes pieces of {crop[1]}x{crop[0]} at full resolution"
         yield f"{images}, and are resized to {load_width}x{load_height}, which loses detail: {option}"
@@ -141,7 +141,7 @@ def _direction(data: ConfigDict, seen: Seen) -> Iterator[str]:
     if is_picture and flat[made] > 0.6 and flat[made] - flat[given] > 0.15 and not has_many_grays(looks[made]):
         other = "BtoA" if data.direction == "AtoB" else "AtoB"
         yield (
-            f"{made}, which is to be made of {given}, looks like label maps or drawings ({flat[made]:.0%} of its "
-            f"pixels are like their neighbours, {flat[given]:.0%} in {given}); if photographs are to be made of these: "
+            f"{made}, the output, made from {given}, looks like label maps or drawings ({flat[made]:.0%} of its "
+            f"pixels equal their neighbours, {flat[given]:.0%} in {given}); to make photographs from these: "
             f"--config.data.direction={other}"
         )

@@ -1,4 +1,4 @@
-"""What the names of folders and files tell: splits, and which side of a pair images are."""
+"""What the names of folders and files say: splits, and the side of a pair."""
 
 import functools
 import re
@@ -34,7 +34,7 @@ _OFTEN_B = (
 
 
 def find_split(name: str) -> tuple[str, str] | None:
-    """Return a name with ``{split}`` where the name of a split stands, and that name; None if there is none."""
+    """Return a name with ``{split}`` in place of the name of a split, and that name; None if there is none."""
     if _WHOLE.fullmatch(name):
         return SPLIT, name
     found = _INSIDE.search(name)
@@ -42,12 +42,12 @@ def find_split(name: str) -> tuple[str, str] | None:
 
 
 def is_train(split: str) -> bool:
-    """Tell whether a split is called as those for training are."""
+    """Return whether a split is called as those for training are."""
     return split.lower().startswith(TRAIN)
 
 
 def is_val(split: str) -> bool:
-    """Tell whether a split is called as those that are kept apart are."""
+    """Return whether a split is called as those that are kept apart are."""
     return split.lower().startswith(VAL)
 
 
@@ -67,7 +67,7 @@ def words_of_b(text: str) -> int:
 
 
 def are_a_and_b(one: str, other: str) -> bool:
-    """Tell whether two texts differ in nothing but that the one has an A where the other has a B."""
+    """Return whether two texts differ in nothing but that the one has an A where the other has a B."""
     return _tokens(one) - _tokens(other) == {"a"} and _tokens(other) - _tokens(one) == {"b"}
 
 
@@ -89,9 +89,9 @@ def _holds(token: str, word: str) -> bool:
 
 
 def cuts(stem: str) -> Iterator[tuple[str, str]]:
-    """Yield the beginnings and ends by which the name of a file may tell its side, each as ``(beginning, end)``.
+    """Yield the beginnings and ends of a file's name that may say its side, each as ``(beginning, end)``.
 
-    A cut is where a separator stands, or where letters and digits meet.
+    A cut is at a separator, or where letters and digits meet.
     """
     if not stem.isdecimal():
         yield "", stem  # scene1/input.png

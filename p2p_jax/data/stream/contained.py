@@ -1,4 +1,4 @@
-"""How images that are no files of their own are read, by the stream and in NumPy: to the pixels that files give."""
+"""Reading images in containers, by the stream and in NumPy, to the same pixels as from files."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING

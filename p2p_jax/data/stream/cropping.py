@@ -42,14 +42,14 @@ def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDi
 
 
 def is_jittered(config: ConfigDict) -> bool:
-    """Tell whether the size to which images are resized for training is random."""
+    """Return whether training resizes images to a random size."""
     return bool(config.augment.scale_jitter) and config.data.preprocess not in ("scale_width", "none")
 
 
 def enlarge(
     images: "Sequence[tf.Tensor]", domains: Sequence[Domain], config: ConfigDict, seed: "tf.Tensor"
 ) -> "list[tf.Tensor]":
-    """Resize images to the size out of which ``augment`` cuts the crop, random only if ``is_jittered``.
+    """Resize images to the size that ``augment`` crops from, random only if ``is_jittered``.
 
     Args:
       images: [H, W, raw_channels] of ``raw_dtype`` each, of one shape, which may be of two resolutions.
@@ -106,7 +106,7 @@ def _cut(images: "Sequence[tf.Tensor]", top: "tf.Tensor", left: "tf.Tensor", siz
 
 
 def _loaded_size(images: "Sequence[tf.Tensor]", data: ConfigDict) -> "Size":
-    """Return height and width to which images are resized before they are cropped."""
+    """Return height and width of resized images, before the crop."""
     tf = tensorflow()
     if data.preprocess == "resize_and_crop":
         return load_shape(data)

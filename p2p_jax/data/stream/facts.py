@@ -95,7 +95,7 @@ def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], l
     low, high = np.fmin.reduce(found[:, 0]), np.fmax.reduce(found[:, 1])
     if np.isnan(low).any():
         raise InputError(
-            "a channel has no known value in any training image that was looked at: look at config.data.*.nodata"
+            "a channel has no known value in any training image that was looked at: check config.data.*.nodata"
         )
     return low.tolist(), np.where(high > low, high, low + 1).tolist()
 
@@ -103,7 +103,7 @@ def _measure(side: Side, place: int, extremes: Callable) -> tuple[list[float], l
 def find_nodata(
     train: Source | Unpaired, val: Source | Unpaired | None, config: ConfigDict
 ) -> dict[str, dict[str, str]]:
-    """Return what stands for unknown values where a config leaves it open, ``{"input": {"nodata": "-9999"}, ...}``.
+    """Return the marks of unknown values where a config leaves them open, ``{"input": {"nodata": "-9999"}, ...}``.
 
     Args:
       train: the training split, which decides.
@@ -134,7 +134,7 @@ def _nodata_of(source: Source | Unpaired, config: ConfigDict) -> dict[str, dict[
 
 
 def _find_nodata(side: Side, place: int, name: str, config: ConfigDict) -> str:
-    """Return what stands for unknown values in files where the config does not say it, "" if there are none."""
+    """Return the mark of unknown values in files where the config does not say it, "" if there are none."""
     domain, source = side.read_domains[place], side.source
     if domain.kind not in NUMBERS or domain.unknown or not domain.asks_files:
         return ""
@@ -169,7 +169,7 @@ def _chosen(side: Side) -> np.ndarray:
 
 
 def _count_numbers(side: Side, place: int) -> Counter[int]:
-    """Count the numbers that stand for classes, in ``_MEASURED_AT_MOST`` images; colours are not counted."""
+    """Count the class numbers in ``_MEASURED_AT_MOST`` images; colours are not counted."""
     load, counts = loader(side.source), Counter[int]()
 
     def count(index: int) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""Images kept in memory once they have been read and resized, so that later passes need not do it again."""
+"""Images kept in memory once they have been read and resized, for later passes."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple

@@ -27,7 +27,7 @@ def of_files(
     """Return the ``read`` and the ``load`` of a ``Source`` of files.
 
     Args:
-      paths: of the files, in which there is no fault.
+      paths: of the files, which have no faults.
       kinds: the domains of the images of a file.
       headers: of the files.
       halves: "AB" or "BA" if a file holds two images in this order; "" if it is one. They are returned in the order
@@ -87,7 +87,7 @@ def of_files(
 
 
 def as_raw(stored: formats.Stored, kind: Domain, name: Path | str) -> np.ndarray:
-    """Return a raw image; of labels their numbers or colours, of which the stream makes classes when it knows how."""
+    """Return a raw image; for labels their numbers or colours, until the stream knows their classes."""
     if kind.kind != "labels":
         return raw.of_stored(stored, kind, name).astype(kind.raw_dtype, copy=False)
     found = raw.prepared(stored, kind, name)
@@ -99,7 +99,7 @@ def as_raw(stored: formats.Stored, kind: Domain, name: Path | str) -> np.ndarray
         return pixels.astype(np.int32)
     is_class = by_colour != VOID
     numbers = labels.as_stored(np.where(is_class, by_colour, 0), kind.numbers).astype(np.int32)
-    return np.where(is_class, numbers, np.int32(-1))  # which no file has, and is no class
+    return np.where(is_class, numbers, np.int32(-1))  # no file has it, and it is not a class
 
 
 def _with_unknown(kind: Domain, paths: Sequence[Path], headers: Mapping[Path, formats.Header]) -> Domain:
@@ -111,7 +111,7 @@ def _with_unknown(kind: Domain, paths: Sequence[Path], headers: Mapping[Path, fo
 
 
 def _is_alike(header: formats.Header, kind: Domain) -> bool:
-    """Tell whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
+    """Return whether TensorFlow decodes a file to the pixels that our own reader finds in it."""
     if (kind.is_photograph and header.profile) or header.turned or header.opacity:
         return False
     indices = kind.kind == "labels" and header.mode in ("1", "P")
@@ -120,7 +120,7 @@ def _is_alike(header: formats.Header, kind: Domain) -> bool:
 
 
 def _may_lack_rows(tf: ModuleType, image: "tf.Tensor") -> "tf.Tensor":
-    """Tell of a decoded image what ``jpeg.may_lack_rows`` tells."""
+    """Return ``jpeg.may_lack_rows`` of a decoded image."""
     shape = tf.shape(image)
     height, width = (tf.minimum((shape[i] - 1) % 8 + 1, jpeg.CORNER) for i in (0, 1))
     weights = tf.constant(jpeg.LUMA)[: shape[2]]

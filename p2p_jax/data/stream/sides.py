@@ -33,7 +33,7 @@ class Side(NamedTuple):
       domains: of each image that belongs to one example.
       has_input: whether the first of its images is ``real_a``.
       make_input: ``(photograph, rng) -> image``; given, the first image is made of the last one, and only that is read.
-      memory: keeps the images that are read, of the size to which they are resized; None keeps none.
+      memory: keeps the images that are read, after resizing; None keeps none.
     """
 
     number: int
@@ -97,7 +97,7 @@ class Side(NamedTuple):
 
 
 def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Domain, Domain]) -> list[Side]:
-    """Return the sides in the order in which a batch has them: real_a, then real_b.
+    """Return the sides in the order of a batch: real_a, then real_b.
 
     Args:
       source: what is read.
@@ -109,9 +109,9 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
     """
     if makes_input(config):
         if isinstance(source, Unpaired):
-            raise InputError("config.task.input makes pairs; config.data.source has none: use photos")
+            raise InputError("config.task.input makes pairs, but config.data.source is unpaired: use photos")
         if config.data.direction == "BtoA":
-            raise InputError("the input is made of the photographs, which are B: set config.data.direction=AtoB")
+            raise InputError("the input is computed from the photographs, which are B: set config.data.direction=AtoB")
         sides = [Side(0, source, domains, make_input=_task(config))]
     else:
         sides = arrange(source, config.data.direction, domains)
@@ -122,7 +122,7 @@ def make_sides(source: Source | Unpaired, config: ConfigDict, domains: tuple[Dom
 
 
 def makes_input(config: ConfigDict) -> bool:
-    """Tell whether the input is made of photographs by a function of Python, which only the stream runs."""
+    """Return whether the input is made of photographs by a function of Python, which only the stream runs."""
     return bool(config.task.get("input")) or are_photos(config.data.source)
 
 
@@ -134,9 +134,9 @@ def check_task(source: Source | Unpaired, config: ConfigDict) -> None:
     """
     if isinstance(source, Source) and len(source.told) == 1 and not makes_input(config):
         raise InputError(
-            f"{source.names[0]} holds one image: say with config.task.input what is made of it (as "
-            "configs/colorization.py does), that it holds A and B side by side (--config.data.source="
-            f"{config.data.source}/side_by_side), or with config.data.columns which are A and B"
+            f"{source.names[0]} holds one image: set config.task.input to compute the input from it (as "
+            "configs/colorization.py does), read it as A and B side by side (--config.data.source="
+            f"{config.data.source}/side_by_side), or name A and B with config.data.columns"
         )
 
 
@@ -150,7 +150,7 @@ def arrange(source: Source | Unpaired, direction: str, domains: tuple[Domain, Do
 
 
 def try_task(side: Side, config: ConfigDict) -> None:
-    """Make the input of the first example, so that what is wrong with the task is told before training, and clearly.
+    """Make the input of the first example, so a faulty task is reported clearly before training.
 
     Raises:
       InputError: the function, its options or what it makes cannot be used.
@@ -164,7 +164,7 @@ def try_task(side: Side, config: ConfigDict) -> None:
     except (TypeError, ValueError) as error:  # InputError is one
         if isinstance(error, InputError):
             raise
-        raise InputError(f"config.task.input={config.task.input} cannot be run with its options: {error}") from error
+        raise InputError(f"config.task.input={config.task.input} does not run with its options: {error}") from error
 
 
 def _task(config: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:

@@ -26,14 +26,14 @@ class Source(NamedTuple):
         ``(a, b)`` in a paired data set and ``(image,)`` in a side, each [H, W, C], of the dtype of its domain; the two
         of a pair show the same, at one resolution or at two. uint8 images of 1 channel do for 3, and of 3 for 1. None:
         the stream calls `load`.
-      mark: tells apart data that have the same names; "" where the files' sizes do.
+      mark: differs between data with the same names; "" where the files' sizes do.
       layout: the files, where the examples are files.
       load: ``index -> images``, the same in NumPy, for which TensorFlow need not be installed; see ``loader``. Threads
         call it.
       identity: what the data set is recognised by on a resume, in place of `names` and `mark`; "" if it is by these.
-      digest: returns what tells apart contents of images that have the same names and sizes, see
+      digest: returns a digest of the contents, which differs between images of the same names and sizes, see
         ``p2p_jax.data.identity``; None where `mark` or `identity` does, or nothing.
-      told: of images that are no files of their own, what they say of themselves, in the order of `read`.
+      told: for images in containers, what they declare, in the order of `read`.
     """
 
     names: Sequence[str]
@@ -56,7 +56,7 @@ class Source(NamedTuple):
     def in_order(self, order: int) -> "Source":
         """Return the source that gives the images of an example in their own order, 1, or the other way round, -1."""
 
-        def read(index):  # no lambda: TensorFlow reads its source, and cannot tell two on a line apart
+        def read(index):  # not a lambda: TensorFlow reads its source, and confuses two on one line
             return reader(self)(index)[::order]
 
         def load(index):
@@ -92,7 +92,7 @@ class Unpaired(NamedTuple):
 
 
 def reader(source: Source) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
-    """Return ``index -> images`` in TensorFlow: the ``read`` of a source, or its ``load``, of which the first is tried.
+    """Return ``index -> images`` in TensorFlow: the ``read`` of a source, or its ``load``; the first example is tried.
 
     Raises:
       InputError: there is neither.
@@ -100,7 +100,7 @@ def reader(source: Source) -> "Callable[[tf.Tensor], tuple[tf.Tensor, ...]]":
     if source.read is not None:
         return source.read
     if source.load is None:
-        raise InputError(f"the source of {source.names[0]} has neither a read nor a load")
+        raise InputError(f"the source of {source.names[0]} has neither read nor load; give one")
     tf, load = tensorflow(), source.load
     try:
         first = [np.asarray(image) for image in load(0)]

@@ -45,7 +45,7 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
         return _from_layout(layouts.find(data, split), data)
     if data.source == "given":
         raise InputError(
-            "the run was trained on data that were given to train(data=...), which its config cannot open: give them "
+            "the run was trained on data given to train(data=...), which its config cannot open: give the data "
             "again, evaluate(workdir, data=...), or a source, load_split(config, split, source)"
         )
     if ":" in data.source:
@@ -53,7 +53,7 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
         source = make(data, split) if callable(make) else None
         if not isinstance(source, Source | Unpaired):
             raise InputError(
-                f"config.data.source={data.source} is not a function of a config's data and a split to a Source"
+                f"config.data.source={data.source} is not a function from config.data and a split to a Source"
             )
         return source
     if data.source not in _DRAWN:
@@ -75,10 +75,10 @@ def from_arrays(a: np.ndarray, b: np.ndarray, names: Sequence[str] | None = None
       names: one per example; numbers if omitted.
 
     Raises:
-      InputError: an array is no such images, or they do not fit together.
+      InputError: an array does not hold such images, or they do not fit together.
     """
     if a.shape[:3] != b.shape[:3]:
-        raise InputError(f"arrays of pairs must be of one N, H, W; they are {a.shape} and {b.shape}")
+        raise InputError(f"arrays of pairs must have the same N, H, W; they are {a.shape} and {b.shape}")
     if names is not None and len(names) != len(a):
         raise InputError(f"there are {len(names)} names for {len(a)} pairs of images")
     return _in_memory(names or [str(i) for i in range(len(a))], a, b)._replace(mark=_mark(a, b))
@@ -99,11 +99,11 @@ def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
     for x in arrays:
         if x.dtype.name not in ("uint8", "uint16", "int16", "float32") or x.ndim != 4 or not x.size:
             raise InputError(
-                "arrays must be uint8, uint16, int16 or float32 [N, H, W, C] of at least one image; "
+                "arrays must be uint8, uint16, int16 or float32 [N, H, W, C] with at least one image; "
                 f"one is {x.dtype} {x.shape}"
             )
         if x.dtype.kind == "f" and np.isinf(x).any():
-            raise InputError("an array holds infinite numbers; NaN is taken for unknown")
+            raise InputError("an array holds infinite numbers; use NaN for unknown values")
     tensors = reading.once(lambda tf: [tf.constant(x) for x in arrays])
     return Source(
         names,
@@ -113,7 +113,7 @@ def _in_memory(names: Sequence[str], *arrays: np.ndarray) -> Source:
 
 
 def _mark(*arrays: np.ndarray) -> str:
-    """Return eight digits that tell arrays apart."""
+    """Return eight digits that differ between arrays."""
     checksum = 0
     for x in arrays:
         checksum = zlib.crc32(np.ascontiguousarray(x).data, checksum)
@@ -136,7 +136,7 @@ def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
     return Source(
         a.names,
         lambda index: (*read_a(index), *read_b(index)),
-        # In folders names tell the partners; where a CSV or options say which files are meant, they need not.
+        # In folders, names identify partners; where a CSV or options name the files, they need not.
         mark=f"|{b.fingerprint}" if data.source == "csv" or data.dir_b or data.suffix_b else "",
         layout=layout,
         load=lambda index: (*load_a(index), *load_b(index)),
@@ -165,7 +165,7 @@ def _from_container(data: ConfigDict, split: str) -> Source | Unpaired:
 
 
 def _digest(numbered: contents.Numbered) -> str:
-    """Return what tells the contents of a container's images apart."""
+    """Return a digest of the contents of a container's images."""
 
     def read(index: int) -> list[bytes]:
         found = [image.contents for image in numbered.read(index)]
@@ -189,7 +189,7 @@ def _cycle_gan(name: str, split: str) -> Unpaired:
 
         return Source(
             names=[f"cycle_gan/{name}/{split}{side}/{file}" for file in encoded],
-            # Three channels whatever the file has: some are grayscale.
+            # Always three channels: some files are grayscale.
             read=lambda index: (reading.decode(tensor()[index], channels=3),),
             mark=f"{checksum:08x}",
             load=load,

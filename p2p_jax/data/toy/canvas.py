@@ -1,4 +1,4 @@
-"""A canvas on which a photograph and its label map are painted at once, in modules rather than in pixels."""
+"""A canvas to paint a photograph and its label map at once, in modules rather than in pixels."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -49,7 +49,7 @@ class Canvas:
             ys: Rows, in modules.
             colour: "#rrggbb", which runs into the colour `to` from top to bottom.
             to: See `colour`; None for an even colour.
-            name: The class that the rectangles get in the label map; None leaves the label map alone.
+            name: The class that the rectangles get in the label map; None leaves the label map unchanged.
             alpha: Opacity, which runs into `fade` from top to bottom.
             fade: See `alpha`; None for an even opacity.
             sideways: Let both run from left to right instead.

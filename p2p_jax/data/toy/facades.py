@@ -5,7 +5,7 @@ on a grid of 64 x 64 modules, and nearly every edge in the label map lies on a w
 comes out crisp, and the same, at 64 and at 256 pixels. The material can always be read off the labels: brick
 where windows have sills but no string course joins them, ochre plaster where there are shutters, limestone
 where there are pillars, blue stucco where there are both sills and string courses. All that is left to chance
-in a photograph is a few per cent of tone and grain, so that a small network can learn the way from labels to
+in a photograph is a few per cent of tone and grain, so a small network can learn the way from labels to
 photograph.
 
 Image contract: uint8, height x width x 3, RGB.
@@ -25,7 +25,7 @@ from p2p_jax.images.palettes import CMP_FACADES
 CLASSES, PALETTE = CMP_FACADES.names, CMP_FACADES.colors
 SPLIT_SIZES = {"train": 400, "val": 100, "test": 100}
 
-_GROUND = 60  # the module row on which every house stands
+_GROUND = 60  # the module row at the base of every house
 _IRON, _LINE, _STONE = "#2d3440", "#5c5048", "#fffaf0"
 
 
@@ -76,7 +76,7 @@ def _backdrop(size: int) -> Canvas:
 
 
 class _House(Canvas):
-    """The plan of a house, drawn from `rng` in whole modules, on the canvas on which it is painted."""
+    """The plan of a house, drawn from `rng` in whole modules, with its canvas."""
 
     def __init__(self, rng: np.random.RandomState, size: int) -> None:
         super().__init__(size, CLASSES)
@@ -308,7 +308,7 @@ def _ground_floor(h: _House) -> None:
 
 
 def _develop(h: _House) -> np.ndarray:
-    """Give the picture the tone, mottling and grain of a photograph; all that labels do not tell."""
+    """Give the picture the tone, mottling and grain of a photograph; all that labels do not show."""
     tone = 1 + 0.012 * (2 * h.rng.random_sample(3) - 1) + 0.04 * (2 * h.rng.random_sample() - 1)
     weight = np.maximum(1 - np.abs(h.mid[:, None] / 8 - np.arange(9)), 0)  # bilinear, from a grid of 9 x 9
     rows = 0.06 * np.einsum("ik,kl->il", weight, h.rng.random_sample((9, 9)) - 0.5)
@@ -340,7 +340,7 @@ def render(index: int, split: str = "train", size: int = 256) -> ToyFacade:
     if not 0 <= index < SPLIT_SIZES[split]:
         raise InputError(f"toy facades {split!r} has indices 0 to {SPLIT_SIZES[split] - 1}, not {index}")
     if not 16 <= size <= 1024:
-        raise InputError(f"size of a toy facade must lie in 16 to 1024 pixels, not {size}")
+        raise InputError(f"size of a toy facade must be 16 to 1024 pixels, not {size}")
     h = _House(np.random.RandomState([zlib.crc32(split.encode()), index]), size)
     h.shadow(grow(h.wall, 1), [(_GROUND, _GROUND + 1.8)], 0.35)
     _roof(h)

@@ -2,7 +2,7 @@
 
 It is a function of the picture by day, pixel by pixel but for the glow: sky, walls and pavement keep their drawing in
 blue darkness, and what is glass is lit from within. A pane is the brighter the darker it was by day, so that bars and
-curtains stand before the light, and every tone of the day can be told from that of the night.
+curtains cover the light, and every tone of the day differs from that of the night.
 
 Image contract: uint8, height x width x 3, RGB.
 """
