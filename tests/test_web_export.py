@@ -85,7 +85,9 @@ def test_another_package_is_refused(tmp_path, changes, message):
 
 def test_a_runtime_that_is_not_there_is_told_how_to_get(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="format=web needs onnxruntime-web.*npm install onnxruntime-web"):
+    with pytest.raises(
+        InputError, match="format=web needs the npm package onnxruntime-web.*npm install onnxruntime-web"
+    ):
         runtime.find(None)
     with pytest.raises(InputError, match="runtime=a.tgz: there is no such file.*npm pack onnxruntime-web"):
         runtime.find("a.tgz")
