@@ -232,7 +232,10 @@ def test_nothing_is_taken_of_what_a_header_claims(good, tmp_path):
 def test_a_file_of_holes_takes_no_memory(good, tmp_path):
     """A file may be as long as its header says, and hold nothing."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for size, told in ((4 * 10**9, "the array params/x is no part of what"), (10**13, "at most 8,589,934,592 are read")):
+    for size, told in (
+        (4 * 10**9, "the array params/x is no part of what"),
+        (10**13, "at most 8,589,934,592 are read"),
+    ):
         header, data = taken_apart(good)
         header["params/x"] = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
         path = raw(tmp_path / "holes.safetensors", header, data)
