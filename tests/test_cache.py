@@ -152,12 +152,12 @@ def opened(folder, name, mode):
     ("modes", "reason"),
     [
         ((0o755, 0o755), None),
-        ((0o700, 0o777), "everybody may write into .*/b: chmod o-w"),
+        ((0o700, 0o777), "everybody may write to .*/b: chmod o-w"),
         ((0o1777, 0o755), None),  # as /tmp
-        ((0o755, 0o777), "everybody may write into .*/b: chmod o-w"),
-        ((0o755, 0o1777), "everybody may write into .*/b: chmod o-w"),
-        ((0o777, 0o755), "everybody may write into .*/a: chmod o-w"),
-        ((0o777, 0o700), "everybody may write into .*/a: chmod o-w"),
+        ((0o755, 0o777), "everybody may write to .*/b: chmod o-w"),
+        ((0o755, 0o1777), "everybody may write to .*/b: chmod o-w"),
+        ((0o777, 0o755), "everybody may write to .*/a: chmod o-w"),
+        ((0o777, 0o700), "everybody may write to .*/a: chmod o-w"),
     ],
 )
 def test_folders_of_others_are_told(private, modes, reason):
@@ -177,7 +177,7 @@ def test_a_group_of_others_is_told(private, monkeypatch):
         return SimpleNamespace(st_uid=found.st_uid, st_gid=4711, st_mode=mode if path in (folder, above) else 0o755)
 
     monkeypatch.setattr(Path, "stat", of_a_group)
-    assert re.match("a group may write into .*/a: chmod g-w", cache_folder.distrusted(folder))
+    assert re.match("a group may write to .*/a: chmod g-w", cache_folder.distrusted(folder))
     assert cache_folder.distrusted(folder, group=False) is None
 
 
@@ -213,7 +213,7 @@ def test_programs_are_not_run_from_where_everybody_may_write(no_folder, private,
     monkeypatch.setenv("P2P_JAX_CACHE", str(private))
     use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
-    assert f"everybody may write into {folder}: chmod o-w" in capsys.readouterr().err
+    assert f"everybody may write to {folder}: chmod o-w" in capsys.readouterr().err
     folder.chmod(0o755)
     (folder / "program").unlink()
     use_compilation_cache()
@@ -241,4 +241,4 @@ def test_a_folder_that_the_user_names_is_told_to_be_open(monkeypatch, private, c
         assert jax.config.jax_compilation_cache_dir == str(folder)
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
-    assert f"everybody may write into {folder}" in capsys.readouterr().err
+    assert f"everybody may write to {folder}" in capsys.readouterr().err

@@ -217,8 +217,8 @@ def test_command(write, capsys):
 @pytest.mark.parametrize(
     ("stem", "fault"),
     [
-        ("x\\..\\..\\escaped", "that names may not have on some systems"),
-        ("C:escaped", "that names may not have on some systems"),
+        ("x\\..\\..\\escaped", "that some systems do not allow in names"),
+        ("C:escaped", "that some systems do not allow in names"),
         ("x" * 260, "is too long"),
         ("AACHEN_000000_000019", "in it twice, perhaps with other capitals"),
     ],
@@ -242,5 +242,5 @@ def test_a_small_file_that_asks_for_gigabytes_is_refused(write, members, monkeyp
         prepare(**write(), size=16)
     monkeypatch.setattr(unpacking, "_LEAST_ALLOWED", 100)
     monkeypatch.setattr(unpacking, "_RATIO", 0)
-    with pytest.raises(InputError, match="its files are larger than 0.0 GB together"):
+    with pytest.raises(InputError, match="its files are larger than 0.0 GB in total"):
         prepare(**write(), size=16)

@@ -338,7 +338,7 @@ def test_duplicates_are_named_but_not_refused(folder, capsys):
     assert load(pairs_config(folder)).num_train == 6
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: 1 image stands more than once in train (001.png = copy.png)",
+        "note: 1 image is more than once in train (001.png = copy.png)",
         "note: 1 image of val also is in train (held_out.png = 001.png): validation scores look too good",
     ]
 
@@ -367,8 +367,8 @@ def test_duplicates_are_told_by_kind_and_only_few_by_name(tmp_path):
     for path in folders["test"][1:]:
         path.write_bytes(path.name.encode())
     assert list(describe_duplicates(folders, {"test"})) == [
-        "1 image stands more than once in A (A-0 = A-5)",
-        "5 images of B also stand in A (B-0 = A-0, B-1 = A-1, B-2 = A-2, ...)",
+        "1 image is more than once in A (A-0 = A-5)",
+        "5 images of B also are in A (B-0 = A-0, B-1 = A-1, B-2 = A-2, ...)",
         "1 image of test also is in A (test-0 = A-0): validation scores look too good",
         "1 image of test also is in B (test-0 = B-0): validation scores look too good",
     ]

@@ -152,7 +152,7 @@ FAULTS = {
     "a changed bit": (of_bytes(flipped), "is damaged: its contents do not match"),
     "another digest": (with_header(lambda x: x["__metadata__"].update(sha256="0" * 64)), "do not match its digest"),
     "no digest": (with_header(lambda x: x["__metadata__"].pop("sha256") and None), "do not match its digest"),
-    "a changed text": (with_header(lambda x: x["__metadata__"].update(licence='{"name": "cc0"}')), "own digest"),
+    "a changed text": (with_header(lambda x: x["__metadata__"].update(licence='{"name": "cc0"}')), "its digest"),
     "no metadata": (with_header(lambda x: x.pop("__metadata__") and None), "safetensors file of another program"),
     "metadata of another program": (
         with_header(lambda x: x.update(__metadata__={"format": "pt"})),
@@ -232,7 +232,10 @@ def test_nothing_is_taken_of_what_a_header_claims(good, tmp_path):
 def test_a_file_of_holes_takes_no_memory(good, tmp_path):
     """A file may be as long as its header says, and hold nothing."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for size, told in ((4 * 10**9, "the array params/x does not belong"), (10**13, "up to 8,589,934,592 are read")):
+    for size, told in (
+        (4 * 10**9, "the array params/x does not belong"),
+        (10**13, "at most 8,589,934,592 are read"),
+    ):
         header, data = taken_apart(good)
         header["params/x"] = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
         path = raw(tmp_path / "holes.safetensors", header, data)

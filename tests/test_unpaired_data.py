@@ -236,7 +236,7 @@ def test_duplicates_are_named_by_side(tmp_path, capsys):
         (tmp_path / copy).write_bytes((tmp_path / "trainA" / "x0.bmp").read_bytes())
     load(folder_config(tmp_path))
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")] == [
-        "note: 1 image stands more than once in trainA (copy.bmp = x0.bmp)",
+        "note: 1 image is more than once in trainA (copy.bmp = x0.bmp)",
         "note: 1 image of trainB also is in trainA (z.bmp = copy.bmp)",
         "note: 1 image of testA also is in trainA (z.bmp = copy.bmp): validation scores look too good",
         "note: 1 image of testA also is in trainB (z.bmp = z.bmp): validation scores look too good",
