@@ -361,7 +361,7 @@ def test_the_status_tells_of_a_row_that_diverged(tiny, monkeypatch, diverge, sta
         (["--config.data.load_sise=x"], 'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?'),
         (["--config.seed=many"], "error: flag --config.seed=many: "),
         (["--outptu=x"], "unrecognized arguments: --outptu=x"),
-        (["extra"], "config is given twice: as extra and as --config tiny.py"),
+        (["extra"], "config is given twice, as extra and as --config tiny.py"),
         (["--config.data.direction=up"], "error: config.data.direction is 'up'; choose AtoB or BtoA"),
     ],
 )

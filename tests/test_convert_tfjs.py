@@ -153,7 +153,7 @@ def test_a_run_is_made_of_it(tmp_path, capsys):
     convert.run([str(tmp_path / "cats"), "--workdir", str(tmp_path / "other")])
     other = json.loads((tmp_path / "other" / "converted_from.json").read_text())
     assert other["files"]["generator"]["sha256"] != digest  # which is of the shards too
-    with pytest.raises(InputError, match="keeps no running statistics"):
+    with pytest.raises(InputError, match="converted from a release without running statistics"):
         open_run(tmp_path / "run", norm="running")
 
 

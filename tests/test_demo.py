@@ -208,7 +208,7 @@ def test_strange_files_are_one_sentence_without_a_folder_of_the_machine(noisy_ru
     assert said["deep.tif"] == "deep.tif has 16 bits (uint16); this run takes 8 bits: convert it"
     assert said["text.png"] == "text.png cannot be read as an image (it is not a PNG file); replace or remove it"
     for name, text in said.items():
-        assert text.startswith(name) and "\n" not in text and str(tmp_path) not in text and "sent" not in text, text
+        assert text.startswith(name) and "\n" not in text and str(tmp_path) not in text and str(sent) not in text, text
 
 
 def test_both_ways_and_what_they_are_called(cyclegan, tmp_path):

@@ -528,7 +528,7 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     refused(
         "config.best_metric=copy_kid does not say how good a checkpoint is: choose kid or fid", best_metric="copy_kid"
     )
-    refused("config.best_metric=kid_std says nothing of a checkpoint", best_metric="kid_std")
+    refused("config.best_metric=kid_std does not say how good a checkpoint is", best_metric="kid_std")
     refused("; kid and fid come with config.distances.features", best_metric="kid", distances__features="")
 
     def named_alike(config):

@@ -287,7 +287,7 @@ def test_equal_images_are_counted_and_not_in_the_mean_of_psnr(tmp_path, capsys):
     assert command(tmp_path / "run") == 0
     assert "between images; 2 infinite, not in the mean)" in capsys.readouterr().out
     page = (tmp_path / "run" / "evaluation" / "val_2" / "report.html").read_text()
-    assert "over 5 images, of which 2 are infinite and not in the mean" in page
+    assert "over 5 images, 2 infinite and not in the mean" in page
 
 
 def test_colours_are_not_counted_of_what_is_no_photograph(tmp_path, capsys):
@@ -313,7 +313,7 @@ def test_whole_scenes_are_scored_where_training_sees_crops(tmp_path, capsys):
     data = {"data__source": "side_by_side/AB", "data__dir": str(tmp_path / "images"), "data__preprocess": "crop"}
     train(small_config(num_steps=1, data__direction="AtoB", **data), tmp_path / "run")
     assert "5.6% of the pixels" not in (told := capsys.readouterr().out)
-    assert "the crop out of the middle of each image, 4.2% of the pixels" in told
+    assert "the centre crop of each image, 4.2% of the pixels" in told
     translator = Translator.from_workdir(tmp_path / "run")
     results = evaluate_run(tmp_path / "run")
     assert (results["seen"], results["num_images"]) == ("whole images", 3)
@@ -325,7 +325,7 @@ def test_whole_scenes_are_scored_where_training_sees_crops(tmp_path, capsys):
         assert row["psnr"] == pytest.approx(metrics.peak_signal_noise_ratio(target, output, data_range=2), rel=1e-4)
     assert set(results["set_metrics"]) == {"histogram intersection"}
     crops = evaluate_run(tmp_path / "run", whole=False)
-    assert crops["seen"] == "the crop out of the middle of each image"
+    assert crops["seen"] == "the centre crop of each image"
     trained = float(rows_of(tmp_path / "run")[-1]["eval/l1"])
     assert crops["metrics"]["l1"]["mean"] == pytest.approx(trained, rel=1e-4)
     assert abs(results["metrics"]["l1"]["mean"] - trained) > 0.005

@@ -176,7 +176,7 @@ def test_reports_validation(tmp_path, capsys):
 def test_wrong_arguments(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         train_fcn(toys("train", 1, 16), CMP_FACADES, tmp_path / "x", **TINY | changes)
-    with pytest.raises(InputError, match="no example"):
+    with pytest.raises(InputError, match="there are no training examples"):
         train_fcn([], CMP_FACADES, tmp_path / "x", **TINY)
     assert not (tmp_path / "x").exists()
 
@@ -324,7 +324,7 @@ def test_command_refuses(tmp_path, monkeypatch):
 
     refuse("colours of the label maps are not known", small_config(), "--labels", "output")
     refuse("away from every colour", small_config(), "--palette", "cityscapes")
-    refuse("needs a paired data set", small_cyclegan_config())
+    refuse("give a paired data set", small_cyclegan_config())
     refuse("--size 0", small_config(), "--size", "0")
     with pytest.raises(SystemExit, match="is not a run"):
         command.run(["--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "fcn")])

@@ -386,9 +386,9 @@ def test_names_that_are_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("name", "dtype", "channels", "colors", "message"),
     [
-        ("x.jpg", "uint16", 3, 0, r"\.jpg does not hold 3 channels of uint16; choose \.npy, \.npz, \.png, \.tif"),
-        ("x.png", "float32", 1, 0, r"\.png does not hold 1 channels of float32; choose \.npy, \.npz, \.tif"),
-        ("x.png", "uint8", 5, 0, r"\.png does not hold 5 channels"),
+        ("x.jpg", "uint16", 3, 0, r"\.jpg cannot hold 3 channels of uint16; choose \.npy, \.npz, \.png, \.tif"),
+        ("x.png", "float32", 1, 0, r"\.png cannot hold 1 channels of float32; choose \.npy, \.npz, \.tif"),
+        ("x.png", "uint8", 5, 0, r"\.png cannot hold 5 channels"),
         ("x.tif", "complex64", 1, 0, "no format can"),
         ("x.gif", "uint8", 3, 0, "its ending must be one of"),
         ("x.jpg", "uint8", 1, 9, r"\.jpg cannot hold a palette; choose \.bmp, \.png, \.tif"),

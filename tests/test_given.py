@@ -44,7 +44,10 @@ REFUSED = {
         images(real_b=noise(4, 16, 16, 3).astype(np.float32)),
         r"real_b .* from 0 to 25\d; .*127",
     ),
-    "beyond": (images(real_b=np.full((4, 16, 16, 3), -1.2)), r"values from -1.2 to -1.2; networks take \[-1, 1\]: map"),
+    "beyond": (
+        images(real_b=np.full((4, 16, 16, 3), -1.2)),
+        r"values from -1.2 to -1.2; networks take \[-1, 1\]: ",
+    ),
     "not a number": (images(real_a=np.full((4, 16, 16, 3), np.nan)), "values from nan to nan"),
     "channels first": (
         images(real_a=np.zeros((4, 3, 16, 16))),

@@ -122,5 +122,5 @@ def test_a_long_run_says_early_how_long_it_takes(tmp_path, monkeypatch, capsys):
     log.close()
     lines = [line for line in capsys.readouterr().out.splitlines() if "GMAC" in line or "warning" in line]
     assert lines[0] == "43.5 GMAC a step, 4 s a step: about 3 d 16 h to go"
-    assert lines[1].startswith("warning: this takes 3 d 16 h on this CPU") and "config.data.crop_size" in lines[1]
+    assert lines[1].startswith("warning: this will take 3 d 16 h on this CPU") and "config.data.crop_size" in lines[1]
     assert len(lines) == 2

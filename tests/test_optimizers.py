@@ -95,10 +95,10 @@ def test_flags_of_either_section_in_any_order(flags, expected):
         ({SECOND: {"factory": "optax:global_norm", "learning_rate": 0.1}}, f"config.{SECOND}"),
         ({"optimizer": {"factory": "optax:sgd"}}, "config.optimizer has no learning_rate"),
         ({"gradients__clip": "global_nrm"}, "gradients.clip is 'global_nrm'; did you mean global_norm"),
-        ({"gradients__clip": "l2"}, "clip is 'l2'; choose of global_norm, value, adaptive, or name a function"),
+        ({"gradients__clip": "l2"}, "clip is 'l2'; choose from global_norm, value, adaptive, or name a function"),
         ({"gradients__clip": "optax:nothing"}, "config.gradients.clip: .*module optax has no 'nothing'"),
         ({"gradients__clip": "optax:identity"}, "gradients.clip=optax:identity does not take a number"),
-        ({"gradients__clip": "builtins:abs"}, "gradients.clip=builtins:abs makes float, not an optax.Gradient"),
+        ({"gradients__clip": "builtins:abs"}, "gradients.clip=builtins:abs returns float, not an optax.Gradient"),
         ({"gradients__clip_at": 2.0}, "clip_at=2 has no effect: set config.gradients.clip"),
         ({"gradients__clip_at": 0.0}, "clip_at is 0.0; it must be a number above 0"),
         ({"gradients__accumulate": 0}, "accumulate is 0; it must be a whole number of at least 1"),
@@ -335,7 +335,7 @@ def test_a_run_with_cosine_says_when_it_falls_and_refuses_to_idle(tmp_path, caps
     linear = {"objective": "support.networks:linear", "optimizer": SGD, "schedule__kind": "cosine"}
     config = small_config(num_steps=6, **linear)
     train(config, tmp_path / "run", data=memory_data(config))
-    told = "learning rate: 0.01, falling from step 4 on, 0 from step 6 on; 6 steps"
+    told = "learning rate: 0.01, falling from step 4, 0 from step 6; 6 steps in all"
     assert told in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "facts.json").read_text())["schedule"] == {
         "unit": "steps", "constant_for": 3, "decay_over": 3
@@ -344,9 +344,9 @@ def test_a_run_with_cosine_says_when_it_falls_and_refuses_to_idle(tmp_path, caps
     assert rates == pytest.approx([0.01] * 4 + [0.0075, 0.0025])
     second = config.to_dict() | {"discriminator_optimizer": {"learning_rate": 0.04}}
     start._tell_learning_rate(complete(second | {"data": second["data"] | {"num_train": 8}}), None)
-    assert "learning rate: 0.01 (discriminators 0.04), falling from step 4 on" in capsys.readouterr().out
+    assert "learning rate: 0.01 (discriminators 0.04), falling from step 4," in capsys.readouterr().out
     idle = small_config(num_steps=6, schedule__unit="steps", schedule__constant_for=1, schedule__decay_over=2, **linear)
-    with pytest.raises(InputError, match="the learning rate is 0 from step 3 on, so that 3 of the 6 steps"):
+    with pytest.raises(InputError, match="the learning rate is 0 from step 3 on, so 3 of the 6 steps"):
         train(idle, tmp_path / "idle", data=memory_data(idle))
 
 

@@ -274,8 +274,8 @@ def test_what_cannot_be_packed_is_one_sentence(pix2pix, packed, tmp_path):
         (lambda: pack(pix2pix, target, "99"), "has no checkpoint 99"),
         (lambda: pack(pix2pix, target, licence="a\nb"), "licence='a.nb': give the name of a licence"),
         (lambda: pack(tmp_path / "absent", target), "does not hold a trained run"),
-        (lambda: Translator.from_file(tmp_path / "absent.safetensors"), "there is no file"),
-        (lambda: Translator.from_file(pix2pix), "there is no file"),
+        (lambda: Translator.from_file(tmp_path / "absent.safetensors"), "no such file"),
+        (lambda: Translator.from_file(pix2pix), "no such file"),
     ]
     for call, told in cases:
         with pytest.raises(InputError, match=told):

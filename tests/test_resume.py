@@ -129,7 +129,7 @@ def test_a_run_of_whole_paths_keeps_no_folder(tmp_path):
     [
         (None, "there is no file x.json; give the path of a stored config"),
         ("{", r"x.json cannot be read as a config"),
-        ("[]", "x.json holds no config"),
+        ("[]", "x.json is not a config"),
         ('{"no_option": 1}', "x.json: .*no_option"),
         ('{"objective": "os:system"}', "x.json: config.objective names os:system: code outside the library"),
     ],

@@ -340,7 +340,7 @@ def test_a_run_is_made_of_it(checkpoint, weights, generation, tmp_path, capsys, 
     images = random_images(256, 1)
     there = np.concatenate([run_unet(weights, image[None], generation) for image in images])
     assert_close(Translator.from_workdir(tmp_path / "run", dropout=False)(images), there)
-    with pytest.raises(InputError, match="keeps no running statistics: leave norm=running out"):
+    with pytest.raises(InputError, match="converted from a release without running statistics: leave norm=running out"):
         Translator.from_workdir(tmp_path / "run", norm="running")
     before = sorted(tmp_path.iterdir())
     for options in (["--concat", "up_skip"], ["--eval"]):

@@ -284,7 +284,7 @@ def test_a_start_says_when_the_rate_falls_and_more_steps_do_not_stretch_it(tmp_p
         return train(config, tmp_path, data=memory_data(config))
 
     trained(config())
-    said = "learning rate: 0.01, falling from step 4 on, 0 from step 6 on; 6 steps"
+    said = "learning rate: 0.01, falling from step 4, 0 from step 6; 6 steps in all"
     assert said in capsys.readouterr().out
     rates = [float(row["train/lr"]) for row in rows_of(tmp_path)]
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])  # of the steps 0 to 5
@@ -296,7 +296,7 @@ def test_a_start_says_when_the_rate_falls_and_more_steps_do_not_stretch_it(tmp_p
     rates = [float(row["train/lr"]) for row in rows_of(tmp_path)][6:]
     assert int(state["step"]) == 10 and rates == pytest.approx([0] * 4, abs=1e-8)
     short = config(schedule__unit="steps", schedule__constant_for=1, schedule__decay_over=2)
-    with pytest.raises(InputError, match=r"0 from step 3 on, so that 3 of the 6 .*schedule.unit=auto"):
+    with pytest.raises(InputError, match=r"0 from step 3 on, so 3 of the 6 .*schedule.unit=auto"):
         train(short, tmp_path / "short", data=memory_data(short))
     assert not (tmp_path / "short" / "config.json").exists()
 

@@ -16,7 +16,7 @@ from support import processes
 from support.comparers import same_pixels
 from support.configs import small_config
 from support.images import load, noise, save
-from support.runs import translate_files
+from support.runs import sample_grid, translate_files
 
 ROOT = Path(__file__).parent.parent
 FACADES = Path(os.environ.get("P2P_JAX_TEST_DATA", "nowhere")) / "facades" / "val"
@@ -189,7 +189,7 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("nowhere", [], "there is no such file or folder"),
+        ("nowhere", [], "no such file or folder"),
         ("empty", [], "no image (.avif, .bmp"),
         ("notes.txt", [], "is not an image"),
         ("*.gif", [], "no image"),
@@ -298,9 +298,9 @@ def test_real_facades_agree_with_validation(tmp_path):
     for i, path in enumerate(sorted(FACADES.glob("*.jpg"))[:3]):
         save(tmp_path / "labels" / f"{i}.png", pictures.read(path).pixels[:, 256:])
     assert translate_files(tmp_path / "run", tmp_path / "labels", tmp_path / "photos", "--size", "64") == 0
-    grid = load(tmp_path / "run" / "samples" / "step_0000002.png")
+    grid = sample_grid(tmp_path / "run", 2, width=64)
     for i in range(3):
-        found, shown = load(tmp_path / "photos" / f"{i}.png"), grid[16 + 68 * i : 80 + 68 * i, 68:132]
+        found, shown = load(tmp_path / "photos" / f"{i}.png"), grid["output"][i]
         assert np.abs(found.astype(int) - shown).mean() < 0.5  # the resized label maps differ in a rounding or two
     assert translate_files(tmp_path / "run", FACADES / "1.jpg", tmp_path / "whole.jpg") == 0
     assert load(tmp_path / "whole.jpg").shape == (256, 512, 3)

@@ -5,7 +5,6 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from p2p_jax import Translator, train
 from p2p_jax.commands import evaluate
@@ -18,7 +17,7 @@ from p2p_jax.objectives import Objective
 from p2p_jax.objectives.metrics import full_reference
 from support.configs import small_config
 from support.images import noise, save
-from support.runs import memory_data, translate_files
+from support.runs import memory_data, sample_grid, translate_files
 
 RED_GREEN_BLUE = "#ff0000,#00ff00,#0000ff"
 TAGS = ((33550, 12, 3, (10.0, 10.0, 0.0)), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 4.1e6, 0.0)))
@@ -257,7 +256,7 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
         assert stored.tags[: len(TAGS)] == (TAGS if name == "a.tif" else ())
     error = translate_files(bands_run, tmp_path / "in", tmp_path / "other", "--format", "png")
     assert ".png cannot store float32 of 1 channel, as this run makes: choose .npy" in error
-    assert "does not keep float32" in translate_files(bands_run, tmp_path / "in" / "a.tif", tmp_path / "x.jpg")
+    assert "cannot store float32" in translate_files(bands_run, tmp_path / "in" / "a.tif", tmp_path / "x.jpg")
     formats.write(tmp_path / "in" / "b.tif", values)
     assert "would both be written to" in translate_files(bands_run, tmp_path / "in", tmp_path / "third")
 
@@ -334,7 +333,7 @@ def test_labels_are_written_with_their_colours(classes_run, tmp_path):
         np.testing.assert_array_equal(stored.pixels[..., 0], image.argmax(axis=-1))
         if name != "e.npy":
             np.testing.assert_array_equal(stored.palette[:3], np.eye(3, dtype=np.uint8) * 255)
-    assert ".jpg does not keep labels" in translate_files(
+    assert ".jpg cannot store labels" in translate_files(
         classes_run, tmp_path / "in", tmp_path / "no", "--format", "jpg"
     )
 
@@ -474,7 +473,7 @@ def test_errors_are_told_in_units(measured, tmp_path):
         assert np.isclose(row["bias_units"], (found - wanted).mean(), rtol=1e-3) and row["bias_units"] < -1.5
     assert "rmse_units_1" not in results["metrics"]
     page = (tmp_path / "report.html").read_text()
-    assert "<dt>Units</dt><dd>Those of the output&#x27;s files: float values from -10 to 30.</dd>" in page
+    assert "<dt>Units</dt><dd>The units of the output files: float values from -10 to 30.</dd>" in page
     for name, meaning in (
         ("mae_units", "Mean absolute error of the output in the units"),
         ("rmse_units", "Root of the mean squared error in the units"),
@@ -499,7 +498,7 @@ def test_channels_of_other_ranges_have_errors_of_their_own(tmp_path):
     options |= {"source": "folders", "dir": str(tmp_path), "load_size": 16}
     results = evaluate_run(make_run(tmp_path / "run", matrix, stored=True, **options), output=tmp_path / "out")
     means = {name: found["mean"] for name, found in results["metrics"].items()}
-    assert results["units"].startswith("Those of the output's files: float values from 0 to 100, 0 to 10, by channel")
+    assert results["units"].startswith("The units of the output files: float values from 0 to 100, 0 to 10, by channel")
     for name in ("mae_units", "rmse_units"):
         assert [means[f"{name}_{i}"] for i in (1, 2)] == pytest.approx([5, 0.5], rel=1e-3)
     assert [means[f"bias_units{i}"] for i in ("", "_1", "_2")] == pytest.approx([-2.25, -5, 0.5], rel=1e-3)
@@ -537,8 +536,8 @@ def test_labels_are_compared_as_classes(tmp_path):
         warnings.simplefilter("error")
         evaluate.run(["--workdir", str(run), "--output", str(tmp_path / "told")])
     assert (tmp_path / "told" / "report.html").is_file()
-    grid = np.asarray(Image.open(run / "samples" / "step_0000001.png"))
-    assert set(map(tuple, grid[16:32, 20:36].reshape(-1, 3).tolist())) == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
+    shown = sample_grid(run, 1, width=16)["output"][0]
+    assert set(map(tuple, shown.reshape(-1, 3).tolist())) == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
 
 
 def test_sixteen_bits_are_not_cut_to_eight(hole_run, tmp_path, capsys):

@@ -181,7 +181,7 @@ def test_no_run(tmp_path):
     with pytest.raises(InputError, match="nothing does not hold a trained run"):
         Translator.from_workdir(tmp_path / "nothing")
     (tmp_path / "a_file").write_text("")
-    with pytest.raises(InputError, match="is a file; give a directory"):
+    with pytest.raises(InputError, match="is a file; name a directory"):
         Translator.from_workdir(tmp_path / "a_file")
 
 

@@ -314,13 +314,13 @@ def test_ones_own_config_is_checked_before_anything_is_made(folder):
         with pytest.raises(InputError, match=f"config.{section}.network=own_things:{name} is not a network"):
             make_network(config[section], section)
     for factory, message in (
-        ("own_things:nothing", "makes NoneType, not an optax.GradientTransformation"),
+        ("own_things:nothing", "returns NoneType, not an optax.GradientTransformation"),
         ("own_things:value", "does not take options"),
         ("builtins:dict", "does not take options"),
     ):
         with pytest.raises(InputError, match=f"config.optimizer.factory={factory} {message}"):
             make_optimizer(small_config(optimizer={"factory": factory, "learning_rate": 0.1}))
-    for name, message in (("value", "is not a function from a"), ("empty", "makes tuple, not a p2p_jax.Objective")):
+    for name, message in (("value", "is not a function from a"), ("empty", "returns tuple, not a p2p_jax.Objective")):
         with pytest.raises(InputError, match=f"config.objective=own_things:{name} {message}"):
             make_objective(small_config(objective=f"own_things:{name}"))
     with pytest.raises(InputError, match="config.loss.gan=own_things:touch is not a p2p_jax.losses.GanLoss"):
@@ -509,7 +509,7 @@ def test_a_split_of_several_names_makes_one_folder_of_results(folder):
     assert "'../../x'" in error and not (folder.parent / "x").exists()
     shutil.rmtree(folder / "run" / "evaluation", ignore_errors=True)
     (folder / "run" / "evaluation").symlink_to(folder / "photos")
-    assert "evaluation/val_1 is a link that leads out of run" in run_command(evaluate_command, "run", "--split", "val")
+    assert "evaluation/val_1 is a link to a place outside run" in run_command(evaluate_command, "run", "--split", "val")
     assert [path.name for path in (folder / "photos").iterdir()] == ["a.npy"]
 
 
@@ -664,7 +664,7 @@ def test_an_objective_that_is_given_has_its_source_stored_too(tmp_path, monkeypa
     assert list(record["modules"]) == ["given_variant"] and record["references"] == {}
     own_code.compare(Path("run"))
     Path("given_variant.py").write_text("def update(state, batch, rng): return 1\n")
-    with pytest.warns(UserWarning, match="given_variant.py is not the module given_variant with which run was trained"):
+    with pytest.warns(UserWarning, match="given_variant.py is not the module given_variant that run was trained with"):
         own_code.compare(Path("run"))
     sys.modules.pop("given_variant")
 

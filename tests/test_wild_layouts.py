@@ -125,7 +125,7 @@ def test_images_of_other_formats_are_a_warning(tmp_path):
     (tmp_path / "trainA" / "4.gif").write_bytes(b"GIF89a")
     (tmp_path / "trainA" / "5.dng").write_bytes(b"II*\0")
     config = small_config(**{"data__source": "folders", "data__dir": str(tmp_path), "data__val_split": ""})
-    told = [warning for warning in inspection.inspect(config).warnings if "not read" in warning]
+    told = [warning for warning in inspection.inspect(config).warnings if "unsupported" in warning]
     assert told == [f"{tmp_path / 'trainA'}: images in unsupported formats are left out (1 .dng, 1 .gif); convert them"]
 
 
@@ -409,7 +409,7 @@ def test_containers_take_no_options_of_folders(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(tmp_path / "train" / "x.png", "train/x.png")
     for change in ({"val_fraction": 0.5}, {"dir_a": "x"}, {"suffix_b": "_x"}):
-        with pytest.raises(InputError, match=f"config.data.{next(iter(change))} is of folders"):
+        with pytest.raises(InputError, match=f"config.data.{next(iter(change))} is for folders"):
             make_source(data_of(tmp_path / "x.zip", source="zip/photos", **change), "train")
 
 

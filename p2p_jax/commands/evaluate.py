@@ -50,7 +50,7 @@ def parser() -> Parser:
     add(
         "--crops",
         action="store_true",
-        help="for runs trained on crops: score the middle crop of each image, as validation does, not the whole image",
+        help="for runs trained on crops: score the centre crop of each image, as validation does, not the whole image",
     )
     add("--tile", type=int, help="translate whole images with a longer side in tiles of this side, to save memory")
     add("--inception", help="for fid and distances: file with Inception's weights, if they cannot be downloaded")

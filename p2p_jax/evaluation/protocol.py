@@ -76,7 +76,7 @@ def evaluate(
         validation (``config.distances``).
       data: images instead of those of the config's data set, for a run trained on data that was given to ``train``: a
         ``Source`` (``from_arrays(a, b)``), ``Unpaired``, ``Split``, or the validation set of a ``Data``.
-      whole: evaluate whole images if training uses crops; False: the middle crop of each image, as in validation during
+      whole: evaluate whole images if training uses crops; False: the centre crop of each image, as in validation during
         training.
       tile: translate whole images with a longer side in tiles, see ``Translator.from_workdir``.
       output: a folder for ``results.json``, ``images.csv`` and ``report.html``, and for temporary files. Without it

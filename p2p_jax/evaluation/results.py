@@ -133,7 +133,7 @@ def _seen(opened: Split, data: ConfigDict) -> str:
     if opened.whole:
         return "whole images" if opened.paired else "a grid of crops that covers every image"
     if data.preprocess in ("crop", "scale_width_and_crop"):
-        return "the middle crop of each image"
+        return "the centre crop of each image"
     return "whole images, at the size that the network sees"
 
 

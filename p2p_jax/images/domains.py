@@ -295,8 +295,6 @@ def _domain(side: ConfigDict, name: str) -> Domain:
         return domain
     pairs = parse_range(side.range, f"{option}.range") if side.range else [_WHOLE[kind]]
     if len(pairs) not in (1, channels):
-        raise InputError(
-            f"{option}.range has {len(pairs)} ranges for {channels} channels; give one, or one per channel"
-        )
+        raise InputError(f"{option}.range has {len(pairs)} ranges for {channels} channels; give one, or one for each")
     low, high = zip(*pairs * (channels if len(pairs) == 1 else 1), strict=True)
     return domain._replace(low=low, high=high)
