@@ -124,7 +124,8 @@ def test_the_same_images_in_another_folder_are_the_same(tmp_path, monkeypatch):
     assert [row["name"] for row in told["runs"]] == runs and told["data"]["num_images"] == 3
     assert told["runs"][1]["differs"] == {"seed": 5}
     with pytest.raises(
-        InputError, match=r"one/run and third/run have different images of val, .*third/pairs \(third/run\)"
+        InputError,
+        match=r"one/run and third/run have different images of val and cannot be compared: .*third/pairs \(third/run\)",
     ):
         compare_runs(["one/run", "third/run"], "out")
     assert compare_runs(["one/run", "third/run"], "out", data_dir="one/pairs")["data"]["dir"] == "one/pairs"

@@ -238,10 +238,10 @@ def two_steps(pairs, tmp_path_factory):
     ("options", "message"),
     [
         ({"norm": "batch"}, "3_of_3.zip has norm batch, but you asked for norm running"),
-        ({"dropout": False}, "3_of_3.zip is of dropout False"),
+        ({"dropout": False}, "3_of_3.zip has dropout False"),
         ({"checkpoint": 1}, "3_of_3.zip has step 1, but you asked for step 2"),
-        ({"data": from_arrays(noise(9, 16, 16, 3), noise(9, 16, 16, 3))}, "3_of_3.zip is of num_images 9"),
-        ({"metrics": ["histogram", "test_parts:darkest"]}, r"3_of_3.zip is of metrics \['darkest', 'histogram'\]"),
+        ({"data": from_arrays(noise(9, 16, 16, 3), noise(9, 16, 16, 3))}, "3_of_3.zip has num_images 9"),
+        ({"metrics": ["histogram", "test_parts:darkest"]}, r"3_of_3.zip has metrics \['darkest', 'histogram'\]"),
         ({"tile": 16}, "3_of_3.zip has tile 16, but you asked for tile nothing"),
     ],
 )
@@ -258,7 +258,7 @@ def test_parts_of_other_images_are_named(run, folder, pairs, tmp_path):
     others = shutil.copytree(pairs, tmp_path / "others")
     save(others / "test" / "house_4.png", noise(32, 64, 3))
     assert len(merged(run, folder, data_dir=str(shutil.copytree(pairs, tmp_path / "moved")))["images"]) == 13
-    with pytest.raises(InputError, match="_of_3.zip is of images "):
+    with pytest.raises(InputError, match="_of_3.zip has images "):
         merged(run, folder, data_dir=str(others))
 
 

@@ -190,7 +190,7 @@ def test_own_code_goes_on_from_any_folder_for_who_trusts_it(tmp_path):
     assert status == 0, told
     for verb in (["resume", "../start/run"], ["train", "../start/run/config.json"]):
         status, told = run(other, *verb)
-        assert status == 1 and "say so: --trust my_objective:make" in told
+        assert status == 1 and "add --trust my_objective:make" in told
     status, told = run(other, "resume", "../start/run", "--trust", "my_objective:make", "--config.num_steps=3")
     assert status == 0 and "loaded from the copy stored with the run: my_objective from" in told
     status, told = run(

@@ -427,7 +427,7 @@ def test_changed_and_damaged_code_is_said(variant, tmp_path, monkeypatch):
     Path("variant_helper.py").write_text(changed)
     forget()
     now = hashlib.sha256(changed.encode()).hexdigest()[:12]
-    with pytest.warns(UserWarning, match=f"module variant_helper with which run was trained .*{now}, then {then}"):
+    with pytest.warns(UserWarning, match=f"module variant_helper that run was trained with .*{now}, then {then}"):
         Translator.from_workdir("run", trust=TRUST)
     more = small_config(**variant.to_dict() | {"num_steps": 2})
     with pytest.warns(UserWarning, match=f"{now}, then {then}"):
@@ -620,7 +620,7 @@ def test_every_kind_of_code_of_ones_own_is_used_when_it_is_trusted(tmp_path, mon
         others = [other for other in names if other != name]
         with pytest.raises(InputError) as caught:
             evaluate("run", trust=others)
-        assert str(caught.value).count("names own_parts") == 1 and str(caught.value).endswith(f"say so: trust={name}")
+        assert str(caught.value).count("names own_parts") == 1 and str(caught.value).endswith(f"add trust={name}")
     found = evaluate("run", trust=names, metrics=[])
     assert set(found["metrics"]) == {"l1", "darkness"} and found["num_images"] == 3
     (Path("photos")).mkdir()
