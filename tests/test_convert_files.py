@@ -117,7 +117,7 @@ def test_checkpoints_that_leave_the_network_open(tmp_path):
     double = dict(state_dict) | {f"module.{key}": value for key, value in state_dict.items()}
     torch.save(double, tmp_path / "double.pth")
     told = refusal(tmp_path / "double.pth", "--workdir", tmp_path / "run")
-    assert "holds model.model.0.weight twice, with and without a wrapper's name" in told
+    assert "has model.model.0.weight twice, with and without a wrapper's name" in told
 
 
 @pytest.mark.parametrize("name", ["unet", "resnet"])
