@@ -313,7 +313,7 @@ def test_a_page_that_differs_is_not_written(small_run, package, tmp_path, monkey
     [
         ({"workdir": "nothing"}, "does not hold a trained run"),
         ({"direction": "AtoB"}, "trained for only BtoA"),
-        ({"weights": "int4"}, "weights=int4: choose float32, float16, int8"),
+        ({"weights": "int4"}, "weights=int4: choose one of float32, float16, int8"),
         ({"runtime_path": "nowhere"}, "runtime=nowhere: there is no such"),
         ({"palette": "nowhere"}, "there is no palette 'nowhere'"),
         ({"split": "nowhere"}, "nowhere"),
