@@ -97,7 +97,7 @@ def evaluate(
 
     Raises:
       InputError: the run, split or metric does not exist, something for a metric is missing, or parts do not fit
-      together.
+        together.
     """
     if output is not None and not Path(output).is_dir() and Path(output).exists():
         raise InputError(f"output={output} is a file; name a folder")
