@@ -53,6 +53,7 @@ def notes(told: Mapping[str, Any]) -> list[str]:
         f"images of {data['split']}, for the checkpoint of the given step. Nothing was trained for this table.",
         "best: the best evaluation during training, from metrics.csv; it was selected on the same images, so it is too "
         "optimistic.",
+        "GMAC: 1e9 multiply-adds of convolutions and matrix products, over all steps up to the checkpoint. Parameters "
         "are those of the translator.",
         "Each row is one run: a difference between two may be chance. Several seeds say more.",
     ]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from p2p_jax.errors import InputError
 from p2p_jax.images.domains import Domain
 from p2p_jax.storage.writing import unfinished
 
@@ -110,6 +109,6 @@ def read_places(path: Path) -> dict[str, Any] | None:
     try:
         with Image.open(path) as image:
             found = json.loads(image.info[_PLACES])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, InputError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None

@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 import signal
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +90,7 @@ def train(
         work = functools.partial(_multiply_adds, config, run.objective)
         log = stack.enter_context(contextlib.closing(monitoring.Log(run.workdir, columns, step, config, work)))
         in_flight: collections.deque[_InFlight] = collections.deque()
-        first_step, started = step, time.monotonic()
+        first_step = step
 
         def due(every):
             return step % every == 0 or step == config.num_steps
@@ -145,7 +144,7 @@ def train(
                 return parallel.for_saving(state)
         checkpoints.wait()
         counts = run.data.num_train, run.data.num_val
-        log.summary(first_step, time.monotonic() - started, *counts, results, checkpoints.best(), run.distances)
+        log.summary(first_step, log.pace.seconds, *counts, results, checkpoints.best(), run.distances)
         return parallel.for_saving(state)
 
 
