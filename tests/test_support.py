@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from jax._src.compilation_cache import compress_executable
 
+from p2p_jax.data.stream import sources
+from p2p_jax.data.toy import facades
 from p2p_jax.nets import convolution
 from support import environment
 from support.comparers import (
@@ -44,6 +46,16 @@ def test_damaged_programs_are_dropped_and_folders_of_the_user_left_alone(tmp_pat
     monkeypatch.setattr(environment, "_LIMIT", 0)
     environment.tidy_programs()
     assert not list(folder.glob("*-cache")) and (tmp_path / "precious").exists()
+
+
+def test_a_process_draws_each_toy_facade_once():
+    data = small_config().data
+    first = sources.toy(data, "val")
+    before = facades.render.cache_info()
+    again = sources.toy(data, "val")
+    after = facades.render.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (100, 0)
+    np.testing.assert_array_equal(again.read(7)[0], first.read(7)[0])
 
 
 def test_programs_have_a_folder_for_each_version_processor_and_set_of_flags(monkeypatch):

@@ -5,9 +5,10 @@ import zlib
 import numpy as np
 import pytest
 
-from p2p_jax.data.toy.facades import CLASSES, PALETTE, SPLIT_SIZES, ToyFacade, render
+from p2p_jax.data.toy.facades import CLASSES, PALETTE, SPLIT_SIZES, ToyFacade
 from p2p_jax.data.toy.night import at_night
 from p2p_jax.errors import InputError
+from support.environment import draw_facade as render
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
-from p2p_jax.data.stream import sources
 from p2p_jax.data.toy import facades
 from p2p_jax.nets import convolution
 from p2p_jax.process import cache_folder
@@ -60,16 +59,9 @@ choose_fast_convolutions = convolution._detours
 convolution._detours = lambda steps: False
 
 
-class _DrawnOnce:
-    """The toy facades, on which tests train dozens of times, with each house drawn once in a process."""
-
-    render = staticmethod(functools.lru_cache(maxsize=4096)(facades.render))
-
-    def __getattr__(self, name):
-        return getattr(facades, name)
-
-
-sources.toy_facades = _DrawnOnce()
+# Tests train on the toy facades hundreds of times, so a process draws each house once. Tests of drawing use this one.
+draw_facade = facades.render
+facades.render = functools.lru_cache(maxsize=4096)(facades.render)
 
 
 def tidy_programs() -> list[str]:

@@ -24,6 +24,22 @@ def _rgb(colour: str) -> np.ndarray:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
 
 
+@lru_cache(maxsize=8192)
+def _cover(size: int, spans: tuple[tuple[float, float], ...]) -> _Reach:
+    """Return the pixels reached along one axis, their coverage, place in the span, and label; houses share many."""
+    px = MODULES / size
+    ends = np.asarray(spans, float)
+    first, last = np.clip((ends[:, 0].min() / px, ends[:, 1].max() / px), 0, size)
+    part = slice(int(first), int(np.ceil(last)))
+    low = np.arange(part.start, part.stop) * px
+    mid, start, end = low + px / 2, ends[:, :1], ends[:, 1:]
+    cover = np.maximum(np.minimum(low + px, end) - np.maximum(low, start), 0) / px
+    nearest = ends[np.abs(2 * mid - start - end).argmin(0)] if len(ends) > 1 else ends
+    along = np.clip((mid - nearest[:, 0]) / (nearest[:, 1] - nearest[:, 0]), 0, 1).astype(np.float32)
+    inside = np.any((mid >= start) & (mid < end), axis=0)
+    return part, cover.sum(0, np.float32), along, np.asarray(inside)
+
+
 class Canvas:
     """A photograph and its label map under one brush, which paints both."""
 
@@ -35,7 +51,6 @@ class Canvas:
         self.photo = np.zeros((size, size, 3), np.float32)
         self.classes = np.zeros((size, size), np.uint8)
         self.gleam = np.zeros((size, size, 1), np.float32)
-        self.known: dict[tuple[tuple[float, float], ...], _Reach] = {}
 
     def paint(
         self, xs: Spans, ys: Spans, colour: str, to: str | None = None, name: str | None = None, *,
@@ -57,8 +72,8 @@ class Canvas:
             top: Profile of the upper edge, from TOPS; asks for one row only.
             rise: Height of that profile, in modules.
         """
-        rows, down, along_y, in_y = self._cover(ys)
-        cols, across, along_x, in_x = self._cover(xs)
+        rows, down, along_y, in_y = _cover(self.size, tuple(ys))
+        cols, across, along_x, in_x = _cover(self.size, tuple(xs))
         inside = in_y[:, None] & in_x
         down = down[:, None]
         if top:
@@ -78,22 +93,6 @@ class Canvas:
         patch += cover * (ink - patch)
         if name is not None:
             self.classes[rows, cols][inside] = self.class_names.index(name)
-
-    def _cover(self, spans: Spans) -> _Reach:
-        """Return the pixels reached along one axis, their coverage, place in the span, and label."""
-        key = tuple(spans)
-        if key in self.known:
-            return self.known[key]
-        ends = np.asarray(spans, float)
-        first, last = np.clip((ends[:, 0].min() / self.px, ends[:, 1].max() / self.px), 0, self.size)
-        part = slice(int(first), int(np.ceil(last)))
-        low, mid, start, end = self.low[part], self.mid[part], ends[:, :1], ends[:, 1:]
-        cover = np.maximum(np.minimum(low + self.px, end) - np.maximum(low, start), 0) / self.px
-        nearest = ends[np.abs(2 * mid - start - end).argmin(0)] if len(ends) > 1 else ends
-        along = np.clip((mid - nearest[:, 0]) / (nearest[:, 1] - nearest[:, 0]), 0, 1).astype(np.float32)
-        inside = np.any((mid >= start) & (mid < end), axis=0)
-        self.known[key] = (part, cover.sum(0, np.float32), along, np.asarray(inside))
-        return self.known[key]
 
     def shadow(self, xs: Spans, ys: Spans, alpha: float = 0.4) -> None:
         """Cast a shadow that is darkest at the top."""
