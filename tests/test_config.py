@@ -21,6 +21,7 @@ from p2p_jax.config import (
     from_json,
     load,
     load_with_overrides,
+    override,
     resolve,
     to_json,
 )
@@ -126,7 +127,7 @@ def test_partial_config_takes_the_published_values():
     assert config.generator.keys() == load("facades").generator.keys()
 
 
-def test_another_reader_does_not_inherit_what_it_lacks():
+def test_another_reader_does_not_inherit_what_it_lacks(capsys):
     """In a copy of ours and on the command line; what was chosen, and is not known, is an error."""
     config = load("facades")
     config.optimizer.factory, config.generator.network = "optax:sgd", "p2p_jax.nets:ResNet"
@@ -140,10 +141,74 @@ def test_another_reader_does_not_inherit_what_it_lacks():
     assert told.optimizer.learning_rate == 4e-4 and told.optimizer.momentum is None
     told = load_with_overrides("facades", ["--config.objective=p2p_jax:cyclegan", "--config.loss.lambda_identity=0.5"])
     assert told.loss.lambda_identity == 0.5 and "lambda_l1" not in told.loss
-    other = load("quickstart")
-    other.generator.network = "p2p_jax.nets:ResNet"
-    with pytest.raises(InputError, match="unknown option config.generator.num_downs"):
-        complete_experiment(other)
+    other = load_with_overrides("quickstart", ["--config.loss.lambda_l1=50."])
+    capsys.readouterr()
+    override(other, ["--config.objective=p2p_jax:cyclegan"])
+    assert capsys.readouterr().out == "config.loss: p2p_jax:cyclegan does not have lambda_l1=50.0; dropped\n"
+
+
+OWN = "support.networks:Pointwise"
+
+
+@pytest.mark.parametrize(
+    ("base", "section", "reader", "dropped"),
+    [
+        ("facades_small", "generator.network", OWN, "base_width=32, num_downs=6"),
+        ("facades_small", "generator.network", "p2p_jax.nets:ResNet", "num_downs=6"),
+        ("facades_small", "discriminator.network", "support.terms:Linear", "base_width=32, receptive_field=34"),
+        ("quickstart_cut", "generator.network", "p2p_jax.nets:MobileResNet", None),
+        ("quickstart", "optimizer.factory", "optax:sgd", "b1=0.7"),
+    ],
+)
+def test_what_another_reader_was_given_is_dropped_and_named(base, section, reader, dropped, capsys):
+    """The same in a config file and on the command line."""
+    name, _, naming = section.partition(".")
+    config = load(base)
+    if name == "optimizer":
+        config.optimizer.b1 = 0.7
+    changed = load(base)
+    changed.update(config)
+    changed[name][naming] = reader
+    capsys.readouterr()
+    in_a_file = complete_experiment(changed)
+    told = [capsys.readouterr().out]
+    typed = override(config, [f"--config.{section}={reader}"])
+    told.append(capsys.readouterr().out)
+    assert in_a_file == typed and typed[name][naming] == reader
+    lost = {key for key in config[name] if key not in typed[name]}
+    assert set(re.findall(r"(\w+)=", dropped or "")) <= lost
+    if dropped:
+        assert told == [f"config.{name}: {reader} does not have {dropped}; dropped\n"] * 2
+    else:
+        assert told[0] == told[1]
+    capsys.readouterr()
+    complete_experiment(in_a_file)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_option_that_no_reader_or_the_default_one_lacks_is_an_error():
+    """Who sets an option of the ResNet with the default network has forgotten to name the ResNet."""
+    config = load("facades_small")
+    config.generator.network, config.generator.nrom = OWN, "instance"
+    with pytest.raises(InputError, match=rf"generator.nrom; did you mean generator.norm\? \({OWN} has no such"):
+        complete_experiment(config)
+    config = load("quickstart_cyclegan")
+    config.generator.network = "p2p_jax.nets:UNet"
+    with pytest.raises(InputError) as caught:
+        complete_experiment(config)
+    way = 'config.generator = {"network": "p2p_jax.nets:UNet"}'
+    assert str(caught.value) == (
+        "unknown option config.generator.num_blocks; p2p_jax.nets:ResNet has it, p2p_jax.nets:UNet does not; "
+        f"if the config that you started from set it, {way} starts afresh"
+    )
+    exec(way)
+    assert complete_experiment(config).generator.num_downs == 8
+    config = load("facades")
+    config.objective = "p2p_jax:cyclegan"
+    with pytest.raises(InputError, match=r"config.loss.conditional; .* config.loss = {} starts afresh"):
+        complete_experiment(config)
+    config.loss = {}
+    assert complete_experiment(config).loss.lambda_cycle == 10
 
 
 def test_an_incomplete_config_is_overridden_in_every_section(tmp_path):
@@ -290,9 +355,11 @@ def test_find_and_load(tmp_path, monkeypatch):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(InputError, match=r"empty.py has no function get_config"):
         load("empty.py")
-    for wrong in ("nowhere", "no/such/folder/facades.py"):
-        with pytest.raises(InputError, match=f"no config file {wrong}; .*facades"):
+    for wrong, hint in (("nowhere", "p2p_jax has"), ("no/such/folder/facades.py", r"did you mean facades\?")):
+        with pytest.raises(InputError, match=f"no config file {wrong}; {hint} .*facades"):
             find(wrong)
+    with pytest.raises(InputError, match=r"no config file facade_small; did you mean facades_small\? p2p_jax has"):
+        find("facade_small")
 
 
 def test_resolve_finds_files_of_the_working_directory(tmp_path, monkeypatch):

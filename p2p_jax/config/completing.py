@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config.option import Option, as_options
 from p2p_jax.config.options import FREE_SECTIONS, OPTIONS, check
-from p2p_jax.config.readers import READERS, inherited, options_of, takes_anything
+from p2p_jax.config.readers import OURS, READERS, inherited, options_of, owner_of, takes_anything, tell_dropped
 from p2p_jax.config.reference import resolve
 from p2p_jax.errors import InputError
 from p2p_jax.images import palettes
@@ -63,7 +63,10 @@ def complete_experiment(config: Mapping[str, Any]) -> ConfigDict:
             f"config.discriminator_optimizer is set, but config.objective={completed.objective} ignores it; remove it"
         )
     for name, sections in read.items():
-        merged[name] = next((section for section in sections if _covers(section, merged[name], name)), merged[name])
+        given = merged[name]
+        merged[name] = next((section for section in sections if _covers(section, given, name)), given)
+        if name in OURS and merged[name] is not given:
+            tell_dropped(name, merged[name][READERS[name]], given, merged[name])
     return complete(merged)
 
 
@@ -132,9 +135,16 @@ def complete_section(
       InputError: an option is unknown (the nearest one is named) or its value cannot be used.
     """
     known = as_options(options)
-    dropped = inherited(name, given, known)
+    dropped = inherited(name, reader, given, known)
     given = {key: value for key, value in given.items() if key not in dropped}
-    _reject_unknown(given, known, name + ".", f"{reader} has no such {name} option")
+    for key in given:
+        if key not in known and (owner := owner_of(name, key)):
+            raise InputError(
+                f"unknown option config.{name}.{key}; {owner} has it, {reader} does not; if the config that you "
+                f'started from set it, config.{name} = {{"{READERS[name]}": "{reader}"}} starts afresh'
+            )
+    afresh = "; if the config that you started from set it, config.loss = {} starts afresh" if name == "loss" else ""
+    _reject_unknown(given, known, name + ".", f"{reader} has no such {name} option{afresh}")
     section = {key: _checked(option, given.get(key, option.default), f"{name}.{key}") for key, option in known.items()}
     read = _read.get()
     if read is not None:
@@ -160,7 +170,8 @@ def _asking() -> Iterator[dict[str, list[dict[str, Any]]]]:
 
 def _covers(section: Mapping[str, Any], given: Mapping[str, Any], name: str) -> bool:
     """Return whether a section that was read has all that was given of it."""
-    return set(given) - inherited(name, given, section) <= section.keys()
+    reader = section.get(READERS.get(name, ""), "")
+    return set(given) - inherited(name, reader, given, section) <= section.keys()
 
 
 def _section(given: Any, prefix: str, free: Collection[str] = ()) -> dict[str, Any]:

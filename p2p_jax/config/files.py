@@ -1,5 +1,7 @@
 """Config files, in Python or as JSON that a run has stored: finding, loading, overriding, comparing."""
 
+import contextlib
+import difflib
 import importlib
 import importlib.util
 import json
@@ -13,8 +15,9 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from p2p_jax.config import stored
 from p2p_jax.config.completing import as_dict, complete, complete_experiment
 from p2p_jax.config.options import FREE_SECTIONS
-from p2p_jax.config.readers import READERS, options_of, takes_anything
+from p2p_jax.config.readers import READERS, options_of, takes_anything, tell_dropped
 from p2p_jax.errors import InputError
+from p2p_jax.reporting import say
 
 JSON = ".json"
 """The ending of the name of a stored config."""
@@ -44,7 +47,9 @@ def find(path: str) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted({p.stem for f in folders for p in Path(f).glob("*.py") if p.stem != "__init__"})
-    raise InputError(f"no config file {path}; p2p_jax has {', '.join(names)}")
+    close = difflib.get_close_matches(Path(name).stem, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise InputError(f"no config file {path}; {hint}p2p_jax has {', '.join(names)}")
 
 
 def load(path: str, trust: stored.Trust = ()) -> ConfigDict:
@@ -124,7 +129,7 @@ def override(config: Mapping[str, Any], overrides: Sequence[str]) -> ConfigDict:
     ours = [flag for name, group in groups if name.partition(".")[0] not in FREE_SECTIONS for flag in group]
     chosen = _overridden(complete(given), ours)
     if "objective" in texts:
-        chosen.loss = _for_objective(chosen)
+        chosen.loss = _for_objective(chosen, given)
     others = [name for name in FREE_SECTIONS if name != _SECOND]
     chosen = complete_experiment(_overridden(complete_experiment(chosen), flags_of(*others)))
     of_second = flags_of(_SECOND)
@@ -154,14 +159,26 @@ def _name_of(flag: str) -> str:
 
 def _with_reader(section: Mapping[str, Any], name: str, reference: str) -> dict[str, Any]:
     """Return a section for another reader, with those of its options that the new one knows."""
-    known = options_of(name, reference)
-    kept = {key: value for key, value in section.items() if key in known or takes_anything(reference)}
-    return kept | {READERS[name]: reference}
+    known, given = options_of(name, reference), {**section, READERS[name]: reference}
+    if takes_anything(reference):
+        return given
+    tell_dropped(name, reference, given, known)
+    return {key: value for key, value in given.items() if key in known}
 
 
-def _for_objective(config: ConfigDict) -> ConfigDict:
-    """Return the loss of a config with those of its options that the objective knows."""
-    known = complete_experiment({**config.to_dict(), "loss": {}}).loss
+def _for_objective(config: ConfigDict, before: Mapping[str, Any]) -> ConfigDict:
+    """Return the loss of a config with those of its options that its objective knows; print which others were set.
+
+    Args:
+      config: with another objective than before.
+      before: the config as it was.
+    """
+    known, old = complete_experiment({**config.to_dict(), "loss": {}}).loss, {}
+    with contextlib.suppress(InputError):
+        old = complete_experiment({**before, "loss": {}}).loss
+    lost = {key: value for key, value in config.loss.items() if key not in known}
+    if named := [f"{key}={value!r}" for key, value in lost.items() if key not in old or old[key] != value]:
+        say(f"config.loss: {config.objective} does not have {', '.join(named)}; dropped")
     return ConfigDict({key: value for key, value in config.loss.items() if key in known})
 
 

@@ -9,6 +9,7 @@ from p2p_jax.config.option import Option, type_of
 from p2p_jax.config.options import FREE_SECTIONS
 from p2p_jax.config.reference import resolve
 from p2p_jax.errors import InputError
+from p2p_jax.reporting import say
 
 READERS = {
     "task": "input",
@@ -25,6 +26,12 @@ PUBLISHED = {
     "discriminator_optimizer": ("optax:adam",),
 }
 """The readers that the published experiments have."""
+OURS = {
+    "generator": (*PUBLISHED["generator"], "p2p_jax.nets:UNetViT", "p2p_jax.nets:MobileResNet"),
+    "discriminator": (*PUBLISHED["discriminator"], "p2p_jax.nets:MultiScalePatchGAN", "p2p_jax.nets:UNetDiscriminator"),
+    "optimizer": PUBLISHED["optimizer"],
+}
+"""The readers that a section may have been written for before another one was named in it; first the default one."""
 _OF_MODULES = {"parent", "name"}  # what Flax gives every module
 _ANNOTATIONS = {"bool": bool, "int": int, "float": float, "str": str}
 _RATES = {  # of optimizers, which say nothing of their bounds
@@ -60,18 +67,43 @@ def takes_anything(reference: str) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def inherited(section: str, values: Mapping[str, Any], known: Collection[str]) -> set[str]:
-    """Return the options that a reader does not know and that have a published reader's default.
+def inherited(section: str, reader: str, values: Mapping[str, Any], known: Collection[str]) -> set[str]:
+    """Return the options of a free section that its reader does not know, and that were not chosen for it.
 
-    They were not chosen for this reader: a config that names another one in a copy of ours has them.
+    A config that names another reader in a copy of ours has them: those with a published reader's default and, unless
+    the reader is the default one, those of any reader of ours. (Under the default one such an option is a mistake:
+    whoever sets ``num_blocks`` has forgotten to name the ResNet.)
     """
     unknown = set(values) - set(known)
     if not unknown:
         return set()
+    is_default = reader in OURS.get(section, ())[:1]
+    of_another = set() if is_default else {key for key in unknown if owner_of(section, key)}
+    return of_another | {key for key in unknown if _is_published(section, key, values[key])}
+
+
+def owner_of(section: str, option: str) -> str:
+    """Return the reader of ours that has an option, "" if none has."""
+    return next((name for name in OURS.get(section, ()) if option in options_of(section, name)), "")
+
+
+def tell_dropped(section: str, reader: str, values: Mapping[str, Any], known: Collection[str]) -> None:
+    """Print which options of a section are not used because its reader does not know them.
+
+    Those that have a published default were never chosen, and are not named.
+    """
+    lost = [key for key in values if key not in known and not _is_published(section, key, values[key])]
+    if lost:
+        named = ", ".join(f"{key}={values[key]!r}" for key in lost)
+        say(f"config.{section}: {reader} does not have {named}; dropped")
+
+
+def _is_published(section: str, key: str, value: Any) -> bool:
+    """Return whether an option has the value of a published experiment."""
     tables = [options_of(section, reference) for reference in PUBLISHED.get(section, ())]
     defaults = [{name: option.default for name, option in table.items()} for table in tables]
     defaults.append(FREE_SECTIONS[section])
-    return {key for key in unknown if any(key in table and table[key] == values[key] for table in defaults)}
+    return any(key in table and table[key] == value for table in defaults)
 
 
 def _of_class(network: Any) -> dict[str, Option]:
