@@ -192,6 +192,11 @@ def test_an_option_that_no_reader_or_the_default_one_lacks_is_an_error():
     config.generator.network, config.generator.nrom = OWN, "instance"
     with pytest.raises(InputError, match=rf"generator.nrom; did you mean generator.norm\? \({OWN} has no such"):
         complete_experiment(config)
+    for network in (OWN, "p2p_jax.nets:UNet"):  # follows from the data
+        config = load("facades_small")
+        config.generator.update(network=network, out_channels=4)
+        with pytest.raises(InputError, match="unknown option config.generator.out_channels; the options are"):
+            complete_experiment(config)
     config = load("quickstart_cyclegan")
     config.generator.network = "p2p_jax.nets:UNet"
     with pytest.raises(InputError) as caught:

@@ -32,6 +32,8 @@ OURS = {
     "optimizer": PUBLISHED["optimizer"],
 }
 """The readers that a section may have been written for before another one was named in it; first the default one."""
+OF_THE_CONFIG = ("out_channels", "dtype", "param_dtype", "axis_name")
+"""Attributes of networks that follow from the rest of the config, so they are not options."""
 _OF_MODULES = {"parent", "name"}  # what Flax gives every module
 _ANNOTATIONS = {"bool": bool, "int": int, "float": float, "str": str}
 _RATES = {  # of optimizers, which say nothing of their bounds
@@ -84,7 +86,8 @@ def inherited(section: str, reader: str, values: Mapping[str, Any], known: Colle
 
 def owner_of(section: str, option: str) -> str:
     """Return the reader of ours that has an option, "" if none has."""
-    return next((name for name in OURS.get(section, ()) if option in options_of(section, name)), "")
+    ours = OURS.get(section, ())
+    return next((name for name in ours if option in options_of(section, name, OF_THE_CONFIG)), "")
 
 
 def tell_dropped(section: str, reader: str, values: Mapping[str, Any], known: Collection[str]) -> None:

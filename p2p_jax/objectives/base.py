@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_read_section, resolve
 from p2p_jax.config.options import image_shapes
+from p2p_jax.config.readers import OF_THE_CONFIG
 from p2p_jax.errors import InputError
 
 DEVICE_AXIS = "data"
 """Name of the mapped device axis inside ``Objective.update``."""
 Batch = Mapping[str, jax.Array]
 State = Any
-_GIVEN = ("out_channels", "dtype", "param_dtype", "axis_name")  # of networks, by the rest of the config
 
 
 class Init(Protocol):
@@ -102,7 +102,7 @@ def make_network(section: Mapping[str, Any], name: str = "generator", **given: A
     """
     if "network" in section:
         _require_network(section["network"], f"config.{name}.network")
-    attributes = complete_read_section(section, name, _GIVEN).to_dict()
+    attributes = complete_read_section(section, name, OF_THE_CONFIG).to_dict()
     network = resolve(attributes.pop("network"))
     accepted = inspect.signature(network).parameters
     return network(**attributes, **{key: value for key, value in given.items() if key in accepted})
