@@ -1,8 +1,12 @@
-"""The contract of the seam as checks that any objective can be put through, ours and yours.
+"""The contract of the seam as checks that any objective can be put through, ours and yours, and a step by hand.
 
 Call ``check_objective(make(config), config)`` in a test of yours. What devices must agree on shows where there are two
 or more; ``XLA_FLAGS=--xla_force_host_platform_device_count=2``, set before JAX starts, makes two of a CPU.
 """
+
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,7 @@ def check_objective(objective: Objective, config: ConfigDict, *, run: bool = Tru
 
     Raises:
       AssertionError: a promise is broken; says which.
+      InputError: a network of the config does not return what it must; names it.
     """
     noise = np.random.RandomState(0)
     batch = {
@@ -45,6 +50,28 @@ def check_objective(objective: Objective, config: ConfigDict, *, run: bool = Tru
         metrics = jax.jit(objective.evaluate)(state, batch, rng)[0]
         for name, values in metrics.items():
             assert jnp.isfinite(values).all(), f"{name} is not finite"
+
+
+def one_step(
+    objective: Objective, state: Any, batch: Mapping[str, Any], rng: jax.Array
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Return the state after a step and its metrics, as training on one device has them; it is compiled once.
+
+    Args:
+      objective: its `update` is called.
+      state: from ``objective.init(rng, batch)``, or of a run; it is not changed.
+      batch: {"real_a", "real_b"}, [B, H, W, C] float32 in [-1, 1].
+      rng: of the run, ``jax.random.key(config.seed)``; the step's own is made of it and of ``state["step"]``.
+    """
+    given = jax.device_get(dict(state)), {name: np.asarray(images) for name, images in batch.items()}
+    update: Any = objective.update
+    new, metrics, _ = _on_one_device(update)(*given, rng)
+    return new, metrics
+
+
+@functools.lru_cache(maxsize=1)
+def _on_one_device(update):
+    return parallel.shard_map_update(update, jax.local_devices()[:1])
 
 
 def _check_shapes(objective, update, batch, rng):

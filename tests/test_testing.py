@@ -2,11 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from p2p_jax.objectives import DEVICE_AXIS
-from p2p_jax.testing import check_objective
-from support.configs import SGD, small_config
+from p2p_jax.errors import InputError
+from p2p_jax.objectives import DEVICE_AXIS, make_objective
+from p2p_jax.testing import check_objective, one_step
+from p2p_jax.training import parallel
+from support.configs import SGD, small_config, small_cut_config, small_cyclegan_config
+from support.images import random_batch
 from support.networks import linear
 
 CONFIG = small_config(optimizer=SGD)
@@ -125,3 +129,22 @@ def test_a_broken_promise_is_named(name):
     functions, message, traced = BROKEN[name]
     with pytest.raises(AssertionError, match=message):
         check_objective(SOUND._replace(**functions), CONFIG, run=not traced)
+
+
+@pytest.mark.parametrize("make", [small_config, small_cyclegan_config, small_cut_config])
+def test_one_step_is_that_of_the_training_on_one_device(make):
+    config = make(optimizer=SGD)
+    objective, batch, rng = make_objective(config), random_batch(config), jax.random.key(5)
+    state = {**objective.init(rng, batch), "step": jnp.int32(7)}
+    new, metrics = one_step(objective, state, batch, rng)
+    expected, its_metrics, _ = parallel.shard_map_update(objective.update, jax.local_devices()[:1])(state, batch, rng)
+    assert int(new["step"]) == 8 and int(state["step"]) == 7
+    assert metrics == its_metrics and metrics["gen/total"] > 0
+    jax.tree.map(np.testing.assert_array_equal, new, expected)
+
+
+def test_a_step_that_is_not_mapped_over_devices_names_the_way():
+    config = small_config()
+    objective, batch, rng = make_objective(config), random_batch(config), jax.random.key(0)
+    with pytest.raises(InputError, match=r"use p2p_jax.testing.one_step\(objective, state, batch, rng\)$"):
+        objective.update(objective.init(rng, batch), batch, rng)

@@ -84,8 +84,18 @@ def average_over_devices(tree: Any) -> Any:
     """Return the mean of every leaf over ``DEVICE_AXIS``; call it inside ``Objective.update``.
 
     On one device there is nothing to average, and XLA would copy everything all the same: a tenth of a CPU's step.
+
+    Raises:
+      InputError: it is not called inside of a training step.
     """
-    return tree if lax.psum(1, DEVICE_AXIS) == 1 else lax.pmean(tree, DEVICE_AXIS)
+    try:
+        devices = lax.psum(1, DEVICE_AXIS)
+    except NameError:
+        raise InputError(
+            "Objective.update averages over devices, so it cannot be called as it is: for a step by hand use "
+            "p2p_jax.testing.one_step(objective, state, batch, rng)"
+        ) from None
+    return tree if devices == 1 else lax.pmean(tree, DEVICE_AXIS)
 
 
 def make_network(section: Mapping[str, Any], name: str = "generator", **given: Any) -> nn.Module:
@@ -125,7 +135,66 @@ def make_networks(config: ConfigDict, **given: Any) -> Callable[..., nn.Module]:
         "axis_name": DEVICE_AXIS if config.sync_batch_norm else None,
         **given,
     }
-    return lambda section, **more: make_network(config[section], section, **{**shared, **more})
+
+    def build(section, **more):
+        network = make_network(config[section], section, **{**shared, **more})
+        _require_call(network, section, config[section].network)
+        return network
+
+    return build
+
+
+def _require_call(network: nn.Module, section: str, reference: str) -> None:
+    """Refuse a network that cannot be called as ``make_network`` says."""
+    keywords = {"generator": ("train", "dropout")}.get(section, ("train",))
+    try:
+        inspect.signature(network.__call__).bind("x", **dict.fromkeys(keywords))
+    except TypeError as error:
+        takes = {"generator": "(x, *, train, dropout=None)"}.get(section, "(x, *, train)")
+        raise InputError(f"config.{section}.network: {reference} must take {takes}, but {error}") from None
+
+
+def init_network(
+    config: ConfigDict, section: str, network: nn.Module, rng: jax.Array, images: jax.Array, channels: int = 0
+) -> dict[str, Any]:
+    """Return the first variables of a network, and check in the same trace what it returns.
+
+    Args:
+      config: names the network.
+      section: "generator" or "discriminator".
+      network: made by ``make_networks``.
+      rng: of the weights.
+      images: [N, H, W, C], of which only shape and dtype count; for a conditional discriminator with the condition's
+        channels before the picture's.
+      channels: of a generator's images.
+
+    Raises:
+      InputError: a generator does not return [N, H, W, channels], a discriminator not one or several maps of logits
+        [N, h, w, 1], or it has no parameters; names the network.
+    """
+    output, variables = network.init_with_output(rng, images, train=False)
+    named, shown = f"config.{section}.network: {config[section].network} must", list(images.shape)
+    if section == "generator":
+        wanted = [*images.shape[:3], channels]
+        if not hasattr(output, "shape") or list(output.shape) != wanted:
+            way = "" if hasattr(network, "out_channels") else f"; an attribute out_channels is given {channels}"
+            raise InputError(f"{named} return {wanted} for images {shown}, not {_shapes(output)}{way}")
+    elif not jax.tree.leaves(output) or not all(_are_logits(x, len(images)) for x in jax.tree.leaves(output)):
+        logits = f"one or several maps of logits [{len(images)}, h, w, 1]"
+        raise InputError(f"{named} return {logits} for images {shown}, not {_shapes(output)}")
+    if "params" not in variables:
+        raise InputError(f"{named} have parameters")
+    return dict(variables)
+
+
+def _are_logits(output: jax.Array, count: int) -> bool:
+    return jnp.ndim(output) == 4 and output.shape[0] == count and output.shape[-1] == 1
+
+
+def _shapes(output: Any) -> str:
+    """Return the shapes of arrays in words."""
+    found = [str(list(jnp.shape(x))) for x in jax.tree.leaves(output)]
+    return " and ".join(found) or "nothing"
 
 
 def blank_batch(config: ConfigDict) -> dict[str, np.ndarray]:

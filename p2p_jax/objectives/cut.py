@@ -1,5 +1,7 @@
 """CUT and FastCUT: unpaired translation in one direction, by patchwise contrast (Park et al. 2020, section 3)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -10,6 +12,7 @@ from p2p_jax.objectives import adversary, patch_nce, terms
 from p2p_jax.objectives.base import (
     Objective,
     average_over_devices,
+    init_network,
     make_networks,
     new_state,
     statistics,
@@ -96,13 +99,16 @@ def cut(config: ConfigDict) -> Objective:
 
     def init(rng, batch):
         gen_rng, head_rng, disc_rng = jax.random.split(rng, 3)
-        variables = {"gen_ab": gen.init(gen_rng, batch["real_a"], train=False)}
+        channels = config.data.output.channels
+        variables: dict[str, Any] = {
+            "gen_ab": init_network(config, "generator", gen, gen_rng, batch["real_a"], channels)
+        }
         if layers:
             maps = encoder.check(variables["gen_ab"], batch["real_a"], train=False)
             features = [jnp.zeros((1, 1, x.shape[-1]), x.dtype) for x in maps]
             variables["head"] = head.init(head_rng, features)
         if disc:
-            variables["disc_b"] = disc.init(disc_rng, batch["real_b"], train=False)
+            variables["disc_b"] = init_network(config, "discriminator", disc, disc_rng, batch["real_b"])
         return new_state(variables, {player: txs[player] for player in variables})
 
     def run(params, stats, images, rng, *, whole):
@@ -127,11 +133,6 @@ def cut(config: ConfigDict) -> Objective:
 
     def compare(params, rng, real, sources, translations):
         """Return the contrastive loss [B] between features of translations and of their source images."""
-        if [x.shape for x in sources] != [x.shape for x in translations]:
-            raise InputError(
-                "loss.lambda_nce compares inputs and translations place by place, but config.generator makes images of "
-                "another size: choose another network, or set loss.lambda_nce=0."
-            )
         places = patch_nce.draw_places(rng, sources, loss.num_patches)
 
         def project(maps):

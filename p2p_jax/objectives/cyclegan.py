@@ -11,6 +11,7 @@ from p2p_jax.objectives.base import (
     DEVICE_AXIS,
     Objective,
     average_over_devices,
+    init_network,
     make_networks,
     new_state,
     run_training,
@@ -90,10 +91,11 @@ def cyclegan(config: ConfigDict) -> Objective:
 
     def init(rng, batch):
         sees = {"gen_ab": "real_a", "gen_ba": "real_b", "disc_a": "real_a", "disc_b": "real_b"}
-        variables = {
-            name: network.init(jax.random.fold_in(rng, i), batch[sees[name]], train=False)
-            for i, (name, network) in enumerate(networks.items())
-        }
+        variables = {}
+        for i, (name, network) in enumerate(networks.items()):
+            section = "generator" if name in channels else "discriminator"
+            given = network, jax.random.fold_in(rng, i), batch[sees[name]]
+            variables[name] = init_network(config, section, *given, channels.get(name, 0))
         dtype = jnp.promote_types(jnp.float32, config.dtype)  # what generators return
         fakes = {name: jax.ShapeDtypeStruct(batch[f"real_{name}"].shape[1:], dtype) for name in ("a", "b")}
         uses_pool = loss.lambda_gan and loss.pool_size

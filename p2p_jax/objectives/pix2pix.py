@@ -14,6 +14,7 @@ from p2p_jax.objectives import adversary, terms
 from p2p_jax.objectives.base import (
     Objective,
     average_over_devices,
+    init_network,
     make_networks,
     new_state,
     run_training,
@@ -76,10 +77,12 @@ def pix2pix(config: ConfigDict) -> Objective:
 
     def init(rng, batch):
         gen_rng, disc_rng = jax.random.split(rng)
-        variables = {"generator": gen.init(gen_rng, batch["real_a"], train=False)}
+        channels = config.data.output.channels
+        variables = {"generator": init_network(config, "generator", gen, gen_rng, batch["real_a"], channels)}
         if disc:
             seen = [batch["real_a"], batch["real_b"]] if loss.conditional else [batch["real_b"]]
-            variables["discriminator"] = disc.init(disc_rng, jnp.concatenate(seen, axis=-1), train=False)
+            judged = jnp.concatenate(seen, axis=-1)
+            variables["discriminator"] = init_network(config, "discriminator", disc, disc_rng, judged)
         return new_state(variables, {player: txs[player] for player in variables})
 
     def update(state, batch, rng):

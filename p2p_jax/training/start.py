@@ -134,6 +134,8 @@ def prepare(
     try:
         shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
     except InputError as error:
+        if str(error).startswith("config."):  # it names the option itself
+            raise
         height, width = crop_shape(config.data)
         raise InputError(f"images of config.data.crop_size={height} (width {width}): {error}") from error
     if data is not None and "inference" in facts and _has_batch_norm(shapes):

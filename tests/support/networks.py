@@ -55,6 +55,47 @@ class Pointwise(nn.Module):
         return jnp.tanh(nn.Dense(self.out_channels, dtype=self.dtype, param_dtype=self.param_dtype, name="mix")(x))
 
 
+class Halved(nn.Module):
+    """No generator: its images have half the size."""
+
+    out_channels: int = 3
+
+    @nn.compact
+    def __call__(self, x, *, train, dropout=None):
+        return nn.Conv(self.out_channels, (3, 3), strides=2)(x)
+
+
+class Gray(nn.Module):
+    """No generator of colours: it does not ask for their number."""
+
+    @nn.compact
+    def __call__(self, x, *, train, dropout=None):
+        return nn.Conv(1, (3, 3))(x)
+
+
+class Untrained(nn.Module):
+    """Neither: it cannot be told whether it is trained."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(3, (3, 3))(x)
+
+
+class OneScore(nn.Module):
+    """No discriminator of patches: it returns one number for each image."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dense(1)(x).mean((1, 2))
+
+
+class Constant(nn.Module):
+    """Nothing to train."""
+
+    def __call__(self, x, *, train, dropout=None):
+        return x
+
+
 def linear(config) -> Objective:
     """Make an objective for tests of the loop: a linear map of each pixel with noise, learnt by the config's optimizer.
 
