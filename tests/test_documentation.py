@@ -463,6 +463,39 @@ def load_small_config(name):
     return config
 
 
+def test_a_look_into_one_step_runs_as_printed(folder, monkeypatch, capsys):
+    """The norm of L1 is that of a step of plain gradient descent on nothing else."""
+
+    def load_without_noise(name):
+        config = load_small_config(name)
+        config.generator.dropout_rate = 0.0
+        config.data.update(load_size=16, crop_size=16)
+        config.discriminator.receptive_field = 16
+        return config
+
+    monkeypatch.setattr(p2p_jax, "load_config", load_without_noise)
+    snippet = "\n".join(block["text"] for block in BLOCKS if block["mark"] == "one step")
+    more = """
+        from p2p_jax.config import override
+        plain = override(config, [f"--config.{x}" for x in (
+            "loss.terms=", "loss.lambda_gan=0.", "loss.lambda_l1=1.", "optimizer.factory=optax:sgd",
+            "optimizer.learning_rate=1.")])
+        only_l1 = make_objective(plain)
+        begun = only_l1.init(rng, batch)
+        old = {"generator": params["generator"]}
+        begun = {**begun, "params": old, "batch_stats": {"generator": stats["generator"]}}
+        new, _ = one_step(only_l1, begun, batch, rng)
+        print(optax.global_norm(jax.tree.map(jnp.subtract, new["params"], old)))
+    """
+    lines = run_snippet(snippet + textwrap.dedent(more), capsys).splitlines()
+    found = dict(line.split(": ") for line in lines if re.fullmatch(r"[\w/]+: [\d.e-]+", line))
+    step = {name: float(found[name]) for name in ("gen/gan", "gen/l1", "gen/gradients", "gen/total")}
+    total = step["gen/gan"] + 100 * step["gen/l1"] + 10 * step["gen/gradients"]
+    assert step["gen/total"] == pytest.approx(total, rel=1e-2)
+    assert float(found["l1"]) == pytest.approx(float(lines[-1]), rel=1e-2)
+    assert float(found["gan"]) > 0 and float(found["gradients"]) > 0
+
+
 SHOW = {
     "README": ("(2, 64, 64, 3) uint8 40", "print(translated.shape, translated.dtype, state['step'])"),
     "quickstart": ("40 (64, 64)", "print(state['step'], plan.size)"),

@@ -316,7 +316,7 @@ def test_no_command_executes_what_a_file_names(good, folder):
 def test_trusted_code_is_used(good, folder):
     config = merged(model_file.read(good).about["config"], {"objective": "support.networks:linear"})
     path = changed(good, folder / "model.safetensors", {"config": config})
-    with pytest.raises(InputError, match="trust=support.networks:linear"):
+    with pytest.raises(InputError, match=r'trust=\["support.networks:linear"\]'):
         Translator.from_file(path)
     with pytest.raises(InputError, match="does not belong to the network of its config"):  # it was made, and has others
         Translator.from_file(path, trust="support.networks:linear")

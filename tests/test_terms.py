@@ -42,6 +42,15 @@ def test_terms_are_called_with_fake_real_and_batch():
     assert found["gen/total"] == pytest.approx(total, rel=1e-5)
 
 
+def test_a_term_may_have_a_parameter_and_another_value_of_it_a_name():
+    batch = random_batch(tiny_config())
+    terms = {"loss__terms": "support.terms:powered=1, support.terms:squared=1"}
+    _, _, found, fakes = run_update(tiny_config(**terms), batch)
+    error = np.abs(fakes["fake_b"] - batch["real_b"])
+    assert found["gen/powered"] == pytest.approx(float(error.mean()), rel=1e-4) == found["gen/l1"]
+    assert found["gen/squared"] == pytest.approx(float(np.square(error).mean()), rel=1e-4)
+
+
 def test_a_term_takes_the_place_of_l1():
     """The same weight on the same function moves the generator as the built-in one does."""
     state, built_in, _, _ = run_update(tiny_config(loss__lambda_gan=0.0))

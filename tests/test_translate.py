@@ -82,6 +82,8 @@ def test_stack(run, tmp_path):
     assert "exists; --overwrite" in translate_files(run, tmp_path / "stack.npy", tmp_path / "out.npy")
     np.save(tmp_path / "bad.npy", images.astype(np.float32))
     assert "floats in [-1, 1]" in translate_files(run, tmp_path / "bad.npy", tmp_path / "bad_out.npy")
+    np.save(tmp_path / "bad.npy", images.transpose(0, 3, 1, 2))
+    assert "arrays are [N, H, W, C]" in translate_files(run, tmp_path / "bad.npy", tmp_path / "bad_out.npy")
     assert not list(tmp_path.glob("*bad_out*")) and not list(tmp_path.glob(".*"))
 
 

@@ -69,7 +69,12 @@ def test_kinds_of_input(pix2pix_run):
         (np.full((16, 16, 3), 2.0), r"floats in \[-1, 1\]"),
         (np.full((16, 16, 3), np.nan), r"floats in \[-1, 1\]"),
         (np.zeros((16, 16), np.uint8), r"\[H, W, C\]"),
-        (np.zeros((16, 16, 4), np.uint8), "4 channels, but the network takes 3"),
+        (np.zeros((16, 16, 4), np.uint8), "4 channels, but the network takes 3; convert them"),
+        (
+            np.zeros((2, 3, 16, 16), np.uint8),
+            r"have 16 channels, but .* takes 3; arrays are \[N, H, W, C\], and .* \[3, 16",
+        ),
+        (np.zeros((3, 16, 16), np.float32), r"have 16 channels, but .* takes 3; arrays are \[N, H, W, C\]"),
         (np.zeros((0, 16, 16, 3), np.uint8), "empty"),
     ],
 )

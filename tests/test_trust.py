@@ -125,7 +125,9 @@ def test_no_function_executes_what_a_stored_config_names(folder, way, capsys):
             continue
         file = "run/checkpoints/1/config/metadata" if what == "start from" else "run/config.json"
         assert message.startswith(f"{file}: config.") and message.count("code outside the library") == 1, what
-        assert all(f" names {name}" in message and f"trust={name}" in message for name in names), what
+        assert all(f" names {name}" in message and f'"{name}"' in message.partition("trust=[")[2] for name in names), (
+            what
+        )
     assert not {"other", "out", "out.stablehlo"} & {path.name for path in folder.iterdir()}
 
 
@@ -277,9 +279,9 @@ def own_run(tmp_path_factory):
 
 def test_what_is_trusted_is_used(own_run, tmp_path, monkeypatch):
     name = TINY["network"]
-    with pytest.raises(InputError, match=f"config.generator.network names {name}: .* trust={name}$"):
+    with pytest.raises(InputError, match=rf'config.generator.network names {name}: .* trust=\["{name}"\]$'):
         Translator.from_workdir(own_run)
-    with pytest.raises(InputError, match=f"trust={name}$"):
+    with pytest.raises(InputError, match=rf'trust=\["{name}"\]$'):
         Translator.from_workdir(own_run, trust="support.networks:Pointwise")
     image = np.zeros((16, 16, 3), np.uint8)
     found = Translator.from_workdir(own_run, trust=name)(image)
@@ -620,7 +622,7 @@ def test_every_kind_of_code_of_ones_own_is_used_when_it_is_trusted(tmp_path, mon
         others = [other for other in names if other != name]
         with pytest.raises(InputError) as caught:
             evaluate("run", trust=others)
-        assert str(caught.value).count("names own_parts") == 1 and str(caught.value).endswith(f"add trust={name}")
+        assert str(caught.value).count("names own_parts") == 1 and str(caught.value).endswith(f'add trust=["{name}"]')
     found = evaluate("run", trust=names, metrics=[])
     assert set(found["metrics"]) == {"l1", "darkness"} and found["num_images"] == 3
     (Path("photos")).mkdir()

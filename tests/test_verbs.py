@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import p2p_jax
 from p2p_jax import __main__ as door
 from p2p_jax import __version__
+from p2p_jax.commands import resume
+from p2p_jax.commands.command import Parser
 from support.processes import run_python
 from support.runs import rows_of, run_command
 
@@ -99,6 +102,39 @@ def test_errors_name_flags_in_commands_and_arguments_in_the_library():
     parser = translate.parser()
     told = parser.with_flags("tile=16 is too small for config.data.size=64 and x=3; `norm` and `x` stay, or size=WxH")
     assert told == "--tile 16 is too small for config.data.size=64 and x=3; --norm and `x` stay, or --size WxH"
+
+
+def test_a_list_of_names_becomes_a_flag_each():
+    from p2p_jax.commands import translate
+
+    parser = translate.parser()
+    message = 'if you trust it, add trust=["lab.losses:gdl", "lab.losses:charbonnier"] to it'
+    assert parser.with_flags(message) == (
+        "if you trust it, add --trust lab.losses:gdl --trust lab.losses:charbonnier to it"
+    )
+    assert parser.with_flags('choose others=["a:b"]') == 'choose others=["a:b"]'
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_command_prints_the_same_warning_once(capsys):
+    parser = Parser("translate", "", computes=False)
+
+    def work(args):
+        for level in (1, 2):  # of other places, so Python itself would show both
+            warnings.warn("the code has changed (SHA-256 1, then 2)", stacklevel=level)
+        warnings.warn("the images have changed", stacklevel=1)
+
+    parser.do(work, [])
+    assert capsys.readouterr().err == (
+        "warning: the code has changed (SHA-256 1, then 2)\nwarning: the images have changed\n"
+    )
+
+
+def test_resuming_a_run_that_is_not_there_asks_for_its_directory(tmp_path):
+    place = tmp_path / "nothere"
+    assert (
+        run_command(resume, place) == f"error: there is no run {place}; give the directory of a run, such as runs/mine"
+    )
 
 
 def test_the_library_names_arguments_and_no_flags():

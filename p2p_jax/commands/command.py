@@ -52,6 +52,7 @@ class Parser(argparse.ArgumentParser):
         self._computes = computes
         self._opens_run = opens_run
         self._places: dict[str, bool] = {}
+        self._warned: set[str] = set()
 
     def add_place(self, name: str, *others: str, required: bool = True, nargs: str = "?", **settings: Any) -> None:
         """Add an argument that may be given by position or by name: ``RUN``, or ``--workdir RUN``.
@@ -146,13 +147,25 @@ class Parser(argparse.ArgumentParser):
             sys.exit(status)
 
     def _warn(self, message: Warning | str) -> None:
-        print(f"warning: {self.with_flags(str(message))}", file=sys.stderr)
+        text = self.with_flags(str(message))
+        if text not in self._warned:  # what a command opens twice it says once
+            print(f"warning: {text}", file=sys.stderr)
+        self._warned.add(text)
 
     def with_flags(self, message: str) -> str:
-        """Rewrite arguments in a message of the library, such as tile=512 or `tile`, as flags: --tile 512, --tile."""
+        """Rewrite arguments in a message of the library as flags.
+
+        tile=512 becomes --tile 512, `tile` becomes --tile, and trust=["a:b", "c:d"] becomes --trust a:b --trust c:d.
+        """
         known = "|".join(sorted(_names(self)))
+        message = re.sub(rf'(?<![\w.\-])({known})=\[("[^\]]*")\]', _each_as_flag, message)
         message = re.sub(rf"(?<![\w.\-])({known})=(?=\S)", r"--\1 ", message)
         return re.sub(rf"`({known})`", r"--\1", message)
+
+
+def _each_as_flag(found: re.Match[str]) -> str:
+    """Return the texts of a list as one flag each."""
+    return " ".join(f"--{found[1]} {text}" for text in re.findall(r'"([^"]*)"', found[2]))
 
 
 def _names_own_code(args: argparse.Namespace) -> bool:

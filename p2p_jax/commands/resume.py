@@ -53,6 +53,8 @@ def _resume(args: argparse.Namespace) -> None:
     from p2p_jax.training.loop import train
     from p2p_jax.training.soundness import saved_steps
 
+    if not args.workdir.exists():
+        raise InputError(f"there is no run {args.workdir}; give the directory of a run, such as runs/mine")
     if args.workdir.is_dir() and not saved_steps(args.workdir):
         raise InputError(f"{args.workdir} cannot be resumed: it has no checkpoint; name another run")
     config = stored_config(args.workdir / FILE, args.overrides, args.trust)

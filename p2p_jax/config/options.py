@@ -65,7 +65,7 @@ OPTIONS = (
     Option("dtype", str, "float32", "dtype of the computation; bfloat16 on accelerators", choices=("float32", "bfloat16", "float64")),
     Option("param_dtype", str, "float32", "dtype of parameters and optimizer state", choices=("float32", "bfloat16", "float64")),
     Option("sync_batch_norm", bool, False, "average batch-norm statistics over devices instead of per device"),
-    Option("log_every", int, 100, "steps between rows of metrics.csv", _COUNT, may_change=_RUNS),
+    Option("log_every", int, 100, "steps between rows of metrics.csv; losses are those of the row's batch, not means", _COUNT, may_change=_RUNS),
     Option("sample_every", int, 2_000, "steps between sample grids", _COUNT, may_change=_RUNS),
     Option("eval_every", int, 4_000, "steps between evaluations on the whole validation split", _COUNT, may_change=_RUNS),
     Option("checkpoint_every", int, 4_000, "steps between checkpoints", _COUNT, may_change=_RUNS),

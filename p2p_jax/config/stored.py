@@ -5,6 +5,7 @@ names only code of the library, unless the caller trusts the rest by name. The c
 nothing is imported, made or called.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -173,7 +174,7 @@ def require_trust(
         raise InputError(
             f"{file}: {', '.join(f'config.{key} names {name}' for key, name in wrong[:_SHOWN])}{more}: code outside "
             "the library, which opening the run would execute. Nothing was executed. If you know and trust it, add "
-            f"{' '.join(f'trust={name}' for name in dict.fromkeys(name for _, name in wrong[:_SHOWN]))}"
+            f"trust={json.dumps(list(dict.fromkeys(name for _, name in wrong[:_SHOWN])), ensure_ascii=False)}"
         )
     _require_no_palette_files(config, file)
     return found

@@ -43,6 +43,7 @@ def translate_stack(
         images = images[None] if one else images[..., None]
     if images.ndim != 4 or not images.size:
         raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
+    translator.refuse_channels_first(images.shape[1:])
     if task and (fault := domain.fault(images.dtype, images.shape[-1], has_palette=False)):
         raise InputError(f"{source} {fault}")
     if size is not None and domain.is_bytes and images.dtype != np.uint8:

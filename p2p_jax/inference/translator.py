@@ -212,6 +212,7 @@ class Translator(Opened):
         """Check an image; return what goes to the device, bytes or normalized, and whether the result stays so."""
         if image.ndim != 3 or not image.size:
             raise InputError(f"an image must be [H, W, C] with at least one pixel, not {image.shape}")
+        self.refuse_channels_first(image.shape)
         if normalized or (self.domain_in.is_bytes and image.dtype != np.uint8):
             known = image[~np.isnan(image)] if self.domain_in.unknown else image
             if not np.issubdtype(image.dtype, np.floating) or not np.abs(known).max(initial=0) <= 1:
@@ -227,6 +228,19 @@ class Translator(Opened):
                 "the ranges of this run's images are not known: set config.data.input.range and output.range"
             )
         return values.encode(image, self.domain_in), False
+
+    def refuse_channels_first(self, shape: tuple[int, ...]) -> None:
+        """Refuse an image of this shape if its channels come first, as PyTorch has them.
+
+        Raises:
+          InputError: the first axis may be channels, and the last one may not.
+        """
+        possible = {1, 3, self.channels_in, self.domain_in.value_channels}
+        if shape[0] in possible and shape[-1] not in possible:
+            raise InputError(
+                f"images have {shape[-1]} channels, but the network takes {self.channels_in}; "
+                f"arrays are [N, H, W, C], and an image here is {list(shape)}"
+            )
 
     def _decoded(self, output: np.ndarray, normalized: bool, lost: np.ndarray) -> np.ndarray:
         """Return the values of a network's output; bytes are rounded on the device.

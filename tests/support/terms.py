@@ -1,5 +1,6 @@
 """What a lab writes to change a loss, and a discriminator whose numbers a person can work out."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,14 @@ import jax.numpy as jnp
 def charbonnier(fake, real, batch):
     """Return a smooth L1."""
     return jnp.sqrt(jnp.square(fake - real) + 1e-6).mean()
+
+
+def powered(fake, real, batch, power=1.0):
+    """Return the mean of a power of the error: a term with a parameter."""
+    return (jnp.abs(fake - real) ** power).mean()
+
+
+squared = functools.partial(powered, power=2.0)
 
 
 def brightness(fake, real, batch):
