@@ -485,7 +485,7 @@ def test_a_look_into_one_step_runs_as_printed(folder, monkeypatch, capsys):
         old = {"generator": params["generator"]}
         begun = {**begun, "params": old, "batch_stats": {"generator": stats["generator"]}}
         new, _ = one_step(only_l1, begun, batch, rng)
-        print(optax.global_norm(jax.tree.map(jnp.subtract, new["params"], old)))
+        print(optax.tree.norm(jax.tree.map(jnp.subtract, new["params"], old)))
     """
     lines = run_snippet(snippet + textwrap.dedent(more), capsys).splitlines()
     found = dict(line.split(": ") for line in lines if re.fullmatch(r"[\w/]+: [\d.e-]+", line))
