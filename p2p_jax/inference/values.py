@@ -41,11 +41,11 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
         image = domain.values(domain.raw(image))
     elif domain.is_labels and image.dtype == np.uint8 and image.shape[-1] == domain.value_channels:
         image = image if domain.kind == "labels" else domain.raw(image)  # classes already
-    elif domain.unknown and image.dtype == domain.dtype:
-        marked = unknown.marked(formats.Stored(image), domain.nodata).pixels
-        image = marked if np.isnan(marked).any() else image
     elif image.dtype.kind == domain.raw_dtype.kind == "f":
         image = image.astype(np.float32)
+    if domain.unknown and image.dtype == domain.dtype:
+        marked = unknown.marked(formats.Stored(image), domain.nodata).pixels
+        image = marked if np.isnan(marked).any() else image
     if image.dtype.kind == "f" and domain.dtype.kind != "f" and not np.isnan(image).any():
         domain._replace(unknown=False).check(image)  # floats are only for what is unknown
     domain.check(image)
