@@ -14,12 +14,10 @@ import numpy as np
 from p2p_jax.config.options import crop_shape
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.images import unknown
-from p2p_jax.images.domains import Domain
 from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
-from p2p_jax.interop.pixels import find_lost, marks_unknown
+from p2p_jax.interop.pixels import find_lost, with_unknown
 from p2p_jax.objectives import Objective
 from p2p_jax.storage.refusals import reason
 from p2p_jax.storage.writing import belonging_together, unfinished_folder
@@ -228,9 +226,9 @@ def _compare(
     half = exportable.domains[1].line[1] if exportable.domains else np.ones(1)  # half of a channel's range
     for size in sizes:
         images = rng.uniform(-1, 1, (2, *size, translator.channels_in)).astype(np.float32)
-        lost = np.zeros((len(images), 1, 1, 1), bool)
+        lost = np.zeros((2, 1, 1, 1), bool)
         if exportable.domains:
-            images = _with_unknown(exportable.domains[0].decode(images), exportable.domains[0])
+            images = with_unknown(exportable.domains[0].decode(images), exportable.domains[0])
             lost = find_lost(images, exportable.domains[0])
         with jax.default_matmul_precision("highest"):
             expected = translator(images, normalized=exportable.domains is None)
@@ -256,14 +254,6 @@ def _compare(
             "; nothing was written. If this is only rounding in a sensitive network, raise `tolerance`"
         )
     return Difference(largest, values, share)
-
-
-def _with_unknown(images: np.ndarray, domain: Domain) -> np.ndarray:
-    """Return images [B, H, W, C] with an unknown value in the first and one in the last, if the domain marks them."""
-    if marks_unknown(domain) and (domain.nodata is None or unknown.holds(images.dtype, domain.nodata)):
-        number = domain.nodata if unknown.is_number(domain.nodata) else np.nan
-        images[0, 0, 0], images[-1, -1, -1, :1] = number, number
-    return images
 
 
 def _errors(found: np.ndarray, expected: np.ndarray, lost: np.ndarray) -> np.ndarray:

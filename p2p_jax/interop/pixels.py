@@ -23,6 +23,14 @@ def find_lost(values: np.ndarray, domain: Domain) -> np.ndarray:
     return np.isnan(unknown.marked(Stored(values), domain.nodata).pixels).any(axis=-1, keepdims=True)
 
 
+def with_unknown(images: np.ndarray, domain: Domain) -> np.ndarray:
+    """Return images [B, H, W, C] with an unknown value in the first and one in the last, if the domain marks them."""
+    if marks_unknown(domain) and (domain.nodata is None or unknown.holds(images.dtype, domain.nodata)):
+        number = domain.nodata if unknown.is_number(domain.nodata) else np.nan
+        images[0, 0, 0], images[-1, -1, -1, :1] = number, number
+    return images
+
+
 def in_values(
     translate: Callable[[jax.Array], jax.Array], domain_in: Domain, domain_out: Domain, lost_number: float | None
 ) -> Callable[[jax.Array], jax.Array]:
