@@ -155,7 +155,8 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     dtype = stored.pixels.dtype
     if is_picture(domain) and dtype != np.uint8:
         raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
-    seen = raw.prepared(stored, domain._replace(unknown=False, background=domain.background or WHITE), path)
+    as_known = domain._replace(unknown=False, background=domain.background or WHITE)
+    seen = raw.prepared(stored, as_known, path, of_run=True)
     if domain.unknown and seen.palette is None:
         marked = unknown.marked(seen, domain.nodata)
         seen = marked if np.isnan(marked.pixels).any() else seen
