@@ -274,7 +274,7 @@ def warn_of_tiles(config: ConfigDict) -> None:
     if per_image or (norm in ("batch", "instance_tracked") and config.inference.norm == "batch"):
         way_out = "" if per_image else _way_out(config)
         warnings.warn(
-            "each tile is normalised by its own statistics, not those of the whole image, so tones, or values in units, "
+            "each tile is normalised by its own statistics, not those of the whole image, so tones or values in units "
             f"may differ between tiles; larger tiles and more overlap reduce this{way_out}",
             stacklevel=4,
         )
