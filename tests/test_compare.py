@@ -267,6 +267,11 @@ def test_one_seed_has_no_spread_and_the_table_says_so():
     outcomes = {"a/seed_7": done({"l1": [(4, 0.25)]})}
     told = comparison_table.report(plans_of(a=small_config()), [7], outcomes, equal="steps", num_images=3)
     text = comparison_table.markdown(told)
+    assert "validated on 3 images of val, whole images, at the size that the network sees." in text
+    cropped = comparison_table.report(
+        plans_of(a=small_config(data__preprocess="crop")), [7], outcomes, equal="steps", num_images=3
+    )
+    assert "validated on 3 images of val, centre crops of 16x16. All keep" in comparison_table.markdown(cropped)
     assert "| a | 1 | 0.2500 | 0.2500 |" in text and "\u00b1" not in text
     assert "One seed has no spread: a difference between two single runs may be chance." in text
     assert "All keep the steps of their configs" in text and "3 images of val" in text

@@ -274,8 +274,17 @@ def two_folders(tmp_path):
 
 def test_two_folders_unequal_counts(tmp_path):
     (two_folders(tmp_path) / "B" / "y.png").unlink()
-    message = r"1 of 3 \+ 2 images have no partner .*A.y\.png.*--config\.data\.source=unpaired"
-    with pytest.raises(InputError, match=message):
+    message = (
+        r"1 of 3 \+ 2 images have no partner .*A.y\.png; add .*train/B/y\.png \(or with another ending\), remove this"
+    )
+    with pytest.raises(InputError, match=message) as raised:
+        make_source(pairs_config(tmp_path, data__source="folders").data, "train")
+    assert "CycleGAN" not in str(raised.value)
+    for name in "xy":
+        (tmp_path / "train" / "A" / f"{name}.png").rename(tmp_path / "train" / "A" / f"other {name}.png")
+    with pytest.raises(
+        InputError, match=r"3 of 3 \+ 2 .*if the images have no partners at all, train a CycleGAN: .*=unpaired"
+    ):
         make_source(pairs_config(tmp_path, data__source="folders").data, "train")
 
 

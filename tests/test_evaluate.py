@@ -325,7 +325,7 @@ def test_whole_scenes_are_scored_where_training_sees_crops(tmp_path, capsys):
         assert row["psnr"] == pytest.approx(metrics.peak_signal_noise_ratio(target, output, data_range=2), rel=1e-4)
     assert set(results["set_metrics"]) == {"histogram intersection"}
     crops = evaluate_run(tmp_path / "run", whole=False)
-    assert crops["seen"] == "the centre crop of each image"
+    assert crops["seen"] == "centre crops of 16x16"
     trained = float(rows_of(tmp_path / "run")[-1]["eval/l1"])
     assert crops["metrics"]["l1"]["mean"] == pytest.approx(trained, rel=1e-4)
     assert abs(results["metrics"]["l1"]["mean"] - trained) > 0.005

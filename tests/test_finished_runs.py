@@ -53,7 +53,9 @@ def test_two_runs_are_put_side_by_side_and_not_changed(pix2pix_run, weak_run, tm
     assert (contents(pix2pix_run), contents(weak_run)) == before
     printed = capsys.readouterr().out
     told = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert told["data"] == {"source": "toy_facades", "dir": "", "split": "val", "num_images": 100}
+    assert told["data"] == {"source": "toy_facades", "dir": "", "split": "val", "num_images": 100} | {
+        "seen": "whole images, at the size that the network sees"
+    }
     assert [row["name"] for row in told["runs"]] == ["pix2pix", "weak"]
     for row, run, steps in zip(told["runs"], (pix2pix_run, weak_run), (4, 2), strict=True):
         last = rows_of(run)[-1]
@@ -225,7 +227,7 @@ def row(name, **changes):
 
 
 def told_of(*rows):
-    data = {"source": "folders", "dir": "photos", "split": "test", "num_images": 3}
+    data = {"source": "folders", "dir": "photos", "split": "test", "num_images": 3, "seen": "centre crops of 512x256"}
     return {"data": data, "size": [256, 512], "runs": list(rows)}
 
 
@@ -241,7 +243,10 @@ def test_the_table_says_what_a_run_is():
     assert first[3:] == ["60,000 of 80,000", "2,500,000", "54.4", "0.0459", "-1.25", "l1 0.0441 at 56,000"]
     assert second[4] == second[6] == second[8] == "\u2013"
     notes = "\n".join(finished_table.notes(told))
-    assert "folders photos at 512x256: the means over the 3 images of test" in notes
+    assert "folders photos at 512x256: the means over the 3 images of test, centre crops of 512x256, for the" in notes
+    assert "The verb evaluate takes whole images unless it gets --crops" in notes
+    told["data"]["seen"] = "whole images, at the size that the network sees"
+    assert "--crops" not in "\n".join(finished_table.notes(told))
     assert "bias_units: Mean of output minus target, with its sign" in notes
     assert "b: not known" in notes and "b began with the weights of runs/a" in notes and "b: the average of" in notes
 

@@ -8,7 +8,9 @@ from PIL import Image
 
 from p2p_jax.commands import inspect as command
 from p2p_jax.config import load_with_overrides
+from p2p_jax.data import layouts
 from p2p_jax.data.inspect import inspection
+from p2p_jax.images import formats
 from support.images import noise, save
 from support.runs import run_command
 
@@ -35,6 +37,58 @@ def test_a_wrong_suffix_is_the_reason(tmp_path):
         (tmp_path / f"{i}_depth.png").rename(tmp_path / f"x{i}_depth.png")
     report = report_of(tmp_path, "source=suffixes", "suffix_a=_rgb", "suffix_b=_depth", "val_fraction=0.1")
     assert report.errors[0].startswith(f"24 files in {tmp_path}: each has no partner; add the missing image or remove")
+
+
+def test_pairs_without_a_lonely_file_are_written(tmp_path):
+    for i in range(12):
+        for side in ("rgb", "depth"):
+            save(tmp_path / side / f"{i}.png", noise(20, 24, 3, seed=i + 100 * (side == "rgb")))
+    (tmp_path / "depth" / "5.png").unlink()
+    sides = ["source=folders", "dir_a=rgb", "dir_b=depth", "val_fraction=0.25"]
+    arguments = [f"--config.data.dir={tmp_path}", *(f"--config.data.{option}" for option in sides)]
+    config = load_with_overrides("facades", arguments)
+    report = inspection.inspect(config, output=tmp_path / "out")
+    assert report.errors == [f"{tmp_path}/rgb/5.png has no partner; add the missing image or remove this one"]
+    told = next(x for x in report.suggestions if x.startswith("the pairs without the 1 file that has no partner are"))
+    options = options_of(told)
+    assert options == [
+        "--config.data.source=csv",
+        f"--config.data.dir={tmp_path}/out/pairs",
+        "--config.data.val_fraction=0",
+    ]
+    data = load_with_overrides("facades", [*arguments, *options]).data
+    found = [layouts.find(data, split) for split in ("train", "val")]
+    assert [len(layout.a) for layout in found] == [8, 3]
+    assert {a.stem for layout in found for a in layout.a} == {str(i) for i in range(12)} - {"5"}
+    assert all(a.stem == b.stem and a.parent.name == "rgb" for one in found for a, b in zip(one.a, one.b, strict=True))
+    assert not any("written" in x for x in inspection.inspect(config).suggestions)  # nowhere to write
+
+
+def test_the_direction_in_which_the_declared_kinds_fit(tmp_path):
+    """By the alphabet heights are A, but the config declares bands as input and heights as output."""
+    rng = np.random.RandomState(0)
+    for i in range(6):
+        for name in ("height", "optical"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        formats.write(tmp_path / "height" / f"{i}.tif", rng.uniform(0, 9, (32, 32, 1)).astype(np.float32))
+        formats.write(tmp_path / "optical" / f"{i}.tif", rng.randint(0, 9999, (32, 32, 4)).astype(np.uint16))
+    given = [f"--config.data.dir={tmp_path}", "--config.data.load_size=32", "--config.data.crop_size=32"]
+
+    def suggested(*others):
+        config = load_with_overrides("bands", [*given, *others])
+        return [options_of(sentence) for sentence in inspection.inspect(config).suggestions]
+
+    folders = [f"--config.data.{x}" for x in ("source=folders", "dir_a=height", "dir_b=optical", "val_fraction=0.1")]
+    assert suggested() == [[*folders, "--config.data.direction=BtoA"]]
+    assert suggested("--config.data.direction=BtoA") == [folders]
+    assert suggested(*folders) == [["--config.data.direction=BtoA"]]  # and not kinds that describe the reverse
+    kinds = ["--config.data.output.kind=float", "--config.data.output.channels=4"]
+    assert suggested(*kinds) == [folders]  # neither way fits
+    for i in range(6):
+        (tmp_path / "optical" / f"{i}.tif").rename(tmp_path / "optical" / f"a0_{i}x.tif")
+        (tmp_path / "height" / f"{i}.tif").rename(tmp_path / "height" / f"b0_{i}.tif")
+    found = inspection.inspect(load_with_overrides("bands", given), output=tmp_path / "out").suggestions
+    assert not any("direction" in sentence for sentence in found)  # no pairs by their names
 
 
 def test_a_missing_csv_is_not_to_be_renamed(tmp_path):

@@ -9,8 +9,9 @@ from p2p_jax.errors import InputError
 from support.configs import small_config
 
 
-def data_of(root, source):
-    return small_config(data__source=source, data__dir=str(root)).data
+def data_of(root, source, **options):
+    others = {f"data__{name}": value for name, value in options.items()}
+    return small_config(data__source=source, data__dir=str(root), **others).data
 
 
 def touch(root, *names):
@@ -59,7 +60,9 @@ def test_suffixes(tmp_path):
     layout = find(touch(tmp_path, "train/x_A.png", "train/y_B.png", "train/x_B.tif", "train/y_A.npz"), "suffixes")
     assert (names(layout.a), names(layout.b)) == (["x_A.png", "y_A.npz"], ["x_B.tif", "y_B.png"])
     touch(tmp_path, "train/z_A.png")
-    with pytest.raises(InputError, match=r"1 of 3 \+ 2 images have no partner .* but for _A and _B: .*z_A\.png"):
+    with pytest.raises(
+        InputError, match=r"1 of 3 \+ 2 images have no partner .* but for _A and _B: .*z_A\.png; add .*z_B\.tif"
+    ):
         find(tmp_path, "suffixes")
     touch(tmp_path, "train/q.png", "train/r_c.png")
     with pytest.raises(InputError, match=r"q\.png: the name ends in neither _A nor _B \(and 1 more file\)"):
@@ -71,10 +74,22 @@ def test_suffixes(tmp_path):
         find(tmp_path, "suffixes", lenient=True)
 
 
+def test_the_missing_partner_is_named_in_its_own_folder(tmp_path):
+    touch(tmp_path, *(f"{side}/{scene}/{i}_{end}" for side, end in {"rgb": "x.png", "depth": "y.tif"}.items()
+                      for scene in ("one", "two") for i in range(3)))  # fmt: skip
+    (tmp_path / "depth" / "two" / "1_y.tif").unlink()
+    sides = {"dir_a": "rgb", "dir_b": "depth", "suffix_a": "_x", "suffix_b": "_y", "val_fraction": 0.2}
+    with pytest.raises(InputError, match=r"1 of 6 \+ 5 .*rgb/two/1_x\.png; add .*/depth/two/1_y\.tif \(or"):
+        layouts.find(data_of(tmp_path, "folders", **sides), "train")
+
+
 def test_partners_that_are_missing(tmp_path):
     touch(tmp_path, "trainA/x.png", "trainA/y.png", "trainB/x.png", "trainB/z.png")
-    with pytest.raises(InputError, match=r"2 of 2 \+ 2 images have no partner .*A.y\.png, .*B.z\.png; add the missing"):
+    with pytest.raises(
+        InputError, match=r"2 of 2 \+ 2 images have no partner .*A.y\.png, .*B.z\.png; add .*trainB.y"
+    ) as two:
         find(tmp_path, "folders")
+    assert "and the others, remove these files" in str(two.value) and "CycleGAN" not in str(two.value)
     layout = find(tmp_path, "folders", lenient=True)
     assert (names(layout.a), names(layout.b), names(layout.lonely)) == (["x.png"], ["x.png"], ["y.png", "z.png"])
 

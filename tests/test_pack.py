@@ -20,7 +20,7 @@ from p2p_jax.evaluation import evaluate
 from p2p_jax.evaluation.study import from_runs
 from p2p_jax.inference.run import open_run
 from p2p_jax.interop import pack, write_torch
-from p2p_jax.interop.packing import without_places
+from p2p_jax.interop.places import without_places
 from p2p_jax.objectives import make_objective
 from p2p_jax.training import model_file
 from p2p_jax.training.checkpoint import CONVERTED
@@ -324,6 +324,21 @@ def test_commands_take_a_file_as_a_run(pix2pix, packed, tmp_path, capsys):
     assert run_command(pack_command, packed["pix2pix"], target, "--dtype", "float16", "--licence", "mit") == 0
     out = capsys.readouterr().out
     assert f"{target}: step 3, BtoA, float16, 0.0 MB, licence: mit" in out and "grey levels" in out
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ({"kind": "uint8", "range": [[0, 255]] * 3}, ", 1.3 grey levels"),
+        ({"kind": "float", "range": [[-570, 1190], [0, 1]]}, ", 8.8 in the units of the output"),
+        ({"kind": "labels", "range": []}, ""),
+    ],
+)
+def test_a_difference_is_printed_in_the_units_of_the_output(packed, tmp_path, capsys, output, told):
+    found = pack(packed["pix2pix"], tmp_path / "half.safetensors", dtype="float16")
+    about = found.about | {"domains": {"output": output, "input": {"kind": "labels", "range": []}}}
+    pack_command.tell(found._replace(difference=0.01, about=about), raw=False)
+    assert f"at most 1.0e-02 on the scale of [-1, 1]{told}\n" in capsys.readouterr().out
 
 
 def test_files_of_pytorch_are_those_of_the_run(cyclegan, packed, tmp_path):

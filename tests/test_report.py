@@ -83,6 +83,16 @@ def test_what_was_evaluated_is_in_the_page(tmp_path):
     assert "<dd>off</dd>" in page and "<dd>running<small>running statistics of training</small>" in page
 
 
+@pytest.mark.parametrize(("best", "first"), [("l1", "mae_units"), ("psnr", "psnr"), ("gone", "l1")])
+def test_images_with_units_are_ranked_by_their_error_in_these(tmp_path, best, first):
+    results, images = example()
+    results["config"]["best_metric"] = best
+    results["metrics"]["mae_units"] = {"mean": 5.0, "std": 1.0, "count": 4}
+    for i, row in enumerate(results["images"]):
+        row["mae_units"] = float(i)
+    assert written(tmp_path, results, images)[1]["metric"] == first
+
+
 def test_pictures_are_those_given(tmp_path):
     results, images = example()
     _, data = written(tmp_path, results, images)

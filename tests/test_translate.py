@@ -12,6 +12,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
 from p2p_jax.images.resize import resize
 from p2p_jax.inference import files
+from p2p_jax.inference.run import warn_of_tiles
 from support import processes
 from support.comparers import same_pixels
 from support.configs import small_config
@@ -87,13 +88,30 @@ def test_stack(run, tmp_path):
     assert not list(tmp_path.glob("*bad_out*")) and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("norm", "batch_size", "way_out"),
+    [
+        ("batch", 4, "reduce this, and norm=running avoids it"),
+        ("batch", 1, "running avoids it, but this .* with batches of 1, .* much worse images; .*batch_size=4 or more"),
+        ("instance", 4, "overlap reduce this"),
+    ],
+)
+def test_the_warning_of_tiles_knows_how_the_run_was_trained(norm, batch_size, way_out):
+    config = small_config(generator__norm=norm, inference__norm="batch", batch_size=batch_size)
+    with pytest.warns(UserWarning, match=f"{way_out}") as said:
+        warn_of_tiles(config)
+    assert ("avoids it" in str(said[0].message)) == (norm == "batch")
+
+
 @pytest.mark.filterwarnings("default")
 def test_large_image_in_tiles(run, tmp_path, capsys):
     small = noise(32, 32, 3)
     pixels = save(tmp_path / "large.png", np.asarray(Image.fromarray(small).resize((1024, 1024), Image.BICUBIC)))
     arguments = (run, tmp_path / "large.png", tmp_path / "out.png", "--tile", "256")
     assert translate_files(*arguments, "--norm", "batch") == 0
-    assert "warning: each tile is normalised by its own statistics" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "warning: each tile is normalised by its own statistics" in told
+    assert "overlap reduce this, and --norm running avoids it\n" in told
     quiet = {"norm": "running", "dropout": False}  # noise has the shape of what is translated: of a tile, or the whole
     assert translate_files(*arguments, "--norm", "running", "--dropout", "off", "--overwrite") == 0
     assert capsys.readouterr().err == ""

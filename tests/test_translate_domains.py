@@ -283,8 +283,8 @@ def test_files_of_another_kind_are_reported(bands_run, tmp_path, capsys):
     save(tmp_path / "in" / "photo.jpg", noise(8, 8, 3))
     assert translate_files(bands_run, tmp_path / "in", tmp_path / "out") == 1
     errors = capsys.readouterr().err
-    assert "three.tif has 3 channels, but this side takes 4" in errors
-    assert "photo.jpg has 8 bits (uint8), but this side is declared uint16" in errors
+    assert "three.tif has 3 bands of uint16; this run takes 4 bands of uint16" in errors
+    assert "photo.jpg has 3 bands of uint8; this run takes 4 bands of uint16" in errors
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.tif"]
 
 
@@ -393,7 +393,8 @@ def test_a_run_makes_its_inputs_of_photographs(hole_run, bands_run, tmp_path):
     assert translate_files(hole_run, tmp_path / "stack.npy", tmp_path / "made.npy") == 0
     np.testing.assert_array_equal(np.load(tmp_path / "made.npy")[0], expected)
     np.save(tmp_path / "floats.npy", photo[None] / 255)
-    assert "floats.npy has 64 bits (float64)" in translate_files(hole_run, tmp_path / "floats.npy", tmp_path / "no.npy")
+    wrong = "floats.npy has 3 bands of float64; this run takes 3 bands of uint8"
+    assert wrong in translate_files(hole_run, tmp_path / "floats.npy", tmp_path / "no.npy")
 
 
 def test_frames_of_a_video_are_photographs_too(hole_run, tmp_path):

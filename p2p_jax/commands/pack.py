@@ -46,12 +46,20 @@ def tell(packed: "Packed", *, raw: bool) -> None:
     licence = packed.about["licence"]["name"] or "not given (--licence)"
     print(f"{packed.path}: {step}, {ways}, {model['dtype']}, {packed.megabytes:.1f} MB, licence: {licence}")
     if packed.difference:
-        levels = packed.difference * 127.5
-        print(
-            f"to float32, of noise: at most {packed.difference:.1e} on the scale of [-1, 1], {levels:.2f} grey levels"
-        )
+        print(f"to float32, of noise: at most {packed.difference:.1e} on the scale of [-1, 1]{_in_values(packed)}")
     for note in packed.notes:
         print(f"note: {note}")
+
+
+def _in_values(packed: "Packed") -> str:
+    """Return the difference in grey levels, or in the units of the output where it has some; "" for labels."""
+    model = packed.about["model"]
+    made = packed.about["domains"]["output" if model["directions"][0] == model["direction"] else "input"]
+    widest = max((high - low for low, high in made["range"]), default=0)
+    if not widest:
+        return ""
+    values = f"{packed.difference * widest / 2:.2g}"
+    return f", {values} grey levels" if made["kind"] == "uint8" else f", {values} in the units of the output"
 
 
 def _pack(args: argparse.Namespace) -> None:

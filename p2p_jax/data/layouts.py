@@ -16,6 +16,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.reporting import quiet
 
 SOURCES = ("side_by_side", "side_by_side/AB", "side_by_side/BA", "folders", "suffixes", "csv", "photos", "unpaired")
+_UNPAIRED = "train a CycleGAN: --config configs/horse2zebra.py --config.data.source=unpaired"
 
 
 class Layout(NamedTuple):
@@ -95,11 +96,7 @@ def _find(data: ConfigDict, split: str, *, lenient: bool, whole_folder: bool = F
         if kind != "folders":
             a, b = ([named.path for named in side] for side in sides)
             return Layout(a, b, paired=False, folders=folders)
-        where = (
-            "of the same stem in the other folder",
-            ", or, if the images have no partners at all, train a CycleGAN: --config configs/horse2zebra.py "
-            "--config.data.source=unpaired",
-        )
+        where = "of the same stem in the other folder"
         return _match(sides[0], sides[1], where, lenient=lenient)._replace(folders=folders)
     folder = root if whole_folder and not (root / split).is_dir() else _split_folder(root, split)
     if kind == "suffixes":
@@ -145,15 +142,21 @@ def has_split(data: ConfigDict, split: str) -> bool:
     return root.is_dir() and any((root / name).exists() for name in names)
 
 
-def _match(a: Sequence[Named], b: Sequence[Named], words: tuple[str, str], *, lenient: bool) -> Layout:
+def _match(a: Sequence[Named], b: Sequence[Named], where: str, *, lenient: bool) -> Layout:
     """Pair the files that have one name."""
     found_a, found_b, lonely = matching.pair(a, b)
     if lonely and not lenient:
-        examples = ", ".join(map(shown, lonely[:3])) + (" ..." if len(lonely) > 3 else "")
-        raise InputError(
-            f"{len(lonely)} of {len(a)} + {len(b)} images have no partner {words[0]}: {examples}; "
-            f"add the missing ones or remove these{words[1]}"
+        of_a = {named.path: named for named in a}
+        others = b if lonely[0] in of_a else a
+        named = next(named for named in (*a, *b) if named.path == lonely[0])
+        partner = matching.partner_of(named, others[0]) if others else None
+        missing = f"{shown(partner)} (or with another ending)" if partner else "the missing ones"
+        more = " and the others" if partner and len(lonely) > 1 else ""
+        mend = (
+            f"add {missing}{more}, remove {'this file' if len(lonely) == 1 else 'these files'}, or train on the CSV "
+            "files with the other pairs that python -m p2p_jax inspect writes"
         )
+        raise InputError(matching.describe_lonely(list(map(shown, lonely)), (len(a), len(b)), where, mend, _UNPAIRED))
     return Layout(found_a, found_b, lonely=lonely)
 
 
@@ -177,7 +180,7 @@ def _by_suffix(folder: Path, data: ConfigDict, *, lenient: bool) -> Layout:
             f"{others[0]}: the name ends in neither {suffixes[0]} nor {suffixes[1]}{more}; rename or remove it, or set "
             "the endings: --config.data.suffix_a and suffix_b"
         )
-    layout = _match(a, b, (f"of the same name but for {suffixes[0]} and {suffixes[1]}", ""), lenient=lenient)
+    layout = _match(a, b, f"of the same name but for {suffixes[0]} and {suffixes[1]}", lenient=lenient)
     if not layout.a and not lenient:
         raise InputError(f"no names in {folder} end in {suffixes[0]} and in {suffixes[1]}")
     return layout._replace(lonely=layout.lonely if data.suffix_a or data.suffix_b else [*layout.lonely, *others])

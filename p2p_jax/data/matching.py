@@ -88,6 +88,41 @@ def pair(a: Sequence[Named], b: Sequence[Named]) -> tuple[list[Path], list[Path]
     return [one.path for one, _ in pairs], [other.path for _, other in pairs], [one.path for one in lonely]
 
 
+def describe_lonely(names: Sequence[str], counts: tuple[int, int], where: str, mend: str, unpaired: str = "") -> str:
+    """Return the sentence on images without partners, with some names and the ways out.
+
+    Args:
+      names: of those images.
+      counts: of all images of A and of B.
+      where: where partners were looked for, as in "in the other folder".
+      mend: what to do.
+      unpaired: how to train without pairs, which is said only if most images have no partner.
+    """
+    examples = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    is_most = 2 * len(names) > sum(counts)
+    advice = f"; or, if the images have no partners at all, {unpaired}" if is_most and unpaired else ""
+    told = f"{len(names):,} of {counts[0]:,} + {counts[1]:,} images have no partner {where}"
+    return f"{told}: {examples}; {mend}{advice}"
+
+
+def partner_of(lonely: Named, other: Named) -> Path | None:
+    """Return the path that the partner of a file would have, given any file of the other side; None if it is unclear.
+
+    In the path of `other`, each part of its key is replaced by that of `lonely`.
+    """
+    *folders, name = other.path.parts
+    if len(lonely.key) != len(other.key) or other.key[-1] not in composed(name):
+        return None
+    name, end = composed(name).replace(other.key[-1], lonely.key[-1], 1), len(folders)
+    for wanted, there in reversed(list(zip(lonely.key[:-1], other.key[:-1], strict=True))):
+        places = [i for i in range(end) if composed(folders[i]) == there]
+        if not places:
+            return None
+        end = places[-1]
+        folders[end] = wanted
+    return Path(*folders, name)
+
+
 def _double(side: Sequence[Named]) -> tuple[Path, Path] | None:
     """Return two files of one key."""
     first: dict[tuple[str, ...], Path] = {}

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from p2p_jax.data import spreadsheets
+from p2p_jax.evaluation import seen
 from p2p_jax.evaluation.budgets import GIGA, Plan, giga
 from p2p_jax.evaluation.report_tables import better
 from p2p_jax.evaluation.series import Outcome
@@ -17,6 +18,8 @@ from p2p_jax.training import metrics_file
 _FORMS = {metric.key: metric.form for metric in IMAGE_METRICS}
 ARROWS = {"lower": " \u2193", "higher": " \u2191", None: ""}
 """Signs after the names of metrics that say which direction is better."""
+ON_CROPS = "The verb evaluate takes whole images unless it gets --crops, so its numbers differ from these."
+"""Note on numbers of crops."""
 _COST = ("steps", "GMAC a step", "GMAC a run", "seconds", "M parameters", "GMAC an image", "ms an image")
 
 
@@ -38,7 +41,13 @@ def report(
     """
     data = plans[0].config.data
     return {
-        "data": {"source": data.source, "dir": data.dir, "split": data.val_split, "num_images": num_images},
+        "data": {
+            "source": data.source,
+            "dir": data.dir,
+            "split": data.val_split,
+            "num_images": num_images,
+            "seen": seen.in_validation(data),
+        },
         "size": [data.crop_size, data.crop_width or data.crop_size],
         "equal": equal,
         "seeds": list(seeds),
@@ -192,7 +201,8 @@ def notes(told: Mapping[str, Any]) -> list[str]:
     }
     found = [
         f"{data['source']} {data['dir']}".strip() + f" at {width}x{height}, validated on {data['num_images']:,} images "
-        f"of {data['split']}. {known[told['equal']]}",
+        f"of {data['split']}, {data['seen']}. {known[told['equal']]}",
+        *([ON_CROPS] if "crop" in data["seen"] else []),
         f"\u00b1 is the sample standard deviation over {seeds} seeds; it says nothing about other images."
         if seeds > 1
         else "One seed has no spread: a difference between two single runs may be chance.",

@@ -12,7 +12,7 @@ from p2p_jax.data.elsewhere import with_data_dir
 from p2p_jax.data.identity import same_contents
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import budgets, comparison_page, finished_table, results
+from p2p_jax.evaluation import budgets, comparison_page, finished_table, results, seen
 from p2p_jax.evaluation.gallery import data_uri
 from p2p_jax.evaluation.predictions import translations
 from p2p_jax.evaluation.protocol import knowing
@@ -85,6 +85,7 @@ def compare_runs(
                 "dir": data.dir,
                 "split": split,
                 "num_images": max(map(len, first.names)),
+                "seen": seen.in_evaluation(first, data),
             },
             "size": [data.crop_size, data.crop_width or data.crop_size],
             "runs": rows,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from p2p_jax.evaluation.budgets import giga
-from p2p_jax.evaluation.comparison_table import ARROWS, form_of, rows_as_markdown
+from p2p_jax.evaluation.comparison_table import ARROWS, ON_CROPS, form_of, rows_as_markdown
 from p2p_jax.evaluation.report_tables import better, known
 
 _NOTHING = "\u2013"
@@ -50,7 +50,9 @@ def notes(told: Mapping[str, Any]) -> list[str]:
     data, (height, width) = told["data"], told["size"]
     found = [
         f"{data['source']} {data['dir']}".strip() + f" at {width}x{height}: the means over the {data['num_images']:,} "
-        f"images of {data['split']}, for the checkpoint of the given step. Nothing was trained for this table.",
+        f"images of {data['split']}, {data['seen']}, for the checkpoint of the given step. Nothing was trained for "
+        "this table.",
+        *([ON_CROPS] if "crop" in data["seen"] else []),
         "best: the best evaluation during training, from metrics.csv; it was selected on the same images, so it is too "
         "optimistic.",
         "GMAC: 1e9 multiply-adds of convolutions and matrix products, over all steps up to the checkpoint. Parameters "

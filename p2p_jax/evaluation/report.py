@@ -60,11 +60,10 @@ def write_report(
     first = columns.index(compare[0]) // 3 * 3 if columns else 0
     panels, averaged = read_panels(history) if history is not None else ([], 1)
     steps = [step for panel in panels for series in panel["series"] for step, _ in series["points"]]
-    best = results.get("config", {}).get("best_metric")
     data = {
         "results": results,
         "better": {name: report_tables.better(name, results.get("described")) for name in metrics},
-        "metric": best if best in metrics else (metrics or [None])[0],
+        "metric": _ranked_by(metrics, results.get("config", {}).get("best_metric")),
         "num_cases": NUM_CASES,
         "columns": columns,
         "compare": compare,
@@ -75,6 +74,13 @@ def write_report(
         "steps": [min(steps, default=0), max(steps, default=0)],
     }
     write_text(path, _page(data, _curves_note(averaged), len(shown)))
+
+
+def _ranked_by(metrics: Sequence[str], best: str | None) -> str | None:
+    """Return the metric that best and worst images are chosen by at first; an error in units stands for its l1."""
+    if best == "l1" and "mae_units" in metrics:
+        return "mae_units"
+    return best if best in metrics else next(iter(metrics), None)
 
 
 def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:

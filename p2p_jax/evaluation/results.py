@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import p2p_jax
 from p2p_jax.data import Split, spreadsheets
 from p2p_jax.errors import InputError
-from p2p_jax.evaluation import report, units
+from p2p_jax.evaluation import report, seen, units
 from p2p_jax.evaluation.gallery import Gallery
 from p2p_jax.evaluation.set_metrics import SetMetric
 from p2p_jax.images.domains import of_config
@@ -120,21 +120,12 @@ def identify(run: Run, translator: Translator, checkpoint: str | int, split: str
         "split": split,
         "num_images": max(sizes),
         "paired": opened.paired,
-        "seen": _seen(opened, run.config.data),
+        "seen": seen.in_evaluation(opened, run.config.data),
         **({"units": units.describe(domain)} if opened.paired and units.has_units(domain) else {}),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"p2p_jax": p2p_jax.__version__, "jax": jax.__version__},
         "config": run.config.to_dict(),
     }
-
-
-def _seen(opened: Split, data: ConfigDict) -> str:
-    """Return which part of the images is evaluated."""
-    if opened.whole:
-        return "whole images" if opened.paired else "a grid of crops that covers every image"
-    if data.preprocess in ("crop", "scale_width_and_crop"):
-        return "the centre crop of each image"
-    return "whole images, at the size that the network sees"
 
 
 def _plain(tree: Any) -> Any:

@@ -25,13 +25,25 @@ def numbers_fault(stored: Stored, domain: Domain) -> str | None:
     return "holds numbers that are not finite (NaN or infinite); replace them or remove it"
 
 
-def prepared(stored: Stored, domain: Domain, name: Path | str) -> Stored:
+def not_of_run(dtype: np.dtype, channels: int, domain: Domain) -> str:
+    """Return that a file is not what a trained run takes, as the end of a sentence: no option can change that."""
+    kind = "numbers of any kind" if domain.kind == "float" else domain.file_dtype
+    wanted = "one channel of labels" if domain.kind == "labels" else f"{_bands(domain.raw_channels)} of {kind}"
+    return f"has {_bands(channels)} of {dtype}; this run takes {wanted}"
+
+
+def _bands(count: int) -> str:
+    return f"{count} band{'s' * (count > 1)}"
+
+
+def prepared(stored: Stored, domain: Domain, name: Path | str, *, of_run: bool = False) -> Stored:
     """Return what a file stores as an image of a domain: without opacity, in sRGB, with NaN where nothing is known.
 
     Args:
       stored: the content of a file.
       domain: what it is to be.
       name: of the file, for messages.
+      of_run: the domain is that of a trained run, which no option can change.
 
     Raises:
       InputError: it has transparent parts and the domain has no background, or it is not an image of the domain.
@@ -41,7 +53,9 @@ def prepared(stored: Stored, domain: Domain, name: Path | str) -> Stored:
     if stored.opacity is not None and not (domain.kind == "labels" and stored.palette is not None):
         stored = opacity.without(stored, domain.raw_channels, domain.background, name)
     if told := domain.fault(stored.pixels.dtype, stored.pixels.shape[-1], stored.palette is not None):
-        raise InputError(f"{name} {told}")
+        raise InputError(
+            f"{name} {not_of_run(stored.pixels.dtype, stored.pixels.shape[-1], domain) if of_run else told}"
+        )
     if domain.unknown and stored.palette is None:
         stored = unknown.marked(stored, domain.nodata)
     return stored

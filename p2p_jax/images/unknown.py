@@ -59,14 +59,14 @@ def written(pixels: np.ndarray, unknown: np.ndarray, number: float | None) -> tu
     """
     if pixels.dtype.kind == "f" and number is None:
         number = math.nan
-    if number is None or not _holds(pixels.dtype, number):
+    if number is None or not holds(pixels.dtype, number):
         return np.where(unknown[..., None], np.zeros_like(pixels), pixels), None
     number_there = np.array(number).astype(pixels.dtype)
-    pixels = np.where(pixels == number_there, _beside(number_there), pixels)  # a known value is not taken for it
+    pixels = np.where(pixels == number_there, beside(number_there), pixels)  # a known value is not taken for it
     return np.where(unknown[..., None], number_there, pixels), number
 
 
-def _beside(number: np.ndarray) -> np.ndarray:
+def beside(number: np.ndarray) -> np.ndarray:
     """Return the value of the same dtype next to a number, towards 0 if it is not 0."""
     if number.dtype.kind == "f":
         return np.nextafter(number, np.zeros_like(number) if number else np.ones_like(number))
@@ -78,7 +78,8 @@ def without(pixels: np.ndarray, unknown: np.ndarray, number: float | None) -> np
     return written(pixels, unknown, None if pixels.dtype.kind == "f" else number)[0] if unknown.any() else pixels
 
 
-def _holds(dtype: np.dtype, number: float) -> bool:
+def holds(dtype: np.dtype, number: float) -> bool:
+    """Return whether a number is one of a dtype."""
     if dtype.kind == "f":
         return True
     return math.isfinite(number) and number == int(number) and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max

@@ -22,6 +22,7 @@ from p2p_jax.training.checkpoint import CONVERTED, find_step, read_config, read_
 from p2p_jax.training.model_file import ModelFile
 
 PyTree = Any
+_ENOUGH = 4  # images of a batch, for running statistics that do for single images
 
 
 class Run(NamedTuple):
@@ -271,8 +272,19 @@ def warn_of_tiles(config: ConfigDict) -> None:
     norm = getattr(make_network(config.generator), "norm", None)
     per_image = norm in ("instance", "instance_affine")
     if per_image or (norm in ("batch", "instance_tracked") and config.inference.norm == "batch"):
+        way_out = "" if per_image else _way_out(config)
         warnings.warn(
-            "each tile is normalised by its own statistics, not those of the whole image, so tones may differ between "
-            "tiles; larger tiles and more overlap reduce this" + ("" if per_image else ", and norm=running avoids it"),
+            "each tile is normalised by its own statistics, not those of the whole image, so tones or values in units "
+            f"may differ between tiles; larger tiles and more overlap reduce this{way_out}",
             stacklevel=4,
         )
+
+
+def _way_out(config: ConfigDict) -> str:
+    """Return how a run with batch norm avoids statistics of tiles: running ones, which need batches in training."""
+    if config.batch_size >= _ENOUGH:
+        return ", and norm=running avoids it"
+    return (
+        f". norm=running avoids it, but this run was trained with batches of {config.batch_size}, so its running "
+        f"statistics may give much worse images; training with config.batch_size={_ENOUGH} or more is the fix"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from p2p_jax.errors import InputError
-from p2p_jax.images import pictures
+from p2p_jax.images import pictures, raw
 from p2p_jax.images.resize import resize
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Size, Task, sides
@@ -44,8 +44,8 @@ def translate_stack(
     if images.ndim != 4 or not images.size:
         raise InputError(f"{source} must hold images [N, H, W, C] or [N, H, W], not {images.shape}")
     translator.refuse_channels_first(images.shape[1:])
-    if task and (fault := domain.fault(images.dtype, images.shape[-1], has_palette=False)):
-        raise InputError(f"{source} {fault}")
+    if task and domain.fault(images.dtype, images.shape[-1], has_palette=False):
+        raise InputError(f"{source} {raw.not_of_run(images.dtype, images.shape[-1], domain)}")
     if size is not None and domain.is_bytes and images.dtype != np.uint8:
         raise InputError(f"`size` resizes images of 8 bits; {source} holds {images.dtype}")
     wanted = sides(images.shape[1:], size)

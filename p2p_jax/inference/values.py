@@ -41,11 +41,11 @@ def encode(image: np.ndarray, domain: Domain) -> np.ndarray:
         image = domain.values(domain.raw(image))
     elif domain.is_labels and image.dtype == np.uint8 and image.shape[-1] == domain.value_channels:
         image = image if domain.kind == "labels" else domain.raw(image)  # classes already
-    elif domain.unknown and image.dtype == domain.dtype:
-        marked = unknown.marked(formats.Stored(image), domain.nodata).pixels
-        image = marked if np.isnan(marked).any() else image
     elif image.dtype.kind == domain.raw_dtype.kind == "f":
         image = image.astype(np.float32)
+    if domain.unknown and image.dtype == domain.dtype:
+        marked = unknown.marked(formats.Stored(image), domain.nodata).pixels
+        image = marked if np.isnan(marked).any() else image
     if image.dtype.kind == "f" and domain.dtype.kind != "f" and not np.isnan(image).any():
         domain._replace(unknown=False).check(image)  # floats are only for what is unknown
     domain.check(image)
@@ -155,7 +155,8 @@ def _read_raw(path: Path, domain: Domain) -> tuple[np.ndarray, np.ndarray | None
     dtype = stored.pixels.dtype
     if is_picture(domain) and dtype != np.uint8:
         raise InputError(f"{path} has {8 * dtype.itemsize} bits ({dtype}); this run takes 8 bits: convert it")
-    seen = raw.prepared(stored, domain._replace(unknown=False, background=domain.background or WHITE), path)
+    as_known = domain._replace(unknown=False, background=domain.background or WHITE)
+    seen = raw.prepared(stored, as_known, path, of_run=True)
     if domain.unknown and seen.palette is None:
         marked = unknown.marked(seen, domain.nodata)
         seen = marked if np.isnan(marked.pixels).any() else seen

@@ -13,10 +13,13 @@ from p2p_jax.config import complete
 from p2p_jax.config.options import crop_shape
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
+from p2p_jax.images import unknown
 from p2p_jax.images.domains import NUMBERS, Domain
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, open_run
 from p2p_jax.inference.sizes import Sizes, find_sizes
+from p2p_jax.interop.pixels import in_values
+from p2p_jax.interop.places import without_places
 from p2p_jax.objectives import Objective, make_network, make_objective
 
 Weights = list[jax.Array]
@@ -106,7 +109,7 @@ def make_exportable(translator: Translator, *, pixels: bool, noisy: bool) -> Exp
         state = rebuild(weights)
         if domains is None:
             return translate(state, images)
-        return _decode(translate(state, _encode(images, domains[0])), domains[1])
+        return in_values(lambda given: translate(state, given), *domains, translator.lost_number)(images)
 
     def fault(*shape):
         """Return why images of a shape are not accepted; "" if they are."""
@@ -154,22 +157,6 @@ def _check_kinds(translator: Translator) -> None:
             raise InputError(f"`pixels`: the range of the values that the run {name} is not known: {mend}")
 
 
-def _encode(values: jax.Array, domain: Domain) -> jax.Array:
-    """Map values [B, H, W, C] to [-1, 1]: ``Domain.encode`` on the device."""
-    low, half = (x.reshape(1, 1, 1, -1) for x in domain.line)
-    return jnp.clip((values.astype(jnp.float32) - low) / half - 1, -1, 1)
-
-
-def _decode(images: jax.Array, domain: Domain) -> jax.Array:
-    """Map [-1, 1] to values: ``Domain.decode`` on the device."""
-    low, half = (x.reshape(1, 1, 1, -1) for x in domain.line)
-    numbers = (jnp.clip(images, -1, 1) + 1) * half + low
-    if domain.dtype.kind == "f":
-        return numbers
-    limits = jnp.iinfo(domain.dtype)
-    return jnp.clip(jnp.rint(numbers), limits.min, limits.max).astype(domain.dtype)
-
-
 def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct, pixels: bool) -> dict[str, Any]:
     run = translator.run
     return {
@@ -191,16 +178,22 @@ def _metadata(translator: Translator, sizes: Sizes, images: jax.ShapeDtypeStruct
         "norm": run.config.inference.norm,
         "dropout": False,
         "dtype": "float32",  # dtype of the computation
-        "config": run.config.to_dict(),
+        "config": without_places(run.config.to_dict())[0],
     }
 
 
 def describe(domain: Domain) -> dict[str, Any]:
-    """Return a domain for JSON; ``range`` holds, for each channel, the values that become -1 and 1."""
+    """Return a domain for JSON.
+
+    ``range`` holds, for each channel, the values that become -1 and 1. ``nodata`` is the number that marks unknown
+    values, "nan" where only NaN does, None if no value of the domain says so.
+    """
+    unmarked = "nan" if domain.unknown and domain.dtype.kind == "f" else None
     return {
         "kind": domain.kind,
         "dtype": str(domain.dtype),
         "channels": domain.channels,
         "range": [list(pair) for pair in zip(domain.low, domain.high, strict=True)],
+        "nodata": domain.nodata if unknown.is_number(domain.nodata) else unmarked,
         "palette": domain.palette.to_json() if domain.palette is not None else None,
     }

@@ -17,6 +17,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.inference import Translator
 from p2p_jax.interop import onnx_format, stablehlo
 from p2p_jax.interop.exportable import Exportable, make_exportable, open_in_float32
+from p2p_jax.interop.pixels import find_lost, with_unknown
 from p2p_jax.objectives import Objective
 from p2p_jax.storage.refusals import reason
 from p2p_jax.storage.writing import belonging_together, unfinished_folder
@@ -216,17 +217,19 @@ def _sizes(exportable: Exportable, crop: tuple[int, int]) -> tuple[tuple[int, in
 def _compare(
     call: Call, translator: Translator, exportable: Exportable, sizes: tuple[tuple[int, int], ...], tolerance: float
 ) -> Difference:
-    """Compare with the translator, on noise.
+    """Compare with the translator, on noise with unknown pixels where the domain has some.
 
     Raises:
-      InputError: the difference is larger than the tolerance.
+      InputError: the difference is larger than the tolerance, or one of the two is unknown where the other is not.
     """
     rng, errors = np.random.default_rng(0), []
     half = exportable.domains[1].line[1] if exportable.domains else np.ones(1)  # half of a channel's range
     for size in sizes:
         images = rng.uniform(-1, 1, (2, *size, translator.channels_in)).astype(np.float32)
+        lost = np.zeros((2, 1, 1, 1), bool)
         if exportable.domains:
-            images = exportable.domains[0].decode(images)
+            images = with_unknown(exportable.domains[0].decode(images), exportable.domains[0])
+            lost = find_lost(images, exportable.domains[0])
         with jax.default_matmul_precision("highest"):
             expected = translator(images, normalized=exportable.domains is None)
         for count in (1, 2):
@@ -236,7 +239,7 @@ def _compare(
                     f"`output`: {found.dtype} {found.shape} for images {images[:count].shape}, but the run gives "
                     f"{expected.dtype} {expected[:count].shape}; nothing was written"
                 )
-            errors.append(np.abs(found.astype(np.float64) - expected[:count]) / half)
+            errors.append(_errors(found, expected[:count], lost[:count]) / half)
     found = np.concatenate([error.reshape(-1, error.shape[-1]) for error in errors])  # [pixels, channels]
     largest, share = float(found.max()), float(np.mean(~(found <= tolerance)))
     values, allowed, most = None, np.array(tolerance), 0.0
@@ -251,6 +254,26 @@ def _compare(
             "; nothing was written. If this is only rounding in a sensitive network, raise `tolerance`"
         )
     return Difference(largest, values, share)
+
+
+def _errors(found: np.ndarray, expected: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Return absolute differences; 0 where nothing is known and both are NaN.
+
+    Raises:
+      InputError: the run's translation is not finite where something is known, or one of the two is where the other is
+        not.
+    """
+    finite = np.isfinite(expected)
+    if not (finite | lost).all():
+        raise InputError(
+            "the run's own translation of noise is not finite, so its training diverged; choose another `checkpoint`"
+        )
+    if (np.isfinite(found) != finite).any():
+        raise InputError(
+            "the exported file is not finite (NaN or infinite) in other pixels than the run; nothing was written. Try "
+            "the other format: onnx or stablehlo"
+        )
+    return np.where(finite, np.abs(found.astype(np.float64) - expected), 0.0)
 
 
 def _time(call: Call, exportable: Exportable, crop: tuple[int, int]) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """Packs a trained run as one model file: its generators and metadata, and nothing about the machine."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,23 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from p2p_jax import __version__
-from p2p_jax.config.options import SEGMENTER, crop_shape
-from p2p_jax.config.stored import Trust, outside, stays_inside
+from p2p_jax.config.options import crop_shape
+from p2p_jax.config.stored import Trust, outside
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
 from p2p_jax.inference import Translator
 from p2p_jax.inference.run import Run, lacks_statistics, named, open_run
 from p2p_jax.interop.exportable import describe
 from p2p_jax.interop.known_metrics import known_metrics
+from p2p_jax.interop.places import without_places
 from p2p_jax.objectives import Objective, averaging
 from p2p_jax.storage.tensor_file import SUFFIX
 from p2p_jax.training import model_file
 
 DTYPES = ("float32", "float16")
-_PLACES = ("init_from", "data.dir", "task.weights", "distances.weights")
-_PLACES_INSIDE = ("data.dir_a", "data.dir_b")  # usually relative to the folder of the images, such as {split}/A
 _STATISTICS = "batch_stats/"
-_ABSOLUTE = re.compile(r"""(?:^|[\s,;=:"'(])(?:/[^/\s]|~|\\\\|[A-Za-z]:[/\\]|file:)""")
 
 
 class Packed(NamedTuple):
@@ -139,32 +136,6 @@ def _ids(run: Run, first: Translator, directions: tuple[str, ...]) -> dict[str, 
     others = [way for way in directions if way != first.direction]
     translators = [first, *(Translator(run, direction=way, batch_size=1) for way in others)]
     return {translator.direction: translator.checkpoint_id for translator in translators}
-
-
-def without_places(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return a config without places of its machine, and the names of the emptied options.
-
-    Places are the values of options for places, and every text that is an absolute path.
-    """
-    stripped: list[str] = []
-
-    def clean(value: Any, key: str) -> Any:
-        if isinstance(value, Mapping):
-            return {name: clean(part, f"{key}.{name}" if key else str(name)) for name, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [clean(part, f"{key}[{number}]") for number, part in enumerate(value)]
-        if isinstance(value, str) and value and _is_place(value, key):
-            stripped.append(key)
-            return ""
-        return value
-
-    return clean(config, ""), stripped
-
-
-def _is_place(text: str, key: str) -> bool:
-    folder = key == "distances.features" and text.startswith(SEGMENTER)
-    leads_out = key in _PLACES_INSIDE and not stays_inside(text)
-    return key in _PLACES or folder or leads_out or _ABSOLUTE.search(text) is not None
 
 
 def _check_output(output: Path) -> Path:

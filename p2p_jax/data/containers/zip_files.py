@@ -206,11 +206,7 @@ def _only(tree: _Tree) -> _Folder:
 
 def _match(a: _Folder, b: _Folder) -> list[_Folder]:
     """Pair the images of two folders by their stems."""
-    words = (
-        "of the same stem in the other folder",
-        ", or, if the images have no partners at all, train a CycleGAN: --config.data.source=zip/unpaired",
-    )
-    return _pair(a, a.stems(), b, b.stems(), words)
+    return _pair(a, a.stems(), b, b.stems(), "of the same stem in the other folder")
 
 
 def _by_suffix(folder: _Folder) -> list[_Folder]:
@@ -223,10 +219,10 @@ def _by_suffix(folder: _Folder) -> list[_Folder]:
         raise InputError(f"{name}: the name ends in neither _A nor _B{more}; rename or remove it")
     side_a, side_b = (folder._replace(numbers=folder.numbers[chosen]) for chosen in (a, b))
     stems_a, stems_b = ([stems[i][:-2] for i in chosen] for chosen in (a, b))
-    return _pair(side_a, stems_a, side_b, stems_b, ("of the same name but for _A and _B", ""))
+    return _pair(side_a, stems_a, side_b, stems_b, "of the same name but for _A and _B")
 
 
-def _pair(a: _Folder, stems_a: list[str], b: _Folder, stems_b: list[str], words: tuple[str, str]) -> list[_Folder]:
+def _pair(a: _Folder, stems_a: list[str], b: _Folder, stems_b: list[str], where: str) -> list[_Folder]:
     """Return both folders in the order of the stems, which must agree but for what ``matching.pair`` overlooks."""
     (first, of_a), (second, of_b) = _in_order(a, stems_a), _in_order(b, stems_b)
     if of_a != of_b:
@@ -234,11 +230,9 @@ def _pair(a: _Folder, stems_a: list[str], b: _Folder, stems_b: list[str], words:
         (first, of_a), (second, of_b) = _in_order(a, stems_a), _in_order(b, stems_b)
     if of_a != of_b:
         lonely = _lonely(a, stems_a, stems_b, a.archive.label) + _lonely(b, stems_b, stems_a, b.archive.label)
-        some = ", ".join(lonely[:3]) + (" ..." if len(lonely) > 3 else "")
-        raise InputError(
-            f"{len(lonely):,} of {len(stems_a):,} + {len(stems_b):,} images have no partner {words[0]}: {some}; add "
-            f"the missing ones or remove these{words[1]}"
-        )
+        mend = "add the missing ones or remove these, and pack it again"
+        unpaired = "train a CycleGAN: --config.data.source=zip/unpaired"
+        raise InputError(matching.describe_lonely(lonely, (len(stems_a), len(stems_b)), where, mend, unpaired))
     return [first, second]
 
 

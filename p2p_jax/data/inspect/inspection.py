@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from ml_collections import ConfigDict
 
 from p2p_jax.data import checks, files, layouts
-from p2p_jax.data.inspect import copies, doubts, measures, proposals, samples
+from p2p_jax.data.inspect import copies, doubts, fitting, measures, options, proposals, samples
 from p2p_jax.data.inspect.measures import StoredAs
 from p2p_jax.data.inspect.samples import Example, Seen
 from p2p_jax.data.inspect.suggestions import suggest
@@ -101,6 +101,7 @@ def inspect(
         if split not in (data.train_split, data.val_split):  # training does without it
             report.warnings.extend(report.errors[before:])
             del report.errors[before:]
+    report.suggestions.extend(_without_lonely(found, data, output))
     report.errors.extend(doubts.doubt_halves(found, data))
     report.warnings.extend(doubts.compare(found, data))
     errors, warnings = copies.across_splits(found, data)
@@ -127,6 +128,17 @@ def _propose(data: ConfigDict, output: Path | None, report: Inspection) -> None:
     proposed, others = proposals.look(data, output)
     report.suggestions[:] = proposed or report.suggestions
     report.warnings.extend(others)
+
+
+def _without_lonely(found: Mapping[str, Layout], data: ConfigDict, output: Path | None) -> Iterator[str]:
+    """Write CSV files with the pairs there are, if a few files have no partner, and say which options read them."""
+    trained = {split: found[split] for split in (data.train_split, data.val_split) if split in found}
+    lonely = {path for layout in trained.values() for path in layout.lonely}
+    if not lonely or output is None or any(len(layout.lonely) > len(layout.a) for layout in trained.values()):
+        return
+    count = "1 file that has" if len(lonely) == 1 else f"{len(lonely):,} files that have"
+    read_by = options.written(options.write_found(trained, data, output / "pairs"))
+    yield f"the pairs without the {count} no partner are written to CSV files: {read_by}"
 
 
 def _are_sides(layout: Layout | None, data: ConfigDict) -> bool:
@@ -165,8 +177,7 @@ def _of_files(
 
 
 def _count_headers(headers: Mapping[Path, Header], paths: Sequence[Path]) -> dict[StoredAs, int]:
-    here = [headers[path] for path in paths if path in headers]
-    return dict(Counter(StoredAs(x.dtype, x.channels, x.palette, x.opacity) for x in here).most_common())
+    return fitting.stored_as([headers[path] for path in paths if path in headers])
 
 
 def _of_source(data: ConfigDict, split: str) -> tuple[dict[str, Any], list[Example]]:

@@ -118,6 +118,11 @@ class StoredAs(NamedTuple):
         more = ", indices of a palette" if self.palette else ", one for opacity" if self.opacity else ""
         return f"{self.channels} channel{plural} of {self.dtype}{more}"
 
+    def fits(self, domain: Domain) -> bool:
+        """Return whether it may be an image of a domain; one channel of opacity counts only where it is wanted."""
+        is_left_out = self.opacity and self.channels in (2, 4) and self.channels != domain.raw_channels
+        return domain.fault(self.dtype, self.channels - is_left_out, has_palette=self.palette) is None
+
 
 def _share_beyond(pixels: np.ndarray, stored: np.ndarray, domain: Domain) -> float:
     if domain.kind == "labels":

@@ -4,7 +4,7 @@ import csv
 import io
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,12 @@ from ml_collections import ConfigDict
 
 from p2p_jax.data import layouts
 from p2p_jax.data.inspect import words
+from p2p_jax.data.inspect.doubts import read_headers
+from p2p_jax.data.inspect.fitting import fitting_direction, stored_as
 from p2p_jax.data.inspect.groups import Parts
 from p2p_jax.data.inspect.pairing import Match
+from p2p_jax.data.layouts import Layout
+from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.reporting import quiet
 from p2p_jax.storage.writing import write_text
@@ -21,6 +25,7 @@ from p2p_jax.storage.writing import write_text
 SHARE = {"val_fraction": "0.1"}
 """Where there is only one split."""
 _OF_FOLDERS = ("dir_a", "dir_b", "suffix_a", "suffix_b")
+_READ = 20  # pairs whose headers are read
 _FORMS = 6  # ways to describe the same pairs that are tried
 
 
@@ -37,8 +42,17 @@ def describe(forms: Sequence[Match], place: Place) -> tuple[Match, dict[str, str
     for match in forms[:_FORMS]:
         options = options_of(match, place.data)
         if options is not None and _leads_to(match, options, place):
-            return match, options
+            return match, options | direction_of(match, place)
     return forms[0], {}
+
+
+def direction_of(match: Match, place: Place) -> dict[str, str]:
+    """Return the direction, if only with another than the config's the sides of pairs are of the declared kinds."""
+    sides = zip(*evenly(match.pairs, _READ), strict=True)
+    paths = [[place.root.joinpath(*one.parts) for one in side] for side in sides]
+    stored = [stored_as(list(read_headers(side).values())) for side in paths]
+    other = fitting_direction(place.data, stored)
+    return {"direction": other} if other else {}
 
 
 def options_of(match: Match, data: ConfigDict) -> dict[str, str] | None:
@@ -131,13 +145,25 @@ def write(match: Match, place: Place, name: str) -> dict[str, str]:
         if not chosen or (not val and file != data.train_split):
             target.unlink(missing_ok=True)  # of an earlier time
             continue
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("a", "b"))
-        rows.writerows([str(place.root.absolute().joinpath(*side.parts)) for side in pair] for pair in chosen)
-        write_text(target, text.getvalue())
+        _write_table(target, ([place.root.joinpath(*side.parts) for side in pair] for pair in chosen))
     share = {"val_fraction": "0"} if val and data.val_fraction else {} if val else SHARE
-    return {"source": "csv", "dir": str(folder)} | share
+    return {"source": "csv", "dir": str(folder)} | share | direction_of(match, place)
+
+
+def write_found(found: Mapping[str, Layout], data: ConfigDict, folder: Path) -> dict[str, str]:
+    """Write the pairs of splits, without the files that have no partner; returns the options that read them."""
+    for split, layout in found.items():
+        _write_table(folder / f"{split}.csv", zip(layout.a, layout.b, strict=True))
+    return {"source": "csv", "dir": str(folder)} | ({"val_fraction": "0"} if data.val_fraction else {})
+
+
+def _write_table(target: Path, pairs: Iterable[Iterable[Path]]) -> None:
+    """Write a CSV file of pairs."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("a", "b"))
+    rows.writerows([str(path.absolute()) for path in pair] for pair in pairs)
+    write_text(target, text.getvalue())
 
 
 def of_one(paths: Sequence[Parts], data: ConfigDict) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from p2p_jax.config.paths import expanded
 from p2p_jax.data import files
 from p2p_jax.data.inspect import groups, pairing, words
 from p2p_jax.data.inspect.groups import Group, Parts
-from p2p_jax.data.inspect.options import SHARE, Place, describe, of_one, options_of, write, written
+from p2p_jax.data.inspect.options import SHARE, Place, describe, direction_of, of_one, options_of, write, written
 from p2p_jax.data.inspect.pairing import Match
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
@@ -48,7 +48,7 @@ def look(data: ConfigDict, output: Path | None = None) -> tuple[list[str], list[
     found = _matches(paths)
     doubtful = [match for match in found if match.is_doubtful]
     if len(doubtful) == len(found):
-        return [_without_pairs(root, paths, data)], list(_on_doubtful(doubtful, data))
+        return [_without_pairs(root, paths, data)], list(_on_doubtful(doubtful, Place(root, data, output)))
     place = Place(root, data, output)
     best, *others = pairing.forms([match for match in found if not match.is_doubtful])
     return [_told(best, place)], list(_others(best[0], others, place))
@@ -124,11 +124,12 @@ def _files_of(match: Match) -> list[set[Parts]]:
     return [{pair[side].parts for pair in match.pairs} for side in (0, 1)]
 
 
-def _on_doubtful(found: Sequence[Match], data: ConfigDict) -> Iterator[str]:
+def _on_doubtful(found: Sequence[Match], place: Place) -> Iterator[str]:
     """Name the folders that hold the same names, where it is not clear if they are the sides of pairs."""
     sides = list(dict.fromkeys(_label(group) for match in found for group in (match.a, match.b)))
-    options = options_of(found[0], data) if found else None
+    options = options_of(found[0], place.data) if found else None
     if options and len(sides) <= _SCENES:
+        options |= direction_of(found[0], place)
         yield (
             f"{', '.join(sides)} hold images of the same names; if two of them are the sides of pairs, such as the "
             f"first two: {written(options)}"

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data.inspect import label_maps
+from p2p_jax.data.inspect.fitting import fitting_direction
 from p2p_jax.data.inspect.measures import Look, StoredAs, flatness, has_many_grays
 from p2p_jax.data.inspect.samples import Seen
 from p2p_jax.images.domains import NUMBERS, Domain, of_files
@@ -36,6 +37,12 @@ def suggest(
       paths: of A and of B; some are read if they may be labels.
     """
     data = config.data
+    if paired and (other := fitting_direction(data, stored)):
+        given, made = other.split("to")
+        return [
+            f"only the images of {given} are what this config declares as its input, and those of {made} its output: "
+            f"--config.data.direction={other}"
+        ]
     sections = ("input", "output") if data.direction == "AtoB" else ("output", "input")
     found: list[str] = []
     sides = zip("AB", sections, seen.sides, of_files(data), stored, paths, strict=True)
@@ -60,7 +67,7 @@ def _kind(name: str, section: str, counts: Mapping[StoredAs, int], domain: Domai
     if not counts:
         return
     most = max(counts, key=lambda form: counts[form])
-    if most.palette or domain.fault(most.dtype, most.channels - most.opacity, has_palette=False) is None:
+    if most.palette or most.fits(domain):
         return
     kind = str(most.dtype) if str(most.dtype) in NUMBERS else "float"
     option = f"--config.data.{section}.kind={kind} --config.data.{section}.channels={most.channels}"
