@@ -12,10 +12,10 @@ from p2p_jax.data.files import Listing, look_below, of_files
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.inference import large as large_files
-from p2p_jax.inference import ordering, values
+from p2p_jax.inference import ordering, scale, values
 from p2p_jax.inference.ordering import Job
 from p2p_jax.inference.translator import Translator
-from p2p_jax.inference.values import Size, Task
+from p2p_jax.inference.values import Task
 from p2p_jax.reporting import say
 from p2p_jax.storage.refusals import StorageError
 from p2p_jax.storage.writing import check_target
@@ -146,7 +146,7 @@ def translate_files(
     translator: Translator,
     jobs: Iterable[Job],
     *,
-    size: Size = None,
+    size: scale.Wanted = None,
     task: Task | None = None,
     keep_alpha: bool = False,
     overwrite: bool = False,
@@ -161,7 +161,7 @@ def translate_files(
     Args:
       translator: the trained run.
       jobs: what to read and write; see ``fit_endings``.
-      size: (height, width) to resize images to first, or a factor; None keeps their size.
+      size: (height, width) to resize images to first, a factor, or "training"; None keeps their size. See ``scale``.
       task: makes the run's inputs from the files, which are then photographs.
       keep_alpha: give a translation the transparency of its source, where the format can.
       overwrite: replace files that exist; otherwise they are left as they are.
@@ -170,6 +170,7 @@ def translate_files(
     existing, done = 0, 0
     failures: dict[Job, str] = {}
     domains = translator.domain_in, translator.domain_out
+    resized = scale.found(size, translator.config.data)
     pending = []
     for job in jobs:
         if job.target.exists() and not overwrite:
@@ -178,11 +179,13 @@ def translate_files(
         else:
             pending.append(job)
     with ThreadPoolExecutor(_THREADS) as readers:
-        found = ordering.look(readers, translator, pending, size, is_input=task is None)
+        found = ordering.look(readers, translator, pending, resized, is_input=task is None)
+    if not translator.tile:
+        scale.tell((entry.sides for entry in found), domains[0], translator.config.data)
     whole, large = [entry for entry in found if not entry.is_large], [entry.job for entry in found if entry.is_large]
 
     def read(job):
-        given = values.read(job.source, domains[0], size=size, task=task)
+        given = values.read(job.source, domains[0], size=resized, task=task)
         return given if keep_alpha else given._replace(alpha=None)
 
     def images(pool):
