@@ -248,7 +248,7 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
     assert translate_files(bands_run, tmp_path / "in", tmp_path / "out") == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert written == ["a.tif", "b.tif", "c.npy", "deep/d.npz"]
-    assert ".png cannot store float32 of 1 channel: 1 of the files are written as .tif" in capsys.readouterr().out
+    assert ".png cannot store float32 of 1 channel: 1 file becomes TIF" in capsys.readouterr().out
     for name in written:
         stored = formats.read(tmp_path / "out" / name)
         assert stored.pixels.dtype == np.float32

@@ -28,7 +28,11 @@ def parser() -> Parser:
     add("--output", required=True, type=Path, help="folder, or file if the input is one; made if missing")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
     add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN, in the words of the training folders")
-    add("--size", help="resize first: training (as in training, in proportion), a square (256), WIDTHxHEIGHT or a factor (x4); the original size by default")
+    add(
+        "--size",
+        help="resize first: training (in proportion, as in training), a square (256), WIDTHxHEIGHT or a factor (x4); "
+        "the original size by default",
+    )
     add("--no_task", action="store_true", help="use images as they are, if the run made its inputs from photographs")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")

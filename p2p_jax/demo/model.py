@@ -132,7 +132,9 @@ class Model:
                 domain = task.photographs if task else translator.domain_in
                 found = examples.load(examples_folder / name, domain)
             else:
-                found = examples.write(translator, task, self._folder / "examples" / name, num_examples, data_dir)
+                found = examples.write(
+                    translator, task, self._folder / "examples" / name, num_examples, data_dir, is_told=bool(self.ways)
+                )
             self.ways[name] = Way(translator, task, self._pad(translator, task, found, name == first.direction), found)
         average = ", average of the weights" if first.weights == "average" else ""
         kind = config.objective.rpartition(":")[2]

@@ -78,7 +78,9 @@ def make(model: Model) -> Any:
                         visible=not first.is_picture,
                         elem_id="file",
                     )
-                    size = gr.Radio(_SIZES, value=model.first_size, label="Size at which it is translated", elem_id="size")
+                    size = gr.Radio(
+                        _SIZES, value=model.first_size, label="Size at which it is translated", elem_id="size"
+                    )
                     go = gr.Button("Translate", variant="primary", elem_id="translate")
                 with gr.Tab("Draw", id="draw", elem_id="draw-tab", visible=first.pad is not None) as draw_tab:
                     # One for each direction, so a drawing is never used for the other one.

@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from p2p_jax.data.files import Listing, look_below, of_files
+from p2p_jax.data.files import Listing, look_below, of_files, shown
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.inference import large as large_files
-from p2p_jax.inference import ordering, scale, values
+from p2p_jax.inference import ordering, scale, values, video
 from p2p_jax.inference.ordering import Job
 from p2p_jax.inference.translator import Translator
 from p2p_jax.inference.values import Task
@@ -73,6 +73,13 @@ def _outside(target: Path, found: list[Path], source: Path) -> list[Path]:
 
 
 def _images(found: Listing, source: str) -> list[Path]:
+    """Return the images of a listing; videos are named, as they are translated one by one."""
+    videos = [path.name for ending, paths in found.others.items() if ending in video.EXTENSIONS for path in paths]
+    found = found._replace(others={x: paths for x, paths in found.others.items() if x not in video.EXTENSIONS})
+    if videos:
+        count = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
+        some = ", ".join(map(shown, videos[:3])) + (", ..." if len(videos) > 3 else "")
+        say(f"{source}: {count} ({some}) left out: translate a video by itself")
     if not found.images:
         holds = f": it holds {found.left_out}" if found.left_out else ""
         raise InputError(f"input={source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
@@ -124,7 +131,13 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
             job = job._replace(target=job.target.with_suffix(other))
         fitted.append(job)
     for ending, count in sorted(changed.items()):
-        say(f"{ending} cannot store {what}: {count} of the files are written as {other}")
+        become = f"{count} file{'s become' if count > 1 else ' becomes'} {other[1:].upper()}"
+        is_written = ending in formats.WRITTEN
+        say(
+            f"{ending} cannot store {what}: {become}"
+            if is_written
+            else f"{ending[1:].upper()} is not written: {become}"
+        )
     _check_targets(fitted)
     return fitted
 

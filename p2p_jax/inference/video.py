@@ -78,8 +78,13 @@ def translate_video(
         if isinstance(error, InputError):
             raise
         hint = "" if source.suffix == target.suffix else f"; try an `output` ending in {source.suffix}"
-        raise InputError(f"{source} cannot be translated to {target} as a video ({error}){hint}") from error
+        raise InputError(f"{source} cannot be translated to {target} as a video ({_reason(error)}){hint}") from error
     return count
+
+
+def _reason(error: Exception) -> str:
+    """Return why a video cannot be read or written, without FFmpeg's number of the error."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _check_pictures(translator: Translator, task: values.Task | None) -> None:
