@@ -58,14 +58,16 @@ def _inspect(args: argparse.Namespace) -> int:
     for line in describe(report):
         print(line)
     sheet = output / "sheet.png"
+    unusable = report.facts["splits"].get(config.data.train_split, {}).get("unusable", [])
     try:
-        drawn = draw(config)
+        drawn = draw(config, unusable)
     except InputError as error:
         sheet.unlink(missing_ok=True)  # from an earlier run
         print(f"cannot draw the sheet: {error}")
     else:
         pictures.write(sheet, drawn)
-        print(f"open {sheet}: training images as the network gets them")
+        left_out = ", without those that cannot be used" if unusable else ""
+        print(f"open {sheet}: training images as the network gets them{left_out}")
     if report.errors:
         print(f"all errors are in {output / 'inspection.json'}")
     return 1 if report.errors else 0

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import with_facts
+from p2p_jax.config.options import CROPPED
 from p2p_jax.data import layouts, numpy_reading
 from p2p_jax.data.given import check_given
 from p2p_jax.data.stream import sides
@@ -79,7 +80,7 @@ def load_split(
     found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
     names = [_names(side.source) for side in found]
 
-    whole = whole and not is_made and config.data.preprocess in ("crop", "scale_width_and_crop")
+    whole = whole and not is_made and config.data.preprocess in CROPPED
 
     def batches(batch_size):
         if is_made:

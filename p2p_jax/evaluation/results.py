@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import p2p_jax
+from p2p_jax.config.options import CROPPED
 from p2p_jax.data import Split, spreadsheets
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import report, units
@@ -132,7 +133,7 @@ def _seen(opened: Split, data: ConfigDict) -> str:
     """Return which part of the images is evaluated."""
     if opened.whole:
         return "whole images" if opened.paired else "a grid of crops that covers every image"
-    if data.preprocess in ("crop", "scale_width_and_crop"):
+    if data.preprocess in CROPPED:
         return "the centre crop of each image"
     return "whole images, at the size that the network sees"
 
