@@ -71,6 +71,47 @@ def test_the_same_fault_of_many_files_is_one_note(tmp_path, capsys):
     assert error.count(".png") == 10 and error.endswith(", ...)") and not rest
 
 
+def two_piles(root):
+    for folder, count in (("my horses", 6), ("my zebras", 5), ("new", 2)):
+        for i in range(count):
+            save(root / folder / f"{folder[3:]}_{i}.png", noise(15, 20, 3, seed=i))
+
+
+def test_two_piles_are_proposed_by_the_names_that_they_have(tmp_path):
+    two_piles(tmp_path)
+    report = report_of(tmp_path, "source=unpaired", "direction=AtoB")
+    (told,) = report.suggestions
+    assert told.startswith("my horses (6) and my zebras (5) are two piles (left out: new (2)): ")
+    assert options_of(told) == [
+        "--config.data.dir_a=my horses",
+        "--config.data.dir_b=my zebras",
+        "--config.data.val_fraction=0.1",
+    ]
+    chosen = [option.removeprefix("--config.data.") for option in options_of(told)]
+    report = report_of(tmp_path, "source=unpaired", "direction=AtoB", *chosen)
+    assert (report.errors, report.facts["splits"]["train"]["count"]) == ([], [5, 4])
+
+
+def test_a_width_that_squeezes_is_a_warning(tmp_path):
+    two_piles(tmp_path)
+    piles = ["source=unpaired", "direction=AtoB", "dir_a=my horses", "dir_b=my zebras", "val_split="]
+    sizes = ["load_size=16", "crop_size=16"]
+    (warning,) = report_of(tmp_path, *piles, *sizes, "preprocess=scale_width_and_crop").warnings
+    assert warning.startswith(f"11 of 11 images, such as {tmp_path}/my horses/horses_0.png (20x15), are too low")
+    assert report_of(tmp_path, *piles, *sizes, "preprocess=scale_shortside_and_crop").warnings == []
+
+
+def test_the_sheet_leaves_out_what_cannot_be_used(tmp_path, capsys):
+    two_piles(tmp_path)
+    save(tmp_path / "my horses" / "cutout.png", np.full((15, 20, 4), 7, np.uint8))
+    options = ["source=unpaired", "dir_a=my horses", "dir_b=my zebras", "val_split=", f"dir={tmp_path}"]
+    arguments = ["facades", "--output", tmp_path / "out", *(f"--config.data.{option}" for option in options)]
+    assert run_command(command, *arguments) == 1
+    out = capsys.readouterr().out
+    assert "cutout.png has transparent parts" in out and "network gets them, without those that cannot be used" in out
+    assert Image.open(tmp_path / "out" / "sheet.png").width > 500
+
+
 def test_names_that_break_lines_break_none(tmp_path, capsys):
     for i in range(6):
         for side in "AB":

@@ -168,7 +168,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with a message about the command line, and what to do about a name with blanks."""
-        hint = "; put names with blanks in quotes" if message.startswith("unrecognized arguments: ") else ""
+        too_many = message.startswith("unrecognized arguments: ") or "is given twice" in message
+        hint = "; put names with blanks in quotes" if too_many else ""
         super().error(message + hint)
 
 

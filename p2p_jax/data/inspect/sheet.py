@@ -23,12 +23,13 @@ _LEAST = 160  # pixels that an image is wide at least, to have room for its titl
 _COLORS = ("#c22", "#292", "#22c", "#777", "#b5b", "#b80")
 
 
-def draw(config: ConfigDict, without: Collection[str] = ()) -> np.ndarray:
+def draw(config: ConfigDict, without: Collection[str] | None = None) -> np.ndarray:
     """Draw pairs of the first training steps, and histograms of what the network sees of them.
 
     Args:
       config: complete; as for ``p2p_jax.data.load``.
-      without: names of files that cannot be used, as an inspection has them; the sheet leaves them out.
+      without: names of files that cannot be used, as an inspection has them. If they are given, the sheet leaves them
+        out, and files without a partner.
 
     Returns:
       [height, width, 3] uint8.
@@ -38,7 +39,7 @@ def draw(config: ConfigDict, without: Collection[str] = ()) -> np.ndarray:
     """
     config = complete({**config.to_dict(), "data": {**config.data.to_dict(), "val_split": ""}})
     with quiet():  # it was printed already
-        data = load(config, train=_of_the_rest(config.data, set(without)) if without else None)
+        data = load(config, train=_of_the_rest(config.data, set(without)) if without is not None else None)
     domains = of_config(with_facts(config, data.facts).data)
     batches = list(itertools.islice(data.train(0), -(-_PAIRS // config.batch_size)))
     real_a, real_b = (np.concatenate([batch[key] for batch in batches])[:_PAIRS] for key in ("real_a", "real_b"))
