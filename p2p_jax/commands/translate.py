@@ -51,8 +51,10 @@ def parser() -> Parser:
 
 def parse_size(text: str | None) -> tuple[int, int] | float | Literal["training"] | None:
     """Read "256" or "640x480" (width x height) as (height, width), and "x4" as the factor 4.0."""
-    if text is None or text == "training":
-        return text
+    if text is None:
+        return None
+    if text == "training":
+        return "training"
     numbers = text.lower().split("x")
     if numbers[0] == "" and len(numbers) == 2 and numbers[1].replace(".", "", 1).isdecimal() and float(numbers[1]):
         return float(numbers[1])

@@ -123,7 +123,7 @@ class Model:
             for name in first.directions
             if name != first.direction
         }
-        self.ways = {}
+        self.ways: dict[str, Way] = {}
         for name, translator in translators.items():
             task = values.find_task(config) if name == config.data.direction else None
             if task:

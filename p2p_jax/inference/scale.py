@@ -49,7 +49,7 @@ def of_training(data: ConfigDict) -> Shorter | None:
 
 def found(size: Wanted, data: ConfigDict) -> Size:
     """Return a size with "training" replaced by what it is for a run."""
-    return of_training(data) if size == "training" else size  # type: ignore[return-value]
+    return of_training(data) if size == "training" else size
 
 
 def tell(shapes: Iterable[tuple[int, ...]], domain: Domain, data: ConfigDict) -> None:
