@@ -411,7 +411,7 @@ def test_frames_of_a_video_are_photographs_too(hole_run, tmp_path):
 @pytest.mark.parametrize("size", ["x0", "x", "xx4", "4x", "x-2", "x1.2.3", "x1e3"])
 def test_factors_that_are_none(hole_run, tmp_path, size):
     save(tmp_path / "a.png", noise(8, 8, 3))
-    assert f"--size {size}: write one number" in translate_files(
+    assert f"--size {size}: write training, one number" in translate_files(
         hole_run, tmp_path / "a.png", tmp_path / "out", "--size", size
     )
 
