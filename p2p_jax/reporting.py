@@ -8,7 +8,7 @@ import contextlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class _Printer(logging.Handler):
@@ -54,6 +54,25 @@ def say(text: str) -> None:
 def caution(text: str) -> None:
     """Print a warning that must not be missed, at level WARNING; the work goes on."""
     _LOGGER.warning("%s", f"warning: {text}".encode("utf-8", "backslashreplace").decode())
+
+
+@contextlib.contextmanager
+def reworded(change: Callable[[str], str]) -> Iterator[None]:
+    """Change the words of all messages inside the block: commands name flags where the library names arguments.
+
+    Args:
+      change: message to message.
+    """
+
+    def reword(record: logging.LogRecord) -> bool:
+        record.msg, record.args = "%s", (change(record.getMessage()),)
+        return True
+
+    _LOGGER.addFilter(reword)
+    try:
+        yield
+    finally:
+        _LOGGER.removeFilter(reword)
 
 
 def columns_to_draw_in() -> int:

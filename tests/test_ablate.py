@@ -357,8 +357,8 @@ def test_the_status_tells_of_a_row_that_diverged(tiny, monkeypatch, diverge, sta
     ("arguments", "message"),
     [
         (["--config=nowhere.py"], "error: no config file nowhere.py; p2p_jax has apple2orange"),
-        (["--config.sed=3"], 'error: the config has no option \'sed\'. Did you mean "seed" instead of "sed"?'),
-        (["--config.data.load_sise=x"], 'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?'),
+        (["--config.sed=3"], "error: the config has no option config.sed; did you mean config.seed?"),
+        (["--config.data.load_sise=x"], "no option config.data.load_sise; did you mean config.data.load_size?"),
         (["--config.seed=many"], "error: flag --config.seed=many: "),
         (["--outptu=x"], "unrecognized arguments: --outptu=x"),
         (["extra"], "config is given twice, as extra and as --config tiny.py"),

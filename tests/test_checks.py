@@ -107,6 +107,7 @@ def test_numbers_that_are_not_finite(root, monkeypatch):
         ({"preprocess": "scale_width"}, ""),
         ({"preprocess": "scale_width", "crop_width": 40}, "the width of the crop it is 32 high"),
         ({"preprocess": "scale_width_and_crop", "load_width": 40}, ""),
+        ({"preprocess": "scale_shortside_and_crop"}, ""),
     ],
 )
 def test_sizes_that_allow_no_crop(root, changes, fault):

@@ -169,7 +169,10 @@ def test_a_variant_is_a_name_and_options():
         (["tiny", "--num_images", "0"], "error: --num_images 0: must be at least 1"),
         (["tiny", "--config.data.val_split="], "error: config.data.val_split is empty"),
         (["tiny", "--variant", "x: --config.data.crop_size=18"], "config.data.crop_size is 16 in tiny and 18 in x"),
-        (["tiny", "--variant", "x: --config.batch_sice=2"], "no option 'batch_sice'"),
+        (
+            ["tiny", "--variant", "x: --config.batch_sice=2"],
+            "no option config.batch_sice; did you mean config.batch_size?",
+        ),
         (
             ["tiny", "--variant", "x: --config.best_metric=kid"],
             "error: x: config.best_metric is 'kid'; the objective has",

@@ -273,7 +273,10 @@ def test_a_value_of_another_type_is_refused(option):
         ({"data": {"input": {"range": "5:5"}}}, "5 is not less than 5"),
         ({"data": {"input": {"range": "0:1,0:2"}}}, "has 2 ranges for 3 channels"),
         ({"data": {"input": {"kind": "lab_l", "channels": 1, "range": "0:1"}}}, "lab_l have a fixed range"),
-        ({"data": {"preprocess": "resize"}}, "choose resize_and_crop, crop, scale_width_and_crop, scale_width or none"),
+        (
+            {"data": {"preprocess": "resize"}},
+            "crop, scale_shortside_and_crop, scale_width_and_crop, scale_width or none",
+        ),
         ({"data": {"crop_width": 300}}, "crop must fit"),
         ({"data": {"crop_width": -1}}, "crop_width is -1; it must be a whole number in"),
         ({"data": {"crop_width": 128}, "augment": {"quarter_turns": True}}, "needs square crops"),

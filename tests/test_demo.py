@@ -162,6 +162,9 @@ def test_what_is_shown_is_what_the_command_translate_writes(noisy_run, tmp_path)
         noisy_run, tmp_path / "rgb.png", tmp_path / "fitted", "--size", "22x16"
     )
     assert shown.told.startswith("rgb.png: 22x16, B → A, ")
+    assert shown.file.read_bytes() == command_writes(
+        noisy_run, tmp_path / "rgb.png", tmp_path / "trained", "--size", "training"
+    )
 
 
 def test_turned_photographs_stand_upright(noisy_run, tmp_path):
@@ -209,6 +212,30 @@ def test_strange_files_are_one_sentence_without_a_folder_of_the_machine(noisy_ru
     assert said["text.png"] == "text.png cannot be read as an image (it is not a PNG file); replace or remove it"
     for name, text in said.items():
         assert text.startswith(name) and "\n" not in text and str(tmp_path) not in text and str(sent) not in text, text
+
+
+def test_photographs_are_first_shown_as_in_training(noisy_run, cyclegan, tmp_path):
+    model = Model(cyclegan, tmp_path / "demo")
+    assert model.first_size == "training" and model.about.endswith("16x16; much larger ones often come out worse")
+    config = small_config(generator={**TINY}, data__preprocess="crop")
+    assert Model(make_run(tmp_path / "pieces", config), tmp_path / "other").first_size == "own"
+
+
+def test_what_a_run_names_is_told_once(tmp_path, capsys):
+    for side in "AB":
+        for i in range(2):
+            save(tmp_path / "photos" / f"val{side}" / f"{i}.png", noise(16, 16, 3, seed=i))
+    changes = {"source": "unpaired", "dir": str(tmp_path / "photos"), "direction": "AtoB", "val_split": "val"}
+    config = small_cyclegan_config(generator=POINTWISE, **{f"data__{key}": value for key, value in changes.items()})
+    model = Model(make_run(tmp_path / "run", config), tmp_path / "demo", num_examples=1)
+    assert [len(way.examples) for way in model.ways.values()] == [1, 1]
+    assert capsys.readouterr().out.count("reading what") == 1
+
+
+def test_the_page_takes_every_ending_that_is_read():
+    pages = pytest.importorskip("p2p_jax.demo.page")
+    head = pages.head()
+    assert '".heic", ".heif"' in head and head.startswith("<script>{") and "toUpperCase" in head
 
 
 def test_both_ways_and_what_they_are_called(cyclegan, tmp_path):

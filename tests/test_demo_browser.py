@@ -199,6 +199,7 @@ def test_the_page_shows_what_the_translator_makes(run, tmp_path):
         # A file, as it was sent.
         page.choose("Picture")
         given = save(tmp_path / "given.png", noise(20, 28, 3))
+        page.press("#size input[value=own]")
         driver.find_element("css selector", "#picture input[type=file]").send_keys(str(tmp_path / "given.png"))
         before, after = page.shown("given.png: 28x20, A → B")
         np.testing.assert_array_equal(before, given)
@@ -227,6 +228,11 @@ def test_the_page_shows_what_the_translator_makes(run, tmp_path):
         page.wait("#picture", lambda found: bool(driver.find_elements("css selector", "#picture input[type=file]")))
         driver.find_element("css selector", "#picture input[type=file]").send_keys(str(tmp_path / "strange.png"))
         assert page.said() == ["strange.png cannot be read as an image (it is not a PNG file); replace or remove it"]
+
+        # Endings in large letters, whose type the browser does not know, are taken too.
+        (tmp_path / "IMG_0903.HEIC").write_text("hello")
+        driver.find_element("css selector", "#picture input[type=file]").send_keys(str(tmp_path / "IMG_0903.HEIC"))
+        assert "IMG_0903.HEIC cannot be read" in page.said()[-1]
 
         # An example of the validation set.
         page.turn("BtoA")

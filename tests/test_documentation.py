@@ -5,6 +5,7 @@ What would download a set is checked as far as the complete config; what serves 
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -57,6 +58,7 @@ WITHOUT_DOWNLOAD = {  # of those that differ in the folder or the number of step
     " ".join(re.sub(r"--workdir \S+|--config\.num_steps=\S+|#.*", "", line).split()): line
     for line in TRAINING
     if re.search(r"data\.dir=(photos|cityscapes|base)|quickstart|my_", line)  # examples/ have tests of their own
+    and "init_from=" not in line  # it needs a run
 }
 ON_A_CPU = [  # what the README says of the quickstarts
     "--config configs/quickstart.py --config.data.source=folders --config.data.dir=photos",
@@ -95,14 +97,20 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(Path(name).stem, None)
 
 
-def write_photos(source, folder="photos"):
-    """Write images as the layout of a ``data.source`` wants them into photos/, or a published set."""
+def write_photos(source, folder="photos", dirs=()):
+    """Write images as the layout of a ``data.source`` wants them into photos/, or a published set.
+
+    With `dirs`, the folders of A and of B, each holds images, and no split has a folder.
+    """
     if folder in PUBLISHED:
         PUBLISHED[folder](Path(folder))
         return
     names = {"folders": ["{}/A", "{}/B"], "unpaired": ["{}A", "{}B"]}.get(source, ["{}"])
+    splits = ("train", "val", "test")
+    if dirs and not any("{split}" in name for name in dirs):
+        names, splits = dirs, ("",)
     for name in names:
-        for split in ("train", "val", "test"):
+        for split in splits:
             into = Path("photos", name.format(split))
             into.mkdir(parents=True)
             for i in range(3):
@@ -183,7 +191,8 @@ def test_every_training_command_makes_an_objective(folder):
 def test_training_commands_run(folder, command):
     config = config_of(command)
     kind = "side_by_side" if config.data.source == "zip" else config.data.source
-    write_photos(kind, "photos" if config.data.source == "zip" else config.data.dir)
+    dirs = tuple(filter(None, (config.data.dir_a, config.data.dir_b)))
+    write_photos(kind, "photos" if config.data.source == "zip" else config.data.dir, dirs)
     if Path("photos").is_dir():
         shutil.make_archive("photos", "zip", ".", "photos")
     depths = {"p2p_jax.nets:ResNet": "num_blocks=1", "p2p_jax.nets:UNet": "num_downs=2"}
@@ -193,6 +202,18 @@ def test_training_commands_run(folder, command):
     main.run([*given, *small, *([f"--config.generator.{depth}"] if depth else [])])
     (summary,) = folder.glob("runs/*/summary.txt")
     assert summary.read_text().startswith(f"Finished: 1 steps of {config.objective}")
+
+
+@pytest.mark.slow
+def test_longer_training_runs_as_printed(folder, capsys):
+    (longer,) = [line for line in TRAINING if "init_from=runs/small" in line]
+    (first,) = [line for line in TRAINING if "runs/small " in line and line != longer]
+    write_photos("unpaired", dirs=("my photos", "my drawings"))
+    for command in (first, longer):
+        given = [part for part in shlex.split(command) if "num_steps" not in part]
+        main.run([*given, *SMALL, "--config.generator.num_blocks=1"])
+    assert "runs/small" in capsys.readouterr().out
+    assert Path("runs/longer/summary.txt").is_file()
 
 
 def arguments_of(verb, *words):
@@ -242,10 +263,16 @@ def test_commands_on_a_run_run_as_printed(folder, pix2pix_run, capsys):
     (folder / "photos" / "new").mkdir(parents=True)
     Image.new("RGB", (40, 30), "navy").save(folder / "photos" / "new" / "plain.png")
     Image.new("RGB", (64, 64), "navy").save(folder / "plan.png")
+    if importlib.util.find_spec("av"):
+        from support.videos import make_video
+
+        make_video(folder / "walk.mp4", times=[0, 2])
     for arguments in arguments_of("pack"):
         run("pack", arguments)
     for arguments in arguments_of("translate"):
         run("translate", arguments)
+    if importlib.util.find_spec("av"):
+        assert (folder / "translated" / "walk.mp4").is_file()
     with Image.open(folder / "translated" / "plain.png") as image:
         assert image.size == (40, 30)
     assert (folder / "translated" / "plan.png").is_file()
@@ -327,9 +354,10 @@ def test_data_sets_are_inspected_as_printed(folder, capsys):
         if not source:  # rasters, which are written by a snippet of their page
             continue
         shutil.rmtree("photos", ignore_errors=True)
-        write_photos(source[1])
+        write_photos(source[1], dirs=tuple(re.findall(r"data\.dir_[ab]=([^-]*[^ -])", " ".join(arguments))))
         run("inspect", arguments)
-        assert ("3 pairs" if source[1] == "side_by_side" else "3 images") in capsys.readouterr().out
+        said = {"side_by_side": "3 pairs", "unpaired": "train: 2 + 2 images"}
+        assert said.get(source[1], "3 images") in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -68,7 +68,10 @@ def test_two_runs_are_put_side_by_side_and_not_changed(pix2pix_run, weak_run, tm
         cost = measure(small_config(num_steps=steps))
         assert row["multiply_adds"] == steps * cost.step and row["parameters"] == cost.translator
     assert told["runs"][1]["differs"] == {"num_steps": 2, "loss.lambda_l1": 10.0}
+    assert told["runs"][1]["differs_from"] == {"num_steps": 4, "loss.lambda_l1": 100.0}
     table = (tmp_path / "out" / "table.md").read_text()
+    assert "`num_steps=2` (pix2pix: `4`)" in table
+    assert "<code>num_steps=2</code> (pix2pix: 4)" in (tmp_path / "out" / "comparison.html").read_text()
     assert "- GMAC: 1e9 multiply-adds" in table and "Parameters are those of the translator.\n" in table
     assert table in printed
     assert "| pix2pix | pix2pix | toy_facades | 4 of 4 |" in table and "| 2 of 2 |" in table
@@ -222,6 +225,7 @@ def row(name, **changes):
         "best_mode": "min",
         "best": {"step": 56_000, "value": 0.0441},
         "differs": {},
+        "differs_from": {},
     }
     return made | changes
 

@@ -113,6 +113,7 @@ def test_the_page_grows_while_it_is_open(tmp_path):
         page.add(step_grid(folder, 2000, 128)[0])
         wait.until(lambda _: heads() == ["input", "0", "100", "2,000"])
         assert driver.find_element("id", "caption").text == "step 2000 l1 0.5"
+        assert not driver.find_element("id", "legend").is_displayed()
         first = "arguments[0].value = 0; arguments[0].dispatchEvent(new Event('input'))"
         driver.execute_script(first, driver.find_element("id", "step"))
         assert driver.find_element("id", "caption").text == "step 0 l1 0.5"
@@ -125,3 +126,16 @@ def test_the_page_grows_while_it_is_open(tmp_path):
             grays.append(int(np.median(np.asarray(Image.open(shown).convert("L")))))
         assert grays == [0, 10, 250, 128]  # input, and the output at each step
         assert not driver.get_log("browser")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_the_columns_of_a_cyclegan_are(tmp_path):
+    columns = {name: np.zeros((1, 64, 64, 3), np.uint8) for name in ("real A", "fake B", "rec A")}
+    page = SamplesPage(tmp_path, 0, "run")
+    path = tmp_path / "step_0000100.png"
+    write_grid(path, columns, 100, "step 100")
+    page.add(path)
+    with chromium(tmp_path) as driver:
+        driver.get((tmp_path / "index.html").as_uri())
+        legend = driver.find_element("id", "legend")
+        assert legend.is_displayed() and "fake: its translation. rec: the translation, translated back" in legend.text

@@ -14,14 +14,16 @@ from p2p_jax.images import formats
 from support.images import noise, save
 from support.runs import run_command
 
+UNPAIRED = "quickstart_cyclegan"
+
 
 def options_of(sentence):
     return [word for word in shlex.split(sentence) if word.startswith("--config.")]
 
 
-def report_of(root, *options):
+def report_of(root, *options, name="facades"):
     arguments = [f"--config.data.dir={root}", *(f"--config.data.{option}" for option in options)]
-    return inspection.inspect(load_with_overrides("facades", arguments))
+    return inspection.inspect(load_with_overrides(name, arguments))
 
 
 def test_a_wrong_suffix_is_the_reason(tmp_path):
@@ -123,6 +125,48 @@ def test_the_same_fault_of_many_files_is_one_note(tmp_path, capsys):
         f"12 files in {tmp_path}/trainA: each has 16 bits (uint16), but this side is declared uint8: "
     )
     assert error.count(".png") == 10 and error.endswith(", ...)") and not rest
+
+
+def two_piles(root):
+    for first, (folder, count) in enumerate((("my horses", 6), ("my zebras", 5), ("new", 2))):
+        for i in range(count):
+            save(root / folder / f"{folder[3:]}_{i}.png", noise(15, 20, 3, seed=10 * first + i))
+
+
+def test_two_piles_are_proposed_by_the_names_that_they_have(tmp_path):
+    two_piles(tmp_path)
+    report = report_of(tmp_path, "source=unpaired", name=UNPAIRED)
+    (told,) = report.suggestions
+    assert told.startswith("my horses (6) and my zebras (5) are two piles (left out: new (2)): ")
+    assert options_of(told) == [
+        "--config.data.dir_a=my horses",
+        "--config.data.dir_b=my zebras",
+        "--config.data.val_fraction=0.1",
+    ]
+    chosen = [option.removeprefix("--config.data.") for option in options_of(told)]
+    report = report_of(tmp_path, "source=unpaired", *chosen, name=UNPAIRED)
+    assert (report.errors, report.facts["splits"]["train"]["count"]) == ([], [5, 4])
+
+
+def test_a_width_that_squeezes_is_a_warning(tmp_path):
+    two_piles(tmp_path)
+    piles = ["source=unpaired", "dir_a=my horses", "dir_b=my zebras", "val_split="]
+    sizes = ["load_size=16", "crop_size=16"]
+    (warning,) = report_of(tmp_path, *piles, *sizes, "preprocess=scale_width_and_crop", name=UNPAIRED).warnings
+    assert warning.startswith(f"11 of 11 images, such as {tmp_path}/my horses/horses_0.png (20x15), are too low")
+    assert report_of(tmp_path, *piles, *sizes, "preprocess=scale_shortside_and_crop", name=UNPAIRED).warnings == []
+
+
+def test_the_sheet_leaves_out_what_cannot_be_used(tmp_path, capsys):
+    two_piles(tmp_path)
+    save(tmp_path / "my horses" / "cutout.png", np.full((15, 20, 4), 7, np.uint8))
+    options = ["source=unpaired", "dir_a=my horses", "dir_b=my zebras", "val_split=", f"dir={tmp_path}"]
+    arguments = [UNPAIRED, "--output", tmp_path / "out", *(f"--config.data.{option}" for option in options)]
+    assert run_command(command, *arguments) == 1
+    out = capsys.readouterr().out
+    assert "cutout.png has transparent parts" in out and "network gets them, without those that cannot be used" in out
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        assert sheet.width > 500
 
 
 def test_names_that_break_lines_break_none(tmp_path, capsys):

@@ -45,19 +45,24 @@ def test_an_error_is_one_line_without_a_traceback(folder):
             ["--config", "nowhere.py"],
             "error: no config file nowhere.py; p2p_jax has apple2orange",
         ),
-        (["--config=tiny.py", "--config.sed=3"], 'no option \'sed\'. Did you mean "seed" instead of "sed"?'),
+        (["--config=tiny.py", "--config.sed=3"], "no option config.sed; did you mean config.seed?"),
         (
             ["--config", "tiny", "--config.data.direction=up"],
             "error: config.data.direction is 'up'; choose AtoB or BtoA",
         ),
         (
             ["--config=tiny.py", "--config.data.load_sise=x"],
-            'no option \'load_sise\'. Did you mean "load_size" instead of "load_sise"?',
+            "no option config.data.load_sise; did you mean config.data.load_size?",
         ),
+        (["--config=tiny.py", "--config.data.folder=x"], "no option config.data.folder; did you mean config.data.dir?"),
+        (["--config=tiny.py", "--config.steps=3"], "no option config.steps; did you mean config.num_steps?"),
         (["--config=tiny.py", "--config.seed=many"], "error: flag --config.seed=many: "),
         (["--config=tiny.py", "--wrkdir=x"], "unrecognized arguments: --wrkdir=x"),
         ([], "config is missing: write it after the verb, or as --config"),
-        (["--config", "tiny", "extra"], "config is given twice, as extra and as --config tiny"),
+        (
+            ["--config", "tiny", "extra"],
+            "config is given twice, as extra and as --config tiny; put names with blanks in quotes",
+        ),
     ],
 )
 def test_errors_say_what_is_wrong(folder, arguments, message, monkeypatch, capsys):

@@ -166,6 +166,7 @@ PREPROCESS = [
     {"preprocess": "crop"},
     {"preprocess": "scale_width_and_crop", "load_size": 24},
     {"preprocess": "scale_width"},
+    {"preprocess": "scale_shortside_and_crop", "load_size": 24},
 ]
 
 

@@ -251,7 +251,8 @@ def test_the_command_saves_and_tells_the_shell(signum, status, endless, tmp_path
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (status, "")
     (step,) = saved_steps(tmp_path / "run")
-    assert out.splitlines()[-1] == f"stopped at step {step:,}; run the same command to resume"
+    run = tmp_path / "run"
+    assert out.splitlines()[-1] == f"stopped at step {step:,}; run the same command to resume, or p2p-jax resume {run}"
     assert int(rows_of(tmp_path / "run")[-1]["step"]) <= step
 
 

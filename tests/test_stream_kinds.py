@@ -97,6 +97,18 @@ def test_scaling_to_a_width_keeps_the_aspect():
     assert abs(found[0, 0, 0] - 4) <= 1 and abs(found[0, 0, 1] - 24) <= 1  # the middle of 20x40
 
 
+@pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20)])
+def test_scaling_to_the_shorter_side_keeps_the_proportions_of_wide_and_of_upright_images(height, width):
+    image = ramps(height, width)
+    source = from_arrays(image, image)
+    config = data_config(preprocess="scale_shortside_and_crop", load_size=20, crop_size=16)
+    found = levels(next(load(config, train=source, val=source).validation(1))["real_a"])[0]
+    np.testing.assert_array_equal(found, image[0, (height - 16) // 2 :, (width - 16) // 2 :][:16, :16])
+    twice = data_config(preprocess="scale_shortside_and_crop", load_size=40, crop_size=16)
+    found = levels(next(load(twice, train=source, val=source).validation(1))["real_a"])[0]
+    assert abs(found[8, 8, 0] - height / 2) <= 1 and abs(found[8, 8, 1] - width / 2) <= 1  # the middle stays there
+
+
 def test_none_leaves_images_as_they_are():
     source = from_arrays(PHOTOS, PHOTOS)
     config = data_config(preprocess="none")

@@ -131,7 +131,7 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
     rows = rows_of(tmp_path / "whole")
     assert float(rows[-1]["eval/cycle"]) > 0
     assert [images.shape for images in sample_grid(tmp_path / "whole", 8, 16).values()] == [(3, 16, 16, 3)] * 6
-    assert "on 5 training examples from unpaired" in (tmp_path / "whole" / "summary.txt").read_text()
+    assert f"on 5 training examples from unpaired {tmp_path};" in (tmp_path / "whole" / "summary.txt").read_text()
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):

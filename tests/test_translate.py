@@ -10,12 +10,13 @@ from PIL import Image
 from p2p_jax import Translator, train
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
+from p2p_jax.images.domains import of_config
 from p2p_jax.images.resize import resize
-from p2p_jax.inference import files
+from p2p_jax.inference import files, scale
 from p2p_jax.inference.run import warn_of_tiles
 from support import processes
 from support.comparers import same_pixels
-from support.configs import small_config
+from support.configs import data_config, small_config
 from support.images import load, noise, save
 from support.runs import sample_grid, translate_files
 
@@ -215,8 +216,8 @@ def test_existing_files_are_left_alone(run, tmp_path, capsys):
         ("*.gif", [], "no image"),
         ("twins", ["--format", "png"], "would both be written to"),
         ("one.png", ["--format", "gif"], "--format gif: choose one of bmp, jfif"),
-        ("one.png", ["--size", "0"], "--size 0: write one number"),
-        ("one.png", ["--size", "3x4x5"], "--size 3x4x5: write one number"),
+        ("one.png", ["--size", "0"], "--size 0: write training, one number"),
+        ("one.png", ["--size", "3x4x5"], "--size 3x4x5: write training, one number"),
         ("one.png", ["--checkpoint", "9"], "no checkpoint 9"),
         ("one.png", ["--direction", "AtoB"], "trained for only BtoA"),
         ("one.png", ["--batch_size", "0"], "--batch_size 0"),
@@ -246,6 +247,51 @@ def test_size_resizes_as_training_does(run, tmp_path):
     assert same_pixels(load(tmp_path / "16.png"), Translator.from_workdir(run)(resize(pixels, (16, 16))))
     assert translate_files(run, tmp_path / "in.png", tmp_path / "wide.png", "--size", "24x16", "--keep_alpha") == 0
     assert load(tmp_path / "wide.png").shape == (16, 24, 3)
+
+
+def test_the_size_of_training_keeps_proportions(run, tmp_path, capsys):
+    pixels = save(tmp_path / "in" / "wide.png", noise(40, 60, 3))
+    save(tmp_path / "in" / "near.png", noise(32, 32, 3))
+    assert translate_files(run, tmp_path / "in", tmp_path / "own") == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "trained on images of 16x16, and these have up to 60x40" in note and "; --size training resizes" in note
+    assert translate_files(run, tmp_path / "in", tmp_path / "as", "--size", "training") == 0
+    assert translate_files(run, tmp_path / "in" / "near.png", tmp_path / "near.png") == 0  # only twice as large
+    np.save(tmp_path / "stack.npy", pixels[None])
+    assert translate_files(run, tmp_path / "stack.npy", tmp_path / "of_stack.npy", "--size", "training") == 0
+    assert "note: " not in capsys.readouterr().out
+    expected = Translator.from_workdir(run)(resize(pixels, (16, 24)))
+    assert same_pixels(load(tmp_path / "as" / "wide.png"), expected)
+    assert same_pixels(np.load(tmp_path / "of_stack.npy")[0], expected)
+    assert "--size trainign: write training, one number" in translate_files(
+        run, tmp_path / "in", tmp_path / "x", "--size", "trainign"
+    )
+
+
+def test_training_on_pieces_has_no_other_size(capsys):
+    config, domain = data_config(preprocess="crop"), of_config(data_config().data)[0]
+    assert scale.of_training(config.data) is None and scale.found("training", config.data) is None
+    scale.tell([(400, 400)], domain, config.data)
+    assert capsys.readouterr().out == ""
+    scale.tell([(400, 400)], domain, data_config().data)
+    assert "size=training" in capsys.readouterr().out
+
+
+def test_videos_in_a_folder_are_named(run, tmp_path, capsys):
+    save(tmp_path / "in" / "a.png", noise(16, 16, 3))
+    (tmp_path / "in" / "walk.MP4").touch()
+    (tmp_path / "in" / "notes.txt").touch()
+    assert translate_files(run, tmp_path / "in", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    assert f"{tmp_path / 'in'}: 1 video (walk.MP4) left out: translate a video by itself\n" in told
+    assert "in: 1 image; not images, left out: 1 .txt\n" in told
+
+
+def test_what_is_only_read_becomes_png(run, capsys):
+    jobs = [files.Job(Path("a.heic"), Path("out/a.heic")), files.Job(Path("b.HEIC"), Path("out/b.HEIC"))]
+    fitted = files.fit_endings(jobs, Translator.from_workdir(run), chosen=False)
+    assert [job.target for job in fitted] == [Path("out/a.png"), Path("out/b.png")]
+    assert capsys.readouterr().out == "HEIC is not written: 2 files become PNG\n"
 
 
 def test_pictures_are_those_of_the_data_stream(tmp_path):

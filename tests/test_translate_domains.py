@@ -248,7 +248,7 @@ def test_files_of_numbers(bands_run, tmp_path, capsys):
     assert translate_files(bands_run, tmp_path / "in", tmp_path / "out") == 0
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert written == ["a.tif", "b.tif", "c.npy", "deep/d.npz"]
-    assert ".png cannot store float32 of 1 channel: 1 of the files are written as .tif" in capsys.readouterr().out
+    assert ".png cannot store float32 of 1 channel: 1 file becomes TIF" in capsys.readouterr().out
     for name in written:
         stored = formats.read(tmp_path / "out" / name)
         assert stored.pixels.dtype == np.float32
@@ -412,7 +412,7 @@ def test_frames_of_a_video_are_photographs_too(hole_run, tmp_path):
 @pytest.mark.parametrize("size", ["x0", "x", "xx4", "4x", "x-2", "x1.2.3", "x1e3"])
 def test_factors_that_are_none(hole_run, tmp_path, size):
     save(tmp_path / "a.png", noise(8, 8, 3))
-    assert f"--size {size}: write one number" in translate_files(
+    assert f"--size {size}: write training, one number" in translate_files(
         hole_run, tmp_path / "a.png", tmp_path / "out", "--size", size
     )
 

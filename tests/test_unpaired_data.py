@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from p2p_jax.data import Source, Unpaired, from_arrays, load, unpaired_from_arrays
+from p2p_jax.data import Source, Unpaired, from_arrays, load, load_split, unpaired_from_arrays
+from p2p_jax.data.splits import split_meant
 from p2p_jax.data.stream.sources import make_source
 from p2p_jax.data.toy.facades import render
 from p2p_jax.data.toy.night import at_night
 from p2p_jax.errors import InputError
 from support.comparers import assert_equal_batches
 from support.configs import data_config
+from support.images import noise, save
 
 config_of = partial(data_config, val_split="test", flip=True)
 
@@ -39,6 +41,23 @@ def load_sides(monkeypatch):
         return [load(config, process_index=i, process_count=processes) for i in range(processes)]
 
     return loaded
+
+
+def test_val_is_the_runs_own_validation_split(tmp_path):
+    for side in "AB":
+        for i in range(4):
+            save(tmp_path / f"my {side}" / f"{i}.png", noise(16, 16, 3, seed=i))
+    named = {"dir_a": "my A", "dir_b": "my B", "val_fraction": 0.25, "val_split": "test"}
+    config = config_of(source="unpaired", dir=str(tmp_path), **named)
+    asked = {name: split_meant(config.data, name) for name in (None, "val", "test", "train", "vall")}
+    assert asked == {None: "test", "val": "test", "test": "test", "train": "train", "vall": "vall"}
+    assert [len(names) for names in load_split(config, "test").names] == [1, 1]
+    with pytest.raises(InputError, match="is the same for train and vall: its validation split is called test"):
+        load_split(config, "vall")
+    (tmp_path / "val").mkdir()
+    with config.unlocked():
+        config.data.update({"dir_a": "", "dir_b": ""})
+    assert split_meant(config.data, "val") == "val"  # there is one of that name
 
 
 def numbers(image):

@@ -90,6 +90,7 @@ def test_arguments_stand_by_place_or_by_name(capsys):
         ("translate", ["--output", "x"], "workdir is missing: write it after the verb, or as --workdir"),
         ("evaluate", ["run", "--workdir", "other"], "workdir is given twice, as run and as --workdir other"),
         ("translate", ["run", "photos", "--output", "x", "--config.a=1"], "unrecognized arguments: --config.a=1"),
+        ("inspect", ["facades", "--config.data.dir=my", "horses"], "horses; put names with blanks in quotes"),
     ]:
         with pytest.raises(SystemExit) as ended:
             door.run([verb, *arguments])
@@ -101,6 +102,12 @@ def test_errors_name_flags_in_commands_and_arguments_in_the_library():
 
     parser = translate.parser()
     told = parser.with_flags("tile=16 is too small for config.data.size=64 and x=3; `norm` and `x` stay, or size=WxH")
+    placed = translate.parser()
+    placed.read(["runs/x", "photos", "--output", "y"])
+    assert placed.with_flags("workdir=runs/x holds no run; `input` is lost") == "runs/x holds no run; INPUT is lost"
+    named = translate.parser()
+    named.read(["runs/x", "--input", "photos", "--output", "y"])
+    assert named.with_flags("workdir=runs/x and input=photos") == "runs/x and --input photos"
     assert told == "--tile 16 is too small for config.data.size=64 and x=3; --norm and `x` stay, or --size WxH"
 
 
@@ -135,6 +142,15 @@ def test_resuming_a_run_that_is_not_there_asks_for_its_directory(tmp_path):
     assert (
         run_command(resume, place) == f"error: there is no run {place}; give the directory of a run, such as runs/mine"
     )
+
+
+def test_what_the_library_says_names_flags_in_commands(capsys):
+    from p2p_jax.commands import translate
+    from p2p_jax.reporting import say
+
+    translate.parser().do(lambda args: say("size=training helps"), ["run", "photos", "--output", "x"])
+    say("size=training helps")
+    assert capsys.readouterr().out == "--size training helps\nsize=training helps\n"
 
 
 def test_the_library_names_arguments_and_no_flags():

@@ -45,6 +45,22 @@ def test_a_changing_rate_is_kept(run, tmp_path):
     assert np.allclose(np.array(found) - found[0], np.array(times) / 50, atol=2e-3)
 
 
+def test_the_size_of_training_keeps_proportions(run, tmp_path, capsys):
+    make_video(tmp_path / "in.mp4", times=[0, 2])
+    assert translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--size", "training") == 0
+    assert "note: " not in capsys.readouterr().out
+    frames, _, _, _ = read_video(tmp_path / "out.mp4")
+    assert [frame.shape for frame in frames] == [(16, 24, 3)] * 2  # of 34x50
+    assert translate_files(run, tmp_path / "in.mp4", tmp_path / "own.mp4") == 0
+    assert "these have up to 50x34" in capsys.readouterr().out
+
+
+def test_a_broken_video_is_one_sentence_without_numbers_of_errors(run, tmp_path):
+    (tmp_path / "in.mp4").write_bytes(b"x" * 1000)
+    error = translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert error.endswith("as a video (Invalid data found when processing input)")
+
+
 def test_odd_sides(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2, 4])
     assert translate_files(run, tmp_path / "in.mp4", tmp_path / "odd.mp4", "--size", "33x17") == 0

@@ -88,7 +88,7 @@ def test_hidden_files_are_left_out_everywhere_and_counted(tmp_path, capsys):
         (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / path).write_bytes(b"\x00\x05\x16\x07")
     assert names(layouts.find(data_of(tmp_path), "train")) == [("x.png", "x.png")]
-    assert "trainA: 1 images; not images, left out: 1 hidden" in capsys.readouterr().out
+    assert "trainA: 1 image; not images, left out: 1 hidden" in capsys.readouterr().out
     assert [job.source.name for job in plan(str(tmp_path / "trainA"), tmp_path / "out")] == ["x.png"]
 
 

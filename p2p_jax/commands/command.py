@@ -7,12 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from p2p_jax.commands.interrupts import in_one_line
 from p2p_jax.config.paths import expanded
 from p2p_jax.config.reference import is_reference
 from p2p_jax.errors import InputError, TrainingDivergedError
+from p2p_jax.reporting import reworded
 
 _BY_NAME = "by name: "
 
@@ -53,6 +54,7 @@ class Parser(argparse.ArgumentParser):
         self._opens_run = opens_run
         self._places: dict[str, bool] = {}
         self._warned: set[str] = set()
+        self._by_place: dict[str, str] = {}  # arguments without a flag, and what the help calls them
 
     def add_place(self, name: str, *others: str, required: bool = True, nargs: str = "?", **settings: Any) -> None:
         """Add an argument that may be given by position or by name: ``RUN``, or ``--workdir RUN``.
@@ -71,6 +73,7 @@ class Parser(argparse.ArgumentParser):
         flags = [f"--{word}" for word in (name, *others)]
         self.add_argument(*flags, dest=_BY_NAME + name, default=argparse.SUPPRESS, **settings)
         self._places[name] = required
+        self._by_place[name] = settings.get("metavar", name.upper())
 
     def add_trust(self, parser: argparse.ArgumentParser | None = None) -> None:
         """Add the flag that names the code stored configs may execute.
@@ -101,6 +104,8 @@ class Parser(argparse.ArgumentParser):
             values = [value for value in given_ways if value]
             if required and not values:
                 self.error(f"{name} is missing: write it after the verb, or as --{name}")
+            if given_ways[1]:
+                self._by_place.pop(name)
             if len(values) > 1:
                 self.error(f"{name} is given twice, as {values[0]} and as --{name} {values[1]}")
             setattr(args, name, values[0] if values else None)
@@ -131,7 +136,7 @@ class Parser(argparse.ArgumentParser):
         if self._computes:
             settings.prepare_process()
         logging.set_verbosity(logging.FATAL)  # otherwise Orbax logs every step, and errors twice
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), reworded(self.with_flags):
             warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
                 with in_one_line(InputError, TrainingDivergedError):
@@ -155,12 +160,23 @@ class Parser(argparse.ArgumentParser):
     def with_flags(self, message: str) -> str:
         """Rewrite arguments in a message of the library as flags.
 
-        tile=512 becomes --tile 512, `tile` becomes --tile, and trust=["a:b", "c:d"] becomes --trust a:b --trust c:d.
+        tile=512 becomes --tile 512, `tile` becomes --tile, and trust=["a:b", "c:d"] becomes --trust a:b --trust c:d. An
+        argument that is given by its place is named as it was typed: workdir=runs/mine becomes runs/mine, and
+        `workdir` RUN.
         """
         known = "|".join(sorted(_names(self)))
+        placed = self._by_place
         message = re.sub(rf'(?<![\w.\-])({known})=\[("[^\]]*")\]', _each_as_flag, message)
-        message = re.sub(rf"(?<![\w.\-])({known})=(?=\S)", r"--\1 ", message)
-        return re.sub(rf"`({known})`", r"--\1", message)
+        message = re.sub(
+            rf"(?<![\w.\-])({known})=(?=\S)", lambda found: "" if found[1] in placed else f"--{found[1]} ", message
+        )
+        return re.sub(rf"`({known})`", lambda found: placed.get(found[1], f"--{found[1]}"), message)
+
+    def error(self, message: str) -> NoReturn:
+        """End with a message about the command line, and what to do about a name with blanks."""
+        too_many = message.startswith("unrecognized arguments: ") or "is given twice" in message
+        hint = "; put names with blanks in quotes" if too_many else ""
+        super().error(message + hint)
 
 
 def _each_as_flag(found: re.Match[str]) -> str:

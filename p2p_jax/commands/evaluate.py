@@ -70,6 +70,7 @@ def parser() -> Parser:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from p2p_jax.data.splits import split_meant
     from p2p_jax.evaluation import evaluate
     from p2p_jax.training.checkpoint import find_step, read_config
 
@@ -85,7 +86,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         dropout = f"dropout_{args.dropout}" if args.dropout else None
         crops = "crops" if args.crops else None
         raw = "raw" if args.raw else None
-        parts = [args.split or config.data.val_split, step, args.direction, args.norm, dropout, crops, raw]
+        parts = [split_meant(config.data, args.split), step, args.direction, args.norm, dropout, crops, raw]
         name = "_".join(str(part) for part in parts if part is not None)
         folder = args.workdir / "evaluation" / name.replace("/", "_").replace(os.sep, "_")
         if not folder.resolve().is_relative_to(args.workdir.resolve()):

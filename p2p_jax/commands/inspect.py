@@ -58,14 +58,17 @@ def _inspect(args: argparse.Namespace) -> int:
     for line in describe(report):
         print(line)
     sheet = output / "sheet.png"
+    found = report.facts["splits"].get(config.data.train_split, {"unusable": [], "lonely": 0})
+    is_partial = bool(found["unusable"] or found["lonely"])
     try:
-        drawn = draw(config)
+        drawn = draw(config, found["unusable"] if is_partial else None)
     except InputError as error:
         sheet.unlink(missing_ok=True)  # from an earlier run
         print(f"cannot draw the sheet: {error}")
     else:
         pictures.write(sheet, drawn)
-        print(f"open {sheet}: training images as the network gets them")
+        left_out = ", without those that cannot be used" if is_partial else ""
+        print(f"open {sheet}: training images as the network gets them{left_out}")
     if report.errors:
         print(f"all errors are in {output / 'inspection.json'}")
     return 1 if report.errors else 0

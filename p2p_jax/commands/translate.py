@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import Literal
 
 from p2p_jax.commands.command import Parser, told_weights
 from p2p_jax.errors import InputError
@@ -27,7 +28,11 @@ def parser() -> Parser:
     add("--output", required=True, type=Path, help="folder, or file if the input is one; made if missing")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
     add("--direction", choices=["AtoB", "BtoA"], help="for CycleGAN, in the words of the training folders")
-    add("--size", help="first resize to this square, to WIDTHxHEIGHT or by a factor (x4); the original size by default")
+    add(
+        "--size",
+        help="resize first: training (in proportion, as in training), a square (256), WIDTHxHEIGHT or a factor (x4); "
+        "the original size by default",
+    )
     add("--no_task", action="store_true", help="use images as they are, if the run made its inputs from photographs")
     add("--norm", choices=["batch", "running"], help="statistics of the image itself or of training; as stored")
     add("--dropout", choices=["on", "off"], help="noise of training at translation; as stored by default")
@@ -44,16 +49,19 @@ def parser() -> Parser:
     return made
 
 
-def parse_size(text: str | None) -> tuple[int, int] | float | None:
+def parse_size(text: str | None) -> tuple[int, int] | float | Literal["training"] | None:
     """Read "256" or "640x480" (width x height) as (height, width), and "x4" as the factor 4.0."""
     if text is None:
         return None
+    if text == "training":
+        return "training"
     numbers = text.lower().split("x")
     if numbers[0] == "" and len(numbers) == 2 and numbers[1].replace(".", "", 1).isdecimal() and float(numbers[1]):
         return float(numbers[1])
     if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):
         raise InputError(
-            f"--size {text}: write one number, such as 256, WIDTHxHEIGHT, such as 640x480, or a factor, such as x4"
+            f"--size {text}: write training, one number, such as 256, WIDTHxHEIGHT, such as 640x480, or a factor, such "
+            "as x4"
         )
     return int(numbers[-1]), int(numbers[0])
 

@@ -21,6 +21,15 @@ from p2p_jax.reporting import say
 
 JSON = ".json"
 """The ending of the name of a stored config."""
+_OTHER_WORDS = {
+    "folder": "dir",
+    "directory": "dir",
+    "path": "dir",
+    "steps": "num_steps",
+    "lr": "learning_rate",
+    "size": "crop_size",
+}
+"""What people call options."""
 _SECOND = "discriminator_optimizer"  # options that it leaves out come from `optimizer`
 
 
@@ -194,12 +203,30 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         while cause.args and isinstance(cause.args[0], Exception):  # ml_collections wraps one in the other
             cause = cause.args[0]
         reason = str(cause.args[0]).replace("\n", ". ")
-        raise InputError(f"the config has no option {reason}") from error
+        raise InputError(_unknown(config, overrides) or f"the config has no option {reason}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise InputError(str(error)) from error
     if len(left) > 1:
         raise InputError(f"unknown argument {left[1]}")
     return holder.value
+
+
+def _unknown(config: ConfigDict, overrides: Sequence[str]) -> str:
+    """Return a sentence on the first option of some flags that a config does not have; "" if it has all."""
+    known = list(flat(config.to_dict()))
+    given = [_name_of(flag) for flag in overrides if flag.startswith("--")]
+    name = next((x for x in given if not any(x == y or y.startswith(f"{x}.") for y in known)), "")
+    if not name:
+        return ""
+    section, _, own = name.rpartition(".")
+    meant = _OTHER_WORDS.get(own, own)
+    same = [x for x in known if x.rpartition(".")[0] == section]
+    close = [x for x in [f"{section}.{meant}".lstrip("."), meant] if x in known] or [
+        *difflib.get_close_matches(name, same, 1),
+        *difflib.get_close_matches(name, known, 1),
+    ]
+    hint = f"did you mean config.{close[0]}?" if close else "p2p-jax config NAME lists all"
+    return f"the config has no option config.{name}; {hint}"
 
 
 def _overridable(value: Any) -> Any:

@@ -20,7 +20,9 @@ _PIXELS, _PIXELS_OR_NONE = "[1, 65536]", "[0, 65536]"
 _RUNS, _PROCESSES = "runs", "processes"
 SEGMENTER = "segmenter:"
 """The beginning of ``distances.features`` where it names the folder of a segmenter, not code."""
-PREPROCESS = ("resize_and_crop", "crop", "scale_width_and_crop", "scale_width", "none")
+CROPPED = ("crop", "scale_shortside_and_crop", "scale_width_and_crop")
+"""The kinds of ``data.preprocess`` that keep proportions and cut a crop out of the middle in validation."""
+PREPROCESS = ("resize_and_crop", *CROPPED, "scale_width", "none")
 _PALETTE = 'colours of labels: a built-in name, a JSON file or #rrggbb,#rrggbb,...; "": as in the files'
 _NUMBERS = (
     'what files store for the classes, such as 0,255; "instances": class * 1000 + object; "": as found in the images'
@@ -86,7 +88,7 @@ OPTIONS = (
     Option("data.suffix_a", str, "", 'ending of the file names of A, such as _leftImg8bit or .jpg; other files are left out; "": _A for suffixes, else none', may_change=_PROCESSES),
     Option("data.suffix_b", str, "", "the same for B", may_change=_PROCESSES),
     Option("data.direction", str, "AtoB", "BtoA swaps the two images, or sides", choices=("AtoB", "BtoA")),
-    Option("data.preprocess", str, "resize_and_crop", "crop: without resizing; scale_width_and_crop: keeps the aspect ratio, unless an image is too flat; scale_width: to crop_width, no crop; none: images already have the crop size", choices=PREPROCESS),
+    Option("data.preprocess", str, "resize_and_crop", "crop: without resizing; scale_shortside_and_crop: keeps the proportions; scale_width_and_crop: the same, unless an image is too flat; scale_width: to crop_width, no crop; none: images already have the crop size", choices=PREPROCESS),
     Option("data.load_size", int, 286, "images are resized to this height, then cropped", _PIXELS),
     Option("data.load_width", int, 0, "and to this width; 0: the same", _PIXELS_OR_NONE),
     Option("data.crop_size", int, 256, "height of the images that the networks see", _PIXELS),
@@ -158,7 +160,7 @@ def check(config: ConfigDict) -> None:
                 "without .., ~, \\ and :, and does not begin with /"
             )
     load, crop = load_shape(data), crop_shape(data)
-    sides = {"resize_and_crop": (0, 1), "scale_width_and_crop": (1,)}.get(data.preprocess, ())
+    sides = {"crop": (), "scale_width": (), "none": (), "scale_width_and_crop": (1,)}.get(data.preprocess, (0, 1))
     if any(crop[i] > load[i] for i in sides):
         raise InputError(
             f"images are loaded at {load[0]}x{load[1]} (config.data.load_size, load_width) and the crop is "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.config.options import crop_shape
+from p2p_jax.config.options import crop_shape, load_shape
 from p2p_jax.data.layouts import Layout
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
@@ -161,3 +161,31 @@ def crop_fault(height: int, width: int, data: ConfigDict) -> str | None:
             "use --config.data.preprocess=scale_width_and_crop"
         )
     return None
+
+
+def load_size(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
+    """Return height and width of an image that is resized in proportion, before the crop; else its own.
+
+    ``stream.cropping`` computes the same in TensorFlow.
+    """
+    if data.preprocess in ("crop", "none"):
+        return height, width
+    load = load_shape(data)
+    if data.preprocess == "scale_shortside_and_crop":
+        sides = np.array((height, width), np.float32)
+        scaled = np.round(sides * (np.array(load, np.float32) / sides).max())
+        return max(int(scaled[0]), load[0]), max(int(scaled[1]), load[1])
+    scaled_height, to_width = _to_width(height, width, data)
+    return max(scaled_height, crop_shape(data)[0]), to_width
+
+
+def _to_width(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
+    """Return height and width of an image that is scaled to the width that an option names, however flat."""
+    to_width = crop_shape(data)[1] if data.preprocess == "scale_width" else load_shape(data)[1]
+    return int(np.round(np.float32(height) * (np.float32(to_width) / np.float32(width)))), to_width
+
+
+def is_squeezed(height: int, width: int, data: ConfigDict) -> bool:
+    """Return whether an image scaled to a width is lower than the crop, and so is stretched to the crop's height."""
+    scales = data.preprocess in ("scale_width", "scale_width_and_crop")
+    return scales and _to_width(height, width, data)[0] < crop_shape(data)[0]

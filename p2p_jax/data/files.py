@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -26,30 +26,32 @@ class Listing(NamedTuple):
 
     Attributes:
       images: files with the ending of an image, sorted; links that lead nowhere are among them.
-      others: how many other files there are, by their endings.
+      others: the other files, by their endings; by its name where a file has none.
       hidden: how many files have names that begin with a dot, as a Mac's ``._x.jpg``.
     """
 
     images: list[Path]
-    others: Counter[str]
+    others: Mapping[str, Sequence[Path]]
     hidden: int = 0
 
     @property
     def left_out(self) -> str:
         """What is left out, in words; "" if there is nothing."""
-        told = [f"{count} {kind}" for kind, count in sorted(self.others.items())]
+        told = [f"{len(paths)} {kind}" for kind, paths in sorted(self.others.items())]
         told += [f"{self.hidden} hidden (names that begin with a dot)"] if self.hidden else []
         return ", ".join(told)
 
     def tell(self, where: object) -> None:
         """Say how many images there are and what is left out, if anything is."""
         if self.left_out:
-            say(f"{where}: {len(self.images)} images; not images, left out: {self.left_out}")
+            count = f"{len(self.images)} image{'s' * (len(self.images) != 1)}"
+            say(f"{where}: {count}; not images, left out: {self.left_out}")
 
     @property
     def lost_images(self) -> str:
         """What of it are images of formats that are not read, in words; "" if there is none."""
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.others.items()) if kind in _OF_OTHER_IMAGES)
+        lost = [(kind, paths) for kind, paths in sorted(self.others.items()) if kind in _OF_OTHER_IMAGES]
+        return ", ".join(f"{len(paths)} {kind}" for kind, paths in lost)
 
 
 def look_below(folder: Path) -> Listing:
@@ -85,7 +87,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 def of_files(paths: Iterable[Path]) -> Listing:
     """Sort files by what they are, by only their names."""
     images: list[Path] = []
-    others: Counter[str] = Counter()
+    others: dict[str, list[Path]] = defaultdict(list)
     hidden = 0
     for path in paths:
         ending = path.suffix.lower()
@@ -94,8 +96,8 @@ def of_files(paths: Iterable[Path]) -> Listing:
         elif ending in formats.EXTENSIONS:
             images.append(path)
         else:
-            others[ending or path.name] += 1
-    return Listing(sorted(images), others, hidden)
+            others[ending or path.name].append(path)
+    return Listing(sorted(images), dict(others), hidden)
 
 
 def list_images(folder: Path) -> list[Path]:

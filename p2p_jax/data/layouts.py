@@ -114,11 +114,13 @@ def _refuse_one_for_all(data: ConfigDict, split: str, root: Path) -> None:
     named = [name for name in ("dir_a", "dir_b") if data[name] and "{split}" not in data[name]]
     if table or (named and data.source in ("folders", "unpaired")):
         option = "config.data.dir" if table else f"config.data.{named[0]}"
-        raise InputError(
-            f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: write {{split}} in "
-            "place of the split's name, keep a share for validation with --config.data.val_fraction=0.1, or train "
-            "without (--config.data.val_split=)"
+        way = (
+            f"its validation split is called {data.val_split}"
+            if data.val_fraction and data.val_split
+            else "write {split} in place of the split's name, keep a share for validation with "
+            "--config.data.val_fraction=0.1, or train without (--config.data.val_split=)"
         )
+        raise InputError(f"{option}={table or data[named[0]]} is the same for {data.train_split} and {split}: {way}")
 
 
 def _part(layout: Layout, data: ConfigDict, *, is_held_out: bool) -> Layout:

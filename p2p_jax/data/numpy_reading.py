@@ -76,12 +76,12 @@ def load_sizes(side: Side, data: ConfigDict) -> np.ndarray:
         if layout is None:
             height, width = _largest(loader(side.source)(index))
             _check_size(side, index, height, width, data)
-            return _load_size(height, width, data)
+            return checks.load_size(height, width, data)
         own_files = layout.paired and layout.a is not layout.b
         paths = (layout.a[index], layout.b[index]) if own_files else (Path(names[index]),)
         headers = [formats.read_header(path) for path in paths]
         width = max(header.width for header in headers) // (2 if layout.halves else 1)
-        return _load_size(max(header.height for header in headers), width, data)
+        return checks.load_size(max(header.height for header in headers), width, data)
 
     return np.array(_in_threads(size, range(len(names))), np.int32)
 
@@ -95,15 +95,6 @@ def _largest(images: Iterable[np.ndarray]) -> tuple[int, int]:
 def _check_size(side: Side, index: int, height: int, width: int, data: ConfigDict) -> None:
     if fault := checks.crop_fault(height, width, data):
         raise InputError(f"the source of {side.source.names[index]} {fault}")
-
-
-def _load_size(height: int, width: int, data: ConfigDict) -> tuple[int, int]:
-    if data.preprocess in ("crop", "none"):
-        return height, width
-    crop = crop_shape(data)
-    to_width = crop[1] if data.preprocess == "scale_width" else load_shape(data)[1]
-    scaled = np.round(np.float32(height) * (np.float32(to_width) / np.float32(width)))
-    return max(int(scaled), crop[0]), to_width
 
 
 def for_training(side: Side, sizes: np.ndarray) -> list[np.ndarray]:
@@ -154,7 +145,7 @@ def for_validation(side: Side, indices: Iterable[int], data: ConfigDict) -> Call
         images = _raw(side, index)
         height, width = _largest(images)
         _check_size(side, index, height, width, data)
-        size = crop if data.preprocess == "resize_and_crop" else _load_size(height, width, data)
+        size = crop if data.preprocess == "resize_and_crop" else checks.load_size(height, width, data)
         top, left = ((have - want) // 2 for have, want in zip(size, crop, strict=True))
         return [
             np.ascontiguousarray(resize(x, size, nearest=d.is_labels)[top : top + crop[0], left : left + crop[1]])
@@ -179,7 +170,7 @@ def whole(side: Side, index: int, data: ConfigDict) -> list[np.ndarray]:
     images = _raw(side, index)
     height, width = _largest(images)
     _check_size(side, index, height, width, data)
-    size = _load_size(height, width, data)
+    size = checks.load_size(height, width, data)
     resized = [resize(x, size, nearest=d.is_labels) for x, d in zip(images, side.domains, strict=True)]
     return [_encode(x, domain) for x, domain in zip(resized, side.domains, strict=True)]
 

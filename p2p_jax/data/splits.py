@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from p2p_jax.config import with_facts
-from p2p_jax.data import numpy_reading
+from p2p_jax.config.options import CROPPED
+from p2p_jax.data import layouts, numpy_reading
 from p2p_jax.data.given import check_given
 from p2p_jax.data.stream import sides
 from p2p_jax.data.stream.facts import find_nodata
@@ -79,7 +80,7 @@ def load_split(
     found = (sides if is_made else numpy_reading).make_sides(source, config, domains)
     names = [_names(side.source) for side in found]
 
-    whole = whole and not is_made and config.data.preprocess in ("crop", "scale_width_and_crop")
+    whole = whole and not is_made and config.data.preprocess in CROPPED
 
     def batches(batch_size):
         if is_made:
@@ -94,6 +95,23 @@ def load_split(
         return images[min(side, len(images) - 1) if paired else 0]
 
     return Split((names[0], names[-1]), paired, batches, original, source.fingerprint, whole, nodata, shard)
+
+
+def split_meant(data: ConfigDict, asked: str | None) -> str:
+    """Return the split that is meant: the run's own for validation, unless another one is asked for.
+
+    Args:
+      data: of the run's config; reads ``val_split`` and where the images are.
+      asked: its name. "val" also means the run's own validation split if its data have no other one of that name.
+    """
+    if not asked:
+        return data.val_split
+    if asked != "val" or not (data.val_split and layouts.is_file_source(data.source)):
+        return asked
+    try:
+        return asked if layouts.has_split(data, asked) else data.val_split
+    except InputError:  # there is no folder, which is named elsewhere
+        return asked
 
 
 def _names(source: Source) -> Sequence[str]:

@@ -1,5 +1,6 @@
 """Examples for a demo: images of the run's validation set, if they are available."""
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from p2p_jax.evaluation.predictions import sides
 from p2p_jax.images.domains import Domain
 from p2p_jax.inference import Translator, values
 from p2p_jax.inference.values import Given, Task
-from p2p_jax.reporting import say
+from p2p_jax.reporting import quiet, say
 
 
 class Example(NamedTuple):
@@ -29,7 +30,13 @@ class Example(NamedTuple):
 
 
 def write(
-    translator: Translator, task: Task | None, folder: Path, count: int, data_dir: str | None = None
+    translator: Translator,
+    task: Task | None,
+    folder: Path,
+    count: int,
+    data_dir: str | None = None,
+    *,
+    is_told: bool = False,
 ) -> list[Example]:
     """Write the first images of the validation set as files, at the size of training.
 
@@ -41,6 +48,7 @@ def write(
       folder: folder for the files.
       count: largest number of examples.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
+      is_told: what the run's config names, and is read, was printed already.
     """
     if not count:
         return []
@@ -52,7 +60,8 @@ def write(
             raise InputError("the ranges of this run's images are not known")
         if not data_dir and is_downloaded(data):
             raise InputError(f"{data.dir or data.source} is not on this machine: name a copy with `data_dir`")
-        config = with_data_dir(translator.config, data_dir, translator.run.config_file)
+        with quiet() if is_told else contextlib.nullcontext():
+            config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         opened = load_split(config, data.val_split)
         side, other, names = sides(translator, opened)
         domain = task.photographs if task else translator.domain_in

@@ -20,7 +20,7 @@ from p2p_jax.demo.settings import Settings
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation.predictions import as_picture
 from p2p_jax.images import formats, limits, pictures
-from p2p_jax.inference import Translator, values
+from p2p_jax.inference import Translator, scale, values
 from p2p_jax.inference.noise import NoisyTranslator, has_noise
 from p2p_jax.inference.run import open_run
 from p2p_jax.inference.values import Given, Task
@@ -76,6 +76,7 @@ class Model:
       about: one line about the run.
       seed: seed of the run's own noise; None if it has none.
       crop: height and width of the training images.
+      trained_size: the size that *as in training* means; None if training resized no image.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Model:
         config = first.config
         limits.allow(max(settings.max_pixels, config.data.max_pixels), "max_pixels")
         self.crop = crop_shape(config.data)
+        self.trained_size = scale.of_training(config.data)
         self.seed = config.seed if has_noise(opened) else None
         self.title = settings.title or opened.name
         self.names = names_of(config.data)
@@ -121,7 +123,7 @@ class Model:
             for name in first.directions
             if name != first.direction
         }
-        self.ways = {}
+        self.ways: dict[str, Way] = {}
         for name, translator in translators.items():
             task = values.find_task(config) if name == config.data.direction else None
             if task:
@@ -130,14 +132,22 @@ class Model:
                 domain = task.photographs if task else translator.domain_in
                 found = examples.load(examples_folder / name, domain)
             else:
-                found = examples.write(translator, task, self._folder / "examples" / name, num_examples, data_dir)
+                found = examples.write(
+                    translator, task, self._folder / "examples" / name, num_examples, data_dir, is_told=bool(self.ways)
+                )
             self.ways[name] = Way(translator, task, self._pad(translator, task, found, name == first.direction), found)
         average = ", average of the weights" if first.weights == "average" else ""
         kind = config.objective.rpartition(":")[2]
         self.about = (
             f"{kind}, step {first.step:,}{average}, {first.num_parameters:,} parameters, trained on images of "
-            f"{self.crop[1]}x{self.crop[0]}; other sizes work as well"
+            f"{self.crop[1]}x{self.crop[0]}; much larger ones often come out worse"
         )
+
+    @property
+    def first_size(self) -> str:
+        """The size that the page chooses at first: "training" where photographs are usually larger, else "own"."""
+        photographs = all(way.translator.domain_in.is_photograph for way in self.ways.values())
+        return "training" if self.trained_size and photographs else "own"
 
     def _pad(self, translator: Translator, task: Task | None, found: list[Example], is_first: bool) -> Pad | None:
         if task:
@@ -219,8 +229,8 @@ class Model:
         self._noisy[direction].seed(int(seed or 0))
         return self._noisy[direction]
 
-    def _size(self, source: Path, fitted: bool) -> float | None:
-        """Return the resize factor of a file, after checking its size."""
+    def _size(self, source: Path, fitted: bool) -> scale.Size:
+        """Return the size to resize a file to, after checking its own."""
         header = formats.read_header(source)
         width, height = header.width, header.height
         if width * height > self._settings.max_pixels:
@@ -228,7 +238,7 @@ class Model:
                 f"{source.name} has {width:,}x{height:,} pixels, the demo takes up to {self._settings.max_pixels:,}: "
                 "make it smaller"
             )
-        return min(self.crop) / min(width, height) if fitted else None
+        return self.trained_size if fitted else None
 
     def _new_folder(self) -> Path:
         """Return a folder for one result, and remove old ones."""

@@ -1,6 +1,8 @@
 """The web page of the demo, built with gradio."""
 
 import html
+import importlib.resources
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from p2p_jax.demo.model import Model, Shown, Way
 from p2p_jax.demo.pads import Pad
 from p2p_jax.errors import InputError
+from p2p_jax.images import formats
 from p2p_jax.reporting import say
 
 FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
@@ -21,7 +24,13 @@ CSS = """
 .swatches i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; border: 1px solid #888; }
 """
 _PAD_HEIGHT = 380  # pixels on the page
-_SIZES = (("its own", "own"), ("as in training", "training"))
+_SIZES = (("as in training", "training"), ("its own", "own"))
+
+
+def head() -> str:
+    """Return what the page's head holds: a script that makes the browser send every image file that is read."""
+    script = importlib.resources.files("p2p_jax.demo").joinpath("uploads.js").read_text(encoding="utf-8")
+    return f"<script>{{const ENDINGS = {json.dumps(formats.EXTENSIONS)};\n{script}}}</script>"
 
 
 class _NothingThereError(InputError):
@@ -69,7 +78,9 @@ def make(model: Model) -> Any:
                         visible=not first.is_picture,
                         elem_id="file",
                     )
-                    size = gr.Radio(_SIZES, value="own", label="Size at which it is translated", elem_id="size")
+                    size = gr.Radio(
+                        _SIZES, value=model.first_size, label="Size at which it is translated", elem_id="size"
+                    )
                     go = gr.Button("Translate", variant="primary", elem_id="translate")
                 with gr.Tab("Draw", id="draw", elem_id="draw-tab", visible=first.pad is not None) as draw_tab:
                     # One for each direction, so a drawing is never used for the other one.

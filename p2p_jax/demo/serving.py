@@ -95,6 +95,7 @@ def launch(page: Any, *, port: int | None = None, address: str | None = None) ->
         max_file_size=_LARGEST_FILE,
         theme=gr.themes.Default(**pages.FONTS),
         css=pages.CSS,
+        head=pages.head(),
         app_kwargs={"middleware": _middleware(address)} if address else None,
     )
 

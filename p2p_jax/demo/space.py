@@ -141,7 +141,7 @@ def write(
         files = sum(path.is_file() for path in folder.rglob("*"))
         os.replace(folder, target)
     if not num_examples and any(way.examples for way in model.ways.values()):
-        say("no validation images were put into the folder; examples=8 adds them, if you may publish them")
+        say("no validation images were put into the folder; `examples` adds them, if you may publish them")
     return files
 
 

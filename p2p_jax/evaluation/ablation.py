@@ -13,6 +13,7 @@ from p2p_jax.config import complete_experiment
 from p2p_jax.config.options import image_shapes
 from p2p_jax.config.stored import Trust, outside, trusted
 from p2p_jax.data import load_split
+from p2p_jax.data.splits import split_meant
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import series, set_metrics
 from p2p_jax.evaluation.ablation_table import TABLES, Row, markdown, report, rows
@@ -67,7 +68,7 @@ def ablate(
     for table in tables:
         if table not in TABLES:
             raise InputError(f"there is no table {table}; choose from {', '.join(TABLES)}")
-    split = split or config.data.val_split
+    split = split_meant(config.data, split)
     if not split:
         raise InputError("config.data.val_split is empty: name the split to score on with `split`")
     _check_whole(config)

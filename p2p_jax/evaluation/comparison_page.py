@@ -73,7 +73,7 @@ def _page(
     alike: str,
 ) -> str:
     names = [row["name"] for row in rows]
-    apart = "".join(f"<dt>{escape(row['name'])}</dt><dd>{_options(row['differs'], alike)}</dd>" for row in rows[1:])
+    apart = "".join(f"<dt>{escape(row['name'])}</dt><dd>{_options(row, names[0], alike)}</dd>" for row in rows[1:])
     return pages.fill(
         "comparison.html",
         ["report.css", "comparison.css"],
@@ -147,6 +147,11 @@ def _img(uri: str, alt: str, seed: int | None = None) -> str:
     return f'<img src="{escape(uri)}" alt="{text}" title="{text}"{of_seed} draggable="false">'
 
 
-def _options(differs: Mapping[str, Any], alike: str) -> str:
-    options = "<br>".join(f"<code>{escape(f'{key}={value}')}</code>" for key, value in differs.items())
-    return options or alike
+def _options(row: Mapping[str, Any], first: str, alike: str) -> str:
+    theirs = row.get("differs_from", {})  # of runs; configs have none
+    options = [
+        f"<code>{escape(f'{key}={value}')}</code>"
+        + (f" ({escape(f'{first}: {theirs[key]}')})" if key in theirs else "")
+        for key, value in row["differs"].items()
+    ]
+    return "<br>".join(options) or alike

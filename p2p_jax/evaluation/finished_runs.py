@@ -10,6 +10,7 @@ from p2p_jax.config.stored import Trust
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.elsewhere import with_data_dir
 from p2p_jax.data.identity import same_contents
+from p2p_jax.data.splits import split_meant
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import budgets, comparison_page, finished_table, results, seen
@@ -77,7 +78,7 @@ def compare_runs(
         for name, run in runs.items():
             say(f"{name}: step {run.step:,} over {max(map(len, first.names)):,} images of {split}")
             row, pictures[name] = _measured(run, str(checkpoint), split, splits[name], chosen)
-            rows.append({"name": name} | row | {"differs": _differences(runs[names[0]], run)})
+            rows.append({"name": name} | row | _differences(runs[names[0]], run))
         data = next(iter(runs.values())).config.data
         told = {
             "data": {
@@ -130,9 +131,10 @@ def _common_split(runs: Mapping[str, Run], split: str | None) -> str:
     free = (*_PLACES, *(["data.val_split"] if split else []))
     for name, other in others:
         budgets.refuse_other_images(first, one.config, name, other.config, free)
-    if not (split or one.config.data.val_split):
+    asked = split_meant(one.config.data, split)
+    if not asked:
         raise InputError("the runs were trained without validation: name the split to compare on with `split`")
-    return split or one.config.data.val_split
+    return asked
 
 
 def _opened(runs: Mapping[str, Run], split: str, *, moved: bool) -> dict[str, Split]:
@@ -200,7 +202,8 @@ def _spent(run: Run) -> dict[str, Any]:
     return {"multiply_adds": run.step * cost.step, "doubts": list(cost.doubts)}
 
 
-def _differences(first: Run, run: Run) -> dict[str, Any]:
-    """Return the options of a run that differ from the first one's, if it was trained separately."""
+def _differences(first: Run, run: Run) -> dict[str, dict[str, Any]]:
+    """Return the options of a run that differ from the first one's, its own values and the first one's."""
     ours, theirs = flat(first.config.to_dict()), flat(run.config.to_dict())
-    return {key: value for key, value in theirs.items() if ours.get(key) != value and key not in _PLACES}
+    differs = {key: value for key, value in theirs.items() if ours.get(key) != value and key not in _PLACES}
+    return {"differs": differs, "differs_from": {key: ours.get(key) for key in differs}}

@@ -79,10 +79,12 @@ def markdown(told: Mapping[str, Any]) -> str:
     """Return the table as Markdown, with what must be known to read it."""
     parts = ["# Comparison of runs", rows_as_markdown(cells(told)), "\n".join(f"- {note}" for note in notes(told))]
     first, *others = told["runs"]
-    apart = [f"- {row['name']}: {_options(row['differs'])}" for row in others]
+    apart = [f"- {row['name']}: {_options(row, first['name'])}" for row in others]
     parts += [f"What sets them apart from {first['name']}:", "\n".join(apart)]
     return "\n\n".join(parts) + "\n"
 
 
-def _options(differs: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}={value}`" for key, value in differs.items()) or "no option"
+def _options(row: Mapping[str, Any], first: str) -> str:
+    theirs = row["differs_from"]
+    told = [f"`{key}={value}` ({first}: `{theirs[key]}`)" for key, value in row["differs"].items()]
+    return ", ".join(told) or "no option"

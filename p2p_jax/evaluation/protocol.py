@@ -8,7 +8,7 @@ from p2p_jax.config import stored, with_facts
 from p2p_jax.config.stored import Trust
 from p2p_jax.data import Split, load_split
 from p2p_jax.data.elsewhere import with_data_dir
-from p2p_jax.data.splits import as_split
+from p2p_jax.data.splits import as_split, split_meant
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import parts, set_metrics
 from p2p_jax.evaluation.gallery import Gallery
@@ -109,7 +109,7 @@ def evaluate(
     run = open_run(workdir, checkpoint, norm, dropout, trust=trust, raw=raw)
     if data is None:
         run = run._replace(config=with_data_dir(run.config, data_dir, run.config_file))
-    split = split or ("given" if data is not None else run.config.data.val_split)
+    split = (split or "given") if data is not None else split_meant(run.config.data, split)
     if not split:
         raise InputError(f"{workdir} was trained without validation: name the split to evaluate with `split`")
     translator = Translator(run, direction=direction, tile=tile)

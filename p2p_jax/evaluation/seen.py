@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from p2p_jax.config.options import crop_shape
+from p2p_jax.config.options import CROPPED, crop_shape
 from p2p_jax.data import Split
 
 
@@ -15,7 +15,7 @@ def in_evaluation(opened: Split, data: ConfigDict) -> str:
 
 def in_validation(data: ConfigDict) -> str:
     """Return which part of the images validation during training sees."""
-    if data.preprocess in ("crop", "scale_width_and_crop"):
+    if data.preprocess in CROPPED:
         height, width = crop_shape(data)
         return f"centre crops of {width}x{height}"
     return "whole images, at the size that the network sees"

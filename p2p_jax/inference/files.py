@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from p2p_jax.data.files import Listing, look_below, of_files
+from p2p_jax.data.files import Listing, look_below, of_files, shown
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats
 from p2p_jax.inference import large as large_files
-from p2p_jax.inference import ordering, values
+from p2p_jax.inference import ordering, scale, values, video
 from p2p_jax.inference.ordering import Job
 from p2p_jax.inference.translator import Translator
-from p2p_jax.inference.values import Size, Task
+from p2p_jax.inference.values import Task
 from p2p_jax.reporting import say
 from p2p_jax.storage.refusals import StorageError
 from p2p_jax.storage.writing import check_target
@@ -73,6 +73,13 @@ def _outside(target: Path, found: list[Path], source: Path) -> list[Path]:
 
 
 def _images(found: Listing, source: str) -> list[Path]:
+    """Return the images of a listing; videos are named, as they are translated one by one."""
+    videos = [path.name for ending, paths in found.others.items() if ending in video.EXTENSIONS for path in paths]
+    found = found._replace(others={x: paths for x, paths in found.others.items() if x not in video.EXTENSIONS})
+    if videos:
+        count = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
+        some = ", ".join(map(shown, videos[:3])) + (", ..." if len(videos) > 3 else "")
+        say(f"{source}: {count} ({some}) left out: translate a video by itself")
     if not found.images:
         holds = f": it holds {found.left_out}" if found.left_out else ""
         raise InputError(f"input={source}: no image ({', '.join(formats.EXTENSIONS)}) there{holds}")
@@ -124,7 +131,13 @@ def fit_endings(jobs: Sequence[Job], translator: Translator, *, chosen: bool) ->
             job = job._replace(target=job.target.with_suffix(other))
         fitted.append(job)
     for ending, count in sorted(changed.items()):
-        say(f"{ending} cannot store {what}: {count} of the files are written as {other}")
+        become = f"{count} file{'s become' if count > 1 else ' becomes'} {other[1:].upper()}"
+        is_written = ending in formats.WRITTEN
+        say(
+            f"{ending} cannot store {what}: {become}"
+            if is_written
+            else f"{ending[1:].upper()} is not written: {become}"
+        )
     _check_targets(fitted)
     return fitted
 
@@ -146,7 +159,7 @@ def translate_files(
     translator: Translator,
     jobs: Iterable[Job],
     *,
-    size: Size = None,
+    size: scale.Wanted = None,
     task: Task | None = None,
     keep_alpha: bool = False,
     overwrite: bool = False,
@@ -161,7 +174,7 @@ def translate_files(
     Args:
       translator: the trained run.
       jobs: what to read and write; see ``fit_endings``.
-      size: (height, width) to resize images to first, or a factor; None keeps their size.
+      size: (height, width) to resize images to first, a factor, or "training"; None keeps their size. See ``scale``.
       task: makes the run's inputs from the files, which are then photographs.
       keep_alpha: give a translation the transparency of its source, where the format can.
       overwrite: replace files that exist; otherwise they are left as they are.
@@ -170,6 +183,7 @@ def translate_files(
     existing, done = 0, 0
     failures: dict[Job, str] = {}
     domains = translator.domain_in, translator.domain_out
+    resized = scale.found(size, translator.config.data)
     pending = []
     for job in jobs:
         if job.target.exists() and not overwrite:
@@ -178,11 +192,13 @@ def translate_files(
         else:
             pending.append(job)
     with ThreadPoolExecutor(_THREADS) as readers:
-        found = ordering.look(readers, translator, pending, size, is_input=task is None)
+        found = ordering.look(readers, translator, pending, resized, is_input=task is None)
+    if not translator.tile:
+        scale.tell((entry.sides for entry in found), domains[0], translator.config.data)
     whole, large = [entry for entry in found if not entry.is_large], [entry.job for entry in found if entry.is_large]
 
     def read(job):
-        given = values.read(job.source, domains[0], size=size, task=task)
+        given = values.read(job.source, domains[0], size=resized, task=task)
         return given if keep_alpha else given._replace(alpha=None)
 
     def images(pool):

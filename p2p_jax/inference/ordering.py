@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from p2p_jax.data import ahead as data_ahead
 from p2p_jax.errors import InputError
 from p2p_jax.images import formats, windows
-from p2p_jax.inference import large, values
+from p2p_jax.inference import large, scale
+from p2p_jax.inference.scale import Size
 from p2p_jax.inference.translator import Translator
-from p2p_jax.inference.values import Size
 
 PIXELS = 2**25  # of images that are read ahead, or wait to be written, unless there is only one
 
@@ -29,16 +29,21 @@ class Entry(NamedTuple):
     Attributes:
       job: what to read and write.
       padded: height and width at which it is translated, None if the file does not say.
-      pixels: of the image.
+      sides: height and width at which it is translated, before padding.
       is_tiled: whether it is cut into tiles of the size `padded`.
       is_large: whether it is translated by ``large.translate``.
     """
 
     job: Job
     padded: tuple[int, int] | None
-    pixels: int = 0
+    sides: tuple[int, int] = (0, 0)
     is_tiled: bool = False
     is_large: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """Of the image."""
+        return self.sides[0] * self.sides[1]
 
 
 def look(
@@ -59,14 +64,14 @@ def look(
             in_rows = large.may_fit(translator, job.source, job.target)
             header = (windows if in_rows else formats).read_header(job.source)
             shown = header.height, header.width
-            sides = values.sides(shown, size)
+            sides = scale.sides(shown, size)
             padded = translator.padded_size(*sides)
             as_it_is = is_input and sides == shown
             is_tiled = translator.tile is not None and max(sides) > translator.tile
             is_large = in_rows and as_it_is and large.fits(translator, job.source, header)
         except InputError:
             return Entry(job, None)
-        return Entry(job, padded, sides[0] * sides[1], is_tiled, is_large)
+        return Entry(job, padded, sides, is_tiled, is_large)
 
     found = list(pool.map(entry, jobs))
     place: dict[Any, int] = {}

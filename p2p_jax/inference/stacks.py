@@ -9,8 +9,9 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures, raw
 from p2p_jax.images.resize import resize
+from p2p_jax.inference import scale
 from p2p_jax.inference.translator import Translator
-from p2p_jax.inference.values import Size, Task, sides
+from p2p_jax.inference.values import Task
 from p2p_jax.storage.writing import check_target, unfinished
 
 
@@ -19,7 +20,7 @@ def translate_stack(
     source: Path,
     target: Path,
     *,
-    size: Size = None,
+    size: scale.Wanted = None,
     task: Task | None = None,
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
@@ -48,7 +49,9 @@ def translate_stack(
         raise InputError(f"{source} {raw.not_of_run(images.dtype, images.shape[-1], domain)}")
     if size is not None and domain.is_bytes and images.dtype != np.uint8:
         raise InputError(f"`size` resizes images of 8 bits; {source} holds {images.dtype}")
-    wanted = sides(images.shape[1:], size)
+    wanted = scale.sides(images.shape[1:], scale.found(size, translator.config.data))
+    if not translator.tile:
+        scale.tell([wanted], domain, translator.config.data)
 
     def prepared() -> Iterator[tuple[Hashable, np.ndarray]]:
         for i, image in enumerate(images):

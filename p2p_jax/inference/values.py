@@ -16,9 +16,8 @@ from p2p_jax.images.opacity import WHITE
 from p2p_jax.images.palettes import VOID
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
+from p2p_jax.inference.scale import Size, sides
 
-Size = tuple[int, int] | float | None
-"""The size to resize images to before translation: (height, width), a factor, or None for none."""
 _LAB = {"lab_l", "lab_ab"}
 _TIFF = (".tif", ".tiff")
 
@@ -134,14 +133,6 @@ def check_finite(path: Path, values: np.ndarray, domain: Domain) -> None:
 def lost(image: np.ndarray) -> np.ndarray:
     """Return the unknown pixels of an image [H, W, C] as [H, W] booleans; for whole numbers this takes no memory."""
     return np.isnan(image).any(-1) if image.dtype.kind == "f" else np.broadcast_to(False, image.shape[:2])
-
-
-def sides(shape: tuple[int, ...], size: Size) -> tuple[int, int]:
-    """Return height and width that an image of a shape [H, W, ...] is to have."""
-    if isinstance(size, tuple):
-        return size
-    factor = 1.0 if size is None else size
-    return max(round(shape[0] * factor), 1), max(round(shape[1] * factor), 1)
 
 
 def is_picture(domain: Domain) -> bool:

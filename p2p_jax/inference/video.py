@@ -10,7 +10,7 @@ import numpy as np
 from p2p_jax.errors import InputError
 from p2p_jax.images import pictures
 from p2p_jax.images.resize import resize
-from p2p_jax.inference import values
+from p2p_jax.inference import scale, values
 from p2p_jax.inference.translator import Translator
 from p2p_jax.storage.writing import check_target, unfinished
 
@@ -31,7 +31,7 @@ def translate_video(
     source: Path,
     target: Path,
     *,
-    size: values.Size = None,
+    size: scale.Wanted = None,
     task: values.Task | None = None,
     overwrite: bool = False,
     on_done: Callable[[], Any] = lambda: None,
@@ -44,7 +44,7 @@ def translate_video(
       translator: the trained run.
       source: a file that FFmpeg reads.
       target: a file that ends in .m4v, .mkv, .mov, .mp4 or .webm, or a folder, which receives the source's name.
-      size: (height, width) of the frames, or a factor; None keeps theirs.
+      size: (height, width) of the frames, a factor, or "training"; None keeps theirs. See ``scale``.
       task: makes the run's inputs from the frames, which are then photographs.
       overwrite: replace the target if it exists.
       on_done: called after every frame.
@@ -69,15 +69,22 @@ def translate_video(
             first = next(given.decode(video=0), None) if given.streams.video else None
         if first is None:
             raise InputError(f"{source} has no frame that can be decoded")
-        sides = values.sides(_upright(first).shape, size)
+        sides = scale.sides(_upright(first).shape, scale.found(size, translator.config.data))
+        if not translator.tile:
+            scale.tell([sides], translator.domain_in, translator.config.data)
         with unfinished(target) as temporary, av.open(str(source)) as given, av.open(str(temporary), "w") as made:
             count = _translate(av, translator, task, given, made, sides, on_done)
     except (av.FFmpegError, ValueError) as error:  # ValueError: a container that cannot hold the sound
         if isinstance(error, InputError):
             raise
         hint = "" if source.suffix == target.suffix else f"; try an `output` ending in {source.suffix}"
-        raise InputError(f"{source} cannot be translated to {target} as a video ({error}){hint}") from error
+        raise InputError(f"{source} cannot be translated to {target} as a video ({_reason(error)}){hint}") from error
     return count
+
+
+def _reason(error: Exception) -> str:
+    """Return why a video cannot be read or written, without FFmpeg's number of the error."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _check_pictures(translator: Translator, task: values.Task | None) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import itertools
 import math
+import shlex
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -138,6 +139,8 @@ def train(
             if stopping:
                 checkpoints.wait()
                 told = f"stopped at step {step:,}; run the same command to resume"
+                if objective is None and data is None:  # the run's directory says all
+                    told += f", or p2p-jax resume {shlex.quote(str(workdir))}"
                 say(told)
                 if stopping == signal.SIGINT:  # who called it, in a notebook say, must not go on as if it were done
                     raise TrainingInterrupt(told)

@@ -199,7 +199,7 @@ class Log:
         done = config.num_steps - first_step
         text = (
             f"Finished: {config.num_steps:,} steps of {config.objective} on {num_train:,} training examples from "
-            f"{config.data.source}; the last {done:,} took {format_seconds(seconds)} "
+            f"{_source(config.data)}; the last {done:,} took {format_seconds(seconds)} "
             f"({done / seconds:.3g} steps/s overall)."
         )
         measured = distances.names if distances else []
@@ -250,3 +250,8 @@ class Log:
             with contextlib.ExitStack() as stack:  # all of them, also where one fails
                 for logger in reversed(self._others):
                     stack.callback(logger.close)
+
+
+def _source(data: ConfigDict) -> str:
+    """Return where images come from: the source, and the folders that it reads."""
+    return " ".join(filter(None, (data.source, data.dir or ", ".join(filter(None, (data.dir_a, data.dir_b))))))

@@ -35,6 +35,7 @@ function isInput(name) {
 }
 
 function offerColumns() {
+  document.getElementById("legend").hidden = !grids.at(-1).columns.some((name) => name.startsWith("real "));
   const names = grids.at(-1).columns.filter((name) => !isInput(name));
   const before = column.value;
   column.replaceChildren(...names.map((name) => new Option(name, name)));

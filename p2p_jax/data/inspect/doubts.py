@@ -1,5 +1,6 @@
 """Whether files hold two images side by side, and whether the splits of a data set are alike."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.config.options import crop_shape, load_shape
-from p2p_jax.data import matching
+from p2p_jax.config.options import CROPPED, crop_shape
+from p2p_jax.data import checks, matching
 from p2p_jax.data.layouts import Layout
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
@@ -76,6 +77,25 @@ def describe_unlike(pairs: Sequence[tuple[Path, Path]], headers: Mapping[Path, f
         )
 
 
+def describe_squeezed(headers: Mapping[Path, formats.Header], data: ConfigDict, *, halved: bool) -> Iterator[str]:
+    """Say how many images lose their proportions where they are scaled to a width.
+
+    Args:
+      headers: of the files.
+      data: reads ``preprocess`` and the sizes.
+      halved: an image is half of a file.
+    """
+    sizes = {path: (one.height, one.width // (2 if halved else 1)) for path, one in headers.items()}
+    flat = [path for path, size in sizes.items() if checks.is_squeezed(*size, data)]
+    if flat:
+        height, width = sizes[flat[0]]
+        yield (
+            f"{len(flat):,} of {len(sizes):,} images, such as {flat[0]} ({width}x{height}), are too low for the crop "
+            f"when they are scaled to its width (config.data.preprocess={data.preprocess}), so they are stretched: "
+            "--config.data.preprocess=scale_shortside_and_crop keeps the proportions of all"
+        )
+
+
 def few_of(layout: Layout, at_most: int, pixels: int) -> int:
     """Return how many examples of a layout to read for at most so many pixels; at least 3."""
     headers = _headers([*layout.a[:2], *layout.b[:2]])
@@ -106,14 +126,14 @@ def describe_folders(layout: Layout) -> Iterator[str]:
 
 def describe_validation(layout: Layout, data: ConfigDict) -> str | None:
     """Say which share of the pixels validation looks at, where it is less than half: one crop of each image."""
-    if data.preprocess not in ("crop", "scale_width_and_crop"):
+    if data.preprocess not in CROPPED:
         return None
     crop_height, crop_width = crop_shape(data)
     shares = []
     for header in _headers(layout.b):
         height, width = header.height, header.width // (2 if layout.halves else 1)
-        scale = load_shape(data)[1] / width if data.preprocess == "scale_width_and_crop" else 1.0
-        shares.append(min(crop_height * crop_width / (height * width * scale**2), 1.0))
+        loaded = math.prod(checks.load_size(height, width, data))
+        shares.append(min(crop_height * crop_width / loaded, 1.0))
     share = float(np.mean(shares)) if shares else 1.0
     if share >= 0.5:
         return None

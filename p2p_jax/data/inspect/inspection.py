@@ -42,8 +42,8 @@ class Inspection(NamedTuple):
       errors: sentences on what stops training or makes its results wrong; they name the file.
       warnings: sentences on what may be intended.
       suggestions: sentences on options of the config.
-      facts: numbers, as JSON knows them: {"splits": {split: {"paired", "count", "looked_at", "sizes", "stored", "A",
-        "B"}}}; A and B are those of the files, before ``direction`` is applied.
+      facts: numbers, as JSON knows them: {"splits": {split: {"paired", "count", "looked_at", "unusable",
+        "sizes", "stored", "A", "B"}}}; A and B are those of the files, before ``direction`` is applied.
     """
 
     errors: list[str]
@@ -85,6 +85,7 @@ def inspect(
             seen = samples.look_at(progress(to_see, split), domains)
             report.errors.extend(seen.faults)
             facts["faulty"] += len(seen.faults)
+            facts["unusable"] += seen.unusable
             _doubt(split, seen, domains, report, paired=facts["paired"])
             in_words = [{str(form): count for form, count in counts.items()} for counts in facts["stored"]]
             report.facts["splits"][split] = _numbers(seen, domains) | facts | {"stored": in_words}
@@ -163,12 +164,14 @@ def _of_files(
     faulty = {path for path, _ in faults}
     unlike = [pair for pair in checks.unlike_pairs(layout, headers) if faulty.isdisjoint(pair)]
     report.warnings.extend(doubts.describe_unlike(unlike, headers))
+    report.warnings.extend(doubts.describe_squeezed(headers, data, halved=bool(layout.halves)))
     whole = samples.of_layout(layout, headers.keys() - faulty)
     pixels = sum(header.width * header.height for header in headers.values())
     facts = {
         "paired": layout.paired,
         "count": [len(layout.a)] if layout.paired else [len(layout.a), len(layout.b)],
         "faulty": len(faulty),
+        "unusable": sorted(map(str, faulty)),
         "lonely": len(layout.lonely),
         "stored": [_count_headers(headers, paths) for paths in (() if data.source == "photos" else layout.a, layout.b)],
         "sizes": _describe_sizes((x.width // (2 if layout.halves else 1), x.height) for x in headers.values()),
@@ -185,7 +188,7 @@ def _of_source(data: ConfigDict, split: str) -> tuple[dict[str, Any], list[Examp
     source = make_source(data, split)
     parts = [source.a, source.b] if isinstance(source, Unpaired) else [source]
     facts: dict[str, Any] = {"paired": len(parts) == 1, "count": [len(part.names) for part in parts]}
-    facts |= {"faulty": 0, "lonely": 0, "stored": [{}, {}]}
+    facts |= {"faulty": 0, "unusable": [], "lonely": 0, "stored": [{}, {}]}
     return facts, samples.of_source(source, _DRAWN)
 
 

@@ -71,7 +71,7 @@ def options_of(match: Match, data: ConfigDict) -> dict[str, str] | None:
         if group.suffix:
             options[f"suffix_{name}"] = group.suffix.replace(words.SPLIT, train)
     options |= {name: "" for name in _OF_FOLDERS if data[name] and name not in options}
-    return options | dict(_splits({split: split for split in _names_of_splits(match)}, data))
+    return options | dict(of_splits({split: split for split in _names_of_splits(match)}, data))
 
 
 def _tells_split(folders: Parts) -> bool:
@@ -83,7 +83,7 @@ def _names_of_splits(match: Match) -> list[str]:
     return sorted({a.split for a, _ in match.pairs if a.split})
 
 
-def _splits(names: Mapping[str, str], data: ConfigDict) -> Iterator[tuple[str, str]]:
+def of_splits(names: Mapping[str, str], data: ConfigDict) -> Iterator[tuple[str, str]]:
     """Name the splits with images, or the share to split off.
 
     Args:
@@ -173,7 +173,7 @@ def of_one(paths: Sequence[Parts], data: ConfigDict) -> Iterator[tuple[str, str]
     counts = Counter(split_of.values())
     plain = [top for top in tops if top not in split_of]
     names = {split: top for top, split in split_of.items() if counts[split] == 1}
-    yield from _splits(names if not plain else {}, data)
+    yield from of_splits(names if not plain else {}, data)
 
 
 def written(options: Mapping[str, str]) -> str:

@@ -10,7 +10,17 @@ from p2p_jax.config.paths import expanded
 from p2p_jax.data import files
 from p2p_jax.data.inspect import groups, pairing, words
 from p2p_jax.data.inspect.groups import Group, Parts
-from p2p_jax.data.inspect.options import SHARE, Place, describe, direction_of, of_one, options_of, write, written
+from p2p_jax.data.inspect.options import (
+    SHARE,
+    Place,
+    describe,
+    direction_of,
+    of_one,
+    of_splits,
+    options_of,
+    write,
+    written,
+)
 from p2p_jax.data.inspect.pairing import Match
 from p2p_jax.data.spread import evenly
 from p2p_jax.errors import InputError
@@ -45,6 +55,8 @@ def look(data: ConfigDict, output: Path | None = None) -> tuple[list[str], list[
         return [], []
     if data.source == "photos":  # what is wanted is known; where they lie is not
         return [f"the folder holds {len(paths):,} images: {written(dict(of_one(paths, data)))}"], []
+    if data.source == "unpaired":
+        return list(_piles(paths, data)), []
     found = _matches(paths)
     doubtful = [match for match in found if match.is_doubtful]
     if len(doubtful) == len(found):
@@ -52,6 +64,32 @@ def look(data: ConfigDict, output: Path | None = None) -> tuple[list[str], list[
     place = Place(root, data, output)
     best, *others = pairing.forms([match for match in found if not match.is_doubtful])
     return [_told(best, place)], list(_others(best[0], others, place))
+
+
+def _piles(paths: Sequence[Parts], data: ConfigDict) -> Iterator[str]:
+    """Propose the two folders of images without pairs, where two hold most of the images."""
+    counts, splits = Counter[str](), dict[str, set[str]]()
+    for file in groups.look(paths):
+        if len(file.marked) > 1:
+            pile = _pile(file.marked[:-1])
+            counts[pile] += 1
+            splits.setdefault(pile, set()).add(file.split)
+    largest = counts.most_common()
+    few = ", ".join(f"{files.shown(name)} ({count:,})" for name, count in largest[2:][:_TOLD])
+    if len(largest) < 2 or (few and 2 * largest[2][1] > largest[1][1]):
+        return
+    (a, count_a), (b, count_b) = sorted(largest[:2])
+    options = {"dir_a": a, "dir_b": b} | dict(of_splits({x: x for x in splits[a] & splits[b] if x}, data))
+    rest = f" (left out: {few})" if few else ""
+    yield f"{files.shown(a)} ({count_a:,}) and {files.shown(b)} ({count_b:,}) are two piles{rest}: {written(options)}"
+
+
+def _pile(folders: Parts) -> str:
+    """Return the folder of one side: the first ones of a path, up to one that is more than the name of a split."""
+    last = max((i for i, part in enumerate(folders) if words.SPLIT in part), default=0)
+    if folders[: last + 1] == (words.SPLIT,):
+        last += 1
+    return "/".join(folders[: last + 1])
 
 
 def names_pairs(paths: Sequence[Parts]) -> bool:

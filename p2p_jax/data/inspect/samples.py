@@ -43,11 +43,13 @@ class Seen(NamedTuple):
       sides: the images of A and those of B; for pairs in the same order.
       identical: names of the pairs whose two images are the same.
       faults: sentences that name images which cannot be used.
+      unusable: names of these images.
     """
 
     sides: tuple[list[Look], list[Look]]
     identical: list[str]
     faults: list[str]
+    unusable: list[str]
 
 
 def of_layout(layout: Layout, usable: Collection[Path]) -> list[Example]:
@@ -104,7 +106,7 @@ def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen
       examples: of one split.
       domains: of A and B as the files have them.
     """
-    seen = Seen(([], []), [], [])
+    seen = Seen(([], []), [], [], [])
 
     def see(example: Example) -> tuple[list[Look], bool] | str:
         try:
@@ -126,6 +128,7 @@ def look_at(examples: Iterable[Example], domains: tuple[Domain, Domain]) -> Seen
             found = result.result()
             if isinstance(found, str):
                 seen.faults.append(found)
+                seen.unusable.extend(example.names)
                 continue
             looks, same = found
             for side, one in zip(example.sides, looks, strict=True):

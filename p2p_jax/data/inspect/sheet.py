@@ -1,13 +1,18 @@
 """A sheet of training images exactly as the network gets them, augmented and in the order of the first steps."""
 
 import itertools
+from collections.abc import Collection, Sequence
+from itertools import compress
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from p2p_jax.config import complete, with_facts
+from p2p_jax.data import layouts
 from p2p_jax.data.stream.pipeline import load
+from p2p_jax.data.stream.sources import Source, Unpaired, of_layout
 from p2p_jax.images.domains import Domain, of_config
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.reporting import quiet
@@ -18,11 +23,13 @@ _LEAST = 160  # pixels that an image is wide at least, to have room for its titl
 _COLORS = ("#c22", "#292", "#22c", "#777", "#b5b", "#b80")
 
 
-def draw(config: ConfigDict) -> np.ndarray:
+def draw(config: ConfigDict, without: Collection[str] | None = None) -> np.ndarray:
     """Draw pairs of the first training steps, and histograms of what the network sees of them.
 
     Args:
       config: complete; as for ``p2p_jax.data.load``.
+      without: names of files that cannot be used, as an inspection has them. If they are given, the sheet leaves them
+        out, and files without a partner.
 
     Returns:
       [height, width, 3] uint8.
@@ -32,7 +39,7 @@ def draw(config: ConfigDict) -> np.ndarray:
     """
     config = complete({**config.to_dict(), "data": {**config.data.to_dict(), "val_split": ""}})
     with quiet():  # it was printed already
-        data = load(config)
+        data = load(config, train=_of_the_rest(config.data, set(without)) if without is not None else None)
     domains = of_config(with_facts(config, data.facts).data)
     batches = list(itertools.islice(data.train(0), -(-_PAIRS // config.batch_size)))
     real_a, real_b = (np.concatenate([batch[key] for batch in batches])[:_PAIRS] for key in ("real_a", "real_b"))
@@ -61,6 +68,20 @@ def draw(config: ConfigDict) -> np.ndarray:
         pen.text((box[0] + 2, box[1] - _TITLE + 2), name, fill="black", font=font)
         _draw_histograms(pen, images, *box)
     return np.asarray(sheet)
+
+
+def _of_the_rest(data: ConfigDict, without: set[str]) -> Source | Unpaired:
+    """Return the training images but for some files."""
+    layout = layouts.find(data, data.train_split, lenient=True)
+
+    def usable(paths: Sequence[Path]) -> list[bool]:
+        return [without.isdisjoint((str(path), f"{path}, A")) for path in paths]
+
+    good_a, good_b = map(usable, layout.sides)
+    if layout.paired:
+        good_a = good_b = [a and b for a, b in zip(good_a, good_b, strict=True)]
+    a, b = list(compress(layout.a, good_a)), list(compress(layout.b, good_b))
+    return of_layout(layout._replace(a=a, b=a if layout.a is layout.b else b), data)
 
 
 def _picture(images: np.ndarray, domain: Domain, others: np.ndarray, other: Domain) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ml_collections import ConfigDict
 
-from p2p_jax.config.options import crop_shape, load_shape
+from p2p_jax.config.options import CROPPED, crop_shape, load_shape
 from p2p_jax.data.stream.backend import tensorflow
 from p2p_jax.images.domains import Domain
 from p2p_jax.images.resize import resize
@@ -35,7 +35,7 @@ def fit(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], data: ConfigDi
     crop = crop_shape(data)
     size = crop if data.preprocess == "resize_and_crop" else _loaded_size(images, data)
     images = _resize(images, domains, size)
-    if data.preprocess not in ("crop", "scale_width_and_crop"):
+    if data.preprocess not in CROPPED:
         return images
     top, left = ((have - want) // 2 for have, want in zip(_size(images[0]), crop, strict=True))
     return _cut(images, top, left, crop)
@@ -113,6 +113,11 @@ def _loaded_size(images: "Sequence[tf.Tensor]", data: ConfigDict) -> "Size":
     height, width = _largest(images)
     if data.preprocess in ("crop", "none"):
         return height, width
+    if data.preprocess == "scale_shortside_and_crop":
+        load, floats = load_shape(data), [tf.cast(n, tf.float32) for n in (height, width)]
+        factor = tf.reduce_max([want / have for want, have in zip(load, floats, strict=True)])
+        sides = [tf.cast(tf.round(have * factor), tf.int32) for have in floats]
+        return tf.maximum(sides[0], load[0]), tf.maximum(sides[1], load[1])
     crop = crop_shape(data)
     to_width = crop[1] if data.preprocess == "scale_width" else load_shape(data)[1]
     scaled = tf.cast(tf.round(tf.cast(height, tf.float32) * (to_width / tf.cast(width, tf.float32))), tf.int32)

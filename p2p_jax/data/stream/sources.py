@@ -42,7 +42,7 @@ def make_source(data: ConfigDict, split: str) -> Source | Unpaired:
     if layouts.is_file_source(data.source):
         if Path(data.dir).suffix.lower() == ".zip" and Path(data.dir).is_file():
             raise InputError(f"config.data.dir={data.dir} is a zip file: set config.data.source=zip/{data.source}")
-        return _from_layout(layouts.find(data, split), data)
+        return of_layout(layouts.find(data, split), data)
     if data.source == "given":
         raise InputError(
             "the run was trained on data given to train(data=...), which its config cannot open: give the data "
@@ -120,8 +120,12 @@ def _mark(*arrays: np.ndarray) -> str:
     return f"{checksum:08x}"
 
 
-def _from_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
-    """Make a source of files, after a look at every one of them."""
+def of_layout(layout: Layout, data: ConfigDict) -> Source | Unpaired:
+    """Make a source of the files of a split, after a look at every one of them.
+
+    Raises:
+      InputError: one cannot be used.
+    """
     kinds = domains.of_files(data)
     headers = checks.require(layout, kinds, data)
     a, b = (_files(paths, [kind], headers) for paths, kind in zip((layout.a, layout.b), kinds, strict=True))

@@ -46,6 +46,7 @@ def from_runs(
     """
     from p2p_jax.data import load_split  # TensorFlow, JAX and checkpoints: only needed for runs
     from p2p_jax.data.elsewhere import with_data_dir
+    from p2p_jax.data.splits import split_meant
     from p2p_jax.evaluation.predictions import sides
     from p2p_jax.inference import Translator
 
@@ -53,7 +54,7 @@ def from_runs(
     for name, workdir in _named(runs, "runs").items():
         translator = Translator.from_workdir(workdir, checkpoint=checkpoint, direction=direction, trust=trust)
         config = with_data_dir(translator.config, data_dir, translator.run.config_file)
-        name_of_split = split or config.data.val_split
+        name_of_split = split_meant(config.data, split)
         if not name_of_split:
             raise InputError(f"{workdir} was trained without validation: name the split to show with `split`")
         opened = load_split(config, name_of_split)

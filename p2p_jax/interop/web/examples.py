@@ -8,6 +8,7 @@ import numpy as np
 from p2p_jax.config.options import crop_shape
 from p2p_jax.data import load_split
 from p2p_jax.data.elsewhere import is_downloaded, with_data_dir
+from p2p_jax.data.splits import split_meant
 from p2p_jax.errors import InputError
 from p2p_jax.inference.run import Run
 
@@ -40,7 +41,7 @@ def find(run: Run, data_dir: str | None, split: str | None = None) -> Examples:
       InputError: `data_dir` or `split` is given, and there are no such images.
     """
     asked = data_dir is not None or split is not None
-    split = split or run.config.data.val_split or run.config.data.train_split
+    split = split_meant(run.config.data, split) or run.config.data.train_split
     if asked or not is_downloaded(run.config.data):
         try:
             config = with_data_dir(run.config, data_dir, run.config_file)
