@@ -248,7 +248,7 @@ def test_the_table_says_what_a_run_is():
     assert second[4] == second[6] == second[8] == "\u2013"
     notes = "\n".join(finished_table.notes(told))
     assert "folders photos at 512x256: the means over the 3 images of test, centre crops of 512x256, for the" in notes
-    assert "The verb evaluate takes whole images unless it gets --crops" in notes
+    assert "The verb evaluate takes whole images unless it is asked for crops" in notes
     told["data"]["seen"] = "whole images, at the size that the network sees"
     assert "--crops" not in "\n".join(finished_table.notes(told))
     assert "bias_units: Mean of output minus target, with its sign" in notes

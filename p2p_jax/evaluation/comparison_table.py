@@ -18,7 +18,7 @@ from p2p_jax.training import metrics_file
 _FORMS = {metric.key: metric.form for metric in IMAGE_METRICS}
 ARROWS = {"lower": " \u2193", "higher": " \u2191", None: ""}
 """Signs after the names of metrics that say which direction is better."""
-ON_CROPS = "The verb evaluate takes whole images unless it gets --crops, so its numbers differ from these."
+ON_CROPS = "The verb evaluate takes whole images unless it is asked for crops, so its numbers differ from these."
 """Note on numbers of crops."""
 _COST = ("steps", "GMAC a step", "GMAC a run", "seconds", "M parameters", "GMAC an image", "ms an image")
 
