@@ -228,7 +228,7 @@ def test_a_run_under_training_is_read_and_not_written(tmp_path, monkeypatch):
         )
         assert ended.returncode == 1
         (line,) = ended.stderr.splitlines()
-        assert f"process {holder.pid} on" in line and line.endswith("or choose another --workdir")
+        assert f"process {holder.pid} on" in line and line.endswith("or choose another RUN")
         assert saved_steps(tmp_path / "run") == [2]
     finally:
         holder.kill()

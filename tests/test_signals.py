@@ -13,6 +13,7 @@ import pytest
 from p2p_jax.commands import interrupts
 from p2p_jax.commands.command import Parser
 from p2p_jax.errors import InputError, TrainingInterrupt
+from p2p_jax.training import start as start_of_training
 from p2p_jax.training.checkpoint import saved_steps
 from p2p_jax.training.loop import train
 from p2p_jax.training.stopping import stop_requests
@@ -56,6 +57,14 @@ def test_a_training_saves_before_it_ends(signum, tmp_path, capfd):
     told = capfd.readouterr().out
     assert f"{signum.name}: will save a checkpoint and stop" in told and "stopped at step 3" in told
     assert int(train(config, tmp_path, data=memory_data(config))["step"]) == 10
+
+
+def test_a_run_that_needs_no_more_than_its_directory_names_the_verb_that_resumes_it(tmp_path, monkeypatch, capsys):
+    config, run = tiny(num_steps=10), tmp_path / "my run"
+    monkeypatch.setattr(start_of_training, "load", lambda config, **places: stop_at(3, memory_data(config)))
+    train(config, run)
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == f"stopped at step 3; run the same command to resume, or p2p-jax resume '{run}'"
 
 
 def test_before_the_first_step_there_is_nothing_to_wait_for(tmp_path):
@@ -251,8 +260,7 @@ def test_the_command_saves_and_tells_the_shell(signum, status, endless, tmp_path
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (status, "")
     (step,) = saved_steps(tmp_path / "run")
-    run = tmp_path / "run"
-    assert out.splitlines()[-1] == f"stopped at step {step:,}; run the same command to resume, or p2p-jax resume {run}"
+    assert out.splitlines()[-1] == f"stopped at step {step:,}; run the same command to resume"
     assert int(rows_of(tmp_path / "run")[-1]["step"]) <= step
 
 
