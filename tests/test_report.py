@@ -71,7 +71,7 @@ def test_what_was_evaluated_is_in_the_page(tmp_path):
         assert text in page
     for text in ("toy_facades, with targets", "<dd>batch<small>", "<dd>on</dd>", "2026-01-02 03:04:05 UTC"):
         assert text in page
-    assert '<p class="mean">0.2500 <small>&plusmn; 0.1118 over 4 images</small></p>' in page
+    assert '<p class="mean">0.2500 <small>&plusmn; 0.1118 between the 4 images</small></p>' in page
     assert "<span>0.1000</span><span>median 0.2500</span><span>0.4000</span>" in page
     assert page.count('<rect x="') == 4 + 4 + 2  # each value in a bin of its own, "strange" has two
     config = re.search(r'<pre id="config"[^>]*>(.*?)</pre>', page, re.DOTALL).group(1)
@@ -201,7 +201,7 @@ def test_what_is_not_finite_is_not_a_number_on_the_page(tmp_path):
     assert data["results"]["images"][1]["psnr"] is None
     assert data["results"]["metrics"]["l1"] == {"mean": None, "std": None, "count": 4}
     assert data["results"]["set_metrics"]["fid"] == {"value": None, "kid": None}
-    assert '<p class="mean">n/a <small>&plusmn; n/a over 4 images' in page
+    assert '<p class="mean">n/a <small>&plusmn; n/a between the 4 images' in page
     assert "<span>0.1000</span><span>median 0.1500</span><span>0.2000</span>" in page
     assert page.count("<td>n/a</td>") == 2
 
@@ -247,6 +247,13 @@ def test_curves_are_grouped_by_metric(tmp_path):
     page, data = written(tmp_path, *example(), history)
     assert data["panels"] == panels and data["steps"] == [100, 300]
     assert "Each point is the mean" not in page
+
+
+def test_seconds_and_epochs_have_no_chart(tmp_path):
+    history = tmp_path / "metrics.csv"
+    history.write_text("step,run/seconds,run/epoch,run/images_per_s\n100,1.5,0.5,8\n200,3.0,1.0,9\n")
+    series = [{"name": "run/images_per_s", "points": [[100, 8.0], [200, 9.0]]}]
+    assert read_panels(history)[0] == [{"title": "run/images_per_s", "series": series}]
 
 
 def test_domains_share_a_chart_and_long_curves_are_averaged(tmp_path):

@@ -67,7 +67,10 @@ def choose(driver, selector, text):
 
 def test_numbers_are_seen(driver):
     assert driver.title == "facades, step 200: evaluation"
-    assert texts(driver, ".mean") == ["0.2500\n\u00b1 0.1118 over 5 images", "18.00\n\u00b1 1.000 over 5 images"]
+    assert texts(driver, ".mean") == [
+        "0.2500\n\u00b1 0.1118 between the 5 images",
+        "18.00\n\u00b1 1.000 between the 5 images",
+    ]
     assert texts(driver, ".sets td") == ["120.5"]
     assert find(driver, ".card:nth-child(1) .values").text.split() == ["l1", "0.3000", "psnr", "20.00"]
     assert find(driver, ".card:nth-child(3) .values").text.split() == ["l1", "n/a", "psnr", "18.00"]

@@ -102,6 +102,8 @@ def read_panels(history: Path) -> tuple[list[dict[str, Any]], int]:
     series: dict[str, list[tuple[int, float]]] = {}
     for step, row in table.rows.items():
         for name, cell in row.items():
+            if name in (metrics_file.SECONDS, metrics_file.EPOCH):  # they only say where a step is
+                continue
             series.setdefault(name, []).append((step, float(cell)))
     panels: dict[str, dict[str, Any]] = {}
     averaged = 1

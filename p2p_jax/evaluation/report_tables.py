@@ -183,8 +183,8 @@ def _card(name: str, summary: Mapping[str, Any], values: Sequence[Any], better: 
     note = {"lower": "lower is better", "higher": "higher is better", None: ""}[better]
     html = (
         f'<article class="metric"><h3>{escape(name)}<span class="better">{note}</span></h3>'
-        f'<p class="mean">{text_of(summary.get("mean"))} <small>&plusmn; {text_of(summary.get("std"))} over '
-        f"{text_of(summary.get('count'))} images{_left_out(summary)}</small></p>"
+        f'<p class="mean">{text_of(summary.get("mean"))} <small>&plusmn; {text_of(summary.get("std"))} between '
+        f"the {text_of(summary.get('count'))} images{_left_out(summary)}</small></p>"
     )
     if len(finite):
         low, middle, high = (text_of(float(v)) for v in np.percentile(finite, (0, 50, 100)))
