@@ -27,6 +27,7 @@ from p2p_jax.config.options import OPTIONS
 from p2p_jax.data import layouts
 from p2p_jax.data.containers import contents
 from p2p_jax.data.stream import sources
+from p2p_jax.training.start import _tell_learning_rate
 from support import trees
 from support.runs import rows_of
 from support.web_pages import write_package
@@ -184,6 +185,7 @@ def test_every_training_command_makes_an_objective(folder):
         with config.unlocked():
             config.data.num_train = 400
         assert len(resolve(config.objective)(config)) == 4, command
+        _tell_learning_rate(config, None)  # refuses many steps at a rate of 0
 
 
 @pytest.mark.slow
