@@ -287,7 +287,7 @@ def test_equal_images_are_counted_and_not_in_the_mean_of_psnr(tmp_path, capsys):
     assert command(tmp_path / "run") == 0
     assert "between images; 2 infinite, not in the mean)" in capsys.readouterr().out
     page = (tmp_path / "run" / "evaluation" / "val_2" / "report.html").read_text()
-    assert "over 5 images, 2 infinite and not in the mean" in page
+    assert "between the 5 images, 2 infinite and not in the mean" in page
 
 
 def test_colours_are_not_counted_of_what_is_no_photograph(tmp_path, capsys):
