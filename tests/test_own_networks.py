@@ -4,11 +4,14 @@ import jax
 import numpy as np
 import pytest
 
+from p2p_jax import nets
 from p2p_jax.config import complete_experiment
+from p2p_jax.config.readers import OURS
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import make_networks, make_objective
 from p2p_jax.testing import check_objective
 from p2p_jax.training.loop import train
+from support.comparers import assert_equal_trees
 from support.configs import small_config, small_cut_config, small_cyclegan_config
 from support.runs import memory_data
 
@@ -82,4 +85,13 @@ def test_a_look_at_the_output_changes_no_weight():
     state = make_objective(config).init(jax.random.key(3), batch)
     rngs = jax.random.split(jax.random.key(3))
     own = make_networks(config)("generator", out_channels=3).init(rngs[0], batch["real_a"], train=False)["params"]
-    jax.tree.map(np.testing.assert_array_equal, state["params"]["generator"], own)
+    assert_equal_trees(state["params"]["generator"], own)
+
+
+def test_options_of_every_network_of_the_library_are_known_by_their_owner():
+    """Else a config that names another network would be refused for what it inherited."""
+    ready = {"EncoderDecoder", "ResNet6", "ResNet9", "UNet128", "UNet256"}  # these make one of the others
+    listed = {
+        name.removeprefix("p2p_jax.nets:") for section in ("generator", "discriminator") for name in OURS[section]
+    }
+    assert listed == set(nets.__all__) - ready - {"RECEPTIVE_FIELDS"}

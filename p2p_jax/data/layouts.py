@@ -154,11 +154,11 @@ def _match(a: Sequence[Named], b: Sequence[Named], where: str, *, lenient: bool)
         partner = matching.partner_of(named, others[0]) if others else None
         missing = f"{shown(partner)} (or with another ending)" if partner else "the missing ones"
         more = " and the others" if partner and len(lonely) > 1 else ""
-        mend = (
+        fix = (
             f"add {missing}{more}, remove {'this file' if len(lonely) == 1 else 'these files'}, or train on the CSV "
             "files with the other pairs that python -m p2p_jax inspect writes"
         )
-        raise InputError(matching.describe_lonely(list(map(shown, lonely)), (len(a), len(b)), where, mend, _UNPAIRED))
+        raise InputError(matching.describe_lonely(list(map(shown, lonely)), (len(a), len(b)), where, fix, _UNPAIRED))
     return Layout(found_a, found_b, lonely=lonely)
 
 

@@ -88,21 +88,21 @@ def pair(a: Sequence[Named], b: Sequence[Named]) -> tuple[list[Path], list[Path]
     return [one.path for one, _ in pairs], [other.path for _, other in pairs], [one.path for one in lonely]
 
 
-def describe_lonely(names: Sequence[str], counts: tuple[int, int], where: str, mend: str, unpaired: str = "") -> str:
+def describe_lonely(names: Sequence[str], counts: tuple[int, int], where: str, fix: str, unpaired: str = "") -> str:
     """Return the sentence on images without partners, with some names and the ways out.
 
     Args:
       names: of those images.
       counts: of all images of A and of B.
       where: where partners were looked for, as in "in the other folder".
-      mend: what to do.
+      fix: what to do.
       unpaired: how to train without pairs, which is said only if most images have no partner.
     """
     examples = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     is_most = 2 * len(names) > sum(counts)
     advice = f"; or, if the images have no partners at all, {unpaired}" if is_most and unpaired else ""
-    told = f"{len(names):,} of {counts[0]:,} + {counts[1]:,} images have no partner {where}"
-    return f"{told}: {examples}; {mend}{advice}"
+    count = f"{len(names):,} of {counts[0]:,} + {counts[1]:,} images have no partner {where}"
+    return f"{count}: {examples}; {fix}{advice}"
 
 
 def partner_of(lonely: Named, other: Named) -> Path | None:

@@ -36,7 +36,7 @@ def write(
     count: int,
     data_dir: str | None = None,
     *,
-    is_told: bool = False,
+    is_printed: bool = False,
 ) -> list[Example]:
     """Write the first images of the validation set as files, at the size of training.
 
@@ -48,7 +48,7 @@ def write(
       folder: folder for the files.
       count: largest number of examples.
       data_dir: the folder of the data set, if it is no longer where the run's config says.
-      is_told: what the run's config names, and is read, was printed already.
+      is_printed: what the run's config names was printed already.
     """
     if not count:
         return []
@@ -60,7 +60,7 @@ def write(
             raise InputError("the ranges of this run's images are not known")
         if not data_dir and is_downloaded(data):
             raise InputError(f"{data.dir or data.source} is not on this machine: name a copy with `data_dir`")
-        with quiet() if is_told else contextlib.nullcontext():
+        with quiet() if is_printed else contextlib.nullcontext():
             config = with_data_dir(translator.config, data_dir, translator.run.config_file)
         opened = load_split(config, data.val_split)
         side, other, names = sides(translator, opened)

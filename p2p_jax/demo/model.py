@@ -133,7 +133,12 @@ class Model:
                 found = examples.load(examples_folder / name, domain)
             else:
                 found = examples.write(
-                    translator, task, self._folder / "examples" / name, num_examples, data_dir, is_told=bool(self.ways)
+                    translator,
+                    task,
+                    self._folder / "examples" / name,
+                    num_examples,
+                    data_dir,
+                    is_printed=bool(self.ways),
                 )
             self.ways[name] = Way(translator, task, self._pad(translator, task, found, name == first.direction), found)
         average = ", average of the weights" if first.weights == "average" else ""

@@ -10,7 +10,7 @@ from p2p_jax.config.options import crop_shape
 from p2p_jax.images.domains import Domain
 from p2p_jax.reporting import say
 
-_MUCH = 2  # times the side of training; above it people are told
+_MUCH = 2  # times the side of training; above it a note is printed
 _OF_PIECES = ("crop", "none")  # training that resizes no image
 
 
@@ -53,11 +53,11 @@ def found(size: Wanted, data: ConfigDict) -> Size:
 
 
 def tell(shapes: Iterable[tuple[int, ...]], domain: Domain, data: ConfigDict) -> None:
-    """Say it if images are much larger than those of training.
+    """Print a note if images are much larger than those of training.
 
     Args:
       shapes: [H, W, ...] of the images that are translated, after any resizing.
-      domain: of the images; only of photographs anything is said.
+      domain: of the images; there is a note on photographs only.
       data: of the run's config.
     """
     largest = max(shapes, key=min, default=(0, 0))

@@ -17,7 +17,7 @@ def marks_unknown(domain: Domain) -> bool:
 
 
 def find_lost(values: np.ndarray, domain: Domain) -> np.ndarray:
-    """Return the pixels of which something is unknown: booleans [B, H, W, 1]."""
+    """Return which pixels have an unknown value: booleans [B, H, W, 1]."""
     if not marks_unknown(domain):
         return np.zeros((*values.shape[:3], 1), bool)
     return np.isnan(unknown.marked(Stored(values), domain.nodata).pixels).any(axis=-1, keepdims=True)

@@ -164,7 +164,7 @@ def init_network(
       section: "generator" or "discriminator".
       network: made by ``make_networks``.
       rng: of the weights.
-      images: [N, H, W, C], of which only shape and dtype count; for a conditional discriminator with the condition's
+      images: [N, H, W, C]; only their shape and dtype count; for a conditional discriminator with the condition's
         channels before the picture's.
       channels: of a generator's images.
 

@@ -230,9 +230,9 @@ def _pair(a: _Folder, stems_a: list[str], b: _Folder, stems_b: list[str], where:
         (first, of_a), (second, of_b) = _in_order(a, stems_a), _in_order(b, stems_b)
     if of_a != of_b:
         lonely = _lonely(a, stems_a, stems_b, a.archive.label) + _lonely(b, stems_b, stems_a, b.archive.label)
-        mend = "add the missing ones or remove these, and pack it again"
+        fix = "add the missing ones or remove these, and pack it again"
         unpaired = "train a CycleGAN: --config.data.source=zip/unpaired"
-        raise InputError(matching.describe_lonely(lonely, (len(stems_a), len(stems_b)), where, mend, unpaired))
+        raise InputError(matching.describe_lonely(lonely, (len(stems_a), len(stems_b)), where, fix, unpaired))
     return [first, second]
 
 
