@@ -38,7 +38,7 @@ from support.runs import memory_data
 def test_all_published_experiments_are_there():
     pix2pix = {"quickstart", "facades", "maps", "edges2shoes", "edges2handbags", "cityscapes", "night2day"}
     pix2pix |= {"colorization", "edges_to_photos", "inpainting", "super_resolution", "denoising", "bands"}
-    pix2pix |= {"facades_modern", "facades_modern_small", "facades_small"}
+    pix2pix |= {"facades_modern", "facades_modern_small", "facades_small", "maps_modern"}
     cyclegan = {"quickstart_cyclegan", "horse2zebra", "apple2orange", "summer2winter", "maps_unpaired"}
     cyclegan |= {"facades_unpaired", "iphone2dslr"} | {f"{x}2photo" for x in ("monet", "cezanne", "ukiyoe", "vangogh")}
     cut = {"quickstart_cut", "horse2zebra_cut", "horse2zebra_fast_cut"}
