@@ -21,9 +21,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 import numpy as np
@@ -71,6 +71,7 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
     from p2p_jax.config import resolve
     from p2p_jax.nets import convolution, layers
     from p2p_jax.training import parallel
+    from p2p_jax.training.dispatches import num_steps
 
     def two_passes(x, axes):
         mean = x.mean(axes, keepdims=True)
@@ -96,7 +97,7 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
     for name in names:
         print(json.dumps({"begins": name}), flush=True)
         options = dict(VARIANTS[name])
-        steps = options.pop("steps", 0) or parallel.num_steps_per_dispatch(config)
+        steps = options.pop("steps", 0) or num_steps(config)
         precision = options.pop("precision", None)
         pixels = options.pop("products", 0)
         product = functools.partial(small, pixels) if pixels else convolution._as_product
@@ -189,9 +190,10 @@ def follow(setting: str, names: list[str], args: argparse.Namespace, ends: float
         keep(begun, {"error": late or f"its process ended with {process.returncode}"})
 
 
-def _put_lines(stream: Iterable[str], lines: queue.SimpleQueue) -> None:
-    for line in stream:
-        lines.put(line)
+def _put_lines(stream: IO[str], lines: queue.SimpleQueue) -> None:
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 

@@ -36,6 +36,7 @@ from ml_collections import ConfigDict
 from benchmarks.experiments import make_config
 from p2p_jax.config import complete, resolve
 from p2p_jax.config.options import image_shapes
+from p2p_jax.process.compiler_options import QUICK, on_cpu
 from p2p_jax.training import parallel
 
 CARDS = (16, 24, 80, 141)
@@ -110,7 +111,7 @@ def compile_step(config: ConfigDict, devices: list | None = None) -> jax.stages.
     if devices:
         options: dict[str, Any] = {"xla_gpu_autotune_level": 0}  # which needs the device
     else:
-        options = parallel._on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+        options = on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", **QUICK)
     with mock.patch("jax.default_backend", return_value="gpu"):  # else a CPU gets forms of its own of many layers
         lowered = jax.jit(step, donate_argnums=0).lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
     return lowered.compile(compiler_options=options)

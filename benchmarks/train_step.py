@@ -98,7 +98,7 @@ def _prepare_jax(args: argparse.Namespace):
 
     from benchmarks import cost
     from p2p_jax.process import freed_memory
-    from p2p_jax.training import parallel
+    from p2p_jax.training.dispatches import num_steps
 
     freed_memory.keep_freed_memory()  # as training does before all else
     if jax.device_count() != args.devices:
@@ -107,7 +107,7 @@ def _prepare_jax(args: argparse.Namespace):
     peak = cost.find_peak(device.device_kind) or cost.measure_peak()
     given = {"dtype": args.dtype, "width": args.width, "steps_per_dispatch": args.steps_per_dispatch}
     config = make_config(args.objective, args.size, args.batch, **given)
-    per_dispatch = parallel.num_steps_per_dispatch(config)
+    per_dispatch = num_steps(config)
     dispatch, wait = jax_step(config, from_resident=args.resident, num_steps=per_dispatch)
     # On accelerators enough without a pause that the host may run ahead of them.
     dispatches = 1 if device.platform == "cpu" else max(4, -(-16 // (args.batch * per_dispatch)))

@@ -15,6 +15,7 @@ import pytest
 from p2p_jax import train
 from p2p_jax.config import stored
 from p2p_jax.nets import convolution
+from support import skipped
 from support.configs import small_config, small_cyclegan_config
 
 _finished = itertools.count(1)  # tests
@@ -27,9 +28,11 @@ def pytest_collection_finish(session):
 
 
 def pytest_configure(config):
-    """Look once at the programs that earlier runs have kept; the workers of a run only use them."""
+    """Look once at the programs that earlier runs have kept, and leave the user's home alone; workers inherit it."""
+    skipped.register(config)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         environment.tidy_programs()
+        environment.leave_home()
 
 
 @pytest.fixture(autouse=True)

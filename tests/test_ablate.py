@@ -218,6 +218,7 @@ def test_a_row_that_diverges_does_not_cost_the_others(tmp_path, monkeypatch):
     assert bench.trained == ["L1", "cGAN", "L1+GAN", "L1+cGAN"]
 
 
+@pytest.mark.slow
 def test_scores_are_kept_until_something_changes(tmp_path, monkeypatch):
     bench = FakeTraining(monkeypatch)
 
@@ -242,6 +243,7 @@ def test_scores_are_kept_until_something_changes(tmp_path, monkeypatch):
         assert json.loads(path.read_text())["step"] == 3
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(tmp_path, monkeypatch):
     """SIGTERM in the first of two runs stops the command; the same one goes on with the step after."""
     bench = Bench(monkeypatch, stop=("L1+cGAN-patch1", 1))
@@ -266,6 +268,7 @@ def test_interrupted_and_resumed(tmp_path, monkeypatch):
     assert bench.trained == bench.scored == []
 
 
+@pytest.mark.slow
 def test_runs_of_another_config_are_refused_before_training(tmp_path, monkeypatch):
     bench = Bench(monkeypatch)
     other = series.changed(config_16(seed=5, num_steps=1), {})
@@ -312,6 +315,7 @@ def tiny(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_command_trains_and_scores(tiny, capsys):
     """The whole way, with nothing replaced; the second time there is nothing to do."""
     arguments = [

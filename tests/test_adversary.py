@@ -92,6 +92,7 @@ def test_slopes_of_a_linear_discriminator(option, weight):
     np.testing.assert_allclose(more[:2], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_where_slopes_are_taken():
     """Half the sum of squares has the image itself as its slope: so a penalty tells at which image it was taken."""
     real, fake = images(1), images(2)
@@ -125,12 +126,14 @@ def test_several_maps_of_logits_count_as_their_mean():
         assert three[1] == pytest.approx(one[1], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_all_terms_at_once_keep_the_contract(kind):
     config = MAKERS[kind](**ALL)
     check_objective(resolve(config.objective)(config), config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"gan": "hinge", "penalty_every": 2, "r1_gamma": 1.0}, {"lambda_gp": 1.0, "diff_augment": "color"}],
@@ -142,6 +145,7 @@ def test_bfloat16_and_lazy_penalties_trace(kind, options):
     check_objective(resolve(config.objective)(config), config, run=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_two_devices_do_what_one_does_with_the_whole_batch(kind):
     """Without what is drawn device by device; SGD, as Adam hides scales."""

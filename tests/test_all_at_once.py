@@ -54,6 +54,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cyclegan", "cut"])
 def test_a_state_that_was_saved_goes_on_to_the_bit(kind, tmp_path):
     """All that the next steps depend on is in the checkpoint: in the middle of an accumulation, before a penalty."""

@@ -23,6 +23,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("last", "network"), [(last, one) for last, each in NETWORKS.items() for one in each])
 def test_the_output_is_the_input_where_the_mask_is_0(last, network):
     x = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (2, 8, 8, 3)), jnp.float32)
@@ -52,6 +53,7 @@ def test_images_that_cannot_be_mixed_are_refused():
         jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), jnp.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_config, small_cyclegan_config])
 def test_both_objectives_train_with_masks(make):
     config = make(generator__attention_mask=True)

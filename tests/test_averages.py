@@ -94,6 +94,7 @@ def test_a_long_average_does_not_lose_its_weight_in_rounding():
     assert float(ramped) == pytest.approx(4e-9 * np.log(2), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_config, small_cyclegan_config])
 def test_training_does_not_see_the_average(make):
     config = make(ema__decay=0.9, optimizer=SGD, **SMALLEST)
@@ -107,6 +108,7 @@ def test_training_does_not_see_the_average(make):
     assert averaging.trained_alone(expected) is expected is averaging.in_use(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "dtypes"), [(small_config, "bfloat16"), (small_cyclegan_config, "float32")])
 def test_contract(make, dtypes):
     config = make(ema__half_life=20, ema__ramp_up=0.5, param_dtype=dtypes, dtype=dtypes, **SMALLEST)
@@ -117,6 +119,7 @@ def test_contract(make, dtypes):
     assert {str(x.dtype) for x in jax.tree.leaves(state["ema"])} == {"float32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", sorted(p.stem for p in EXAMPLES.glob("*.py")))
 def test_objectives_from_outside_are_averaged(example, monkeypatch):
     monkeypatch.chdir(EXAMPLES.parent)
@@ -184,6 +187,7 @@ def test_directions_of_spectral_norms_stay_of_length_1():
     np.testing.assert_allclose(average["params"]["generator"]["u"], [0.5, 0.5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one():
     config = small_config(ema__half_life=8, optimizer=SGD, **SMALLEST)
     assert jax.device_count() > 1
@@ -200,6 +204,7 @@ def test_two_devices_equal_one():
     assert_close_trees(found[1], found[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_to_the_bit_and_validated_by_its_average(tmp_path, capsys):
     config = linear_config(ema__half_life=12, ema__ramp_up=0.5, extra={"noise": 0.0})
     data = memory_data(config)
@@ -239,6 +244,7 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "run", config, state, 7), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "player"), [("AtoB", "gen_ab"), ("BtoA", "gen_ba")])
 def test_a_translator_holds_the_average_and_nothing_else(run, direction, player):
     workdir, state = run
@@ -255,11 +261,13 @@ def test_a_translator_holds_the_average_and_nothing_else(run, direction, player)
     np.testing.assert_array_equal(given(images), averages(images))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_average_has_raw_weights(cyclegan_run):
     ids = {Translator.from_workdir(cyclegan_run, raw=raw).checkpoint_id for raw in (False, True)}
     assert len(ids) == 1 and open_run(cyclegan_run).weights == "raw"
 
 
+@pytest.mark.slow
 def test_commands_say_which_weights(run, tmp_path, capsys):
     workdir, _ = run
     Path(tmp_path / "in").mkdir()
@@ -287,6 +295,7 @@ def test_evaluations_say_which_weights(run):
     assert abs(means[0] - means[1]) > 1e-3 and found["val_7"]["num_parameters"] == found["val_7_raw"]["num_parameters"]
 
 
+@pytest.mark.slow
 def test_an_export_has_the_average(run, tmp_path):
     workdir, _ = run
     told = {raw: export(workdir, "stablehlo", tmp_path / f"{raw}", raw=raw).metadata for raw in (False, True)}
@@ -333,6 +342,7 @@ def test_fine_tuning_takes_the_average_and_begins_its_own_there(run, averages, t
         assert_equal_trees(state["ema"]["params"], {name: state["params"][name] for name in ("gen_ab", "gen_ba")})
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_a_run_without_an_average(cyclegan_run, tmp_path, capsys):
     config = small_cyclegan_config(seed=5, init_from=str(cyclegan_run), ema__decay=0.99)
     fresh = jax.jit(make_objective(config).init)(jax.random.key(5), random_batch(config, size=1))

@@ -38,6 +38,7 @@ def dtypes(tree):
     return {leaf.dtype.name for leaf in jax.tree.leaves(tree)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
 def test_what_a_run_holds_is_float32(name):
     config = CONFIGS[name](dtype="bfloat16")
@@ -53,6 +54,7 @@ def test_what_a_run_holds_is_float32(name):
     assert dtypes(metrics) == dtypes(shown) == {"float32"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast_convolutions")
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", CONFIGS)
@@ -69,6 +71,7 @@ def test_every_product_of_a_step_takes_bfloat16(name, backend):
         assert {e.invars[0].aval.dtype.name for e in found if e.primitive.name == primitive} <= {"float32", "int32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -141,6 +144,7 @@ def test_gradients_of_norms_keep_no_float32_map(layer):
     np.testing.assert_allclose(found.astype(jnp.float32), exact, atol=0.03 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_a_run_translates_and_evaluates(tmp_path):
     config = small_config(dtype="bfloat16", num_steps=2)
     train(config, tmp_path, data=memory_data(config))

@@ -26,6 +26,7 @@ def translations(run):
     return {one.name: as_picture(translator, one.output, one.input) for one in predict(translator, "val")}
 
 
+@pytest.mark.slow
 def test_sheets_show_what_the_key_says(pix2pix_run, cyclegan_run, tmp_path):
     given = Namespace(data_dir=None, split="val", count=5, seed=3, trust=[], output=tmp_path / "sheets")
     earlier = shutil.copytree(pix2pix_run, tmp_path / "earlier")

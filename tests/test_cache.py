@@ -73,6 +73,7 @@ def compile_elsewhere(folder):
     return [int(number) for number in run.stdout.split()], run.stderr
 
 
+@pytest.mark.slow
 def test_programs_are_found_again(tmp_path):
     (value, hits, kept), _ = compile_elsewhere(tmp_path)
     assert (value, hits) == (7, 0) and kept >= 1

@@ -105,6 +105,7 @@ def test_what_is_whole_is_used(run):
     assert {"config/metadata", "metrics/metrics", "state/manifest.ocdbt", "_CHECKPOINT_METADATA"} <= names
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_checkpoint_counts(run):
     files = files_of(run / "checkpoints" / "3")
     for file, place in spread_over(files, 2 * len(files) + 40, seed=22):
@@ -119,6 +120,7 @@ def test_every_bit_of_a_checkpoint_counts(run):
     everything(run, 3)
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_runs_own_files_counts(run):
     told = everything(run, 3)
     damaged = [run / name for name in ("config.json", "facts.json")]
@@ -139,6 +141,7 @@ def test_every_bit_of_a_runs_own_files_counts(run):
         (run / digests.NAME).write_bytes(before)
 
 
+@pytest.mark.slow
 def test_bits_that_change_before_the_digests_are_complete(run):
     """A kill right after a checkpoint got its name: the files that Orbax writes with it have no digests yet."""
     folder = run / "checkpoints" / "3"
@@ -277,6 +280,7 @@ def test_a_training_goes_on_from_the_one_before(run, damage, capsys):
     assert find_step(run, CONFIG, "best") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a bit of data", "empty", "a file"])
 def test_a_training_with_a_damaged_checkpoint_ends_as_if_it_had_none(tmp_path, damage, capsys):
     config = small_config(num_steps=8, checkpoint_every=2, eval_every=4, sample_every=8)

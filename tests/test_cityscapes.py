@@ -233,6 +233,7 @@ def test_names_that_lead_elsewhere_are_refused(write, members, tmp_path, stem, f
     assert not list(tmp_path.rglob("*.part*")) and not (args["output"] / "train").exists()
 
 
+@pytest.mark.slow
 def test_a_small_file_that_asks_for_gigabytes_is_refused(write, members, monkeypatch):
     """Ten thousand pixels a side of one colour; and an archive whose files are said to be larger than it can hold."""
     file = io.BytesIO()

@@ -43,6 +43,7 @@ def experiment(**changes):
 # Budgets
 
 
+@pytest.mark.slow
 def test_all_get_the_multiply_adds_of_the_first():
     configs = {"whole": experiment(), "half": experiment(batch_size=2), "odd": experiment(batch_size=6)}
     plans = budgets.plan(configs)
@@ -463,6 +464,7 @@ class Bench:
         return results | {"pictures": [{"name": str(i), "input": "data:,", "output": "data:,"} for i in chosen]}
 
 
+@pytest.mark.slow
 def test_seeds_come_in_turn_and_nothing_is_done_twice(tmp_path, monkeypatch):
     bench = Bench(monkeypatch)
     configs = {"whole": experiment(), "narrow": experiment(batch_size=2)}

@@ -76,6 +76,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_batches_to_the_bit_as_from_a_folder(kind, container, tmp_path):
@@ -94,6 +95,7 @@ def test_same_batches_to_the_bit_as_from_a_folder(kind, container, tmp_path):
         assert_same_in_every_way(config, split="val")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("halves", ["side_by_side", "side_by_side/BA"])
 def test_same_batches_of_halves(container, halves, tmp_path):
@@ -107,6 +109,7 @@ def test_same_batches_of_halves(container, halves, tmp_path):
     assert_equal_streams(data.validation(2), list(known.validation(2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_same_batches_of_photographs_and_a_task(container, tmp_path):
     for split, count in COUNTS.items():
@@ -127,6 +130,7 @@ def test_same_batches_of_photographs_and_a_task(container, tmp_path):
             load_split(data_config(source=container, dir=where), "val")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_same_batches_without_pairs(container, tmp_path):
     folder = tmp_path / "folder"
@@ -171,6 +175,7 @@ def test_a_shorter_side_may_be_empty_in_rows_of_a_set_without_pairs(tmp_path):
         load(data_config(source="hugging_face", dir=str(where), val_split=""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_processes_read_only_their_own_share(container, tmp_path, monkeypatch):
     folder = write_sides(tmp_path / "folder", photo, photo)
@@ -287,6 +292,7 @@ def test_a_fault_is_named(fault, container, at_start, tmp_path, monkeypatch):
             pass
 
 
+@pytest.mark.slow
 def test_unknown_values_of_rasters_are_left_out_as_from_a_folder(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     folder = tmp_path / "folder"
@@ -353,6 +359,7 @@ def test_single_images_are_not_halved(container, tmp_path):
 # Zip files
 
 
+@pytest.mark.slow
 def test_archives_are_read_as_zipfile_reads_them(tmp_path):
     rng = np.random.default_rng(0)
     contents = {f"folder/{i}/file {i} é.bin": rng.integers(0, 9, i * 997, np.uint8).tobytes() for i in range(12)}
@@ -400,6 +407,7 @@ class _OfMac(zipfile.ZipInfo):
         return self.filename.encode(), self.flag_bits & ~0x800
 
 
+@pytest.mark.slow
 def test_a_zip_file_of_a_mac(tmp_path):
     """Resource forks, Finder's index, names in UTF-8 that are not marked so, folders as members, one around all."""
     folder = tmp_path / "folder"
@@ -434,6 +442,7 @@ def test_names_of_dos(tmp_path):
     assert [name.partition("!")[2] for name in load_split(config, "train").names[0]] == ["train/yy.png", "train/äx.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["A/train", "trainA", "train.zip", "trainA.zip", "suffixes"])
 def test_other_layouts_in_zip_files(layout, tmp_path):
     folder = write_sides(tmp_path / "folder", photo, photo)
@@ -482,6 +491,7 @@ def patched(path, before: bytes, after: bytes, at: int, size: int = 2):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_zip_files_that_are_refused(tmp_path):
     def config(path, **more):
         return data_config(**{"source": "zip", "dir": str(path), "val_split": ""} | more)

@@ -66,12 +66,14 @@ def read_and_recognise(reader):
     return lambda path: tensorflow_release.recognise(reader(path), str(path))
 
 
+@pytest.mark.slow
 def test_changed_pict_files(tmp_path):
     write_pict(tmp_path / "cats.pict", random_weights(unet_scopes(2), "later"))
     content = (tmp_path / "cats.pict").read_bytes()
     assert survive(tmp_path / "cats.pict", content, read_and_recognise(read_pict), random.Random(0)) > ROUNDS / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["model.json", "group1-shard1of1.bin"])
 def test_changed_models_of_tensorflow_js(tmp_path, part):
     for path in FIXTURE.iterdir():
@@ -118,6 +120,7 @@ def change_value(found, rng):
     return found
 
 
+@pytest.mark.slow
 def test_manifests_with_other_values(tmp_path):
     for path in FIXTURE.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -124,6 +124,7 @@ def test_every_layout_leads_to_the_weights(tmp_path):
     assert recognise(read(tmp_path / "operations"), "cats").keys() == {"generator"}
 
 
+@pytest.mark.slow
 def test_a_folder_with_what_it_was_made_of(tmp_path):
     """The checkpoint, or the files of the PyTorch release, say more than what was exported of them."""
     write_model(tmp_path / "cats", random_weights(unet_scopes(2), "later"))
@@ -138,6 +139,7 @@ def test_a_folder_with_what_it_was_made_of(tmp_path):
         convert.run([str(tmp_path / "cats"), "--workdir", str(tmp_path / "other")])
 
 
+@pytest.mark.slow
 def test_a_run_is_made_of_it(tmp_path, capsys):
     weights = random_weights(unet_scopes(8), "later")
     meaning = write_model(tmp_path / "cats", weights, "uint8", shard=4 * 2**20)

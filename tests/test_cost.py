@@ -162,6 +162,7 @@ def test_what_is_computed_again_is_counted_again():
     assert again == once + 2 * 4 * 64
 
 
+@pytest.mark.slow
 def test_a_unet_that_computes_again_costs_more():
     plain, again = (cost.measure(small_config(generator__remat=remat)).step for remat in (False, True))
     assert plain < again < 1.34 * plain  # at most the forward pass again
@@ -210,6 +211,7 @@ def test_what_jax_does_not_see_is_told():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "identity"), [("pix2pix", True), ("cyclegan", False), ("cyclegan", True)])
 def test_the_published_experiments_cost_what_their_shapes_say(objective, identity):
     config = make_config(objective, identity=identity)
@@ -223,6 +225,7 @@ def test_the_published_experiments_cost_what_their_shapes_say(objective, identit
     assert found.trained == by_shapes.count_parameters(config) and found.doubts == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["gpu", "tpu"])
 def test_a_step_costs_the_same_on_every_platform(backend, fast_convolutions, monkeypatch):
     """Where convolutions take other forms: of this width they do on CPUs, and the smallest maps on GPUs."""
@@ -233,11 +236,13 @@ def test_a_step_costs_the_same_on_every_platform(backend, fast_convolutions, mon
     assert found[0].step == pytest.approx(by_shapes.multiply_adds(by_shapes.find_passes(config)), rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_batch_costs_what_its_images_do():
     one, four = (cost.measure(small_config(batch_size=size, discriminator__norm="instance")) for size in (1, 4))
     assert (four.step, four.image) == (4 * one.step, one.image)
 
 
+@pytest.mark.slow
 def test_lazy_players_cost_the_mean_over_the_run(monkeypatch):
     """WGAN-GP's generator learns in every fifth step alone: its pullback is in one of five."""
     example = load("examples/wgan_gp.py")
@@ -288,6 +293,7 @@ def test_chance_is_followed_as_the_loop_draws_it():
     assert found.step == pytest.approx(without + float(share) * 16**3) and 0.1 < share < 0.4
 
 
+@pytest.mark.slow
 def test_counting_computes_nothing(monkeypatch):
     done = []
     for primitive in (lax.conv_general_dilated_p, lax.dot_general_p):

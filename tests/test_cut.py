@@ -63,6 +63,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_contract(variant):
     changes, run = VARIANTS[variant]
@@ -96,6 +97,7 @@ def test_fast_cut_is_what_a_mirrored_cut_is_compared_with():
     assert published.base_of({"objective": "p2p_jax:cut"}) == published.cut()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "terms", "players"),
     [
@@ -137,6 +139,7 @@ def test_contrast_is_a_cross_entropy_over_the_places_of_an_image():
     np.testing.assert_allclose(twice, (found + own) / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_contrast_in_closed_form():
     """All patches alike: log N. Each like its own alone: log(1 + (N - 1) exp(-1 / T)). Turned away: 1 / T more."""
     same = np.broadcast_to(unit_vectors(1, 1, 6), (3, 10, 6))
@@ -151,6 +154,7 @@ def test_contrast_in_closed_form():
     )
 
 
+@pytest.mark.slow
 def test_keys_stand_still_and_unknown_places_do_not_count():
     queries, keys = (jnp.asarray(unit_vectors(2, 6, 4, seed=seed), jnp.float32) for seed in (0, 1))
     for_queries, for_keys = jax.grad(lambda q, k: patch_nce.contrast([q], [k], 0.5).sum(), (0, 1))(queries, keys)
@@ -196,6 +200,7 @@ def features_of(network, layers, images):
     return variables, whole, jax.jit(lambda v, x: encoder.encode(v, x, train=True))(variables, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_features_are_those_of_the_published_places(remat):
     """The padded image; convolutions without norm and activation, the first at the full side; sums of blocks."""
@@ -270,6 +275,7 @@ def likeness_of_input(fake, real, batch):
     return jnp.square(fake - batch["real_a"]).mean()
 
 
+@pytest.mark.slow
 def test_mirrored_steps_are_those_of_mirrored_images():
     """A generator that sees one pixel makes the mirror image of what it made, and all is compared in its place."""
     config = small_cut_config(
@@ -290,12 +296,14 @@ def test_mirrored_steps_are_those_of_mirrored_images():
     assert float(plain["gen/nce"]) == pytest.approx(float(found[False]["gen/nce"]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_generators_that_see_left_and_right_tell_the_difference():
     config = tiny_config(**ALL, **FAST)
     found = mirrored_metrics(config, random_batch(config))
     assert abs(float(found[True]["gen/nce"]) - float(found[False]["gen/nce"])) > 1e-4
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does_with_the_whole_batch():
     """With all places nothing is left to chance; SGD, as Adam hides scales."""
     config = tiny_config(optimizer=SGD, **ALL)
@@ -308,6 +316,7 @@ def test_two_devices_do_what_one_does_with_the_whole_batch():
     assert_close_trees(two["params"], one["params"], atol=1e-3 * max(jax.tree.leaves(moved)))
 
 
+@pytest.mark.slow
 def test_running_statistics_are_those_of_translations_of_a():
     """Neither B nor what the encoder sees besides moves them; mean of a convolution's bias and of its input's mean."""
     config = tiny_config(generator__norm="batch")
@@ -326,6 +335,7 @@ UNKNOWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_unknown_does_not_count():
     """Images of which half is unknown are contrasted as their other halves alone would be."""
     config = small_cut_config(generator=POINTWISE, discriminator=PIXEL_GAN, loss__layers="input,mix", **ALL, **UNKNOWN)
@@ -343,11 +353,12 @@ def test_what_is_unknown_does_not_count():
     assert np.isnan(columns["fake B"][:, :, 8:]).all() and np.isfinite(columns["fake B"][:, :, :8]).all()
 
 
+@pytest.mark.slow
 def test_validation_in_closed_form():
     config = tiny_config(optimizer=SGD, **ALL)
     batch = random_batch(config)
     state, _, metrics = run_update(config, batch)
-    evaluation = parallel.compile_evaluate(p2p_jax.cut(config).evaluate, 2)
+    evaluation = parallel.Evaluation(p2p_jax.cut(config).evaluate, 2)
     found, columns = evaluation(state, batch, jax.random.key(0))
     assert found["nce"].shape == (4,)
     assert float(found["nce"].mean()) == pytest.approx(float(metrics["gen/nce"]), rel=1e-4)

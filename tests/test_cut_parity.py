@@ -53,6 +53,7 @@ def train_jax(variant, optimizer):
         return losses, {name: flatten_dict(jax.device_get(tree), sep="/") for name, tree in state["params"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "optimizer"), RUNS)
 def test_training_follows_recorded_pytorch(variant, optimizer):
     prefix = f"{variant}/{optimizer}/"

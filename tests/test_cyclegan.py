@@ -51,6 +51,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_contract(variant):
     config = small_cyclegan_config(**VARIANTS[variant])
@@ -65,6 +66,7 @@ def run_update(config, batch=None):
     return state, *parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_rows_of_tables_4_and_5(row):
     config = tiny_config(**ROWS[row])
@@ -87,6 +89,7 @@ def test_rows_of_tables_4_and_5(row):
         assert np.abs(kernels[1] - kernels[0]).max() > 1e-5, f"{name} did not move"
 
 
+@pytest.mark.slow
 def test_translation_is_not_disturbed_by_the_identity_pass():
     """One batched call or two, what the other losses see is the same, under batch norm too."""
     for norm in ({}, BATCH_NORM):
@@ -97,12 +100,13 @@ def test_translation_is_not_disturbed_by_the_identity_pass():
             assert float(with_identity[name]) == pytest.approx(float(without[name]), rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_identity_loss_in_closed_form():
     """|G(b) - b| is what validation measures, on [0, 1] images and so halved."""
     config = tiny_config(optimizer=STILL)
     batch = random_batch(config)
     state, _, metrics = run_update(config, batch)
-    results, columns = parallel.compile_evaluate(p2p_jax.cyclegan(config).evaluate, 2)(state, batch, jax.random.key(0))
+    results, columns = parallel.Evaluation(p2p_jax.cyclegan(config).evaluate, 2)(state, batch, jax.random.key(0))
     for name in ("cycle_a", "cycle_b", "identity_a", "identity_b"):
         assert results[name].shape == (4,)
         assert float(results[name].mean()) == pytest.approx(float(metrics[f"gen/{name}"]) / 2, rel=1e-5)
@@ -126,6 +130,7 @@ def test_translate_goes_where_it_is_asked_to():
     assert np.abs(both["fake_a"] - both["fake_b"]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_discriminators_see_the_past_through_the_pool():
     """Networks that stand still make the fakes predictable; the pool hands out some of the first step's again."""
     config = tiny_config(batch_size=2, loss__pool_size=2, discriminator__init_gain=0.5, optimizer=STILL)
@@ -155,6 +160,7 @@ def test_discriminators_see_the_past_through_the_pool():
         assert len(of_side) == len({swap[:2] for swap in of_side}) == len({swap[2] for swap in of_side}) > 1
 
 
+@pytest.mark.slow
 def test_one_optimizer_for_both_networks_of_a_side():
     state, _, _ = run_update(tiny_config())
     counts = [leaf for leaf in jax.tree.leaves(state["opt_state"]) if leaf.shape == () and leaf.dtype == jnp.int32]
@@ -167,6 +173,7 @@ def test_one_optimizer_for_both_networks_of_a_side():
     )
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does_with_the_whole_batch():
     """Instance norm knows no neighbours, so the mean over shards is that over the batch; SGD, as Adam hides scales."""
     config = tiny_config(loss__pool_size=0, optimizer=SGD)
@@ -182,6 +189,7 @@ def hinge_like(name):
 TENFOLD = hinge_like("lsgan")
 
 
+@pytest.mark.slow
 def test_adversarial_loss_from_outside():
     usual = run_update(tiny_config())[2]
     tenfold = run_update(tiny_config(loss__gan="test_cyclegan:TENFOLD"))[2]
@@ -199,6 +207,7 @@ def test_objective_is_made_before_the_images_are_counted(unit):
         parallel.pmap_update(objective.update)(state, batch, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_first_losses_of_undecided_discriminators():
     """Zero logits cost 1 against the label 1 and 0 against the label 0; the vanilla loss costs log 2 either way."""
     for gan, real, fake in (("lsgan", 1.0, 0.0), ("vanilla", np.log(2), np.log(2))):
@@ -209,6 +218,7 @@ def test_first_losses_of_undecided_discriminators():
         assert float(metrics["gen/gan_ab"]) == pytest.approx(real, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_state_looks_the_same_on_any_number_of_devices():
     config = tiny_config(loss__pool_size=5)
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)

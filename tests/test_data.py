@@ -32,6 +32,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_counts_and_contract(folder, capsys):
     data = load(pairs_config(folder))
     assert (data.num_train, data.num_val) == (5, 3)
@@ -45,6 +46,7 @@ def test_counts_and_contract(folder, capsys):
     np.testing.assert_allclose(batch["real_a"], -batch["real_b"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_stream_is_a_function_of_seed_and_step(folder):
     config = pairs_config(folder, data__load_size=18)
     batches = take(load(config).train(0), 9)
@@ -54,6 +56,7 @@ def test_stream_is_a_function_of_seed_and_step(folder):
     assert not np.array_equal(other["real_a"], batches[0]["real_a"])
 
 
+@pytest.mark.slow
 def test_every_epoch_is_another_permutation_of_all_images(folder):
     config = pairs_config(folder, data__flip=False, batch_size=2)
     epochs = []
@@ -64,6 +67,7 @@ def test_every_epoch_is_another_permutation_of_all_images(folder):
     assert len({tuple(epoch) for epoch in epochs}) > 4
 
 
+@pytest.mark.slow
 def test_processes_share_each_batch(folder):
     config = pairs_config(folder, data__load_size=18)
     whole = load(config)
@@ -77,6 +81,7 @@ def test_processes_share_each_batch(folder):
     np.testing.assert_array_equal(together[1::2], parts[1])
 
 
+@pytest.mark.slow
 def test_validation_is_whole_and_in_order(folder):
     sizes = [len(batch["real_a"]) for batch in load(pairs_config(folder)).validation(2)]
     assert sizes == [2, 1]
@@ -85,11 +90,13 @@ def test_validation_is_whole_and_in_order(folder):
     np.testing.assert_array_equal(np.rint((first + 1) * 127.5), stored)
 
 
+@pytest.mark.slow
 def test_direction_swaps_once(folder):
     one, other = (next(load(pairs_config(folder, data__direction=d)).train(3)) for d in ("AtoB", "BtoA"))
     assert_equal_batches(one, {"real_a": other["real_b"], "real_b": other["real_a"]})
 
 
+@pytest.mark.slow
 def test_crop_and_flip_are_the_same_for_both_images(folder):
     config = pairs_config(folder, data__load_size=24)
     for batch in take(load(config).train(0), 5):
@@ -97,6 +104,7 @@ def test_crop_and_flip_are_the_same_for_both_images(folder):
         assert np.abs(batch["real_a"] + batch["real_b"]).max() <= 1.01 / 127.5
 
 
+@pytest.mark.slow
 def test_random_crops_reach_every_offset_and_both_flips(tmp_path):
     ramp = np.broadcast_to(np.arange(18, dtype=np.uint8) * 10, (18, 18))
     image = np.stack([ramp, ramp.T, ramp], axis=-1)
@@ -113,6 +121,7 @@ def test_random_crops_reach_every_offset_and_both_flips(tmp_path):
     assert seen == set(itertools.product(range(3), range(3), (False, True)))
 
 
+@pytest.mark.slow
 def test_resize_is_pillows_antialiased_bicubic(tmp_path):
     rng = np.random.RandomState(0)
     smooth = Image.fromarray(rng.randint(0, 256, (5, 5, 3), np.uint8)).resize((40, 40), Image.Resampling.BICUBIC)
@@ -157,6 +166,7 @@ def test_two_folders_are_matched_by_stem(tmp_path, layout):
     assert np.abs(means - [[0, 10, 20], [100, 110, 120]]).max() <= 2
 
 
+@pytest.mark.slow
 def test_toy_facades_need_no_files():
     data = load(small_config(data__load_size=64, data__crop_size=64))
     assert (data.num_train, data.num_val) == (400, 100)
@@ -170,6 +180,7 @@ def test_no_validation_split(folder):
     assert list(data.validation(2)) == []
 
 
+@pytest.mark.slow
 def test_fingerprint_knows_the_files_but_not_their_place(folder, tmp_path):
     before = load(pairs_config(folder)).fingerprint
     moved = folder.rename(tmp_path.with_name(tmp_path.name + "_moved"))
@@ -242,6 +253,7 @@ def test_faults_are_named_before_training(folder, fault):
         load(pairs_config(folder))
 
 
+@pytest.mark.slow
 def test_a_damaged_file_among_very_many_is_named_when_it_is_met(folder, monkeypatch):
     monkeypatch.setattr("p2p_jax.data.checks.PIXELS_READ", 0)
     path = folder / "train" / "003.png"
@@ -383,6 +395,7 @@ def test_duplicates_are_told_by_kind_and_only_few_by_name(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_archive_name_with_a_copy_of_ones_own(folder):
     data = load(pairs_config(folder, data__source="pix2pix/facades"))
     assert data.num_train == 5

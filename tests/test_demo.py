@@ -142,6 +142,7 @@ def command_writes(run, source, folder, *options):
     return (folder / f"{source.stem}.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_the_command_translate_writes(noisy_run, tmp_path):
     model = Model(noisy_run, tmp_path / "demo")
     files = {
@@ -255,6 +256,7 @@ def test_both_ways_and_what_they_are_called(cyclegan, tmp_path):
     assert names_of(named.data) == {"AtoB": "horse → zebra", "BtoA": "zebra → horse"}
 
 
+@pytest.mark.slow
 def test_a_seed_draws_other_noise_and_compiles_once(noisy_run, tmp_path):
     opened = open_run(noisy_run)
     assert has_noise(opened) and not has_noise(open_run(noisy_run, dropout=False))

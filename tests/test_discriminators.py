@@ -23,6 +23,7 @@ def count(network, shape):
     return sum(x.size for x in jax.tree.leaves(shapes(network, shape)[1]["params"]))
 
 
+@pytest.mark.slow
 def test_scales_are_patchgans_of_their_own_on_halved_images():
     x = np.random.RandomState(0).uniform(-1, 1, (2, 25, 34, 6)).astype(np.float32)
     own = {"receptive_field": 16, "base_width": 4, "norm": "instance", "padding": 2}
@@ -76,6 +77,7 @@ def test_sides_that_do_not_fit_the_unet():
         shapes(UNetDiscriminator(), (1, 64, 60, 3))
 
 
+@pytest.mark.slow
 def test_a_pixels_logit_sees_what_is_around_it():
     network, x = UNetDiscriminator(base_width=2, num_downs=2), jnp.ones((1, 64, 64, 1))
     variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes(network, x.shape)[1])
@@ -160,6 +162,7 @@ MAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [configs.SMALL, configs.SMALL_CYCLEGAN])
 @pytest.mark.parametrize("name", MAPS)
 def test_both_objectives_take_several_maps(base, name):

@@ -241,6 +241,7 @@ def segmenter(tmp_path_factory):
     return tmp_path_factory.getbasetemp() / "segmenter0" / "seg", made
 
 
+@pytest.mark.slow
 def test_a_segmenters_deepest_features_are_averaged_over_space(segmenter):
     folder, made = segmenter
     features = find_features(f"segmenter:{folder}")
@@ -294,6 +295,7 @@ def trained(tmp_path_factory):
     return config, workdir, state
 
 
+@pytest.mark.slow
 def test_figures_of_a_training_are_those_of_its_pictures(trained):
     config, workdir, state = trained
     (batch,) = memory_data(config, num_val=11).validation(11)
@@ -324,6 +326,7 @@ def test_the_best_kid_is_kept_and_both_are_told_with_the_number_of_images(traine
     assert f"Best kid: {values[best]:.4g} at step {best}." in summary
 
 
+@pytest.mark.slow
 def test_an_evaluation_afterwards_finds_the_same(trained, tmp_path):
     config, workdir, _ = trained
     given = {"data": memory_data(config, num_val=11), "trust": ["support.networks:linear", "support.features:colours"]}
@@ -345,12 +348,14 @@ def test_an_evaluation_afterwards_finds_the_same(trained, tmp_path):
     assert means["distances [support.features:means]"]["fid"] != told["fid"]
 
 
+@pytest.mark.slow
 def test_distances_change_nothing_that_is_trained(trained, tmp_path):
     config, workdir, state = trained
     without = complete(config.to_dict() | {"distances": {}, "best_metric": "l1"})
     assert_equal_trees(train(without, tmp_path / "run", data=memory_data(config, num_val=11)), state)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_alike(trained, tmp_path):
     config, workdir, state = trained
     data = memory_data(config, num_val=11)
@@ -441,6 +446,7 @@ def unpaired_sides():
     return noise(7, 16, 16, 3), noise(4, 16, 16, 3, low=40, high=200, seed=1)
 
 
+@pytest.mark.slow
 def test_both_ways_and_sides_of_two_lengths(tmp_path):
     """The shorter side is repeated in validation; no image counts twice. Without an ending: the mean of both ways."""
     a, b = unpaired_sides()
@@ -462,6 +468,7 @@ def test_both_ways_and_sides_of_two_lengths(tmp_path):
     assert "Distances over 7 and 4 images" in (tmp_path / "run" / "summary.txt").read_text()
 
 
+@pytest.mark.slow
 def test_pictures_of_other_kinds_are_compared(tmp_path):
     """Numbers of 16 bits in one channel: their gray, repeated. Classes without colours cannot be copied."""
     x, y = noise(5, 16, 16, 1, dtype=np.uint16), noise(5, 16, 16, 3)
@@ -479,6 +486,7 @@ def test_pictures_of_other_kinds_are_compared(tmp_path):
         assert ("copy_kid" in found.names) is has_copies
 
 
+@pytest.mark.slow
 def test_unknown_values_are_black_on_either_side_as_afterwards(tmp_path):
     a, b = noise(6, 16, 16, 1, dtype=np.float32), noise(6, 16, 16, 3, dtype=np.float32, seed=1)
     a[:, 3:7, 2:9], b[0, :4] = np.nan, np.nan
@@ -509,6 +517,7 @@ def test_unknown_values_are_black_on_either_side_as_afterwards(tmp_path):
     assert float(row["eval/copy_fid"]) == pytest.approx(copied["fid"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
     def refused(match, num_val=5, objective=None, **changes):
         config = config_of(**changes)
@@ -553,6 +562,7 @@ def test_what_is_wrong_is_said_before_training(tmp_path, monkeypatch):
         config_of(distances__weights="w.pth")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_weights_of_its_features_alone(segmenter, tmp_path):
     folder, made = segmenter
     config = config_of(num_steps=1, distances__features=f"segmenter:{folder}")
@@ -573,6 +583,7 @@ def test_a_run_goes_on_with_the_weights_of_its_features_alone(segmenter, tmp_pat
     assert read_filled_in(tmp_path / "run", trust="support.networks:linear").distances.features.startswith("segmenter:")
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_features_says_what_is_missing(tmp_path):
     config = config_of(num_steps=1, distances__features="")
     data = memory_data(config)
@@ -586,6 +597,7 @@ def test_an_evaluation_without_features_says_what_is_missing(tmp_path):
         evaluate(tmp_path / "run", features="support.features:colours", **given | {"data": memory_data(config, 8, 1)})
 
 
+@pytest.mark.slow
 def test_files_and_the_stream_give_the_same_afterwards(tmp_path):
     for split, count in (("train", 4), ("val", 3)):
         for i in range(count):

@@ -315,6 +315,26 @@ def test_an_error_ends_all_processes_with_status_1(tmp_path):
             assert "Traceback" not in err
 
 
+LATE = """
+    import sys, support
+    from pathlib import Path
+    from support.configs import small_config
+    from p2p_jax.cluster import distributed
+    from p2p_jax.errors import InputError
+    distributed._HOST_FAREWELL, distributed._FAREWELL = 1, 60
+    with distributed.joined(small_config(distributed=True), Path(sys.argv[1])):
+        raise InputError("a fault of all")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_leaves_last_says_no_more_than_its_error(tmp_path):
+    with processes(2, 1, tmp_path, code=LATE) as pair:
+        said = [process.communicate(timeout=50)[1] for process in pair]
+    assert said == ["error: a fault of all\n"] * 2
+    assert [process.returncode for process in pair] == [1, -signal.SIGABRT]  # JAX ended the second one
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -418,6 +438,16 @@ detected fatal errors.
 *** Check failure stack trace: ***
     @     0x7f9780440634  absl::lts_20260107::log_internal::LogMessage::SendToLog()
 """
+
+
+@pytest.mark.parametrize(
+    "words", [b"Failed to send RPC to coordination service", b"Socket closed", b"recvmsg:Connection reset by peer"]
+)
+def test_a_cut_connection_means_process_0_however_it_is_called(words, tmp_path):
+    with (tmp_path / "out").open("wb") as target:
+        filtered = witness.Filter(target.fileno())
+        filtered.take(DEATH.splitlines()[-3] + b" UNAVAILABLE: " + words + b" if a task is unhealthy.\n")
+    assert filtered.end().startswith("process 0 no longer answers")
 
 
 def test_the_witness_passes_on_what_is_not_of_an_end(tmp_path):

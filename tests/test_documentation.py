@@ -172,6 +172,7 @@ def test_a_part_from_outside_takes_ten_lines(name):
     assert len([line for line in FILES[name].splitlines() if line]) <= 10
 
 
+@pytest.mark.slow
 def test_every_training_command_makes_an_objective(folder):
     options = {option for text in PAGES.values() for option in re.findall(r"`(--config\.[^`]*=[^`]+)`", text)}
     commands = TRAINING + [
@@ -419,6 +420,7 @@ def test_models_of_the_browser_come_in_as_printed(folder):
     assert cats.config.generator.num_downs == 2 and set(cats.shapes["params"]) == {"generator"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mark", "run_of"), [("lazy", "scans"), ("torch data", "from_torch"), ("tf.data", "from_tf_data")]
 )
@@ -493,6 +495,7 @@ def load_small_config(name):
     return config
 
 
+@pytest.mark.slow
 def test_a_look_into_one_step_runs_as_printed(folder, monkeypatch, capsys):
     """The norm of L1 is that of a step of plain gradient descent on nothing else."""
 

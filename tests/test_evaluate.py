@@ -66,6 +66,7 @@ def command(workdir, *options):
     return 0
 
 
+@pytest.mark.slow
 def test_the_numbers_of_training(run):
     """What is evaluated is what training's own validation found, at both checkpoints, over every image."""
     logged = {row["step"]: row for row in rows_of(run) if row["eval/l1"]}
@@ -79,6 +80,7 @@ def test_the_numbers_of_training(run):
             assert np.isclose(np.std(values), results["metrics"][name]["std"])
 
 
+@pytest.mark.slow
 def test_the_images_of_translate_and_of_the_sample_grid(run, pairs, tmp_path):
     """One image, three ways: the sample grid of training, the command translate on its file, and evaluation."""
     predictions = {p.name: p for p in predict(Translator.from_workdir(run), "val")}
@@ -105,6 +107,7 @@ def test_labels_at_their_own_resolution(run, pairs):
     assert np.array_equal(labels, stored[:, 32:]) and np.array_equal(photo, stored[:, :32])
 
 
+@pytest.mark.slow
 def test_fcn_score(run):
     results = evaluate_run(run, split="test", metrics=["fcn"], segmenter="test_evaluate:sees_blue")
     fcn = results["set_metrics"]["FCN score [sees_blue]"]
@@ -120,6 +123,7 @@ def test_fcn_score(run):
     assert set(fcn["per_class_iou"]) == set(CMP_FACADES.names)
 
 
+@pytest.mark.slow
 def test_photographs_to_labels(pairs, tmp_path):
     data = {"data__source": "side_by_side", "data__dir": str(pairs), "data__direction": "AtoB"}
     train(small_config(num_steps=1, **data), tmp_path)
@@ -133,6 +137,7 @@ def test_photographs_to_labels(pairs, tmp_path):
     assert np.isclose(found["pixel_accuracy"], right / total)
 
 
+@pytest.mark.slow
 def test_class_numbers_from_files_take_the_place_of_colours(run, tmp_path):
     for i in range(3):
         save(tmp_path / f"house_{i}.png", np.full((50, 40), 255 if i else 1, np.uint8))
@@ -146,6 +151,7 @@ def test_class_numbers_from_files_take_the_place_of_colours(run, tmp_path):
         evaluate_run(run, label_ids=tmp_path, **given)
 
 
+@pytest.mark.slow
 def test_unpaired_runs_both_ways(cyclegan_run):
     logged = rows_of(cyclegan_run)[-1]
     forward = evaluate_run(cyclegan_run, metrics=["histogram"])
@@ -165,6 +171,7 @@ def test_unpaired_runs_both_ways(cyclegan_run):
         assert np.allclose(found[0].output, translator(found[0].input), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_command_writes(run, capsys):
     assert command(run) == 0
     folder = run / "evaluation" / "val_4"
@@ -182,6 +189,7 @@ def test_what_the_command_writes(run, capsys):
     assert f"l1: {results['metrics']['l1']['mean']:.4g}" in printed and "5 images of val" in printed
 
 
+@pytest.mark.slow
 def test_a_data_set_that_was_moved(run, pairs, tmp_path):
     (tmp_path / "moved").symlink_to(pairs)
     config = json.loads((run / "config.json").read_text())
@@ -223,6 +231,7 @@ def test_labels_need_pairs(cyclegan_run):
         evaluate_run(cyclegan_run, metrics=["labels"], palette="cmp_facades")
 
 
+@pytest.mark.slow
 def test_fcn_score_without_pairs(pairs, tmp_path):
     for split, name in (("train", "train"), ("val", "val")):
         for i, path in enumerate(sorted((pairs / split).iterdir())):
@@ -243,6 +252,7 @@ def test_fcn_score_without_pairs(pairs, tmp_path):
     assert "without pairs" in found["real photographs"]["note"]
 
 
+@pytest.mark.slow
 def test_without_scikit_image(run, monkeypatch, capsys):
     import sys
 
@@ -267,6 +277,7 @@ def copying(config):
     return base._replace(translate=translate, evaluate=evaluate)
 
 
+@pytest.mark.slow
 def test_equal_images_are_counted_and_not_in_the_mean_of_psnr(tmp_path, capsys):
     """Two of five pairs are equal; validation in training and the command agree with scikit-image on the others."""
     metrics = pytest.importorskip("skimage.metrics")
@@ -302,6 +313,7 @@ def test_colours_are_not_counted_of_what_is_no_photograph(tmp_path, capsys):
         evaluate_run(tmp_path / "run", metrics=["histogram"])
 
 
+@pytest.mark.slow
 def test_whole_scenes_are_scored_where_training_sees_crops(tmp_path, capsys):
     """Crops of 16 of scenes of 64: by hand over what Translator gives, by scikit-image's PSNR; the crop on request."""
     metrics = pytest.importorskip("skimage.metrics")
@@ -339,6 +351,7 @@ def test_whole_scenes_are_scored_where_training_sees_crops(tmp_path, capsys):
     assert tiled == pytest.approx(untiled, rel=0.02)
 
 
+@pytest.mark.slow
 def test_whole_images_without_pairs_are_scored_by_a_grid_of_crops(tmp_path):
     """Of 32 and 48 pixels: the mean of all crops that lie side by side is the cycle error of the image."""
     for side, size in (("A", (32, 48)), ("B", (32, 32))):
@@ -366,6 +379,7 @@ def test_arrays_smaller_than_the_crop_are_refused():
         next(iter(load_split(config, "val", small).batches(2)))
 
 
+@pytest.mark.slow
 def test_whole_pairs_of_a_cyclegan_keep_their_cycle_errors(tmp_path):
     for split in ("train", "val"):
         for i in range(4):

@@ -59,6 +59,7 @@ def of_export(call, picture):
     return np.rint(np.clip((np.asarray(call(normalized))[0] + 1) * 127.5, 0, 255)).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_one_file_and_the_hub(run, picture, expected, tmp_path, monkeypatch, dtype):
     packed = pack(run, tmp_path / "model.safetensors", dtype=dtype, licence="mit")
@@ -74,6 +75,7 @@ def test_one_file_and_the_hub(run, picture, expected, tmp_path, monkeypatch, dty
             assert levels(pulled(picture), expected[way]) <= bound
 
 
+@pytest.mark.slow
 def test_the_demo(run, picture, expected, tmp_path):
     Image.fromarray(picture).save(tmp_path / "picture.png")
     packed = pack(run, tmp_path / "model.safetensors").path
@@ -84,6 +86,7 @@ def test_the_demo(run, picture, expected, tmp_path):
             assert levels(np.asarray(Image.open(shown.after)), expected[way]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["stablehlo", "onnx"])
 def test_other_programs(run, picture, expected, tmp_path, form):
     if form == "onnx":

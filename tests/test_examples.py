@@ -32,10 +32,12 @@ def config(request, monkeypatch):
     return complete({**small.to_dict(), "loss": example.loss.to_dict()})
 
 
+@pytest.mark.slow
 def test_examples_keep_the_contract(config):
     check_objective(resolve(config.objective)(config), config)
 
 
+@pytest.mark.slow
 def test_examples_take_two_optimizers(config):
     """Of other factories, with states of other structures."""
     second = {"factory": "optax:rmsprop", "learning_rate": 1e-3}

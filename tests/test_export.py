@@ -98,6 +98,7 @@ def files(tmp_path_factory):
     return Files(tmp_path_factory.mktemp("exports"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "norm", "format", "sizes"),
     [
@@ -185,6 +186,7 @@ def test_what_a_file_says_of_itself(files):
     assert "noise z (dropout)" in told["onnx"].notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "dtypes"),
     [
@@ -244,6 +246,7 @@ def test_unknown_pixels_are_those_of_the_translator(tmp_path, which, format):
     assert found.metadata["input"]["nodata"] == ("nan" if np.isnan(number) else number)
 
 
+@pytest.mark.slow
 def test_the_middle_of_the_range_is_what_networks_see_of_unknown_pixels(tmp_path):
     """So a file without `pixels`, which knows only [-1, 1], gets 0 there."""
     sides = {"input": {"kind": "float", "range": "0:2"}, "output": {"kind": "float", "range": "-5:5"}}
@@ -288,6 +291,7 @@ def test_bytes_in_and_out_in_onnx(small_run, tmp_path):
     assert found.difference.values in (0, 1)
 
 
+@pytest.mark.slow
 def test_labels_are_no_numbers(tmp_path):
     data = {"input": {"kind": "labels", "channels": 5}, "direction": "AtoB"}
     workdir = save_run(tmp_path / "run", {"data": data})
@@ -296,6 +300,7 @@ def test_labels_are_no_numbers(tmp_path):
     assert export(workdir, "stablehlo", tmp_path / "f").metadata["input"]["channels"] == 5
 
 
+@pytest.mark.slow
 def test_low_precision_is_left_behind(tmp_path):
     workdir = save_run(tmp_path / "run", {"dtype": "bfloat16", "param_dtype": "bfloat16"})
     assert export(workdir, "stablehlo", tmp_path / "f").difference.largest < 1e-5
@@ -337,6 +342,7 @@ def test_a_network_that_compares_sizes_is_written_for_one(tmp_path):
     assert found.notes[1].startswith("images must be 16x16, because the network cannot be traced for any size")
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(small_run, tmp_path, monkeypatch):
     output = tmp_path / "f"
     output.write_text("the last good one")
@@ -387,6 +393,7 @@ def test_refused(small_run, tmp_path, options, message, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_only_exports_are_replaced(small_run, tmp_path):
     """Not the run's own config, nor somebody's JSON beside the file, nor what is no file."""
     run = tmp_path / "run"
@@ -439,6 +446,7 @@ def test_what_cannot_be_converted_is_named(small_run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_command(small_run, tmp_path, capsys):
     output = tmp_path / "a/f"
     command(["--workdir", str(small_run), "--format", "stablehlo", "--output", str(output), "--pixels"])
@@ -457,6 +465,7 @@ def test_command(small_run, tmp_path, capsys):
     assert unknown.value.code == 2 and "invalid choice: 'pdf'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_of_pytorch(files, tmp_path, capsys):
     torch = pytest.importorskip("torch")
     command(["--workdir", str(files.runs["resnet9"]), "--format", "torch", "--output", str(tmp_path / "f.pth")])
@@ -476,6 +485,7 @@ def primitives(jaxpr):
     return [equation.primitive.name for equation in jaxpr.eqns]
 
 
+@pytest.mark.slow
 def test_flattened_functions_are_the_same():
     table = jnp.arange(12.0).reshape(3, 4)
 
@@ -503,6 +513,7 @@ def test_flattened_functions_are_the_same():
     assert np.allclose(jax_export.export(jax.jit(flat))(given).call(images), function(images), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_channel_is_held_to_its_own_range(tmp_path, monkeypatch):
     """300 of 4,000 are too much in one channel, whatever one of 10 is in another."""
     data = {"output": {"kind": "int16", "range": "0:10,0:10,-1000:3000"}}

@@ -95,6 +95,7 @@ def test_scores_are_added_and_enlarged():
 # Training
 
 
+@pytest.mark.slow
 def test_learns_toy_facades_and_not_noise(trained):
     segmenter, _ = trained
     photos, truths = zip(*toys("test", 30), strict=True)
@@ -106,6 +107,7 @@ def test_learns_toy_facades_and_not_noise(trained):
     assert fake.class_iou < 0.1
 
 
+@pytest.mark.slow
 def test_what_is_void_is_not_learnt(tmp_path):
     """Any number that is no class means void; the same pixels with a class make another network; seeds do too."""
     examples = toys("train", 2, 16)
@@ -120,6 +122,7 @@ def test_what_is_void_is_not_learnt(tmp_path):
         assert not np.array_equal(*(jax.tree.leaves(x["params"])[-1] for x in (void, other)))
 
 
+@pytest.mark.slow
 def test_photographs_take_the_size_of_their_labels(tmp_path):
     photo, truth = toys("train", 1, 32)[0]
     small = np.asarray(Image.fromarray(photo).resize((16, 16)))
@@ -149,6 +152,7 @@ def test_crops_keep_photograph_and_labels_together(monkeypatch):
     assert photo.shape == (128, 128, 3)  # no larger window than the image
 
 
+@pytest.mark.slow
 def test_reports_validation(tmp_path, capsys):
     held_out = toys("val", 3, 16)
     segmenter = train_fcn(toys("train", 2, 16), CMP_FACADES, tmp_path / "x", validation=held_out, **TINY)
@@ -190,6 +194,7 @@ def test_divergence_is_reported(tmp_path):
 # The segmenter
 
 
+@pytest.mark.slow
 def test_save_and_load(trained):
     segmenter, directory = trained
     loaded = find_segmenter(str(directory))
@@ -203,6 +208,7 @@ def test_save_and_load(trained):
     np.testing.assert_array_equal(loaded(images), segmenter(images))
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_the_neighbours(trained):
     segmenter, _ = trained
     images = np.stack([photo for photo, _ in toys("test", 5)])
@@ -215,6 +221,7 @@ def test_labels_do_not_depend_on_the_neighbours(trained):
     assert segmenter(images[:0]).shape == (0, 64, 64)
 
 
+@pytest.mark.slow
 def test_any_size(trained):
     """Sides are filled up by repeating the border, and cut back."""
     segmenter, _ = trained
@@ -229,6 +236,7 @@ def test_any_size(trained):
             segmenter(wrong)
 
 
+@pytest.mark.slow
 def test_directories_are_guarded(trained, tmp_path):
     segmenter, _ = trained
     target = tmp_path / "deep" / "fcn"
@@ -248,6 +256,7 @@ def test_directories_are_guarded(trained, tmp_path):
         load_fcn(precious)
 
 
+@pytest.mark.slow
 def test_damage_is_found(trained, tmp_path):
     segmenter, _ = trained
     segmenter.save(tmp_path / "cut")
@@ -273,6 +282,7 @@ def write_run(workdir, config):
     (workdir / "config.json").write_text(to_json(config))
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys, monkeypatch):
     """From a run's directory to a segmenter, trained on the photographs as they are generated, whatever the crops."""
     given, train = {}, fcn_training.train_fcn

@@ -63,6 +63,7 @@ def weights(state, players=None):
     return [{"params": state["params"][name], "batch_stats": state["batch_stats"][name]} for name in names]
 
 
+@pytest.mark.slow
 def test_everything_is_taken(pix2pix_run, capsys):
     config = small_config(seed=5)
     fresh = fresh_state(config)
@@ -93,6 +94,7 @@ def learns_nothing(config):
     return p2p_jax.pix2pix(config)._replace(update=update, evaluate=evaluate)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_it_on_all_devices(pix2pix_run, tmp_path):
     config = small_config(num_steps=2, seed=5, init_from=str(pix2pix_run))
     state = train(config, tmp_path / "run", learns_nothing(config), memory_data(config))
@@ -130,6 +132,7 @@ def test_two_processes_start_from_it(pix2pix_run, tmp_path):
         assert_equal_trees([found[name] for name in found], jax.tree.leaves((saved["params"], saved["batch_stats"])))
 
 
+@pytest.mark.slow
 def test_pix2pix_takes_of_a_cyclegan_what_maps_a_to_b(cyclegan_run, capsys):
     resnet = {"network": "p2p_jax.nets:ResNet", "num_blocks": 1, "base_width": 4}
     config = small_config(generator=resnet, discriminator__norm="instance", data__direction="AtoB")
@@ -148,6 +151,7 @@ def test_pix2pix_takes_of_a_cyclegan_what_maps_a_to_b(cyclegan_run, capsys):
     assert rest == f"{start}: not used: disc_a, gen_ba"
 
 
+@pytest.mark.slow
 def test_cyclegan_takes_a_pix2pix_generator_for_one_direction(pix2pix_run, capsys):
     unet = {"num_downs": 3, "base_width": 4}
     config = small_cyclegan_config(generator=unet, discriminator__norm="batch", data__direction="BtoA")
@@ -159,6 +163,7 @@ def test_cyclegan_takes_a_pix2pix_generator_for_one_direction(pix2pix_run, capsy
     assert "gen_ba: none of 6,251 parameters; there is no gen_ba there" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_with_the_other_direction_the_other_generator_is_taken(cyclegan_run, pix2pix_run, capsys):
     """The run without pairs goes from A to B, that with pairs from B to A: its input is the other's output."""
     config = small_cyclegan_config(data__direction="BtoA")
@@ -248,6 +253,7 @@ def test_a_layer_is_taken_as_a_whole(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_another_network_is_refused(pix2pix_run, tmp_path):
     config = small_config(generator__base_width=8, init_from=str(pix2pix_run))
     with pytest.raises(
@@ -309,6 +315,7 @@ def test_a_damaged_source_is_refused(pix2pix_run, tmp_path, damage):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_converted_weights_start_a_run_and_are_none(tmp_path, capsys):
     """A conversion has a generator alone, no training behind it and, often, step 0."""
     config = small_config()

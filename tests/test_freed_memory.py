@@ -32,6 +32,7 @@ print(faults() * resource.getpagesize() / 2**26)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.parametrize(
     ("given", "kept"),

@@ -238,6 +238,7 @@ def test_the_digests_of_late_files_need_no_room(small_disk, monkeypatch):
     assert find_step(small_disk / "run", CONFIG, "latest") == 1
 
 
+@pytest.mark.slow
 def test_a_training_ends_in_one_sentence(small_disk):
     config = small_config(num_steps=400, checkpoint_every=20, eval_every=400, sample_every=20, keep_checkpoints=100)
     fill(small_disk, but=400_000)
@@ -252,6 +253,7 @@ def test_a_training_ends_in_one_sentence(small_disk):
     assert_equal_trees(jax.device_get(state), jax.device_get(whole))
 
 
+@pytest.mark.slow
 def test_a_translation_ends_at_the_first_file(small_disk, tmp_path):
     config = small_config(generator=POINTWISE, data__num_train=8)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), blank_state(pix2pix(config), config))

@@ -122,6 +122,7 @@ def test_tensors_of_pytorch_are_taken():
     np.testing.assert_allclose(found["real_b"], batch["real_b"], atol=1 / 128)
 
 
+@pytest.mark.slow
 def test_a_loader_that_ends_after_an_epoch_begins_again(tmp_path):
     config, asked = linear_config(num_steps=7), []
 
@@ -163,6 +164,7 @@ def run(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_on_given_data_is_not_evaluated_on_another_set(run):
     from p2p_jax.commands import evaluate as command
 
@@ -181,6 +183,7 @@ def test_a_run_on_given_data_is_not_evaluated_on_another_set(run):
     assert abs(other - trained) > 0.01
 
 
+@pytest.mark.slow
 def test_other_images_of_a_split_are_noted(tmp_path, capsys):
     from support.images import save
 
@@ -197,6 +200,7 @@ def test_other_images_of_a_split_are_noted(tmp_path, capsys):
     assert "note: the images of val have changed since the run was trained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", [False, True])
 def test_a_source_of_numpy_alone_is_what_arrays_are(resident):
     a, b = PAIRS

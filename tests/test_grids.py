@@ -107,7 +107,10 @@ def test_the_page_grows_while_it_is_open(tmp_path):
         wait = WebDriverWait(driver, 20)
 
         def heads():
-            return [th.text for th in driver.find_elements("css selector", "#steps th")]
+            # Read in one go: the page may replace its cells between two calls of the driver.
+            return driver.execute_script(
+                "return Array.from(document.querySelectorAll('#steps th'), th => th.innerText)"
+            )
 
         wait.until(lambda _: heads() == ["input", "0", "100"])
         page.add(step_grid(folder, 2000, 128)[0])

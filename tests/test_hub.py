@@ -54,6 +54,7 @@ def hub(monkeypatch, tmp_path):
         yield found
 
 
+@pytest.mark.slow
 def test_what_is_pushed_is_what_is_pulled(both_ways, hub):
     pushed = push_to_hub(both_ways, "user/horses", licence="cc-by-4.0", token=TOKEN)
     assert pushed.files == ("model.safetensors", "README.md")
@@ -69,6 +70,7 @@ def test_what_is_pushed_is_what_is_pulled(both_ways, hub):
     assert Translator.from_pretrained("user/horses", first).directions == ("AtoB", "BtoA")
 
 
+@pytest.mark.slow
 def test_the_token_goes_to_the_hub_alone(run_folder, hub, monkeypatch, tmp_path):
     push_to_hub(run_folder, "user/horses", licence="mit", private=True, token=TOKEN)
     assert hub.repositories["user/horses"].private
@@ -84,6 +86,7 @@ def test_the_token_goes_to_the_hub_alone(run_folder, hub, monkeypatch, tmp_path)
         Translator.from_pretrained("user/horses")
 
 
+@pytest.mark.slow
 def test_nothing_private_is_put_where_all_can_read_it(run_folder, hub):
     push_to_hub(run_folder, "user/horses", licence="mit", token=TOKEN)
     with pytest.raises(InputError, match="is public"):
@@ -134,6 +137,7 @@ def test_what_cannot_be_pulled_is_one_sentence(asked, told, run_folder, hub):
         Translator.from_pretrained(**asked)
 
 
+@pytest.mark.slow
 def test_who_may_not_write_is_told_so(run_folder, hub):
     with pytest.raises(InputError, match="does not know you.*hf auth login.*HF_TOKEN"):
         push_to_hub(run_folder, "user/horses", licence="mit")
@@ -142,6 +146,7 @@ def test_who_may_not_write_is_told_so(run_folder, hub):
     assert not hub.repositories
 
 
+@pytest.mark.slow
 def test_offline_is_one_sentence_and_what_was_fetched_still_opens(run_folder, hub, monkeypatch, tmp_path):
     push_to_hub(run_folder, "user/horses", licence="mit", token=TOKEN)
     there = Translator.from_pretrained("user/horses").checkpoint_id
@@ -154,6 +159,7 @@ def test_offline_is_one_sentence_and_what_was_fetched_still_opens(run_folder, hu
     assert Translator.from_pretrained("user/horses").checkpoint_id == there
 
 
+@pytest.mark.slow
 def test_a_licence_has_no_default(run_folder, hub, tmp_path):
     with pytest.raises(InputError, match="`licence` is missing: .* only you can choose it"):
         push_to_hub(run_folder, "user/horses", token=TOKEN)
@@ -164,6 +170,7 @@ def test_a_licence_has_no_default(run_folder, hub, tmp_path):
     assert 'license: other\nlicense_name: "my own"\n' in card
 
 
+@pytest.mark.slow
 def test_pictures_go_along_only_if_named_and_without_what_is_in_them(run_folder, hub, tmp_path):
     (run_folder / "samples").mkdir(exist_ok=True)
     Image.new("RGB", (4, 3), "red").save(run_folder / "samples" / "3.png")
@@ -186,6 +193,7 @@ def test_pictures_go_along_only_if_named_and_without_what_is_in_them(run_folder,
         push_to_hub(run_folder, "user/horses", licence="mit", pictures=[run_folder / "facts.json"], token=TOKEN)
 
 
+@pytest.mark.slow
 def test_the_command_pushes_in_the_name_of_the_environment(run_folder, hub, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     status = run_command(push_command, run_folder, "user/horses", "--licence", "cc-by-4.0", "--dtype", "float16")
@@ -198,6 +206,7 @@ def test_the_command_pushes_in_the_name_of_the_environment(run_folder, hub, monk
     assert told.startswith("error: 127.0.0.1") and TOKEN not in told + str(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_the_card_tells_what_the_run_knows(both_ways, hub):
     card = push_to_hub(both_ways, "user/horses", licence="CC-BY-NC-4.0", token=TOKEN).card
     head, _, rest = card.removeprefix("---\n").partition("---\n")

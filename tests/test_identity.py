@@ -51,6 +51,7 @@ def refusal(folder, workdir, **options):
     return message.split("\n  ")[1].split("\n")[0]
 
 
+@pytest.mark.slow
 def test_more_and_fewer_images_are_named(tmp_path):
     folder, workdir = write(write(tmp_path / "images", 6), 2, split="val"), tmp_path / "run"
     train(tiny(folder, val_split="val"), workdir)
@@ -78,6 +79,7 @@ def test_a_number_in_the_config_that_is_not_that_of_the_images(tmp_path):
         train(tiny(write(tmp_path / "images", 3), num_train=5), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [range(6), [3]])
 def test_other_contents_of_the_same_names_and_sizes_are_seen(which, tmp_path):
     folder, workdir = write(tmp_path / "images", 6), tmp_path / "run"
@@ -169,6 +171,7 @@ def test_what_is_read_is_bounded(tmp_path, monkeypatch):
     assert max(np.diff(sorted(looked_up))) < 10**6 / 16 * 1.1  # the first ones are spread evenly already
 
 
+@pytest.mark.slow
 def test_a_run_of_before_is_not_refused_and_learns_them(tmp_path):
     folder, workdir = write(tmp_path / "images", 4), tmp_path / "run"
     train(tiny(folder), workdir)
@@ -191,6 +194,7 @@ def test_arrays_and_files_know_how_many_they_are():
     assert load(config, train=from_arrays(a, a)).identities == {"train": (3, "", ())}
 
 
+@pytest.mark.slow
 def test_a_start_on_something_else_names_it(tmp_path, capsys, monkeypatch):
     folder, workdir = write(tmp_path / "images", 4), tmp_path / "run"
     train(tiny(folder), workdir)

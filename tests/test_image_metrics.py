@@ -80,6 +80,7 @@ def test_channels_are_measured_by_themselves():
     assert {name: pytest.approx([value] * 2) for name, value in expected.items()} == found
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_a_training_run():
     config = small_config()
     objective = p2p_jax.pix2pix(config)
@@ -191,6 +192,7 @@ def test_without_scikit_image_one_error_names_the_extra(monkeypatch):
         LabHistograms()
 
 
+@pytest.mark.slow
 def test_import_is_light():
     code = (
         "import p2p_jax.evaluation.histograms, p2p_jax.evaluation.fid_kid, p2p_jax.evaluation.ablation, sys; "

@@ -51,6 +51,7 @@ def inspect(root, capsys, options=FOLDERS):
     return status, capsys.readouterr().out, json.loads((output / "inspection.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "options"), [("pairs", FOLDERS), ("floats", FLOATS)])
 def test_nothing_is_found_in_good_data(clean, tmp_path, capsys, folder, options):
     root = shutil.copytree(clean / folder, tmp_path / folder)
@@ -136,6 +137,7 @@ WARNINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*ERRORS, *WARNINGS])
 def test_a_planted_fault_is_found_alone(clean, tmp_path, capsys, fault):
     plant, folder, words = (ERRORS | WARNINGS)[fault]
@@ -154,6 +156,7 @@ def test_a_planted_fault_is_found_alone(clean, tmp_path, capsys, fault):
     assert ("as the network gets them, without those that cannot be used" in out) != is_whole
 
 
+@pytest.mark.slow
 def test_all_faults_of_a_set_are_told_at_once(clean, tmp_path, capsys):
     root = shutil.copytree(clean / "pairs", tmp_path / "pairs")
     (root / "trainA" / "1.png").unlink()
@@ -177,6 +180,7 @@ def test_all_faults_of_a_set_are_told_at_once(clean, tmp_path, capsys):
     assert f"{len(report['errors'])} errors" in out
 
 
+@pytest.mark.slow
 def test_nothing_can_be_learnt_where_both_images_are_the_same(clean, tmp_path, capsys):
     root = shutil.copytree(clean / "pairs", tmp_path / "pairs")
     for split in COUNTS:
@@ -190,6 +194,7 @@ def test_nothing_can_be_learnt_where_both_images_are_the_same(clean, tmp_path, c
     ]
 
 
+@pytest.mark.slow
 def test_a_folder_that_training_does_not_use_is_no_error(clean, tmp_path, capsys):
     shutil.copytree(clean / "pairs", tmp_path / "data")
     (tmp_path / "data" / "test").mkdir()
@@ -214,6 +219,7 @@ def test_what_many_files_have_in_common_does_not_hide_the_rest():
     ]
 
 
+@pytest.mark.slow
 def test_facts_are_those_of_the_files(clean, tmp_path, capsys):
     root = shutil.copytree(clean / "floats", tmp_path / "floats")
     facts = inspect(root, capsys, FLOATS)[2]["facts"]["splits"]["train"]
@@ -303,6 +309,7 @@ def test_values_beyond_what_is_declared(tmp_path):
     assert warnings[1].startswith(f"{shares[1]:.2%} of the labels of B in train are 4 or more, so have no class")
 
 
+@pytest.mark.slow
 def test_sources_without_files_are_looked_at_too(tmp_path, monkeypatch, capsys):
     report = inspection.inspect(small_config(data__load_size=32, data__crop_size=32))
     assert (report.errors, report.warnings) == ([], [])
@@ -319,6 +326,7 @@ def test_sources_without_files_are_looked_at_too(tmp_path, monkeypatch, capsys):
     assert report.warnings == ["2 images: all pixels have the value 150, 150, 150 (B0, B1)"]
 
 
+@pytest.mark.slow
 def test_photographs_are_all_that_is_looked_at_where_the_input_is_made_of_them(clean, tmp_path, capsys):
     for split in COUNTS:
         shutil.copytree(clean / "pairs" / f"{split}A", tmp_path / split)
@@ -369,6 +377,7 @@ def test_examples_are_taken_evenly():
     assert evenly([], 4) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with facades")
 def test_the_facades_pass_clean(tmp_path, capsys):
     argv = ["--config=facades", f"--config.data.dir={REAL}", f"--output={tmp_path}"]

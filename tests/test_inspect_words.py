@@ -157,6 +157,7 @@ def test_a_width_that_squeezes_is_a_warning(tmp_path):
     assert report_of(tmp_path, *piles, *sizes, "preprocess=scale_shortside_and_crop", name=UNPAIRED).warnings == []
 
 
+@pytest.mark.slow
 def test_the_sheet_leaves_out_what_cannot_be_used(tmp_path, capsys):
     two_piles(tmp_path)
     save(tmp_path / "my horses" / "cutout.png", np.full((15, 20, 4), 7, np.uint8))
@@ -169,6 +170,7 @@ def test_the_sheet_leaves_out_what_cannot_be_used(tmp_path, capsys):
         assert sheet.width > 500
 
 
+@pytest.mark.slow
 def test_names_that_break_lines_break_none(tmp_path, capsys):
     for i in range(6):
         for side in "AB":

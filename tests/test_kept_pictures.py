@@ -114,6 +114,7 @@ means = SetMetric(
 )
 
 
+@pytest.mark.slow
 def test_a_metric_of_ones_own_reads_pictures_from_the_disk(pix2pix_run, tmp_path, monkeypatch):
     from p2p_jax import Translator
     from p2p_jax.evaluation import predict

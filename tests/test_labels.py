@@ -132,6 +132,7 @@ def made(request, tmp_path):
     return config, classes, numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", SETS, indirect=True)
 def test_the_class_of_every_pixel_is_right(made, capsys):
     config, classes, numbers = made
@@ -150,6 +151,7 @@ def test_the_class_of_every_pixel_is_right(made, capsys):
     np.testing.assert_array_equal(next(iter(split.batches(COUNT)))["real_a"], one_hot)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [name for name in SETS if "instances" not in name], indirect=True)
 def test_files_come_back_equal(made, tmp_path):
     """Trained from labels to the same labels, with a network that gives back what it sees."""
@@ -197,6 +199,7 @@ def echo(config):
     return base._replace(update=update, translate=translate, evaluate=evaluate)
 
 
+@pytest.mark.slow
 def test_what_is_no_class_is_told(tmp_path, capsys):
     """Of 256 pixels an image 64 are 9, and 16 are 255; both train as no class."""
     classes = classes_of(4)
@@ -235,6 +238,7 @@ def test_what_numbers_mean(found, channels, expected):
     assert labels.find_numbers(dict.fromkeys(found, 5), channels) == expected
 
 
+@pytest.mark.slow
 def test_the_run_keeps_what_was_found(tmp_path):
     write_cmp(tmp_path / "images" / "train" / "A", classes_of(12))
     for i in range(COUNT):

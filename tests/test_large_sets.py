@@ -67,6 +67,7 @@ def test_millions_are_opened_without_reading_or_naming_them(counting):
     assert len(set(numbers(batch))) == 4
 
 
+@pytest.mark.slow
 def test_a_resume_at_a_million_steps_reads_no_more_than_a_start(counting):
     data = load(data_config(cache_mb=0), train=counting.source())
     before = take(data.train(999_998), 4)
@@ -105,6 +106,7 @@ def test_names_are_made_when_they_are_asked_for():
     assert evenly(range(5), 10) == [0, 1, 2, 3, 4] and evenly(range(MILLIONS), 3) == [0, 2_499_999, 4_999_999]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["zip", "array_record", "hugging_face"])
 def test_containers_of_the_benchmark_hold_the_same_images(container, tmp_path):
     library = {"zip": "zipfile", "array_record": "array_record", "hugging_face": "datasets"}

@@ -94,8 +94,9 @@ def test_partners_that_are_missing(tmp_path):
     assert (names(layout.a), names(layout.b), names(layout.lonely)) == (["x.png"], ["x.png"], ["y.png", "z.png"])
 
 
-def test_csv_of_paths(tmp_path):
+def test_csv_of_paths(tmp_path, monkeypatch):
     touch(tmp_path, "photos/x.jpg", "photos/y.jpg", "masks/1.png")
+    monkeypatch.chdir(touch(tmp_path / "working", "photos/x.jpg", "masks/1.png"))  # other files of the same names
     elsewhere = touch(tmp_path, "elsewhere/2.png") / "elsewhere" / "2.png"
     (tmp_path / "train.csv").write_text(
         f'\ufeffwho, b,a\nme,masks/1.png,photos/x.jpg\nyou,"{elsewhere}", photos/y.jpg\n', encoding="utf-8"

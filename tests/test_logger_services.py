@@ -69,6 +69,7 @@ READERS = {"wandb": rows_of_wandb, "mlflow": rows_of_mlflow, "trackio": rows_of_
 def service(request, tmp_path, monkeypatch):
     pytest.importorskip(request.param, reason=f"pip install 'p2p_jax[{request.param}]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb_cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

@@ -98,6 +98,7 @@ def test_each_step_comes_once(holds, expected, tmp_path, monkeypatch):
     assert own.calls[-1] == ("close",)
 
 
+@pytest.mark.slow
 def test_what_fails_is_said_once_and_costs_no_row(tmp_path, monkeypatch, capsys):
     config = linear_config(loggers=OWN, num_steps=8)
     monkeypatch.setattr(Own, "fails_at", 3)
@@ -181,6 +182,7 @@ def test_a_stored_config_names_no_loggers_of_others():
     assert outside(config) == {"loggers": [OWN]}
 
 
+@pytest.mark.slow
 def test_loggers_may_change_when_a_run_goes_on(tmp_path):
     config = linear_config(checkpoint_every=2, num_steps=2, sample_every=2)
     train(config, tmp_path, data=memory_data(config))

@@ -77,6 +77,7 @@ def test_dropout_placement(downs, layout, levels):
     assert [level for level in range(downs, 0, -1) if network.has_dropout(level)] == levels
 
 
+@pytest.mark.slow
 def test_dropout_acts_only_when_asked():
     network, x = UNet(num_downs=3, base_width=4), jnp.ones((1, 16, 16, 3))
     variables = network.init(jax.random.key(0), x, train=False)
@@ -151,6 +152,7 @@ def test_smallest_image_of_every_patch_gives_a_logit():
         assert out.shape == (1, 1, 1, 1)
 
 
+@pytest.mark.slow
 def test_normal_initialisation():
     params = UNet(num_downs=4, base_width=32).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)["params"]
     kernels = np.concatenate([v["kernel"].ravel() for v in params.values() if "kernel" in v])
@@ -237,6 +239,7 @@ def test_low_precision_computation_with_full_precision_parameters(network):
     np.testing.assert_allclose(low, full, atol=0.02)
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_alone():
     """Gradients are those of the plain network, from a program that computes the blocks again."""
     x = jnp.asarray(np.random.RandomState(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
@@ -296,6 +299,7 @@ def test_moments_in_one_pass_keep_their_digits(mean, deviation):
     np.testing.assert_allclose(found[1], exact.var((1, 2), keepdims=True), rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
 def test_gradients_of_moments_equal_autodiff():
     x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3)) + 3
 

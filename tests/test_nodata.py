@@ -112,6 +112,7 @@ def expected(split):
     return np.stack(a), np.stack(b), (low, high)
 
 
+@pytest.mark.slow
 def test_range_crops_and_masks_in_the_stream_and_on_devices(folder, capsys):
     config = config_of(folder)
     data = load(config)
@@ -132,6 +133,7 @@ def folder_nodata(folder):
         return next(name for name, number in NODATA.items() if np.array_equal(number, file.nodata, equal_nan=True))
 
 
+@pytest.mark.slow
 def test_loss_and_metrics_are_those_of_known_pixels(folder, tmp_path):
     """One step of SGD and one validation beside NumPy; from the first step on the loss is finite."""
     config = config_of(folder, optimizer=SGD, num_steps=3, log_every=1, loss={"lambda_gan": 0.0, "lambda_l1": 1.0})
@@ -160,6 +162,7 @@ def test_loss_and_metrics_are_those_of_known_pixels(folder, tmp_path):
         assert row["ssim"] is None if not len(inner) else row["ssim"] == pytest.approx(inner.mean(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_is_that_of_known_pixels(folder):
     data = load(config := config_of(folder, optimizer=SGD))
     config = with_facts(config, data.facts | {"num_train": COUNT})
@@ -183,6 +186,7 @@ def placed(objective, batch):
     return update.place(batch), jax.random.key(1)
 
 
+@pytest.mark.slow
 def test_cyclegan_trains_on_them(folder, tmp_path):
     for split in ("train", "val"):
         for side in "AB":
@@ -194,6 +198,7 @@ def test_cyclegan_trains_on_them(folder, tmp_path):
         assert all(np.isfinite(float(value)) for name, value in row.items() if value and name != "time")
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read_by_rasterio(folder, tmp_path):
     """Where the input is unknown the output is; place on the earth, tiles, compression and nodata are as they were."""
     train(config_of(folder, num_steps=1), tmp_path / "run")
@@ -212,6 +217,7 @@ def test_what_is_written_is_read_by_rasterio(folder, tmp_path):
     assert inspection.inspect(config_of(folder)).errors == []
 
 
+@pytest.mark.slow
 def test_names_of_bands_and_masks_are_kept(tmp_path):
     """Two bands of 16 bits to the same: no number stands for unknown ones, so a mask is written."""
     for split in ("train", "val"):
@@ -228,6 +234,7 @@ def test_names_of_bands_and_masks_are_kept(tmp_path):
         np.testing.assert_array_equal(file.dataset_mask() > 0, counts(0)[1])
 
 
+@pytest.mark.slow
 def test_a_number_can_be_named(tmp_path):
     """Depth in PNGs, of which 0 is no depth."""
     for split in ("train", "val"):
@@ -282,6 +289,7 @@ def test_sizes_change_by_what_is_known():
     np.testing.assert_allclose(resize(one, (8, 8))[..., 1:], resize(whole, (8, 8))[..., 1:], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_json_of_facts(folder, tmp_path):
     train(config_of(folder, num_steps=1), tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "facts.json").read_text())
@@ -289,6 +297,7 @@ def test_json_of_facts(folder, tmp_path):
     assert p2p_jax.Translator.from_workdir(tmp_path / "run").domain_out.unknown
 
 
+@pytest.mark.slow
 def test_arrays_and_files_without_a_tag_have_the_number_that_is_named(tmp_path):
     values = np.random.RandomState(0).uniform(100, 900, (COUNT, SIDE, SIDE, 1)).astype(np.float32)
     values[:, :4] = -9999
@@ -315,6 +324,7 @@ def test_arrays_and_files_without_a_tag_have_the_number_that_is_named(tmp_path):
     assert data.facts["output"]["range"].startswith("-9999.0:") and np.isfinite(next(data.train(0))["real_b"]).all()
 
 
+@pytest.mark.slow
 def test_unknown_values_in_validation_alone(tmp_path):
     """And images of which nothing is known at all: they are counted, and not in the mean."""
     for split in ("train", "val", "test"):

@@ -70,6 +70,7 @@ VARIANTS = {  # changes of the published objective -> what they change in its st
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_contract(structure):
     config = small_config(**STRUCTURES[structure])
@@ -92,6 +93,7 @@ def run_update(config, batch=None, seed=0):
     return state, *parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", TABLE_1)
 def test_rows_of_table_1(row):
     config = small_config(**TABLE_1[row])
@@ -109,6 +111,7 @@ def test_rows_of_table_1(row):
         assert np.abs(moved).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gan", "real", "fake"), [("vanilla", np.log(2), np.log(2)), ("lsgan", 1.0, 0.0)])
 def test_first_losses_of_an_undecided_discriminator(gan, real, fake):
     """Zero logits cost log 2 on either side; with squared errors 1 against the label 1 and 0 against the label 0."""
@@ -118,6 +121,7 @@ def test_first_losses_of_an_undecided_discriminator(gan, real, fake):
     assert float(metrics["gen/gan"]) == pytest.approx(real, rel=1e-3)  # after the discriminator's first step
 
 
+@pytest.mark.slow
 def test_generator_plays_against_the_updated_discriminator():
     """A discriminator that takes one large step meets the generator with it: gen/gan changes within that update."""
 
@@ -222,6 +226,7 @@ def test_any_optax_optimizer():
     assert float(updates[0]) == pytest.approx(-1e-3 / np.sqrt(0.5), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_devices():
     """Both devices get the same images; their fakes, and so the average, must not be those of one device alone."""
     config = small_config(batch_size=2, loss__lambda_gan=0.0)
@@ -234,6 +239,7 @@ def test_dropout_differs_between_devices():
     assert abs(float(both["gen/l1"]) - float(one["gen/l1"])) > 1e-7
 
 
+@pytest.mark.slow
 def test_translation_uses_the_stored_switches():
     batch = random_batch(small_config())
 
@@ -261,6 +267,7 @@ class NoisyJudge(nn.Module):
         return nn.Conv(1, (4, 4), strides=4)(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_config", [small_config, small_cyclegan_config])
 def test_a_discriminator_may_have_noise(make_config):
     config = make_config()

@@ -28,6 +28,7 @@ def order(count, number=0, places=60, **options):
     return choose(np.full((count, 2), 18, np.int32), np.arange(places, dtype=np.uint32)).index.tolist()
 
 
+@pytest.mark.slow
 def test_every_pass_over_a_side_is_a_permutation_of_it():
     for number, count in ((0, 5), (1, 3)):
         found = order(count, number)
@@ -58,6 +59,7 @@ def test_draws_depend_on_the_place_alone(count):
         assert_equal_batches({k: np.concatenate([part[k] for part in parts]) for k in whole}, whole)
 
 
+@pytest.mark.slow
 def test_the_host_draws_what_the_device_draws():
     config, source = config_of(), from_arrays(PHOTOS, 255 - PHOTOS)
     whole = on_device.load(config, train=source, val=source)

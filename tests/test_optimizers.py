@@ -114,6 +114,7 @@ def test_what_makes_no_sense_is_refused_before_training(changes, told):
         complete_experiment(small_config(**changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "player"), [(small_config, "discriminator"), (small_cyclegan_config, "disc_a")])
 def test_each_side_learns_at_its_own_rate(make, player):
     config = make(optimizer=SGD, **SMALLEST)
@@ -169,6 +170,7 @@ def test_gradients_are_clipped_by_name(clip):
         np.testing.assert_allclose(updates["other"], [[-0.01 * other]], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_config, small_cyclegan_config])
 def test_what_is_clipped_is_the_average_over_devices(make):
     clipped = {"gradients__clip": "global_norm", "gradients__clip_at": 0.01}
@@ -210,6 +212,7 @@ def test_code_that_clips_is_told_stored_and_not_trusted(tmp_path):
 # Accumulation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["sgd", "adam"])
 @pytest.mark.parametrize("make", [small_config, small_cyclegan_config])
 def test_several_batches_equal_one_of_all_their_images(make, factory):
@@ -333,6 +336,7 @@ def test_cosine_fits_the_run():
     assert 0 < float(make_schedule(published)(10_100)) < 2e-4 * (1 - 1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_with_cosine_says_when_it_falls_and_refuses_to_idle(tmp_path, capsys):
     linear = {"objective": "support.networks:linear", "optimizer": SGD, "schedule__kind": "cosine"}
     config = small_config(num_steps=6, **linear)

@@ -43,6 +43,7 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("my_metrics", None)
 
 
+@pytest.mark.slow
 def test_of_images_in_training_and_in_the_report(folder, capsys):
     own = ["--config.metrics=ssim,my_metrics:brightness", "--config.best_metric=brightness"]
     assert run_command(training, *SMALL, *own) == 0

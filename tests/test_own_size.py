@@ -65,6 +65,7 @@ def assert_as_the_network(tmp_path, name, mode, sizes):
         assert difference.max() <= 1 and (difference > 0).mean() <= 0.002  # between two levels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("mode", MODES)
 def test_some_sizes(tmp_path, name, mode):

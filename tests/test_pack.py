@@ -73,11 +73,13 @@ def packed(pix2pix, cyclegan, tmp_path_factory):
     return {name: pack(run, folder / f"{name}.safetensors").path for name, run in runs.items()}
 
 
+@pytest.mark.slow
 def test_a_file_may_be_read_by_whom_other_files_may(packed, tmp_path):
     (tmp_path / "other").touch()
     assert packed["pix2pix"].stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+@pytest.mark.slow
 def test_a_file_translates_as_its_run_does(pix2pix, cyclegan, packed):
     for name, run, direction in (
         ("pix2pix", pix2pix, "BtoA"),
@@ -93,6 +95,7 @@ def test_a_file_translates_as_its_run_does(pix2pix, cyclegan, packed):
         assert (theirs.domain_in.kind, theirs.multiple) == (ours.domain_in.kind, ours.multiple)
 
 
+@pytest.mark.slow
 def test_other_kinds_of_runs_too(tmp_path):
     configs = {
         "cut": small_cut_config(),
@@ -109,6 +112,7 @@ def test_other_kinds_of_runs_too(tmp_path):
         assert not any("disc" in array for array in model_file.read(found.path).arrays)
 
 
+@pytest.mark.slow
 def test_float16_is_half_as_long_and_its_difference_is_told(cyclegan, packed, tmp_path):
     found = pack(cyclegan, tmp_path / "half.safetensors", dtype="float16")
     arrays, exact = (model_file.read(path).arrays for path in (found.path, packed["cyclegan"]))
@@ -127,6 +131,7 @@ def test_float16_is_half_as_long_and_its_difference_is_told(cyclegan, packed, tm
     assert pack(again.path, tmp_path / "more.safetensors").about["model"]["dtype"] == "float16"  # as it was
 
 
+@pytest.mark.slow
 def test_statistics_of_norms_go_along_in_float32(pix2pix, packed, tmp_path):
     found = pack(pix2pix, tmp_path / "half.safetensors", dtype="float16")
     arrays = model_file.read(found.path).arrays
@@ -137,6 +142,7 @@ def test_statistics_of_norms_go_along_in_float32(pix2pix, packed, tmp_path):
     assert (ours(IMAGES) != Translator.from_workdir(pix2pix)(IMAGES)).any()
 
 
+@pytest.mark.slow
 def test_statistics_that_a_release_has_not_kept_are_not_made_up(tmp_path):
     run = make_run(tmp_path / "run", small_config(inference__norm="batch"))
     (run / CONVERTED).write_text(json.dumps({"running_statistics": False}))
@@ -147,6 +153,7 @@ def test_statistics_that_a_release_has_not_kept_are_not_made_up(tmp_path):
         Translator.from_file(found.path, norm="running")
 
 
+@pytest.mark.slow
 def test_one_direction_or_all(cyclegan, packed, tmp_path):
     found = pack(cyclegan, tmp_path / "back.safetensors", direction="BtoA")
     names = model_file.read(found.path).arrays
@@ -163,6 +170,7 @@ def test_one_direction_or_all(cyclegan, packed, tmp_path):
         pack(found.path, tmp_path / "other.safetensors", direction="AtoB")
 
 
+@pytest.mark.slow
 def test_the_average_is_packed_or_what_is_trained(cyclegan, packed, tmp_path):
     raw = pack(cyclegan, tmp_path / "raw.safetensors", raw=True)
     assert raw.about["model"]["weights"] == "raw"
@@ -207,6 +215,7 @@ def test_nothing_of_the_machine_goes_along(pix2pix, packed):
     assert "extra.teacher[0]" in left_out and "extra.note" not in left_out
 
 
+@pytest.mark.slow
 def test_what_is_known_goes_along(tmp_path):
     config = small_config(inference__dropout=False, inference__norm="batch")
     run = make_run(tmp_path / "run", config, metrics={"l1": 0.25, "psnr": 12.5, "ssim": float("nan")})
@@ -246,6 +255,7 @@ def test_what_is_known_goes_along(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_packed_is_one_sentence(pix2pix, packed, tmp_path):
     config = small_config()
     state = draw_state(blank_state(make_objective(config), config))
@@ -303,6 +313,7 @@ def test_others_start_from_a_file(name, packed, pix2pix, cyclegan, capsys, tmp_p
     assert all(f"{player}: none of " in out for player in fresh_ones)
 
 
+@pytest.mark.slow
 def test_commands_take_a_file_as_a_run(pix2pix, packed, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -358,6 +369,7 @@ def test_files_of_pytorch_are_those_of_the_run(cyclegan, packed, tmp_path):
         write_torch(open_run(back), tmp_path / "net.pth")
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_file_is_that_of_the_run(pix2pix, packed, tmp_path, capsys):
     ours = evaluate(pix2pix, split="val", metrics=[])
     photos = pix2pix.parent / "secret_place"
@@ -383,6 +395,7 @@ def test_what_a_file_cannot_do_is_one_sentence(command, packed, tmp_path):
     assert told == f"error: --workdir {path} is a file; {mend}"
 
 
+@pytest.mark.slow
 def test_a_file_needs_neither_the_run_nor_tensorflow(pix2pix, packed, tmp_path):
     expected = Translator.from_workdir(pix2pix)(IMAGES)
     code = """

@@ -10,7 +10,7 @@ import pytest
 import p2p_jax
 from p2p_jax.errors import InputError
 from p2p_jax.testing import check_objective
-from p2p_jax.training import parallel
+from p2p_jax.training import dispatches, parallel
 from support.configs import small_config
 from support.images import random_batch
 from support.processes import finish, processes, run_python
@@ -144,7 +144,7 @@ def test_evaluation_pads_and_cuts():
         calls.append(batch["real_a"].shape)
         return {"mean": batch["real_a"].mean((1, 2, 3)) * state["factor"]}, {"image": batch["real_a"]}
 
-    run = parallel.compile_evaluate(evaluate, 2)
+    run = parallel.Evaluation(evaluate, 2)
     for size in (4, 3, 1, 9):
         batch = random_batch(config, size=size)
         metrics, images = run({"factor": np.float32(2)}, batch, jax.random.key(0))
@@ -153,6 +153,7 @@ def test_evaluation_pads_and_cuts():
     assert calls == [(2, 16, 16, 3)]  # two devices, one compilation
 
 
+@pytest.mark.slow
 def test_accelerators_step_trains_alike(tmp_path, monkeypatch):
     """What GPUs and TPUs run, pmap with the old state's memory given away, here on CPUs: train, resume, contract."""
     sgd = {"factory": "optax:sgd", "learning_rate": 0.01}
@@ -174,7 +175,7 @@ def test_columns_keep_the_order_of_the_objective():
         return {"mean": batch["real_a"].mean((1, 2, 3))}, {name: batch["real_a"] for name in ("real", "fake", "again")}
 
     config = small_config()
-    run = parallel.compile_evaluate(evaluate, 2)
+    run = parallel.Evaluation(evaluate, 2)
     for _ in range(2):
         _, images = run({}, random_batch(config), jax.random.key(0))
         assert list(images) == ["real", "fake", "again"]
@@ -264,7 +265,7 @@ def test_how_many_steps_suit_the_devices(monkeypatch):
     def chosen(**changes):
         published = {"log_every": 100, "sample_every": 2_000, "eval_every": 4_000, "checkpoint_every": 4_000}
         config = small_config(**{**published, "data__load_size": 286, "data__crop_size": 256, **changes})
-        return parallel.num_steps_per_dispatch(config)
+        return dispatches.num_steps(config)
 
     assert chosen() == 1
     assert chosen(steps_per_dispatch=7) == 7

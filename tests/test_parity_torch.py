@@ -190,6 +190,7 @@ def recorded_losses(objective, optimizer):
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "optimizer"), NUM_STEPS)
 def test_training_follows_recorded_pytorch(objective, optimizer):
     images, num_steps = make_fixtures.training_images(objective), NUM_STEPS[objective, optimizer]
@@ -197,6 +198,7 @@ def test_training_follows_recorded_pytorch(objective, optimizer):
     assert_same_losses(losses, recorded_losses(objective, optimizer), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", TRAINING)
 def test_training_in_float32_follows_recorded_pytorch(objective):
     losses = train_jax(objective, make_fixtures.training_images(objective), "adam", 5, "float32")

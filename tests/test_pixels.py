@@ -85,6 +85,7 @@ def look_config(config):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_networks_see_what_files_store(tmp_path, name):
     """In closed form, of every kind, in every way."""
@@ -123,6 +124,7 @@ def test_networks_see_what_files_store(tmp_path, name):
     np.testing.assert_array_equal(photo.decode(in_order(data.validation)["real_b"]), PHOTOS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "name"), list(zip(itertools.cycle(["AtoB", "BtoA"]), KINDS)))  # noqa: B905
 def test_resized_cropped_and_mirrored_images_of_every_kind(name, direction, capsys):
     needs(name)
@@ -131,6 +133,7 @@ def test_resized_cropped_and_mirrored_images_of_every_kind(name, direction, caps
     assert_same_in_every_way(data_config(**options | KINDS[name].options), from_arrays(*pair), capsys=capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_unpaired_sides_have_their_own_lengths_sizes_and_kinds(direction, capsys):
     a, b = KINDS["int16"].raw, PHOTOS[:3, :17, :13]
@@ -140,6 +143,7 @@ def test_unpaired_sides_have_their_own_lengths_sizes_and_kinds(direction, capsys
     assert (data.num_train, data.num_val) == (COUNT, COUNT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -170,6 +174,7 @@ PREPROCESS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", PREPROCESS, ids=lambda options: " ".join(map(str, options.values())))
 def test_files_of_different_sizes(tmp_path, options, capsys):
     wide = options.get("preprocess") == "scale_width"
@@ -182,6 +187,7 @@ def test_files_of_different_sizes(tmp_path, options, capsys):
         assert data.resident.arrays["real_a"].shape == (5, 64, 70, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "channels"), [("1", 3), ("L", 3), ("P", 1), ("RGB", 1)])
 def test_gray_and_colour_are_converted_alike(tmp_path, mode, channels):
     write_halves(tmp_path, [(16, 16)] * 4, mode)
@@ -193,6 +199,7 @@ def test_gray_and_colour_are_converted_alike(tmp_path, mode, channels):
     assert_same_in_every_way(config, split="val")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_splits_know_names_and_stored_images(direction, tmp_path):
     for split, count in (("train", 2), ("val", 3)):
@@ -207,6 +214,7 @@ def test_splits_know_names_and_stored_images(direction, tmp_path):
         np.testing.assert_array_equal(opened.original(side, 1), expected)
 
 
+@pytest.mark.slow
 def test_unpaired_folders(tmp_path):
     for folder, count in (("trainA", 2), ("trainB", 2), ("testA", 3), ("testB", 2)):
         write_images(tmp_path / folder, count)
@@ -217,6 +225,7 @@ def test_unpaired_folders(tmp_path):
     assert not opened.paired and [len(names) for names in opened.names] == [3, 2]
 
 
+@pytest.mark.slow
 def test_labels_in_files_of_any_size(tmp_path):
     for split, side in itertools.product(("train", "val"), "AB"):
         for i in range(4):
@@ -231,6 +240,7 @@ def test_labels_in_files_of_any_size(tmp_path):
     assert_same_in_every_way(data_config(**options), split="val")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA, reason="P2P_JAX_TEST_DATA names no folder")
 @pytest.mark.parametrize("name", ["facades", "horse2zebra"])
 def test_real_images(tmp_path, name):
@@ -247,6 +257,7 @@ def test_real_images(tmp_path, name):
     assert_same_in_every_way(config, split="train")
 
 
+@pytest.mark.slow
 def test_encoded_images_of_a_published_set(tmp_path, monkeypatch):
     write_halves(tmp_path / "rgb", [(16, 16)] * 4)
     write_halves(tmp_path / "gray", [(16, 16)] * 2, "L")
@@ -256,6 +267,7 @@ def test_encoded_images_of_a_published_set(tmp_path, monkeypatch):
     assert_same_in_every_way(config, split="val")
 
 
+@pytest.mark.slow
 def test_a_source_from_outside_that_only_reads():
     pairs = from_arrays(PHOTOS, 255 - PHOTOS)
     assert_same_in_every_way(data_config(load_size=18), Source(pairs.names, pairs.read))

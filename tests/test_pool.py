@@ -85,6 +85,7 @@ def test_size_zero_is_the_identity():
     assert state["filled"].shape == (0,)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
     state = new_pool(3)
     with jax.disable_jit():
@@ -117,6 +118,7 @@ def on_devices(size, batches):
     return state, outs
 
 
+@pytest.mark.slow
 def test_every_device_has_a_share_and_a_history_of_its_own():
     """Device d sees the items 100 d + step; whatever it is handed must be its own."""
     devices, size, steps = jax.device_count(), 7, 40

@@ -79,6 +79,7 @@ def test_networks_see_srgb_whatever_the_profile(tmp_path, ending, channels):
     assert shown is None or np.abs(shown - expected[0]).max() <= most
 
 
+@pytest.mark.slow
 def test_labels_and_other_values_keep_their_numbers(tmp_path):
     """A profile says how a colour looks; of a code it says nothing."""
     codes = noise(32, 32, 3)

@@ -202,6 +202,7 @@ def test_sides_by_names_are_not_halved_in_silence(tmp_path):
     assert not inspection.inspect(load_with_overrides("facades", chosen)).suggestions
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_proposes(tmp_path, capsys):
     for i in range(12):
         save(tmp_path / "set" / f"rgb_{i:02d}.png", noise(32, 32, 3, seed=i))

@@ -56,6 +56,7 @@ def count(function, *args, names):
 assert_close = partial(assert_close_trees, of_largest=2e-6, least=1e-6)  # a few roundings of the largest value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_statistics_noise_and_names_stay(name):
     plain, x = NETWORKS[name], images(NETWORKS[name])
@@ -73,6 +74,7 @@ def test_gradients_statistics_noise_and_names_stay(name):
         assert min(jax.tree.leaves(moved)) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["U-Net", "ResNet"])
 def test_second_derivatives_stay(name):
     """Hessian times a random vector."""
@@ -90,6 +92,7 @@ def test_second_derivatives_stay(name):
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["U-Net", "ResNet"])
 def test_every_convolution_is_computed_once_more_at_most(name):
     plain, x = NETWORKS[name], images(NETWORKS[name])
@@ -105,6 +108,7 @@ def test_every_convolution_is_computed_once_more_at_most(name):
     assert 0 < convolutions(plain.clone(remat=True)) - convolutions(plain) <= layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["U-Net", "ResNet, batch norm, dropout"])
 def test_synchronised_batch_norm(name):
     plain = NETWORKS[name].clone(axis_name="data")
@@ -127,6 +131,7 @@ def test_synchronised_batch_norm(name):
         assert psums[0] == psums[1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_config, small_cyclegan_config])
 def test_whole_steps_and_a_run_that_switches(make):
     """Two steps without, with, and with only in the second, by SGD: the same parameters, statistics and metrics."""
@@ -150,6 +155,7 @@ def test_whole_steps_and_a_run_that_switches(make):
     assert {k: float(v) for k, v in same.items()} == pytest.approx({k: float(v) for k, v in metrics.items()}, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "times"), [(UNet(), 40), (ResNet(), 6)], ids=["U-Net", "ResNet"])
 def test_what_waits_for_the_gradient(network, times):
     """Bytes that go from the forward to the backward pass, parameters aside, at the published sizes."""

@@ -6,6 +6,8 @@ import logging
 import re
 from pathlib import Path
 
+import pytest
+
 import p2p_jax
 from p2p_jax import reporting
 from p2p_jax.training.loop import train
@@ -23,6 +25,7 @@ def test_it_is_printed_where_standard_output_is_at_that_moment(capsys):
     assert caught.getvalue() == "but this\n" and capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_training_can_be_silenced_and_caught(tmp_path, capsys, monkeypatch):
     logger, config = logging.getLogger("p2p_jax"), small_config(num_steps=1)
     monkeypatch.setattr(logger, "level", logging.WARNING)

@@ -1,4 +1,4 @@
-"""Changes of size in NumPy: to the bit those of TensorFlow."""
+"""Changes of size in NumPy and in the data stream: to the bit those of TensorFlow."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from p2p_jax.data.stream import cropping
 from p2p_jax.images.pictures import with_channels
 from p2p_jax.images.resize import resize
 
@@ -33,11 +34,14 @@ def test_bicubic_is_tensorflows_to_the_bit():
             expected = tf.image.resize(image, want, "bicubic", antialias=True).numpy()
             np.testing.assert_array_equal(resize(image.astype(np.float32), want), expected, f"{have} to {want}")
             found = resize(image, want)
+            assert found.flags.c_contiguous
             if image.dtype.kind != "f":
                 limits = np.iinfo(image.dtype)
                 expected = np.clip(np.rint(expected), limits.min, limits.max)
-            assert found.dtype == image.dtype and found.flags.c_contiguous
-            np.testing.assert_array_equal(found, expected)
+            of_stream = cropping.resize_bicubic(image, want, image.dtype).numpy()
+            assert found.dtype == of_stream.dtype == image.dtype
+            np.testing.assert_array_equal(found, expected, f"{have} to {want}")
+            np.testing.assert_array_equal(of_stream, expected, f"{have} to {want}")
 
 
 def test_nearest_is_tensorflows():

@@ -42,6 +42,7 @@ def handlers():
     return [signal.getsignal(number) for number in SIGNALS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_training_saves_before_it_ends(signum, tmp_path, capfd):
     before, config = handlers(), tiny(num_steps=10)

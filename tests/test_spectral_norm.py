@@ -60,6 +60,7 @@ def test_kernels_are_divided_by_their_largest_singular_value(name):
     np.testing.assert_allclose(network.apply(variables, x, train=False), plain.apply(divided, x), rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_layer_keeps_its_names_and_initial_values():
     x = jnp.ones((1, 24, 24, 3))
     plain, normed = (PatchGAN(base_width=2, norm="none", spectral_norm=switch) for switch in (False, True))
@@ -200,6 +201,7 @@ PLAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAYERS)
 def test_both_objectives_carry_the_vectors(name):
     make, changes = PLAYERS[name]

@@ -155,6 +155,7 @@ def test_photometric_changes_are_for_the_input_alone():
     assert len(factors) == 4
 
 
+@pytest.mark.slow
 def test_augmentation_is_a_function_of_seed_and_step():
     options = dict(vflip=True, quarter_turns=True, scale_jitter=0.3, photometric=0.1)
     options = {f"augment__{key}": value for key, value in options.items()}
@@ -197,6 +198,7 @@ def test_noise_is_new_at_every_step_and_fixed_in_validation():
     np.testing.assert_array_equal(*(next(data.validation(1))["real_a"] for _ in range(2)))
 
 
+@pytest.mark.slow
 def test_photographs_from_a_folder(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
@@ -268,6 +270,7 @@ def write_labels(folder, classes):
             formats.write(folder / split / "B" / f"{i}.png", photo)
 
 
+@pytest.mark.slow
 def test_all_the_colours_of_files_with_a_palette_are_found(tmp_path):
     classes = noise(6, 16, 16, low=0, high=6)
     write_labels(tmp_path, classes)

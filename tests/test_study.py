@@ -16,6 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ from p2p_jax.data import load_split
 from p2p_jax.data.toy.facades import render
 from p2p_jax.errors import InputError
 from p2p_jax.evaluation import study
-from p2p_jax.evaluation.study import design, journal
+from p2p_jax.evaluation.study import design, journal, serving
 from p2p_jax.evaluation.study import server as server_module
 from p2p_jax.evaluation.study.analysis import bootstrap
 from p2p_jax.evaluation.study.design import Design, Trial
@@ -246,6 +247,7 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "direction"), [("paired", "BtoA"), ("unpaired", "BtoA")])
 def test_from_runs(runs, tmp_path, run, direction):
     """Real images are what the run imitates, fakes are what its translator makes, both at the network's size."""
@@ -269,6 +271,7 @@ def test_from_runs(runs, tmp_path, run, direction):
     assert (set(kept["real"].values()) == set(kept["fake"].values())) == (run == "paired")
 
 
+@pytest.mark.slow
 def test_what_runs_cannot_be_a_study(runs, tmp_path):
     for arguments, message in [
         ([str(runs / "paired"), str(runs / ".." / runs.name / "paired")], "are both called paired; write NAME="),
@@ -856,16 +859,18 @@ def test_badly_timed_answers_are_told(server, tmp_path):
 # Analysis: what no page sends.
 
 
-def test_only_answers_to_images_that_were_seen_count(server, tmp_path, capsys):
+def test_only_answers_to_images_that_were_seen_count(server, tmp_path, capsys, monkeypatch):
+    now = [1000.0]  # a clock that stands still on a busy machine
+    monkeypatch.setattr(serving, "time", SimpleNamespace(time=time.time, monotonic=lambda: now[0]))
     call(server.url, "api/session", {"participant": "anna"})
     url, shown = server.url, (50.0, 50.0)
     trials = read_sessions(tmp_path / "study")[0]["anna"].trials
     for trial in range(6):
         if trial == 3:
             fetch(url, "image?participant=anna&trial=3&side=left")  # and not the right one
-            time.sleep(WAIT)
         elif trial != 2:
-            see(url, "anna", trial, wait=0 if trial == 4 else WAIT)
+            see(url, "anna", trial, wait=0)
+        now[0] += 0 if trial == 4 else WAIT
         post_answer(url, "anna", trial, trials[trial].fake, shown)
     found = judged(tmp_path / "study")
     assert found.not_counted == {"not_sent": 2, "too_fast": 1}

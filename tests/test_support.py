@@ -1,7 +1,9 @@
 """What the tests themselves rest on: programs that are kept, comparers that notice, files that stand alone."""
 
 import ast
+import json
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ from jax._src.compilation_cache import compress_executable
 from p2p_jax.data.stream import sources
 from p2p_jax.data.toy import facades
 from p2p_jax.nets import convolution
-from support import environment
+from support import environment, skipped
 from support.comparers import (
     assert_close_trees,
     assert_equal_batches,
@@ -22,6 +24,7 @@ from support.comparers import (
 )
 from support.configs import SMALL, small_config
 from support.images import noise
+from support.processes import run, run_python
 
 TESTS = Path(__file__).parent
 
@@ -68,6 +71,57 @@ def test_programs_have_a_folder_for_each_version_processor_and_set_of_flags(monk
     found.add(environment._programs_folder())
     assert len(found) == 4 and len({path.parent for path in found}) == 1
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == jax.config.jax_compilation_cache_dir
+
+
+def test_libraries_leave_the_home_alone():
+    """All but JAX's programs, which are found before."""
+    code = "import matplotlib; print(matplotlib.get_cachedir()); print(matplotlib.get_configdir())"
+    for folder in run_python(code).split():
+        assert Path(folder).parent.parent.name == "home" and Path(folder).parents[2].name == "tests"
+
+
+WANTING = {
+    "conftest.py": "from support import skipped\ndef pytest_configure(config):\n    skipped.register(config)\n",
+    "test_whole.py": "import pytest\npytest.importorskip('lacking')\ndef test_a():\n    pass\n",
+    "test_part.py": """
+import os, pytest
+def test_b():
+    assert "SECOND" not in os.environ
+@pytest.mark.parametrize("package", ["lacking", "json"])
+def test_c(package):
+    pytest.importorskip(package)
+    assert package == "lacking" or "SECOND" not in os.environ
+@pytest.mark.skipif(True, reason="this is no Mac")
+def test_d():
+    pass
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_tests_are_run_where_they_can_be(workers, tmp_path, monkeypatch):
+    for name, text in WANTING.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv(skipped.VARIABLE, str(tmp_path / "skipped.json"))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--rootdir", str(tmp_path), str(tmp_path)]
+    assert "2 passed" in run(command, tmp_path).stdout
+    lacking = "could not import 'lacking': No module named 'lacking'"
+    first = {
+        "test_whole.py": lacking,
+        "test_part.py::test_c[lacking]": lacking,
+        "test_part.py::test_d": "this is no Mac",
+    }
+    assert json.loads((tmp_path / "skipped.json").read_text()) == first
+    report = [sys.executable, skipped.__file__, str(tmp_path / "skipped.json")]
+    assert run(report).returncode == 1
+    (tmp_path / "lacking.py").write_text("")
+    monkeypatch.setenv("SECOND", "1")
+    assert "2 passed, 1 skipped" in run(command, tmp_path).stdout
+    assert json.loads((tmp_path / "skipped.json").read_text()) == {"test_part.py::test_d": "this is no Mac"}
+    ended = run(report)
+    assert (ended.returncode, ended.stdout) == (0, "skipped everywhere: test_part.py::test_d: this is no Mac\n")
 
 
 def test_convolutions_are_plain_unless_a_test_asks(request):

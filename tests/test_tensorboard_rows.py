@@ -251,6 +251,7 @@ def test_others_that_read_metrics_bear_a_spreadsheet_too(tmp_path):
     assert metrics_file.read(path) == ([], {}, "it is not a text file", 0)
 
 
+@pytest.mark.slow
 def test_rows_are_on_the_disk_before_a_checkpoint_counts(tmp_path, monkeypatch):
     from p2p_jax.training.saving import Checkpoints
 

@@ -51,6 +51,7 @@ def checkpoint(tmp_path_factory, generation, weights):
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_gives_what_the_release_gives(checkpoint, weights, generation):
     networks = recognise(read_checkpoint(checkpoint), "facades")
     bias = {"biases": "all"} if generation == "later" else {}
@@ -325,6 +326,7 @@ def test_a_pict_file_that_is_cut_short_is_named(tmp_path):
         read_pict(tmp_path / "missing.pict")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["checkpoint", "pict"])
 def test_a_run_is_made_of_it(checkpoint, weights, generation, tmp_path, capsys, kind):
     given = checkpoint

@@ -31,6 +31,7 @@ def run_update(config, batch=None):
     return state, new, {name: float(value) for name, value in metrics.items()}, fakes
 
 
+@pytest.mark.slow
 def test_terms_are_called_with_fake_real_and_batch():
     batch = random_batch(tiny_config())
     terms = {"loss__terms": "support.terms:charbonnier=3, support.terms:brightness=0.5"}
@@ -63,6 +64,7 @@ def test_a_term_takes_the_place_of_l1():
     assert found["gen/total"] == pytest.approx(100 * found["gen/mean_absolute"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_another_distance():
     _, _, plain, _ = run_update(tiny_config())
     _, _, tenfold, _ = run_update(tiny_config(loss__distance="support.terms:tenfold"))
@@ -73,6 +75,7 @@ def test_another_distance():
     assert squares["gen/distance"] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_cyclegan_has_terms_for_each_translation_and_distances_for_each_cycle():
     batch = random_batch(tiny_cyclegan_config())
     given = {"loss__terms": "support.terms:brightness=2", "loss__distance": "support.terms:tenfold"}
@@ -90,6 +93,7 @@ def test_cyclegan_has_terms_for_each_translation_and_distances_for_each_cycle():
     assert found["gen/total"] == pytest.approx(total + more, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_perceptual_distance_in_closed_form():
     """Features of unit length at each pixel; squared differences summed over channels, averaged over pixels."""
     x, y = (jax.random.uniform(jax.random.key(i), (2, 5, 6, 3), minval=-1.0) for i in range(2))
@@ -104,6 +108,7 @@ def test_perceptual_distance_in_closed_form():
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_config, tiny_cyclegan_config], ids=["pix2pix", "cyclegan"])
 def test_perceptual_terms_count(make):
     given = {"loss__perceptual": "support.terms:edges", "loss__lambda_perceptual": 7.0}

@@ -131,6 +131,7 @@ def test_a_broken_promise_is_named(name):
         check_objective(SOUND._replace(**functions), CONFIG, run=not traced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_config, small_cyclegan_config, small_cut_config])
 def test_one_step_is_that_of_the_training_on_one_device(make):
     config = make(optimizer=SGD)
@@ -143,6 +144,7 @@ def test_one_step_is_that_of_the_training_on_one_device(make):
     jax.tree.map(np.testing.assert_array_equal, new, expected)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_mapped_over_devices_names_the_way():
     config = small_config()
     objective, batch, rng = make_objective(config), random_batch(config), jax.random.key(0)

@@ -82,6 +82,7 @@ def test_every_class_is_common(hundred):
     np.testing.assert_array_equal(presence[:5], 1)  # background, facade, window, door, cornice
 
 
+@pytest.mark.slow
 def test_the_photograph_can_be_told_from_the_labels(hundred):
     """Fit colour linearly to the labels within two pixels and the height, one fit per material."""
     told, total = 0.0, 0.0

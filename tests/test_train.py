@@ -1,5 +1,6 @@
 """The loop: exact resume after every kind of stop, refusals, divergence, and what a run leaves behind."""
 
+import collections
 import gc
 import json
 import os
@@ -17,7 +18,7 @@ from p2p_jax import Translator, train
 from p2p_jax.data import from_arrays, on_device
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation import evaluate
-from p2p_jax.training import loop, monitoring, parallel
+from p2p_jax.training import dispatches, loop, monitoring, parallel, start
 from p2p_jax.training.checkpoint import read_config
 from support.comparers import assert_equal_trees
 from support.configs import SGD, small_config, small_cyclegan_config
@@ -53,6 +54,7 @@ def uninterrupted(pairs, tmp_path_factory):
     return train(file_config(pairs), workdir), workdir
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_behind(uninterrupted, pairs):
     state, workdir = uninterrupted
     assert int(state["step"]) == 4
@@ -86,17 +88,20 @@ def test_learning_rate_follows_the_epochs(uninterrupted):
     assert [float(row["train/lr"]) for row in rows_of(uninterrupted[1])] == [float(schedule(i)) for i in range(4)]
 
 
-def test_evaluation_is_over_all_validation_images(uninterrupted, pairs):
-    state, workdir = uninterrupted
-    config = p2p_jax.training.checkpoint.read_config(workdir)
-    objective = p2p_jax.pix2pix(config)
+@pytest.mark.slow
+def test_evaluation_is_over_all_validation_images(pairs, tmp_path, monkeypatch):
+    """In a batch of two images and one of the third, each image counts as much."""
+    monkeypatch.setattr(start, "_EVALUATED_PER_DEVICE", 1)
+    config = file_config(pairs, num_steps=1, objective="support.networks:linear", optimizer=SGD)
+    state = train(config, tmp_path)
+    assert [len(batch["real_a"]) for batch in p2p_jax.data.load(config).validation(jax.device_count())] == [2, 1]
     (batch,) = p2p_jax.data.load(config).validation(8)
-    metrics, _ = objective.evaluate(state, batch, jax.random.key(config.seed))
-    assert len(metrics["l1"]) == 3
+    metrics, _ = linear(config).evaluate(state, batch, jax.random.key(config.seed))
     for name in ("l1", "psnr", "ssim"):
-        assert float(rows_of(workdir)[-1][f"eval/{name}"]) == pytest.approx(float(metrics[name].mean()), rel=1e-4)
+        assert float(rows_of(tmp_path)[-1][f"eval/{name}"]) == pytest.approx(float(metrics[name].mean()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_four_steps_equal_one_after_the_other(uninterrupted, pairs, tmp_path, capsys):
     """Stops inside an epoch, at a checkpoint's interval and between two."""
     train(file_config(pairs, num_steps=1), tmp_path / "run")
@@ -134,6 +139,7 @@ def test_cyclegan_resumes_to_the_bit_with_its_pool(tmp_path):
     assert f"on 5 training examples from unpaired {tmp_path};" in (tmp_path / "whole" / "summary.txt").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(uninterrupted, pairs, tmp_path, capsys):
     config = file_config(pairs)
     before = signal.getsignal(signal.SIGTERM)
@@ -255,6 +261,7 @@ def test_another_config_is_refused_by_name(uninterrupted, pairs):
     assert (workdir / "config.json").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch_size", "norm", "said"), [(2, "batch", "the image's own statistics"), (4, "running", "running statistics")]
 )
@@ -276,6 +283,7 @@ def test_statistics_of_translation_are_those_that_training_had(pairs, tmp_path, 
     assert json.loads((tmp_path / "facts.json").read_text())["inference"] == {"norm": other}
 
 
+@pytest.mark.slow
 def test_a_start_says_when_the_rate_falls_and_more_steps_do_not_stretch_it(tmp_path, capsys):
     def config(**changes):
         return linear_config(**{"schedule__kind": "linear_decay", "num_steps": 6, **changes})
@@ -324,6 +332,7 @@ def test_other_data_are_refused(tmp_path):
         train(more, tmp_path, data=memory_data(more, num_train=9))
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_kept_besides_the_latest(tmp_path):
     """The evaluation is best at step 1 by construction; it must outlive the latest ones."""
     config = linear_config(eval_every=1, checkpoint_every=1, keep_checkpoints=1, num_steps=4)
@@ -381,7 +390,7 @@ SEVERAL = {"num_steps": 7, "log_every": 2, "sample_every": 4, "eval_every": 4, "
 
 def test_dispatches_end_where_something_is_due_and_start_at_their_multiples():
     def sizes(step, at_once, **changes):
-        return list(loop._sizes(small_config(**{**SEVERAL, **changes}), step, at_once))
+        return list(dispatches.sizes_of(small_config(**{**SEVERAL, **changes}), step, at_once))
 
     assert sizes(0, 1) == [1] * 7
     assert sizes(0, 2) == [2, 2, 2, 1]
@@ -420,6 +429,7 @@ def assert_same_run(run, other):
         assert {p.name for p in (workdir / folder).iterdir()} == {p.name for p in (other_workdir / folder).iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile_update", [parallel.pmap_update, parallel.shard_map_update])
 def test_several_steps_a_dispatch_train_alike(one_by_one, compile_update, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "compile_update", lambda update, _, __, n: compile_update(update, None, n))
@@ -460,6 +470,7 @@ def resident_data(config, data):
     return data._replace(train=None, resident=on_device.Resident(arrays, draw))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_resident_data_train_alike(one_by_one, at_once, tmp_path):
     config = linear_config(**SEVERAL, steps_per_dispatch=at_once)
@@ -471,6 +482,7 @@ def test_resident_data_train_alike(one_by_one, at_once, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_what_is_drawn_on_the_devices_trains_like_a_stream_of_it(at_once, tmp_path):
     """Two devices and several steps a dispatch, with a stop in between, against the batches that the host draws."""
@@ -572,6 +584,7 @@ def test_no_validation(tmp_path):
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2"}
 
 
+@pytest.mark.slow
 def test_checkpoints_without_their_config_are_not_overwritten(uninterrupted, pairs, tmp_path):
     config = file_config(pairs, num_steps=2)
     train(config, tmp_path)
@@ -599,6 +612,23 @@ def test_training_in_memory_works_without_tensorflow(tmp_path):
     result = run(python(code, tmp_path / "run"))
     assert "step 1 []" in result.stdout, result.stderr[-2000:]
     assert "pip install 'p2p_jax[data]'" in result.stdout
+
+
+def test_each_function_of_an_objective_is_traced_once(tmp_path):
+    """Tracing is a large part of a warm start, and names of metrics and shapes need no trace of their own."""
+    calls, config = collections.Counter(), linear_config(num_steps=2)
+
+    def counted(name, function):
+        def run(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        return run
+
+    objective = linear(config)
+    functions = {name: counted(name, getattr(objective, name)) for name in ("init", "update", "evaluate")}
+    train(config, tmp_path / "run", objective._replace(**functions))
+    assert calls == {"init": 1, "update": 1, "evaluate": 1}
 
 
 @pytest.mark.slow

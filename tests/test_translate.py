@@ -29,6 +29,7 @@ def run(pix2pix_run):
     return pix2pix_run
 
 
+@pytest.mark.slow
 def test_single_file(run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(300, 500, 3))
     assert translate_files(run, tmp_path / "in.png", tmp_path / "to" / "out.png") == 0
@@ -38,6 +39,7 @@ def test_single_file(run, tmp_path):
     assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == ["in.png"]
 
 
+@pytest.mark.slow
 def test_folder_with_folders_keeps_names_and_formats(run, tmp_path, capsys):
     source, target = tmp_path / "photos", tmp_path / "translated"
     names = ["a.png", "deep/er/b.JPG", "deep/c.webp", "d.tif", "e.bmp"]
@@ -58,6 +60,7 @@ def test_folder_with_folders_keeps_names_and_formats(run, tmp_path, capsys):
     assert "left out: 1 .txt" in output and "translated 5 of 5 images" in output
 
 
+@pytest.mark.slow
 def test_pattern(run, tmp_path):
     for name in ("x/1.png", "x/2.png", "x/y/3.png", "x/4.bmp"):
         save(tmp_path / name, noise(16, 16, 3))
@@ -71,6 +74,7 @@ def test_pattern(run, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_stack(run, tmp_path):
     images = noise(11, 12, 20, 3)
     np.save(tmp_path / "stack.npy", images)
@@ -104,6 +108,7 @@ def test_the_warning_of_tiles_knows_how_the_run_was_trained(norm, batch_size, wa
     assert ("avoids it" in str(said[0].message)) == (norm == "batch")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_large_image_in_tiles(run, tmp_path, capsys):
     small = noise(32, 32, 3)
@@ -121,6 +126,7 @@ def test_large_image_in_tiles(run, tmp_path, capsys):
     assert np.abs(tiled.astype(int) - whole).mean() < 1
 
 
+@pytest.mark.slow
 def test_gray_and_alpha(run, tmp_path):
     translator = Translator.from_workdir(run)
     gray = save(tmp_path / "in" / "gray.png", noise(20, 20))
@@ -145,6 +151,7 @@ def test_gray_and_alpha(run, tmp_path):
     assert np.array_equal(load(tmp_path / "kept" / "gray_alpha.png")[..., 3], both[..., 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_honoured(run, tmp_path, orientation):
     upright = np.asarray(Image.fromarray(noise(5, 7, 3)).resize((56, 40), Image.Resampling.NEAREST))
@@ -186,6 +193,7 @@ def test_a_corrupt_file_is_reported_and_the_others_are_translated(run, tmp_path,
     assert "translated 2 of 5 images" in printed.out
 
 
+@pytest.mark.slow
 def test_existing_files_are_left_alone(run, tmp_path, capsys):
     for name in ("1.png", "2.png"):
         save(tmp_path / "in" / name, noise(16, 16, 3))
@@ -241,6 +249,7 @@ def test_a_file_is_not_replaced_by_its_own_translation(run, tmp_path):
     assert np.array_equal(load(tmp_path / "in" / "1.png"), pixels)
 
 
+@pytest.mark.slow
 def test_size_resizes_as_training_does(run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(50, 40, 3))
     assert translate_files(run, tmp_path / "in.png", tmp_path / "16.png", "--size", "16") == 0
@@ -249,6 +258,7 @@ def test_size_resizes_as_training_does(run, tmp_path):
     assert load(tmp_path / "wide.png").shape == (16, 24, 3)
 
 
+@pytest.mark.slow
 def test_the_size_of_training_keeps_proportions(run, tmp_path, capsys):
     pixels = save(tmp_path / "in" / "wide.png", noise(40, 60, 3))
     save(tmp_path / "in" / "near.png", noise(32, 32, 3))
@@ -316,6 +326,7 @@ def test_pictures_are_those_of_the_data_stream(tmp_path):
         assert np.abs(ours - streamed[i]).max() <= 1 and (ours != streamed[i]).mean() < 1e-3
 
 
+@pytest.mark.slow
 def test_cyclegan_by_direction(cyclegan_run, tmp_path):
     pixels = save(tmp_path / "in.png", noise(16, 16, 3))
     for direction in ("AtoB", "BtoA"):
@@ -356,6 +367,7 @@ def test_translating_needs_no_tensorflow(run, tmp_path):
     assert load(tmp_path / "out.png").shape == (16, 16, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FACADES.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with the CMP facades")
 def test_real_facades_agree_with_validation(tmp_path):
     """A folder of real JPEGs through the command gives the outputs on which training validated."""
@@ -375,6 +387,7 @@ def test_real_facades_agree_with_validation(tmp_path):
 HORSES = FACADES.parent.parent / "horse2zebra" / "testA"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HORSES.is_dir(), reason="P2P_JAX_TEST_DATA names no folder with horse2zebra")
 def test_real_horses_both_ways(cyclegan_run, tmp_path):
     for direction in ("AtoB", "BtoA"):

@@ -132,6 +132,7 @@ def metres(values):
     return (normalized[..., :1] / 2 - normalized[..., 3:] / 2 + 1) * 20 - 10
 
 
+@pytest.mark.slow
 def test_numbers_in_their_units(bands_run):
     translator = Translator.from_workdir(bands_run, batch_size=2)
     assert (translator.domain_in.kind, translator.domain_out.kind) == ("uint16", "float")
@@ -378,6 +379,7 @@ def test_colours_are_written_with_the_lightness_of_their_photograph(colour_run, 
     assert np.abs(back[..., :1] - expected).max() < 0.5
 
 
+@pytest.mark.slow
 def test_a_run_makes_its_inputs_of_photographs(hole_run, bands_run, tmp_path):
     photo = save(tmp_path / "in" / "a.png", noise(16, 20, 3))
     assert translate_files(hole_run, tmp_path / "in", tmp_path / "out") == 0
@@ -461,6 +463,7 @@ def measured(tmp_path_factory):
     return make_run(folder / "run", [[0.5], [0.0], [0.0], [-0.5]], stored=True, **options), folder
 
 
+@pytest.mark.slow
 def test_errors_are_told_in_units(measured, tmp_path):
     run, folder = measured
     results = evaluate_run(run, output=tmp_path)
@@ -486,6 +489,7 @@ def test_errors_are_told_in_units(measured, tmp_path):
         evaluate_run(run, metrics=["labels"], palette="cmp_facades")
 
 
+@pytest.mark.slow
 def test_channels_of_other_ranges_have_errors_of_their_own(tmp_path):
     """Metres that come out 5 too low, and degrees that come out 0.5 too high: a mean over both is of neither."""
     for split, count in (("train", 2), ("val", 2)):
@@ -513,6 +517,7 @@ def made(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_labels_are_compared_as_classes(tmp_path):
     for split in ("train", "val"):
         for i in range(2):

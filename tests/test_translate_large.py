@@ -99,6 +99,7 @@ def spy(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_the_command_takes_rows_of_tiffs_alone(tmp_path, monkeypatch, capsys):
     run, seen = make_run(tmp_path / "run"), spy(monkeypatch)
     folder, pixels = tmp_path / "in", noise(40, 70, 3)

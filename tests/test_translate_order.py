@@ -42,6 +42,7 @@ def ran(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_programs_of_the_last_sizes_are_kept(pix2pix_run, compiled):
     translator = Translator.from_workdir(pix2pix_run)
     sizes = [8 * (i + 1) for i in range(9)]
@@ -58,6 +59,7 @@ def test_programs_of_the_last_sizes_are_kept(pix2pix_run, compiled):
     assert compiled[-1][0] == 24
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_dropped_programs_give_their_memory_back(pix2pix_run):
     """Each maps about 100 pieces of memory here."""
@@ -77,6 +79,7 @@ def test_dropped_programs_give_their_memory_back(pix2pix_run):
     assert counts[-1] - counts[1] < of_eight / 2  # twice as much as of eight if all 24 were kept
 
 
+@pytest.mark.slow
 def test_long_compiling_is_told_once_a_size(pix2pix_run, monkeypatch, capsys):
     monkeypatch.setattr(programs, "_LONG", 0.0)
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
@@ -106,6 +109,7 @@ def test_batches_of_a_known_number_are_alike(count, devices, rows):
     assert batches == -(-count // 8) and batches * rows - count < batches * devices
 
 
+@pytest.mark.slow
 def test_large_images_go_one_by_one(pix2pix_run, ran):
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
     images = np.stack([noise(512, 640, 3, seed=i) for i in range(3)])
@@ -127,6 +131,7 @@ def mixed_folder(folder):
     return sizes
 
 
+@pytest.mark.slow
 def test_files_of_one_size_follow_each_other(pix2pix_run, tmp_path, compiled, ran):
     """Ten sizes, of which eight programs are kept, are ten programs; a lone image is computed once for each device."""
     sizes = mixed_folder(tmp_path / "in")
@@ -143,6 +148,7 @@ def test_files_of_one_size_follow_each_other(pix2pix_run, tmp_path, compiled, ra
         assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 def test_sizes_are_those_that_are_translated(pix2pix_run, tmp_path, compiled):
     """Turned by their EXIF orientation, resized, padded: the header is asked for what the network will see."""
     exif = Image.Exif()
@@ -158,6 +164,7 @@ def test_sizes_are_those_that_are_translated(pix2pix_run, tmp_path, compiled):
     assert compiled == [(32, 80, 4)]
 
 
+@pytest.mark.slow
 def test_a_lone_image_is_no_full_batch_when_many_wait(pix2pix_run, ran):
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
     sizes = [(8 * (1 + i), 8) for i in range(20)]
@@ -166,6 +173,7 @@ def test_a_lone_image_is_no_full_batch_when_many_wait(pix2pix_run, ran):
     assert all((images, rows) == (1, 2) for _, _, images, rows in ran) and len(ran) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_shares_are_all_files_and_each_is_in_one(pix2pix_run, tmp_path, count, capsys):
     names = [f"{name}.png" for name in "cabd"]

@@ -34,6 +34,7 @@ def test_same_image_as_in_the_sample_grid(pix2pix_run, step):
     assert (found == np.stack(outputs)).mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "columns"), [("AtoB", (0, 1)), ("BtoA", (3, 4))])
 def test_same_image_as_in_the_sample_grid_both_ways(cyclegan_run, direction, columns):
     found = cells(cyclegan_run, 4, 6, 2)
@@ -45,6 +46,7 @@ def test_same_image_as_in_the_sample_grid_both_ways(cyclegan_run, direction, col
     assert not np.array_equal(other, translated)
 
 
+@pytest.mark.slow
 def test_kinds_of_input(pix2pix_run):
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
     images = noise(5, 16, 24, 3)
@@ -83,6 +85,7 @@ def test_refused_input(pix2pix_run, images, message):
         Translator.from_workdir(pix2pix_run)(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 16), (13, 29), (1, 1), (30, 50), (70, 9)])
 def test_any_size_is_kept(pix2pix_run, cyclegan_run, size):
     for workdir in (pix2pix_run, cyclegan_run):
@@ -96,6 +99,7 @@ def test_any_size_is_kept(pix2pix_run, cyclegan_run, size):
         assert np.abs(translator(padded)[: size[0], : size[1]].astype(int) - output).max() <= 1
 
 
+@pytest.mark.slow
 def test_multiples_are_found_by_asking_the_network(pix2pix_run, cyclegan_run):
     unet, resnet = Translator.from_workdir(pix2pix_run), Translator.from_workdir(cyclegan_run, direction="AtoB")
     assert (unet.multiple, unet.directions) == (8, ("BtoA",))
@@ -110,6 +114,7 @@ def test_one_compilation_per_size(pix2pix_run):
     assert len(translator._programs) == 2  # 16x16 and 16x32
 
 
+@pytest.mark.slow
 def test_remainders_take_a_batch_that_is_compiled(pix2pix_run):
     """One image alone does not cost a whole batch, and nothing waits without bound."""
     translator = Translator.from_workdir(pix2pix_run, batch_size=4)
@@ -132,6 +137,7 @@ def test_remainders_take_a_batch_that_is_compiled(pix2pix_run):
     assert [image.shape for _, image in sorted(translator.stream(many))] == [image.shape for _, image in many]
 
 
+@pytest.mark.slow
 def test_checkpoints_by_name(pix2pix_run):
     config = read_config(pix2pix_run)
     metrics = {
@@ -147,6 +153,7 @@ def test_checkpoints_by_name(pix2pix_run):
         Translator.from_workdir(pix2pix_run, 3)
 
 
+@pytest.mark.slow
 def test_only_what_translation_reads_is_restored(pix2pix_run):
     translator = Translator.from_workdir(pix2pix_run, norm="batch")
     read = jax.tree.leaves(translator._kept)
@@ -157,6 +164,7 @@ def test_only_what_translation_reads_is_restored(pix2pix_run):
     assert len(jax.tree.leaves(running._kept)) == len(params) + len(stats)
 
 
+@pytest.mark.slow
 def test_switches_default_to_the_config_and_can_be_changed(pix2pix_run):
     image = noise(16, 16, 3)
     stored = Translator.from_workdir(pix2pix_run)
@@ -201,6 +209,7 @@ def test_a_checkpoint_of_another_network_is_one_error(pix2pix_run, tmp_path):
         Translator.from_workdir(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_tiles_that_agree_leave_no_trace(tmp_path, monkeypatch):
     config = small_config(generator=POINTWISE, inference={"dropout": False})
     train(config, tmp_path, data=memory_data(config))
@@ -227,6 +236,7 @@ def seams(image, places):
     return steps[at].mean() / steps[~at].mean()
 
 
+@pytest.mark.slow
 def test_difference_between_tiles_and_whole_is_measured(tmp_path):
     """A U-Net that is normalised by running statistics sees the same in a tile, but for its borders."""
     config = small_config(inference={"dropout": False, "norm": "batch"}, num_steps=8)

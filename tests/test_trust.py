@@ -530,6 +530,7 @@ def test_a_given_folder_is_not_left(folder, place):
     assert "is outside --data_dir photos" in error
 
 
+@pytest.mark.slow
 def test_places_that_a_run_names_are_told(folder, capsys):
     images = folder / "elsewhere"
     images.mkdir()
@@ -671,6 +672,7 @@ def test_an_objective_that_is_given_has_its_source_stored_too(tmp_path, monkeypa
     sys.modules.pop("given_variant")
 
 
+@pytest.mark.slow
 def test_of_installed_packages_the_version_is_kept(tmp_path):
     config = small_config(extra={"judge": "PIL.Image:open", "other": "math:sin"})
     own_code.store(tmp_path, config)
@@ -678,7 +680,7 @@ def test_of_installed_packages_the_version_is_kept(tmp_path):
     assert record["modules"]["PIL.Image"]["package"].lower() == "pillow" and not (tmp_path / "code").exists()
     own_code.offer(tmp_path, stored.outside(config))
     (tmp_path / "code.json").write_text(json.dumps(record).replace(record["modules"]["PIL.Image"]["version"], "1.0"))
-    with pytest.warns(UserWarning, match="trained with [Pp]illow 1.0 \(module PIL.Image\); here it is"):
+    with pytest.warns(UserWarning, match=r"trained with [Pp]illow 1.0 \(module PIL.Image\); here it is"):
         own_code.offer(tmp_path, stored.outside(config))
 
 

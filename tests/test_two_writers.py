@@ -122,6 +122,7 @@ def test_a_second_study_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
 
+@pytest.mark.slow
 def test_the_last_segmenter_stays_whole(tmp_path):
     made, palette = {}, CMP_FACADES.to_json()
     for seed in (1, 2):

@@ -65,6 +65,7 @@ def test_number_of_parameters(attributes, facts):
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == expected_parameters(*facts)
 
 
+@pytest.mark.slow
 def test_a_block_is_attention_and_two_layers_by_hand():
     tokens = np.random.RandomState(0).standard_normal((2, 5, 12)).astype(np.float32)
     block = TransformerBlock(num_heads=3, ffn_width=20)
@@ -100,6 +101,7 @@ def test_places_reach_from_border_to_border():
     np.testing.assert_array_equal(places(1, 2), [[-1, -1], [-1, 1]])
 
 
+@pytest.mark.slow
 def test_every_image_is_translated_by_itself_and_every_pixel_sees_all_others():
     network = UNetViT(**SMALL, norm="none")
     x = np.random.RandomState(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
@@ -125,6 +127,7 @@ def test_wrong_settings_are_named(attributes, shape, message):
         shapes(UNetViT(**attributes), shape)
 
 
+@pytest.mark.slow
 def test_remat_and_bfloat16():
     x = np.random.RandomState(0).uniform(-1, 1, (1, 8, 8, 3)).astype(np.float32)
     network = UNetViT(**{**SMALL, "num_downs": 1, "num_blocks": 1})
@@ -141,6 +144,7 @@ def test_remat_and_bfloat16():
     assert np.abs(low - full).mean() < 0.05 * np.abs(full).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [configs.SMALL, configs.SMALL_CYCLEGAN])
 def test_both_objectives_take_it(base):
     config = complete(base | {"generator": {**SMALL, "network": "p2p_jax.nets:UNetViT"}})

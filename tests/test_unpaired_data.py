@@ -84,6 +84,7 @@ def test_counts_and_contract(load_sides, capsys):
         assert abs(image).max() <= 1
 
 
+@pytest.mark.slow
 def test_stream_is_a_function_of_seed_and_step(load_sides):
     noise = {"size": 40, "data__load_size": 18}
     batches = list(itertools.islice(load_sides(5, 3, **noise).train(0), 9))
@@ -102,6 +103,7 @@ def test_every_pass_over_a_side_is_a_permutation_of_it(load_sides):
     assert len(set(passes_a)) > 6 and len(set(passes_b)) > 3
 
 
+@pytest.mark.slow
 def test_orders_are_independent(load_sides):
     a, b = streamed(load_sides(8, 8), 64)
     assert a != [i - 100 for i in b]
@@ -128,6 +130,7 @@ def test_crops_and_flips_are_independent(monkeypatch, flip):
     assert sum(equal) < 20  # 64 / 9 or 64 / 18 by chance
 
 
+@pytest.mark.slow
 def test_processes_share_each_batch(load_sides):
     whole, shares = load_sides(5, 3), load_sides(5, 3, processes=2)
     for step in (0, 7):
@@ -148,6 +151,7 @@ def test_validation_passes_once_over_the_longer_side(load_sides, counts):
     assert b == [100 + i % counts[1] for i in range(length)]
 
 
+@pytest.mark.slow
 def test_direction_swaps_the_sides(load_sides):
     one, other = (load_sides(5, 3, size=40, data__load_size=18, data__direction=d) for d in ("AtoB", "BtoA"))
     for there, back in ((one.train(3), other.train(3)), (one.validation(4), other.validation(4))):
@@ -300,6 +304,7 @@ def test_a_source_that_reads_another_number_of_images_is_named(monkeypatch):
             load(config_of())
 
 
+@pytest.mark.slow
 def test_toy_unpaired_shows_other_houses_by_day_and_at_night(capsys):
     config = config_of(data__source="toy_unpaired", data__val_split="val", data__load_size=20)
     sides = make_source(config.data, "val")

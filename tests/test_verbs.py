@@ -15,6 +15,7 @@ from p2p_jax import __main__ as door
 from p2p_jax import __version__
 from p2p_jax.commands import resume
 from p2p_jax.commands.command import Parser
+from p2p_jax.config.modules import locate
 from support.processes import run_python
 from support.runs import rows_of, run_command
 
@@ -58,13 +59,14 @@ def test_a_config_is_shown_whole(capsys):
     assert printed[0] == "  objective = 'p2p_jax:pix2pix'"
     assert "* loss.lambda_l1 = 10.0    (published: 100.0)" in printed
     assert "  generator.dropout_rate = 0.5" in printed
-    assert len([line for line in printed if line.startswith("*")]) == 16
+    assert len([line for line in printed if line.startswith("*")]) == 17
     assert (
         run_command(door, "config", "quickstart", "--config.generator.num_downs=99")
         == "error: config.generator.num_downs is 99; it must be a whole number in [2, 16]"
     )
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_directory_alone(pix2pix_run, tmp_path, capsys):
     run = shutil.copytree(pix2pix_run, tmp_path / "run")
     door.run(["resume", str(run), "--config.num_steps=5"])
@@ -167,6 +169,19 @@ def test_the_library_names_arguments_and_no_flags():
     assert found == []
 
 
+def test_a_command_finds_modules_in_the_folder_that_it_runs_in(tmp_path, monkeypatch):
+    """One that runs later, in a notebook say, does not find those of the folder before."""
+    before, found = list(sys.path), []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module_of_the_folder.py").touch()
+        monkeypatch.chdir(tmp_path / name)
+        Parser("verb", "", computes=False).do(lambda _: found.append(locate("module_of_the_folder")), [])
+        assert sys.path == before
+    assert found == [tmp_path / name / "module_of_the_folder.py" for name in ("first", "second")]
+
+
+@pytest.mark.slow
 def test_training_leaves_the_process_as_it_was(tmp_path):
     code = """
         import sys, jax
@@ -186,6 +201,7 @@ def test_training_leaves_the_process_as_it_was(tmp_path):
     assert run_python(code, folder=tmp_path).splitlines() == ["refused", "True", "malloc"]
 
 
+@pytest.mark.slow
 def test_the_door_loads_nothing_heavy():
     code = """
         import sys

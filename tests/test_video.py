@@ -17,6 +17,7 @@ def run(pix2pix_run):
     return pix2pix_run
 
 
+@pytest.mark.slow
 def test_frames_times_and_sound(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[2 * i for i in range(11)])
     assert translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--batch_size", "4") == 0
@@ -33,6 +34,7 @@ def test_frames_times_and_sound(run, tmp_path):
         assert np.abs(brightness[0] - brightness[1]).mean() < 6
 
 
+@pytest.mark.slow
 def test_a_changing_rate_is_kept(run, tmp_path):
     times = [0, 2, 4, 9, 10, 20]
     make_video(tmp_path / "in.mkv", times=times)
@@ -45,6 +47,7 @@ def test_a_changing_rate_is_kept(run, tmp_path):
     assert np.allclose(np.array(found) - found[0], np.array(times) / 50, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_size_of_training_keeps_proportions(run, tmp_path, capsys):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     assert translate_files(run, tmp_path / "in.mp4", tmp_path / "out.mp4", "--size", "training") == 0
@@ -68,6 +71,7 @@ def test_odd_sides(run, tmp_path):
     assert [frame.shape for frame in frames] == [(17, 33, 3)] * 3
 
 
+@pytest.mark.slow
 def test_a_turned_video_is_translated_upright(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2, 4])
     stored = bytearray((tmp_path / "in.mp4").read_bytes())
@@ -84,6 +88,7 @@ def test_a_turned_video_is_translated_upright(run, tmp_path):
     assert np.abs(brightness[0] - brightness[1]).mean() < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "height"), [("mkv", 34), ("mp4", 720)])
 def test_times_and_colours_by_container_and_size(run, tmp_path, ending, height):
     make_video(tmp_path / "in.mp4", times=[0, 2, 4, 6, 8, 10])
@@ -102,6 +107,7 @@ def test_sound_that_the_container_cannot_hold(run, tmp_path):
     assert not list(tmp_path.glob("*out*"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     (tmp_path / "cut.mp4").write_bytes((tmp_path / "in.mp4").read_bytes()[:300])
@@ -112,6 +118,7 @@ def test_what_cannot_be_done(run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.mp4", "in.mp4"]
 
 
+@pytest.mark.slow
 def test_a_video_is_not_replaced_by_its_own_translation(run, tmp_path):
     make_video(tmp_path / "in.mp4", times=[0, 2])
     before = (tmp_path / "in.mp4").read_bytes()

@@ -146,6 +146,7 @@ def test_a_cut_file_is_named_before_training_and_by_inspect(ending, tmp_path):
     assert [error for error in inspection.inspect(config).errors if CUT in error and f"trainA/2{ending}" in error]
 
 
+@pytest.mark.slow
 def test_a_cut_file_that_was_not_looked_at_stops_the_stream_by_name(tmp_path, monkeypatch):
     config = folder_with_a_cut_file(tmp_path, ".jpg", cut_jpeg(jpeg_of(picture(32, 32)), 0.5))
     monkeypatch.setattr(checks, "_faults_inside", lambda path, kinds: [])

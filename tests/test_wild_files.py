@@ -123,6 +123,7 @@ def test_a_deep_tiff_is_turned_too_but_not_a_map(tmp_path):
         formats.read_header(tmp_path / "x.tif")
 
 
+@pytest.mark.slow
 def test_training_sees_turned_photographs_upright(tmp_path):
     upright = [noise(16, 16, 3, seed=i) for i in range(4)]
     for name in ("turned", "upright"):
@@ -183,6 +184,7 @@ def test_transparent_parts_are_laid_on_white_as_pillow_does(mode, tmp_path):
     assert (on_colour != a).any()
 
 
+@pytest.mark.slow
 def test_opacity_that_is_everywhere_whole_goes_without_a_word(tmp_path):
     pixels = [noise(16, 16, 3, seed=i) for i in range(4)]
     for i, image in enumerate(pixels):
@@ -345,6 +347,7 @@ def large_file(kind, path):
     return path.with_suffix(".jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "tif", "npz", "channels", "bmp", "jpg"])
 def test_large_images_are_refused_unless_they_are_meant(kind, tmp_path):
     path = large_file(kind, tmp_path / "x")

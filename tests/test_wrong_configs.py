@@ -89,6 +89,7 @@ def as_traced(config):
     return json.dumps(traced, sort_keys=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(11))
 def test_330_senseless_changes(part):
     refused = 0

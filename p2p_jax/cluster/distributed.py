@@ -36,7 +36,8 @@ _START_LIMIT = 300  # seconds until all processes must have started
 _SILENCE_LIMIT = 30  # seconds without a heartbeat until a process counts as dead; JAX adds a few
 _SHARED_LIMIT = 60  # seconds until all hosts must see a file: NFS caches directories that long
 _LAST_WORDS = 10  # seconds for JAX to say which process is gone before this one ends by itself
-_FAREWELL = 3  # seconds that a process with an error stays, because the others end at once with the first one
+_FAREWELL = 3  # seconds that a process with an error stays, for others to say the same
+_HOST_FAREWELL = 5  # seconds that process 0 stays: JAX ends the others in C++ as soon as it is gone
 _MAY_DIFFER = frozenset(option.name for option in OPTIONS if option.may_change == "processes")
 
 
@@ -231,7 +232,11 @@ def _end(error: BaseException, watching: subprocess.Popen, errors: witness.Error
         watching.stdin.write(witness.silent_process(1 - jax.process_index()))
         watching.stdin.flush()
     sys.stderr.flush()
-    time.sleep(_LAST_WORDS if lost else _FAREWELL)
+    if lost:
+        time.sleep(_LAST_WORDS)
+    else:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what JAX writes when another process leaves first says no more
+        time.sleep(_HOST_FAREWELL if jax.process_index() == 0 else _FAREWELL)
     os._exit(status)
 
 

@@ -21,6 +21,12 @@ FINISHED = "finished\n"
 _SOURCES = rb"(coordination_\w+\.cc|preemption_sync_manager\.cc|client\.h)"
 _LOGGED = re.compile(rb"[WEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ " + _SOURCES + rb":\d+\] ")
 _FATAL = b"JAX distributed service detected fatal errors"
+_UNREACHABLE = (  # the service of process 0; a cut connection is called "Socket closed" or "Connection reset by peer"
+    b"Failed to send RPC to coordination service",
+    b"Socket closed",
+    b"Connection reset by peer",
+    b"CoordinationService/Heartbeat",
+)
 _HOLD = 5.0  # seconds that JAX's message on a partner is held back, since its end may follow
 _FAREWELL = 5.0  # seconds for the last of what was written; a child of the training process may keep the pipe open
 
@@ -121,7 +127,7 @@ class Filter:
             numbers = sorted(set(re.findall(rb"(?:/task:|^)(\d+)\s*$", silent[1], re.MULTILINE)), key=int)
             if numbers:
                 return silent_process(b", ".join(numbers).decode())
-        if b"Socket closed" in self._said or b"CoordinationService/Heartbeat" in self._said:
+        if any(sign in self._said for sign in _UNREACHABLE):
             return "process 0 no longer answers (ended, killed, stopped or cut off)"
         return ""
 

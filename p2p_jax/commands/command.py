@@ -1,6 +1,7 @@
 """The base of every command: reads the command line, prints errors and warnings."""
 
 import argparse
+import contextlib
 import io
 import re
 import sys
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 from p2p_jax.commands.interrupts import in_one_line
 from p2p_jax.config.paths import expanded
-from p2p_jax.config.reference import is_reference
+from p2p_jax.config.reference import is_reference, searching_here
 from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.reporting import reworded
 
@@ -131,12 +132,12 @@ class Parser(argparse.ArgumentParser):
         from p2p_jax.process import settings
         from p2p_jax.storage.refusals import sentence_of
 
-        if not self._opens_run or _names_own_code(args):
-            settings.search_here()
+        own_code = not self._opens_run or _names_own_code(args)
         if self._computes:
             settings.prepare_process()
         logging.set_verbosity(logging.FATAL)  # otherwise Orbax logs every step, and errors twice
-        with warnings.catch_warnings(), reworded(self.with_flags):
+        here = searching_here() if own_code else contextlib.nullcontext()
+        with here, warnings.catch_warnings(), reworded(self.with_flags):
             warnings.showwarning = lambda message, *_, **__: self._warn(message)
             try:
                 with in_one_line(InputError, TrainingDivergedError):

@@ -44,7 +44,7 @@ def _find(reference: str) -> Any:
         raise InputError(f"{reference!r} must have the form 'package.module:name'")
     module_name, _, name = reference.partition(":")
     try:
-        with contextlib.nullcontext() if is_of_library(module_name) else _searching_here():
+        with contextlib.nullcontext() if is_of_library(module_name) else searching_here():
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
@@ -61,14 +61,15 @@ def _find(reference: str) -> Any:
 
 
 @contextlib.contextmanager
-def _searching_here() -> Iterator[None]:
-    """Search the current directory last, for as long as an import takes."""
+def searching_here() -> Iterator[None]:
+    """Search the current directory last for a while: for as long as an import takes, or a command runs."""
     here = os.getcwd()
-    if here in sys.path:
+    if {"", here} & set(sys.path):
         yield
         return
     sys.path.append(here)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        with contextlib.suppress(ValueError):  # what was imported may have changed it too
+            sys.path.remove(here)

@@ -16,7 +16,7 @@ from p2p_jax.data import layouts, numpy_reading
 from p2p_jax.data.given import check_given
 from p2p_jax.data.stream import sides
 from p2p_jax.data.stream.facts import find_nodata
-from p2p_jax.data.stream.pipeline import Batch, validation_batches
+from p2p_jax.data.stream.pipeline import Batch, one_pass
 from p2p_jax.data.stream.sources import Source, Unpaired, loader, make_source
 from p2p_jax.errors import InputError
 from p2p_jax.images.domains import of_config
@@ -84,7 +84,7 @@ def load_split(
 
     def batches(batch_size):
         if is_made:
-            return validation_batches(found, config, batch_size, *shard)
+            return one_pass(found, config, *shard)(batch_size)
         places = range(shard[0], max(len(side.source.names) for side in found), shard[1])
         if whole:
             return _whole_images(found, config.data, places)

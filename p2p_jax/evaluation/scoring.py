@@ -126,11 +126,9 @@ def _pass_input(translator: Translator, prediction: Prediction, place: int, pass
 def _own_metrics(run: Run, split: Split) -> Iterator[_Scored]:
     """Yield the objective's own metrics and columns of every image, computed as in validation during training."""
     kept, rebuild = run.restore(run.objective.evaluate)
-    own = parallel.compile_evaluate(
-        lambda kept, batch, rng: run.objective.evaluate(rebuild(kept), batch, rng), _PER_DEVICE
-    )
+    own = parallel.Evaluation(lambda kept, batch, rng: run.objective.evaluate(rebuild(kept), batch, rng), _PER_DEVICE)
     domains = of_config(run.config.data)
-    for batch in split.batches(_PER_DEVICE * jax.local_device_count()):
+    for batch in split.batches(own.part):
         if split.whole:  # one example with sides of different sizes: a grid of crops covers each
             metrics, images = own(kept, _grid(batch, run.config.data), run.rng)
             metrics = {name: value.mean(keepdims=True) for name, value in metrics.items()}

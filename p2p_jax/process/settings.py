@@ -1,8 +1,5 @@
 """Settings of the whole process, which the commands make for themselves and a program makes if it wants them."""
 
-import os
-import sys
-
 
 def prepare_process() -> None:
     """Make this process fast at training and translating; the commands do so, ``p2p_jax.train`` leaves it to you.
@@ -16,9 +13,3 @@ def prepare_process() -> None:
 
     keep_freed_memory()
     use_compilation_cache()
-
-
-def search_here() -> None:
-    """Let "module:name" find modules in the current directory, as ``python -m`` does by itself."""
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())

@@ -86,7 +86,7 @@ class Distances:
             fakes = objective.translate(state, batch, rng)
             return {}, {way.fake: fakes[way.fake] for way in self._ways}
 
-        self._translate = parallel.compile_evaluate(translate, _PER_DEVICE)
+        self._translate = parallel.Evaluation(translate, _PER_DEVICE)
         self.names = list(_named({way.ending: dict.fromkeys(NAMES, 0.0) for way in self._ways}))
         if self._has_average:
             self.names += [f"raw_{name}" for name in self.names if not name.startswith("kid_std")]
@@ -157,7 +157,7 @@ class Distances:
     def _batches(self):
         """Yield this process's batches of validation, with the places of their images in the set."""
         first = 0
-        for batch in self._data.validation(_PER_DEVICE * jax.local_device_count()):
+        for batch in self._data.validation(self._translate.part):
             count = len(batch["real_a"])
             yield [jax.process_index() + i * jax.process_count() for i in range(first, first + count)], batch
             first += count

@@ -7,7 +7,7 @@ import itertools
 import math
 import shlex
 import signal
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,11 @@ from p2p_jax.objectives import Objective
 from p2p_jax.reporting import quiet, say
 from p2p_jax.storage.lock import locked
 from p2p_jax.training import cost, metrics_file, monitoring, parallel, start
+from p2p_jax.training.dispatches import dispatch
 from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.stopping import stop_requests
 
 PyTree = Any
-_Dispatch = tuple[parallel.Step, PyTree]  # the compiled step, or steps, and what it works on
-_EVALUATED_PER_DEVICE = 8  # validation images at a time
 
 
 def train(
@@ -79,10 +78,9 @@ def train(
             return parallel.for_saving(state)
 
         rng = jax.random.key(config.seed)
-        evaluate = parallel.compile_evaluate(run.objective.evaluate, _EVALUATED_PER_DEVICE)
         has_unknown = any(domain.unknown for domain in of_config(config.data))
         sample_batch = _first_images(run.data, config.num_samples)
-        dispatches = stack.enter_context(contextlib.closing(_dispatches(config, run.objective, run.data, step)))
+        dispatches = stack.enter_context(contextlib.closing(dispatch(config, run.objective, run.data, step)))
         update, batch = next(dispatches)
         first = iter([(update, batch)])
         names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
@@ -101,7 +99,7 @@ def train(
         stop_request.saves = True
         if step == 0:
             with log.pace.apart():
-                log.samples(0, evaluate(state, sample_batch, rng)[1])
+                log.samples(0, run.evaluate(state, sample_batch, rng)[1])
         for update, batch in itertools.chain(first, dispatches):
             with log.pace.compiling(update):
                 state, metrics, finite = update.run(state, batch, rng)
@@ -116,14 +114,14 @@ def train(
             results = None
             with log.pace.apart():
                 if due(config.eval_every) and run.data.num_val:
-                    results = _evaluate(evaluate, run.data, run.eval_metrics, state, rng, has_unknown)
+                    results = _evaluate(run, state, rng, has_unknown)
                     log.evaluation(step, results, f"validation over {run.data.num_val} images")
                 if distances:
                     found = distances(state)
                     log.evaluation(step, found, f"distances over {distances.counted}")
                     results = {**(results or {}), **found}
                 if due(config.sample_every):
-                    log.samples(step, evaluate(state, sample_batch, rng)[1])
+                    log.samples(step, run.evaluate(state, sample_batch, rng)[1])
                 log.flush()
 
             stopping = step < config.num_steps and _agreed(stop_request.signum, step, config)
@@ -159,28 +157,6 @@ class _InFlight(NamedTuple):
     metrics: Mapping[str, jax.Array]
 
 
-def _dispatches(config: ConfigDict, objective: Objective, data: Data, step: int) -> Generator[_Dispatch, None, None]:
-    """Yield what the devices do, dispatch by dispatch; what they work on is put on them one ahead."""
-    found, at_once = data.resident, parallel.num_steps_per_dispatch(config)
-    draw, sizes = found.draw if found else None, _sizes(config, step, at_once)
-    updates = {n: parallel.compile_update(objective.update, draw, config.batch_size, n) for n in (1, at_once)}
-    if found:
-        arrays = updates[1].place(found.arrays)
-        yield from ((updates[n], arrays) for n in sizes)
-        return
-    batches, ahead = data.train(step), collections.deque[_Dispatch]()
-    try:
-        for n in sizes:
-            parts = [next(batches) for _ in range(n)]
-            batch = {k: np.stack([part[k] for part in parts]) for k in parts[0]} if n > 1 else parts[0]
-            ahead.append((updates[n], updates[n].place(batch)))
-            if len(ahead) > 1:
-                yield ahead.popleft()
-        yield from ahead
-    finally:
-        getattr(batches, "close", lambda: None)()  # a generator's reading threads end with the run
-
-
 def _num_parameters(state: PyTree) -> int:
     """Return how many parameters are trained; of all numbers of a state that has no "params"."""
     params = state["params"] if isinstance(state, Mapping) and "params" in state else state
@@ -195,17 +171,6 @@ def _multiply_adds(config: ConfigDict, objective: Objective) -> float | None:
         return None
 
 
-def _sizes(config: ConfigDict, step: int, at_once: int) -> Iterator[int]:
-    """Yield how many steps each dispatch does: `at_once` from its multiples, but 1 if anything is due inside it."""
-    while step < config.num_steps:
-        inside = step + at_once - 1  # the last step with nothing due at its end
-        passes_over = any(step // n != inside // n for n in parallel.intervals(config))
-        fits = step % at_once == 0 and inside < config.num_steps and not passes_over
-        size = at_once if fits else 1
-        yield size
-        step += size
-
-
 def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
     """Return the first validation images (training images if there are none), the rows of every sample grid."""
     if data.num_val and (found := next(data.validation(count), None)) is not None:
@@ -217,17 +182,16 @@ def _first_images(data: Data, count: int) -> dict[str, np.ndarray]:
     return {k: v[:count] for k, v in found.items()}
 
 
-def _evaluate(
-    evaluate: Callable, data: Data, names: list[str], state: PyTree, rng: jax.Array, has_unknown: bool
-) -> dict[str, float]:
+def _evaluate(run: start.Start, state: PyTree, rng: jax.Array, has_unknown: bool) -> dict[str, float]:
     """Return the mean of every metric over all validation images of all processes.
 
     Infinite values, such as the PSNR of equal images, are left out, unless all are; and the NaN of images without a
     known pixel.
     """
-    totals = {name: np.zeros(2) for name in names}  # the sum of what is not infinite, and how many they are
-    for batch in data.validation(_EVALUATED_PER_DEVICE * jax.local_device_count()):
-        for name, values in evaluate(state, batch, rng)[0].items():
+    assert run.data
+    totals = {name: np.zeros(2) for name in run.eval_metrics}  # the sum of what is not infinite, and how many they are
+    for batch in run.data.validation(run.evaluate.part):
+        for name, values in run.evaluate(state, batch, rng)[0].items():
             values = np.asarray(values, np.float64)
             kept = values[np.isfinite(values) if has_unknown else ~np.isinf(values)]
             totals[name] += kept.sum(), kept.size

@@ -10,9 +10,7 @@ Note:
 """
 
 import collections
-import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
-from p2p_jax.config.options import crop_shape
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import DEVICE_AXIS
+from p2p_jax.process.compiler_options import QUICK, on_cpu
 
 PyTree = Any
 
@@ -138,7 +135,7 @@ def shard_map_update(
         donate_argnums=_donated(),
         # XLA's own order of operations runs independent ones side by side, which gains no time where each fills all
         # cores, and takes more than twice the memory for a CycleGAN step.
-        compiler_options=_on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+        compiler_options=on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", **QUICK)
         | (compiler_options or {}),
     )
     sharding = NamedSharding(mesh, split)
@@ -152,8 +149,8 @@ def shard_map_update(
 
 
 def compile_init(init: Callable) -> Callable:
-    """Return ``Objective.init``, compiled to run once: optimising it would take longer than it then runs."""
-    return jax.jit(init, compiler_options=_on_cpu(xla_backend_optimization_level=1))
+    """Return ``Objective.init``, compiled to run once."""
+    return jax.jit(init, compiler_options=on_cpu(**QUICK))
 
 
 def compile_update(
@@ -174,54 +171,51 @@ def compile_update(
     return pmap_update(update, None, num_steps)
 
 
-def intervals(config: ConfigDict) -> tuple[int, ...]:
-    """Return the intervals, in steps, of the host's work."""
-    every = config.log_every, config.sample_every, config.eval_every, config.checkpoint_every
-    return (*every, config.distances.every) if config.distances.every else every
+class Evaluation:
+    """A compiled evaluation over the devices of this host: ``(state, local batch, rng) -> (metrics, images)`` in NumPy.
 
+    A batch of any size is processed in parts of `per_device` images a device; the last part is filled up, so there is
+    one compilation, and cut back.
 
-def num_steps_per_dispatch(config: ConfigDict) -> int:
-    """Return ``config.steps_per_dispatch``, or where it is 0 what suits the devices.
-
-    On CPUs that is 1, because XLA's loops are slow there. Accelerators get as many steps as divide all of the config's
-    intervals and work on no more images than 64 of 256x256 a device: so the host holds little, and a stop request or a
-    loss that is not finite is noticed soon.
+    Attributes:
+      part: the images of a part.
     """
-    if config.steps_per_dispatch or jax.default_backend() == "cpu":
-        return config.steps_per_dispatch or 1
-    common = math.gcd(100, *intervals(config))
-    pixels = config.batch_size // jax.device_count() * math.prod(crop_shape(config.data))
-    return max(n for n in range(1, common + 1) if common % n == 0 and (n == 1 or n * pixels <= 64 * 256 * 256))
 
+    def __init__(self, evaluate: Callable, per_device: int):
+        mesh, split, whole = _mesh(jax.local_devices()), _split_along(0), PartitionSpec()
+        self.part = per_device * mesh.size
+        self._split, self._whole = NamedSharding(mesh, split), NamedSharding(mesh, whole)
 
-def compile_evaluate(evaluate: Callable, per_device: int) -> Callable:
-    """Return ``(state, local numpy batch, rng) -> (metrics, images)`` in numpy, over the devices of this host.
+        def in_order(batch, state, rng):
+            metrics, images = evaluate(state, batch, rng)
+            return metrics, collections.OrderedDict(images)  # a plain dict would come back sorted by its keys
 
-    A batch of any size is processed in parts of `per_device` images a device; the last part is filled up, so
-    there is one compilation, and cut back.
-    """
-    mesh, split, whole = _mesh(jax.local_devices()), _split_along(0), PartitionSpec()
-    part = per_device * mesh.size
+        self._run = jax.jit(
+            jax.shard_map(in_order, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False),
+            compiler_options=on_cpu(**QUICK),
+        )
 
-    def in_order(batch, state, rng):
-        metrics, images = evaluate(state, batch, rng)
-        return metrics, collections.OrderedDict(images)  # a plain dict would come back sorted by its keys
+    def metrics(self, state: PyTree, batch: Mapping[str, np.ndarray], rng: jax.Array) -> list[str]:
+        """Return the names of the metrics; only shapes and dtypes count. The first call uses the same trace."""
+        part = {k: jax.ShapeDtypeStruct((self.part, *v.shape[1:]), v.dtype) for k, v in batch.items()}
+        given = _placed(part, self._split), *_placed((state, rng), self._whole)
+        return list(jax.eval_shape(self._run, *given)[0])
 
-    mapped = jax.jit(
-        jax.shard_map(in_order, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False)
-    )
-
-    def run(state, batch, rng):
-        state, rng = jax.device_put((_local(state), rng), NamedSharding(mesh, whole))
+    def __call__(self, state: PyTree, batch: Mapping[str, np.ndarray], rng: jax.Array) -> tuple[dict, dict]:
+        """Evaluate a batch: a value of every metric for each image, and the images."""
+        state, rng = jax.device_put((_local(state), rng), self._whole)
         count, results = len(batch["real_a"]), []
-        for first in range(0, count, part):
-            rows = np.minimum(np.arange(first, first + part), count - 1)
-            share = jax.device_put({k: v[rows] for k, v in batch.items()}, NamedSharding(mesh, split))
-            results.append(mapped(share, state, rng))
+        for first in range(0, count, self.part):
+            rows = np.minimum(np.arange(first, first + self.part), count - 1)
+            share = jax.device_put({k: v[rows] for k, v in batch.items()}, self._split)
+            results.append(self._run(share, state, rng))
         metrics, images = jax.tree.map(lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:count], *results)
         return metrics, dict(images)
 
-    return run
+
+def _placed(values: PyTree, sharding: NamedSharding) -> PyTree:
+    """Return the shapes and dtypes of what will be placed so: a trace of them is one of the placed values."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), values)
 
 
 def replicate(state: PyTree) -> PyTree:
@@ -274,18 +268,6 @@ def _donated() -> tuple[int, ...]:
     # Giving the old state's memory to the new one halves the peak on accelerators, but on XLA's CPU back end it makes
     # the optimizer's part about three times slower.
     return () if jax.default_backend() == "cpu" else (0,)
-
-
-@functools.cache
-def _on_cpu(**options: Any) -> dict[str, Any]:
-    """Return XLA's options on CPUs; none where the default device is another, or XLA does not know an option."""
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
 
 
 def _local(state: PyTree) -> PyTree:

@@ -30,6 +30,7 @@ from p2p_jax.training.saving import Checkpoints
 from p2p_jax.training.soundness import settle
 
 PyTree = Any
+_EVALUATED_PER_DEVICE = 8  # validation images at a time
 _IDLE = 0.1  # share of a run's steps that may have a learning rate of 0
 
 
@@ -50,6 +51,7 @@ class Start(NamedTuple):
     checkpoints: Checkpoints
     state: PyTree
     step: int
+    evaluate: parallel.Evaluation
     eval_metrics: list[str]
     distances: Distances | None
 
@@ -141,10 +143,11 @@ def prepare(
     if data is not None and "inference" in facts and _has_batch_norm(shapes):
         own = {"batch": "the image's own statistics", "running": "running statistics"}[facts["inference"]["norm"]]
         say(f"batch norm: validation and translation use {own} (config.inference.norm=auto)")
-    names = jax.eval_shape(objective.evaluate, shapes, batch, rng)[0]
+    evaluate = parallel.Evaluation(objective.evaluate, _EVALUATED_PER_DEVICE)
+    names = evaluate.metrics(shapes, batch, rng)
     find_metrics(config.metrics)  # evaluation uses them with every objective
     distances = Distances(config, objective, shapes, data, features) if features and data is not None else None
-    _require_names(config, list(names), distances)
+    _require_names(config, names, distances)
 
     if checkpoints and checkpoints.latest_step() is not None:
         say(f"{workdir}: found a checkpoint of step {step:,}")
@@ -161,7 +164,7 @@ def prepare(
         remember_start(workdir, asked)
     if distances:
         distances.look()
-    return Start(config, workdir, objective, data, checkpoints, state, step, list(names), distances)
+    return Start(config, workdir, objective, data, checkpoints, state, step, evaluate, names, distances)
 
 
 def check_measures(config: ConfigDict, counts: tuple[int, int]) -> None:

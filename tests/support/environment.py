@@ -64,6 +64,14 @@ draw_facade = facades.render
 facades.render = functools.lru_cache(maxsize=4096)(facades.render)
 
 
+def leave_home() -> None:
+    """Let libraries and browsers keep their settings and caches, such as lists of fonts, beside the programs."""
+    folder = _programs_folder().parent / "home"
+    places = {"XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config", "IPYTHONDIR": "ipython", "KERAS_HOME": "keras"}
+    for variable, name in places.items():
+        os.environ[variable] = str(folder / name)
+
+
 def tidy_programs() -> list[str]:
     """Delete kept programs that are damaged, and those unused for longest; return the names of the damaged ones.
 

@@ -3,7 +3,6 @@
 The device has its own: ``p2p_jax.data.on_device.choose`` and ``_cut``.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -140,19 +139,10 @@ def _resize(images: "Sequence[tf.Tensor]", domains: Sequence[Domain], size: "Siz
     """Resize images, where they have another size: numbers bicubic and antialiased, labels to the nearest pixel."""
     tf = tensorflow()
 
-    def one_by_one():
+    def resized():
         return [_resize_one(x, domain, size) for x, domain in zip(images, domains, strict=True)]
 
-    def together():  # in a fraction of the time
-        stack = _resize_one(tf.concat(images, axis=-1), domains[0], size)
-        return tf.split(stack, [domain.raw_channels for domain in domains], axis=-1)
-
     sizes = [tf.stack(_size(image)) for image in images]
-    is_alike = len({(d.is_labels, d.raw_dtype) for d in domains}) == 1 and not any(d.unknown for d in domains)
-    resized = one_by_one
-    if is_alike and len(images) > 1:
-        have_one_size = tf.reduce_all(tf.equal(sizes[0], sizes))
-        resized = functools.partial(tf.cond, have_one_size, together, one_by_one)
     return tf.cond(tf.reduce_all(tf.equal(sizes, tf.stack(size))), lambda: list(images), resized)
 
 
@@ -164,9 +154,45 @@ def _resize_one(image: "tf.Tensor", domain: Domain, size: "Size") -> "tf.Tensor"
         height, width = size
         known = tf.numpy_function(lambda x, h, w: resize(x, (int(h), int(w))), [image, height, width], tf.float32)
         return tf.ensure_shape(known, [None, None, domain.raw_channels])
-    bicubic = tf.image.resize(image, size, "bicubic", antialias=True)
-    if domain.raw_dtype.kind == "f":
-        return bicubic
-    # Rounded to whole numbers once, at the end (Pillow rounds twice); bicubic overshoots are cut.
-    limits = np.iinfo(domain.raw_dtype)
-    return tf.cast(tf.clip_by_value(tf.math.rint(bicubic), limits.min, limits.max), image.dtype)
+    return resize_bicubic(image, size, domain.raw_dtype)
+
+
+def resize_bicubic(image: "tf.Tensor", size: "Size", dtype: np.dtype) -> "tf.Tensor":
+    """Resize as ``tf.image.resize(image, size, "bicubic", antialias=True)``, to the bit, in half of its time.
+
+    That too resizes rows first, then columns, but its inner loop is over the channels. Here it is over a whole row, and
+    rows and columns change places as those of a matrix, which is several times faster than pixel by pixel.
+
+    Args:
+      image: [H, W, C] of any dtype but complex numbers.
+      size: height and width wanted.
+      dtype: of the result. Whole numbers are rounded once, at the end (Pillow rounds twice), and overshoots are cut.
+
+    Returns:
+      [*size, C].
+    """
+    tf = tensorflow()
+    height, width, channels = tf.unstack(tf.shape(image))
+    rows = _resize_rows(tf.reshape(image, [height, width * channels]), size[0])
+    columns = tf.reshape(tf.transpose(rows), [width, channels * size[0]])
+    resized = _resize_rows(columns, size[1])
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        resized = tf.clip_by_value(tf.math.rint(resized), limits.min, limits.max)
+    resized = tf.reshape(tf.cast(resized, tf.as_dtype(dtype)), [size[1] * channels, size[0]])
+    return tf.ensure_shape(tf.reshape(tf.transpose(resized), [*size, channels]), [None, None, image.shape[-1]])
+
+
+def _resize_rows(rows: "tf.Tensor", want: "int | tf.Tensor") -> "tf.Tensor":
+    """Return `want` rows float32 of so many others [H, N]."""
+    tf = tensorflow()
+    have, length = tf.unstack(tf.shape(rows))
+    scale = tf.stack([tf.cast(want, tf.float32) / tf.cast(have, tf.float32), 1.0])
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(rows, [1, have, 1, length]),
+        size=tf.stack([want, 1]),
+        scale=scale,
+        translation=[0.0, 0.0],
+        kernel_type="keyscubic",
+    )
+    return tf.reshape(resized, [want, length])

@@ -4,6 +4,7 @@ Images leave it as float32 [B, H, W, C] in [-1, 1], of the size of the crop.
 """
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -57,9 +58,7 @@ def load(
         num_val=_length(val_sides),
         fingerprint=opening.fingerprint(train, val),
         train=lambda first_step: _train_batches(train_sides, config, first_step, process_index, process_count),
-        validation=lambda batch_size: (
-            validation_batches(val_sides, config, batch_size, process_index, process_count) if val else iter(())
-        ),
+        validation=one_pass(val_sides, config, process_index, process_count) if val else lambda batch_size: iter(()),
         facts=facts,
         identities=opening.identities(train, val, config.data),
         val_counts=opening.counts(val_sides),
@@ -94,25 +93,33 @@ def _train_batches(
     return _name_faults(iterate(ds.batch(share, drop_remainder=True)), examples)
 
 
-def validation_batches(
-    sides: list[Side], config: ConfigDict, batch_size: int, process_index: int, process_count: int
-) -> Iterator[Batch]:
-    """Stream a process's share of all examples once, in order; see ``Data.validation``."""
-    tf = tensorflow()
+def one_pass(
+    sides: list[Side], config: ConfigDict, process_index: int, process_count: int
+) -> Callable[[int], Iterator[Batch]]:
+    """Return what streams a process's share of all examples once, in order; see ``Data.validation``.
+
+    TensorFlow's graph is made when it is first called, and kept for the next ones.
+    """
     places = range(process_index, _length(sides), process_count)
 
     def indices(place):
         return [(side, place % len(side.source.names)) for side in sides]
 
-    def examples(n):
-        return [example for place in places[n * batch_size : (n + 1) * batch_size] for example in indices(place)]
+    @functools.cache
+    def dataset():
+        tf = tensorflow()
+        return tf.data.Dataset.range(places.start, places.stop, places.step).map(
+            lambda place: _example(side.validated(index, config) for side, index in indices(place)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
 
-    ds = tf.data.Dataset.range(places.start, places.stop, places.step)
-    ds = ds.map(
-        lambda place: _example(side.validated(index, config) for side, index in indices(place)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return _name_faults(iterate(ds.batch(batch_size)), examples)
+    def batches(batch_size):
+        def examples(n):
+            return [example for place in places[n * batch_size : (n + 1) * batch_size] for example in indices(place)]
+
+        return _name_faults(iterate(dataset().batch(batch_size)), examples)
+
+    return batches
 
 
 def _example(images: "Iterable[list[tf.Tensor]]") -> "dict[str, tf.Tensor]":
