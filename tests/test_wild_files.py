@@ -18,6 +18,7 @@ from p2p_jax.errors import InputError
 from p2p_jax.images import formats, limits, pictures
 from p2p_jax.images.domains import of_config
 from p2p_jax.inference import values
+from support import imagemagick
 from support.comparers import assert_equal_batches
 from support.configs import small_config
 from support.images import noise, save
@@ -372,17 +373,7 @@ def test_a_training_says_the_limit_and_takes_another(tmp_path):
 # -- Programs that people have
 
 
-def imagemagick():
-    """Return ImageMagick's program, None where there is none."""
-    for name in ("magick", "convert", "/usr/bin/convert"):
-        if path := shutil.which(name):
-            told = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-            if told.startswith("Version: ImageMagick"):
-                return path
-    return None
-
-
-@pytest.mark.skipif(not imagemagick(), reason="needs ImageMagick")
+@pytest.mark.skipif(not imagemagick.program(), reason=imagemagick.MISSING)
 @pytest.mark.parametrize(
     "options",
     [
@@ -400,7 +391,7 @@ def imagemagick():
 )
 def test_files_of_imagemagick(options, tmp_path):
     Image.fromarray(smooth()).save(tmp_path / "in.png")
-    subprocess.run([imagemagick(), "in.png", *options], cwd=tmp_path, check=True)
+    subprocess.run([imagemagick.program(), "in.png", *options], cwd=tmp_path, check=True)
     path = tmp_path / options[-1]
     header, stored = formats.read_header(path), formats.read(path)
     assert (header.height, header.width, header.channels) == stored.pixels.shape
