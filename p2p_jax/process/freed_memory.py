@@ -10,8 +10,9 @@ from typing import Any
 import jax
 
 # Of mallopt(3), in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-_OWN_CHOICE = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_OWN_CHOICE = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_INLINE = "jax_cpu_enable_async_dispatch"
 
 
 def keep_freed_memory() -> None:
@@ -21,13 +22,18 @@ def keep_freed_memory() -> None:
     system, which clears every page of them again: a tenth to a half of the time of a step. Called once threads are
     running it saves less of that. The process stays as large as it has been. Nothing is done without glibc, where an
     accelerator may compute, or where an environment variable says what the user wants of ``malloc``.
+
+    The heap of the first thread alone holds blocks of more than 64 MiB. So that thread runs XLA's programs itself
+    (JAX's asynchronous dispatch is switched off, unless an environment variable of its name says otherwise).
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _OWN_CHOICE) or _has_accelerator():
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_ARENA_MAX, 1)  # one heap: others always give back what they free
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    libc.mallopt(_M_TOP_PAD, 2**27)  # more than the 64 MiB of a heap of another thread: none of these is given back
+    if _INLINE.upper() not in os.environ:
+        jax.config.update(_INLINE, False)
 
 
 def _has_accelerator() -> bool:
