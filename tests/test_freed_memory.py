@@ -4,10 +4,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from p2p_jax.process import freed_memory
+from p2p_jax.training import loop
+from support.configs import small_config
 
 # Prints the share of pages that are made anew for memory that is asked for again: 80 MiB by a thread, 256 MiB by a
 # program of XLA. It may take some times until what is freed in one piece is large enough.
@@ -55,6 +58,57 @@ def test_what_is_freed_is_used_again(given, kept):
     shares = [float(share) for share in done.stdout.split()]
     assert len(shares) == 2
     assert max(shares) < 0.1 if kept else min(shares) > 0.9
+
+
+# Prints the MiB in use when 512 small blocks are there, when they are freed, and when they are given back.
+GIVEN_BACK = """
+import resource
+import numpy as np
+from p2p_jax.process import freed_memory
+
+def in_use():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+freed_memory.keep_freed_memory()
+blocks = [np.ones(2**20, np.uint8) for _ in range(512)]
+full = in_use()
+del blocks[:-1]
+freed = in_use()
+freed_memory.give_back()
+print(full, freed, in_use())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_is_free_is_given_back():
+    environment = {name: value for name, value in os.environ.items() if name not in freed_memory._OWN_CHOICE}
+    environment |= {"JAX_PLATFORMS": "cpu", "NUMPY_MADVISE_HUGEPAGE": "0"}
+    command = [sys.executable, "-c", GIVEN_BACK]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    full, freed, left = map(float, done.stdout.split())
+    assert full - freed < 50
+    assert freed - left > 450
+
+
+def test_nothing_is_given_back_where_nothing_is_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr(freed_memory.ctypes, "CDLL", lambda name: asked.append(name))
+    monkeypatch.setattr(freed_memory, "_kept", False)
+    freed_memory.give_back()
+    assert asked == []
+
+
+def test_a_training_gives_back_after_its_first_step(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(loop, "give_back", lambda: told.append("given back"))
+    monkeypatch.setattr(loop.Checkpoints, "save", lambda self, step, *args: told.append(step))
+    linear = {"objective": "support.networks:linear", "generator": None, "discriminator": None, "loss": None}
+    loop.train(small_config(**linear, num_steps=3, checkpoint_every=1), tmp_path / "run")
+    assert told == ["given back", 1, 2, 3]
 
 
 def test_nothing_is_done_where_an_accelerator_may_compute(monkeypatch):

@@ -13,6 +13,7 @@ import jax
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _OWN_CHOICE = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 _INLINE = "jax_cpu_enable_async_dispatch"
+_kept = False
 
 
 def keep_freed_memory() -> None:
@@ -26,6 +27,7 @@ def keep_freed_memory() -> None:
     The heap of the first thread alone holds blocks of more than 64 MiB. So that thread runs XLA's programs itself
     (JAX's asynchronous dispatch is switched off, unless an environment variable of its name says otherwise).
     """
+    global _kept
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _OWN_CHOICE) or _has_accelerator():
         return
     libc = ctypes.CDLL(None)
@@ -34,6 +36,16 @@ def keep_freed_memory() -> None:
     libc.mallopt(_M_TOP_PAD, 2**27)  # more than the 64 MiB of a heap of another thread: none of these is given back
     if _INLINE.upper() not in os.environ:
         jax.config.update(_INLINE, False)
+    _kept = True
+
+
+def give_back() -> None:
+    """Give the system what is free at this moment, if it is kept otherwise.
+
+    For after the first step: compiling frees gigabytes in pieces, and the steps' large blocks would come on top.
+    """
+    if _kept:
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _has_accelerator() -> bool:

@@ -23,6 +23,7 @@ from p2p_jax.data import Data
 from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
 from p2p_jax.images.domains import of_config
 from p2p_jax.objectives import Objective
+from p2p_jax.process.freed_memory import give_back
 from p2p_jax.reporting import quiet, say
 from p2p_jax.storage.lock import locked
 from p2p_jax.training import cost, metrics_file, monitoring, parallel, start
@@ -104,6 +105,8 @@ def train(
             with log.pace.compiling(update):
                 state, metrics, finite = update.run(state, batch, rng)
             step += finite.size
+            if step == first_step + finite.size:
+                give_back()
             logged = metrics if due(config.log_every) else {}
             jax.tree.map(lambda x: x.copy_to_host_async(), (finite, logged))
             in_flight.append(_InFlight(step, finite, logged))
