@@ -107,5 +107,6 @@ def test_memory_is_given_back():
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1])
 
-    found = [(fill(), pages())[1] for _ in range(6)]
-    assert (found[-1] - found[1]) * resource.getpagesize() < 120e6  # 240 MB if nothing were given back
+    found = [(fill(), pages())[1] for _ in range(14)]
+    # TensorFlow forgets some of them late; 720 MB if nothing were given back.
+    assert (found[-1] - found[1]) * resource.getpagesize() < 360e6
