@@ -23,19 +23,35 @@ SHAPES = [  # batch, sides, channels, features, size, stride, padding
 
 
 @pytest.mark.parametrize("taps", [2, 3, 4])
-def test_a_tile_is_a_correlation(taps):
-    inverse, forward, transform = (np.array(matrix) for matrix in winograd._TRANSFORMS[taps])
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_a_tile_is_a_correlation(outputs, taps):
+    inverse, forward, transform = map(np.array, winograd.transforms(outputs, taps))
     rng = np.random.default_rng(taps)
-    kernel, inputs = rng.normal(size=taps), rng.normal(size=taps + 1)
+    kernel, inputs = rng.normal(size=taps), rng.normal(size=outputs + taps - 1)
     np.testing.assert_allclose(
         inverse @ ((forward @ kernel) * (transform @ inputs)), np.correlate(inputs, kernel, "valid"), atol=1e-12
     )
 
 
-@pytest.mark.parametrize("singly", [False, True])
+def test_the_published_transforms():
+    """F(2, 3) of Lavin and Gray (2016), section 4.1, but for the signs of rows, which cancel."""
+    inverse, forward, transform = map(np.array, winograd.transforms(2, 3))
+    assert np.abs(inverse).tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+    assert np.abs(forward).tolist() == [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0, 1]]
+    assert np.abs(transform).tolist() == [[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]]
+
+
+def test_the_fewest_multiplications():
+    """Tiles of 2 x 2 or 3 x 3 outputs, by the multiplications of all tiles for one channel."""
+    assert winograd._outputs((64, 64), 3) == 3  # 22 * 22 * 25 = 12,100; 32 * 32 * 16 = 16,384
+    assert winograd._outputs((16, 16), 2) == 2  # 8 * 8 * 9 = 576; 6 * 6 * 16 = 576
+    assert winograd._outputs((4, 4), 3) == 2  # 2 * 2 * 16 = 64; 2 * 2 * 25 = 100
+
+
+@pytest.mark.parametrize("outputs", [2, 3])
 @pytest.mark.parametrize(("batch", "sides", "channels", "features", "size", "stride", "padding"), SHAPES)
-def test_all_three_forms(monkeypatch, singly, batch, sides, channels, features, size, stride, padding):
-    monkeypatch.setattr(winograd, "_singly", lambda x, *_: singly and len(x) > 1)
+def test_all_three_forms(monkeypatch, outputs, batch, sides, channels, features, size, stride, padding):
+    monkeypatch.setattr(winograd, "_OUTPUTS", (outputs,))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, *sides, channels)).astype(np.float32)
     kernel = rng.normal(size=(size, size, channels, features)).astype(np.float32)

@@ -1,53 +1,76 @@
-"""Winograd's minimal filtering: convolutions with fewer multiplications (Lavin and Gray 2016, F(2x2, r x r)).
+"""Winograd's minimal filtering: convolutions with fewer multiplications (Lavin and Gray 2016, F(m x m, r x r)).
 
-A convolution makes tiles of 2x2 outputs out of overlapping tiles of t x t inputs, t = r + 1. In one dimension
-``A' ((G k) * (B' d))`` are the 2 outputs of a kernel k of r taps on t inputs d, by t multiplications where there would
-be 2 r. In two dimensions the three transforms apply to rows and to columns, and the values at one place of the
+A convolution makes tiles of m x m outputs out of overlapping tiles of t x t inputs, t = m + r - 1. In one dimension
+``A' ((G k) * (B' d))`` are the m outputs of a kernel k of r taps on t inputs d, by t multiplications where there would
+be m r. In two dimensions the three transforms apply to rows and to columns, and the values at one place of the
 transformed tiles is multiplied over all tiles and channels at once: t * t matrix products. A kernel with stride 2 is
 four kernels of half the taps, each on every other row and column.
-
-Images are processed one by one where their tiles outweigh the kernel, to stay in the processor's cache.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-# r -> A' [2, t], G [t, r], B' [t, t], from the points 0, 1, -1, 2 (as many as it takes) and infinity.
-_TRANSFORMS = {
-    2: (
-        ((1, 1, 0), (0, 1, 1)),
-        ((1, 0), (1, 1), (0, 1)),
-        ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
-    ),
-    3: (
-        ((1, 1, 1, 0), (0, 1, -1, 1)),
-        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-        ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, -1, 0, 1)),
-    ),
-    4: (
-        ((1, 1, 1, 1, 0), (0, 1, -1, 2, 1)),
-        (
-            (1 / 2, 0, 0, 0),
-            (1 / 2, 1 / 2, 1 / 2, 1 / 2),
-            (1 / 6, -1 / 6, 1 / 6, -1 / 6),
-            (1 / 6, 1 / 3, 2 / 3, 4 / 3),
-            (0, 0, 0, 1),
-        ),
-        ((2, -1, -2, 1, 0), (0, 2, 1, -1, 0), (0, -2, 3, -1, 0), (0, -1, 0, 1, 0), (0, 2, -1, -2, 1)),
-    ),
-}
+# Where polynomials are evaluated, beside infinity: as many as it takes. More of them, and larger ones, round more.
+_POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
+_OUTPUTS = (2, 3)  # m: with 4 the products save less time than the transforms take
 
 Matrix = Sequence[Sequence[float]]
 Grid = list[list[jax.Array]]  # arrays by row and column of a tile
 
 
+class Transforms(NamedTuple):
+    """The matrices of F(m, r)."""
+
+    inverse: Matrix  # A' [m, t]
+    kernel: Matrix  # G [t, r]
+    inputs: Matrix  # B' [t, t]
+
+
 def has_transform(size: int, stride: int) -> bool:
     """Return whether convolutions with kernels of this side and stride are supported."""
-    return size % stride == 0 and size // stride in _TRANSFORMS
+    return size % stride == 0 and 2 <= size // stride <= len(_POINTS) + 2 - max(_OUTPUTS)
+
+
+@functools.cache
+def transforms(outputs: int, taps: int) -> Transforms:
+    """Return the matrices of F(outputs, taps), by the method of Toom and Cook.
+
+    With the points p, a row of B' has the coefficients of the product of all (x - q) with q != p; that product at p
+    divides the row of G, whose entries are powers of p. The last rows, of infinity, have the product of all (x - p),
+    and the last tap.
+    """
+    points = _POINTS[: outputs + taps - 2]
+    inverse = [[point**i for point in points] + [Fraction(i == outputs - 1)] for i in range(outputs)]
+    kernel, inputs = [], []
+    for point in points:
+        others = [other for other in points if other != point]
+        scale = math.prod((point - other for other in others), start=Fraction(1))
+        kernel.append([point**i / abs(scale) for i in range(taps)])
+        sign = 1 if scale > 0 else -1  # so that every row has a positive entry
+        inputs.append([*(sign * coefficient for coefficient in _coefficients(others)), Fraction(0)])
+    kernel.append([Fraction(i == taps - 1) for i in range(taps)])
+    inputs.append(_coefficients(points))
+    return Transforms(*([[float(value) for value in row] for row in rows] for rows in (inverse, kernel, inputs)))
+
+
+def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Return the coefficients of the product of all (x - root), the constant one first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        by_x, by_root = [Fraction(0), *coefficients], [*coefficients, Fraction(0)]
+        coefficients = [a - root * b for a, b in zip(by_x, by_root, strict=True)]
+    return coefficients
+
+
+def _outputs(sides: Sequence[int], taps: int) -> int:
+    """Return the m that needs the fewest multiplications for outputs of these sides."""
+    return min(_OUTPUTS, key=lambda outputs: math.prod(-(-side // outputs) * (outputs + taps - 1) for side in sides))
 
 
 def correlate(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -63,15 +86,12 @@ def correlate(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """
     size, taps = len(kernel), len(kernel) // stride
     sides = [(side - size) // stride + 1 for side in x.shape[1:3]]
-    inverse, forward, _ = _TRANSFORMS[taps]
+    outputs = _outputs(sides, taps)
+    inverse, forward, _ = transforms(outputs, taps)
     parts = [_both(forward, _taps(kernel, i, j, stride)) for i, j in _phases(stride)]
     kernels = _zip_grids(lambda *same: jnp.concatenate(same), *parts)
-
-    def apply(x: jax.Array) -> jax.Array:
-        products = _zip_grids(jnp.matmul, _input_tiles(x, taps, stride, sides), kernels)
-        return _from_tiles(_both(inverse, products), sides)
-
-    return lax.map(lambda x: apply(x[None])[0], x) if _singly(x, sides, kernel.shape) else apply(x)
+    products = _zip_grids(jnp.matmul, _input_tiles(x, outputs, taps, stride, sides), kernels)
+    return _from_tiles(_both(inverse, products), sides)
 
 
 def spread(y: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -89,19 +109,12 @@ def spread(y: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """
     taps = len(kernel) // stride
     sides = [side - taps + 1 for side in y.shape[1:3]]
-    inverse, forward, _ = _TRANSFORMS[taps]
+    outputs = _outputs(sides, taps)
+    inverse, forward, _ = transforms(outputs, taps)
     kernels = [_both(forward, [row[::-1] for row in _taps(kernel, i, j, stride)[::-1]]) for i, j in _phases(stride)]
-
-    def apply(y: jax.Array) -> jax.Array:
-        tiles = _input_tiles(y, taps, 1, sides)
-        phases = [_both(inverse, _zip_grids(lambda a, b: a @ b.T, tiles, part)) for part in kernels]
-        whole = [
-            [phases[i % stride * stride + j % stride][i // stride][j // stride] for j in range(2 * stride)]
-            for i in range(2 * stride)
-        ]
-        return _from_tiles(whole, [stride * side for side in sides])
-
-    return lax.map(lambda y: apply(y[None])[0], y) if _singly(y, sides, kernel.shape) else apply(y)
+    tiles = _input_tiles(y, outputs, taps, 1, sides)
+    phases = [_both(inverse, _zip_grids(lambda a, b: a @ b.T, tiles, part)) for part in kernels]
+    return _from_tiles(_interlaced(phases, stride), [stride * side for side in sides])
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, size: int, stride: int) -> jax.Array:
@@ -116,42 +129,35 @@ def kernel_grad(x: jax.Array, y: jax.Array, size: int, stride: int) -> jax.Array
     Returns:
       [size, size, I, O].
     """
-    taps, sides, channels = size // stride, y.shape[1:3], x.shape[3]
-    inverse, forward, _ = _TRANSFORMS[taps]
-
-    def apply(x: jax.Array, y: jax.Array) -> jax.Array:
-        y = jnp.pad(y, ((0, 0), (0, sides[0] % 2), (0, sides[1] % 2), (0, 0)))
-        outputs = _both(_transposed(inverse), [[y[:, i::2, j::2] for j in range(2)] for i in range(2)])
-        tiles = _input_tiles(x, taps, stride, sides)
-        products = _zip_grids(lambda a, b: a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1]), tiles, outputs)
-        return jnp.stack([product for row in products for product in row])
-
-    if _singly(x, sides, (size, size, channels, y.shape[3])):
-        total = apply(x[:1], y[:1])
-        total, _ = lax.scan(lambda total, pair: (total + apply(*pair), None), total, (x[1:, None], y[1:, None]))
-    else:
-        total = apply(x, y)
-    products = total.reshape(taps + 1, taps + 1, stride, stride, channels, -1)
-    phases = [
-        [
-            _both(_transposed(forward), [[products[a, b, i, j] for b in range(taps + 1)] for a in range(taps + 1)])
-            for j in range(stride)
-        ]
-        for i in range(stride)
-    ]
-    rows = [
-        jnp.stack([phases[i % stride][j % stride][i // stride][j // stride] for j in range(size)]) for i in range(size)
-    ]
-    return jnp.stack(rows)
-
-
-def _singly(images: jax.Array, sides: Sequence[int], kernel: Sequence[int]) -> bool:
-    """Return whether to process images one by one, given the sides of the outputs and the shape of the kernel."""
-    return len(images) > 1 and math.prod(sides) >= max(kernel[2:])
+    taps, sides = size // stride, y.shape[1:3]
+    outputs = _outputs(sides, taps)
+    inverse, forward, _ = transforms(outputs, taps)
+    y = jnp.pad(y, ((0, 0), (0, -sides[0] % outputs), (0, -sides[1] % outputs), (0, 0)))
+    tiled = [[y[:, i::outputs, j::outputs] for j in range(outputs)] for i in range(outputs)]
+    products = _zip_grids(
+        lambda a, b: a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1]),
+        _input_tiles(x, outputs, taps, stride, sides),
+        _both(_transposed(inverse), tiled),
+    )
+    channels = x.shape[3]
+    phases = []
+    for first in range(0, stride * stride * channels, channels):
+        part = _zip_grids(lambda product, first=first: product[first : first + channels], products)
+        phases.append(_both(_transposed(forward), part))
+    return jnp.stack([jnp.stack(row) for row in _interlaced(phases, stride)])
 
 
 def _phases(stride: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(stride) for j in range(stride)]
+
+
+def _interlaced(phases: Sequence[Grid], stride: int) -> Grid:
+    """Return the grid of which each phase is every `stride`-th row and column."""
+    rows, columns = len(phases[0]), len(phases[0][0])
+    return [
+        [phases[i % stride * stride + j % stride][i // stride][j // stride] for j in range(columns * stride)]
+        for i in range(rows * stride)
+    ]
 
 
 def _taps(kernel: jax.Array, i: int, j: int, stride: int) -> Grid:
@@ -160,13 +166,13 @@ def _taps(kernel: jax.Array, i: int, j: int, stride: int) -> Grid:
     return [[kernel[a, b] for b in range(j, size, stride)] for a in range(i, size, stride)]
 
 
-def _input_tiles(x: jax.Array, taps: int, stride: int, sides: Sequence[int]) -> Grid:
+def _input_tiles(x: jax.Array, outputs: int, taps: int, stride: int, sides: Sequence[int]) -> Grid:
     """Return the transformed tiles of [B, H, W, C] by place: [B, tiles down, tiles across, stride * stride * C]."""
-    transform = _TRANSFORMS[taps][2]
-    length, step = len(transform), 2 * stride
-    counts = [-(-side // 2) for side in sides]
+    transform = transforms(outputs, taps).inputs
+    length, step = len(transform), outputs * stride
+    counts = [-(-side // outputs) for side in sides]
     lacking = [
-        max(0, stride * (2 * (count - 1) + length) - side) for count, side in zip(counts, x.shape[1:3], strict=True)
+        max(0, step * (count - 1) + stride * length - side) for count, side in zip(counts, x.shape[1:3], strict=True)
     ]
     x = jnp.pad(x, ((0, 0), (0, lacking[0]), (0, lacking[1]), (0, 0)))
 
