@@ -62,7 +62,7 @@ def trust_of_the_tests(request):
 @pytest.fixture
 def fast_convolutions(monkeypatch):
     """Let convolutions take the way that they take outside the tests: matrix products on CPUs."""
-    monkeypatch.setattr(convolution, "_detours", environment.choose_fast_convolutions)
+    monkeypatch.setattr(convolution, "detours", environment.choose_fast_convolutions)
 
 
 @pytest.fixture

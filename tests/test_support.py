@@ -125,9 +125,9 @@ def test_skipped_tests_are_run_where_they_can_be(workers, tmp_path, monkeypatch)
 
 
 def test_convolutions_are_plain_unless_a_test_asks(request):
-    assert not convolution._detours((1, 8, 8))
+    assert not convolution.detours((1, 8, 8))
     request.getfixturevalue("fast_convolutions")
-    assert convolution._detours((1, 8, 8)) and not convolution._detours((None, 8, 8))
+    assert convolution.detours((1, 8, 8)) and not convolution.detours((None, 8, 8))
 
 
 def test_comparers_notice():

@@ -84,7 +84,7 @@ def _as_product(steps: tuple, most: float) -> bool:
     """Return whether to use a matrix product over patches: ``prod(steps)`` of them, at most `most`."""
     if _backend() == "gpu" and _known(steps):
         return math.prod(steps) <= min(most, _MOST_STEPS_ON_GPUS)
-    return _detours(steps) and math.prod(steps) <= most
+    return detours(steps) and math.prod(steps) <= most
 
 
 def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeLike) -> bool:
@@ -93,13 +93,14 @@ def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeL
     The tiles must outweigh the transformed kernel, and the gain must outweigh compiling more operations.
     """
     size, _, channels, features = kernel
-    if not (winograd.has_transform(size, stride) and jnp.dtype(dtype).itemsize >= 4 and _detours(steps)):
+    if not (winograd.has_transform(size, stride) and jnp.dtype(dtype).itemsize >= 4 and detours(steps)):
         return False
     wide, count = min(channels * stride, features) >= 64, math.prod(steps)
     return wide and count >= max(channels, features) and count * math.prod(kernel) >= _LEAST_FOR_TILES
 
 
-def _detours(steps: tuple) -> bool:
+def detours(steps: tuple) -> bool:
+    """Return whether layers with these sizes may take other forms than the plain one that suit XLA's CPU back end."""
     return _backend() == "cpu" and _known(steps)
 
 

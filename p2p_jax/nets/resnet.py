@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from p2p_jax.config import attribute
 from p2p_jax.errors import InputError
+from p2p_jax.nets import convolution
 from p2p_jax.nets.attention import finish
 from p2p_jax.nets.initializers import INITIALIZERS
 from p2p_jax.nets.layers import (
@@ -163,10 +164,14 @@ class ResNet(nn.Module):
         x = wrap(encode)(self, x)
         if until in _ENCODER:
             return x
-        for i, width in enumerate(widths.blocks, 1):
-            x = wrap(ResidualBlock)(block_conv, norm, width, dropout_rate, name=f"block_{i}")(x)
-            if until == f"block_{i}":
-                return x
+        block = partial(wrap(ResidualBlock), block_conv, norm)
+        if until is None and not dropout_rate and self._repeats(x, widths.blocks):
+            x = self._repeat(block(widths.blocks[0], parent=None), x)
+        else:
+            for i, width in enumerate(widths.blocks, 1):
+                x = block(width, dropout_rate, name=f"block_{i}")(x)
+                if until == f"block_{i}":
+                    return x
         x = wrap(decode)(self, x)
         return finish(x, images, self.attention_mask)
 
@@ -183,6 +188,24 @@ class ResNet(nn.Module):
     def _block_conv(self, padded: Callable[..., nn.Module], settings: Mapping[str, Any]) -> Callable[..., nn.Module]:
         """Return the constructor of the convolutions in blocks; `padded` is that of those that keep the sides."""
         return padded
+
+    def _repeats(self, x: jax.Array, widths: Sequence[int]) -> bool:
+        """Return whether the blocks are one loop: on CPUs, where they have equal shapes, and nothing but parameters."""
+        plain = self.is_initializing() or self.is_mutable_collection("intermediates")
+        alike = len(set(widths)) == 1 < len(widths) and not self.variables.get("batch_stats")
+        return alike and not plain and convolution.detours(x.shape)
+
+    def _repeat(self, block: nn.Module, x: jax.Array) -> jax.Array:
+        """Apply a block with the parameters of one after the other.
+
+        XLA compiles its operations once. It would compile those of every block, and keep them in memory.
+        """
+        each = [self.variables["params"][f"block_{i}"] for i in range(1, self.num_blocks + 1)]
+
+        def next_block(x: jax.Array, params: Any) -> tuple[Any, None]:
+            return block.apply({"params": params}, x), None
+
+        return jax.lax.scan(next_block, x, jax.tree.map(lambda *same: jnp.stack(same), *each))[0]
 
     def _check(self, x: jax.Array) -> None:
         if self.padding not in PADDINGS:

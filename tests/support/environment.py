@@ -55,8 +55,8 @@ gc.set_threshold(200_000, 20, 100)
 
 # Products over patches and Winograd's way are for wide layers; in these narrow ones they only take longer to compile.
 # Tests of them ask for the fixture ``fast_convolutions``.
-choose_fast_convolutions = convolution._detours
-convolution._detours = lambda steps: False
+choose_fast_convolutions = convolution.detours
+convolution.detours = lambda steps: False
 
 
 # Tests train on the toy facades hundreds of times, so a process draws each house once. Tests of drawing use this one.
