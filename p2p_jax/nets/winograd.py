@@ -191,9 +191,11 @@ def _input_tiles(x: jax.Array, outputs: int, taps: int, stride: int, sides: Sequ
 
 def _from_tiles(tiles: Grid, sides: Sequence[int]) -> jax.Array:
     """Lay tiles, given by place, side by side and cut off what is too much: [B, *sides, C]."""
-    whole = jnp.stack([jnp.stack(row, axis=3) for row in tiles], axis=2)  # [B, tiles, rows, tiles, columns, C]
-    batch, down, rows, across, columns, channels = whole.shape
-    return whole.reshape(batch, down * rows, across * columns, channels)[:, : sides[0], : sides[1]]
+    # In a row of channels: XLA would compute stacked pixels again, one by one, in whatever it fuses them with.
+    whole = jnp.stack([jnp.concatenate(row, axis=3) for row in tiles], axis=2)  # [B, tiles, rows, tiles, columns * C]
+    batch, down, rows, across, _ = whole.shape
+    columns = len(tiles[0])
+    return whole.reshape(batch, down * rows, across * columns, -1)[:, : sides[0], : sides[1]]
 
 
 def _both(matrix: Matrix, grid: Grid) -> Grid:

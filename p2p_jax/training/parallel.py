@@ -40,7 +40,8 @@ class Step(NamedTuple):
 
     Attributes:
       run: ``(state, placed, rng) -> (state, metrics, finite)``; the metrics are those of the last step, and `finite`
-        [num_steps] says of each step whether all of its metrics were.
+        [num_steps] says of each step whether all of its metrics were. The new state takes the memory of the old one,
+        which cannot be used afterwards.
       place: puts this process's share of a batch, {name: [B, ...]} in NumPy, on the devices; of `num_steps` batches,
         {name: [num_steps, B, ...]}, if it is more than 1. A step that draws its own takes the arrays to draw from.
     """
@@ -97,7 +98,7 @@ def pmap_update(update: Callable, devices: list | None = None, num_steps: int = 
         in_axes=(None, axis, None),
         out_axes=None,
         devices=devices,
-        donate_argnums=_donated(),
+        donate_argnums=0,
     )
     sharding = NamedSharding(_mesh(devices), _split_along(axis))
 
@@ -132,7 +133,7 @@ def shard_map_update(
             out_specs=replicated,
             check_vma=False,
         ),
-        donate_argnums=_donated(),
+        donate_argnums=0,
         # XLA's own order of operations runs independent ones side by side, which gains no time where each fills all
         # cores, and takes more than twice the memory for a CycleGAN step.
         compiler_options=on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", **QUICK)
@@ -262,12 +263,6 @@ def _mesh(devices: list | None = None) -> Mesh:
 
 def _split_along(axis: int) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, DEVICE_AXIS)
-
-
-def _donated() -> tuple[int, ...]:
-    # Giving the old state's memory to the new one halves the peak on accelerators, but on XLA's CPU back end it makes
-    # the optimizer's part about three times slower.
-    return () if jax.default_backend() == "cpu" else (0,)
 
 
 def _local(state: PyTree) -> PyTree:
