@@ -64,7 +64,8 @@ def test_a_state_that_was_saved_goes_on_to_the_bit(kind, tmp_path):
     state = parallel.replicate(objective.init(jax.random.key(0), blank_batch(config)))
     for seed in range(3):
         state, _, _ = step(state, random_batch(config, seed), rng)
-    write_run(tmp_path, config, jax.device_get(state), 3)
+    saved = jax.device_get(state)
+    write_run(tmp_path, config, saved, 3)
     restored = restore_part(tmp_path, 3, jax.eval_shape(lambda x: x, state))
     ends = []
     for now in (state, parallel.replicate(restored)):
@@ -74,7 +75,7 @@ def test_a_state_that_was_saved_goes_on_to_the_bit(kind, tmp_path):
     assert_equal_trees(*ends)
     assert float(metrics["lr_discriminator"]) == pytest.approx(2 * float(metrics["lr"]))
     apart = [
-        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (ends[0][0]["params"], state["params"])), strict=True)
+        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (ends[0][0]["params"], saved["params"])), strict=True)
     ]
     assert max(apart) > 0
 

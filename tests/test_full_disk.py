@@ -173,6 +173,33 @@ def test_checkpoints_on_a_full_disk(small_disk, left):
     assert saved_steps(run) == [1, 3] and find_step(run, CONFIG, "best") == 3
 
 
+def test_a_refused_save_is_told_once(tmp_path, monkeypatch):
+    """Orbax may say it again, without the file's name or the last good step, when it is closed."""
+    checkpoints = Checkpoints(tmp_path / "run", CONFIG)
+    checkpoints.save(1, state_of(1), None)
+    checkpoints.wait()
+
+    def refuse(*_, **__):
+        raise full()
+
+    with monkeypatch.context() as patch:
+        for name in ("save", "close"):
+            patch.setattr(checkpoints._manager, name, refuse)
+        with pytest.raises(StorageError, match="checkpoints/2 cannot .*; the last good checkpoint is of step 1; run"):
+            checkpoints.save(2, state_of(2), None)
+        part = tmp_path / "run" / "checkpoints" / "2.orbax-checkpoint-tmp"
+        part.mkdir()
+        checkpoints.close()
+        assert not part.exists()
+    checkpoints.save(3, state_of(3), None)
+    checkpoints.wait()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):  # which nobody has told
+        patch.setattr(checkpoints._manager, "close", refuse)
+        checkpoints.close()
+    checkpoints.close()
+    assert saved_steps(tmp_path / "run") == [1, 3]
+
+
 def test_a_lock_on_a_full_disk_says_what_is_free(small_disk):
     fill(small_disk)
     told = r"run cannot be written \(No space left on device; .* free\); choose another"

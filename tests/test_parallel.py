@@ -36,7 +36,7 @@ def test_sgd_step_is_the_mean_over_shards():
         )
         objective = p2p_jax.pix2pix(config)
         batch = random_batch(config)
-        state = jax.jit(objective.init)(jax.random.key(0), batch)
+        state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
 
         # The same update written out plainly, one shard after another on one device.
         gen, disc = UNet(num_downs=3, base_width=4, dropout_rate=0.0), PatchGAN(receptive_field=16, base_width=4)

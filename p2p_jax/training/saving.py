@@ -59,6 +59,7 @@ class Checkpoints:
         )
         self._workdir = workdir
         self._under_way: _Save | None = None
+        self._refused: int | None = None  # the step of the last save, if the disk did not take it
         self.directory = workdir.absolute() / "checkpoints"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,7 @@ class Checkpoints:
         except Exception as error:
             assert self._under_way is not None
             (step, needed), self._under_way = self._under_way, None
+            self._refused = step
             number = error_number(error)
             text = number and sentence(number, self.directory / str(step), needed)
             self._remove_parts(step)  # the room that they take may be needed to end in good order
@@ -190,7 +192,7 @@ class Checkpoints:
             if jax.process_index() == 0 and (folder := self.directory / str(self._under_way.step)).is_dir():
                 with contextlib.suppress(OSError, InputError):  # the disk is full now: it is checked without them
                     digests.complete(folder)
-        self._under_way = None
+        self._under_way = self._refused = None
 
     def close(self) -> None:
         """Wait for the saves under way and release the directory."""
@@ -198,12 +200,18 @@ class Checkpoints:
         try:
             self.wait()
         except BaseException:
-            with contextlib.suppress(Exception):  # the same one once more
-                self._manager.close()
-            if save:  # Orbax's other threads may have written on
-                self._remove_parts(save.step)
+            self._give_up(save.step if save else None)
             raise
-        self._manager.close()
+        if self._refused is None:
+            self._manager.close()
+        else:
+            self._give_up(self._refused)
+
+    def _give_up(self, step: int | None) -> None:
+        with contextlib.suppress(Exception):  # that of the save once more, which has been told
+            self._manager.close()
+        if step is not None:  # Orbax's other threads may have written on
+            self._remove_parts(step)
 
     @contextlib.contextmanager
     def naming_the_last(self) -> Iterator[None]:
