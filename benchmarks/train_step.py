@@ -112,9 +112,10 @@ def _prepare_jax(args: argparse.Namespace):
     # On accelerators enough without a pause that the host may run ahead of them.
     dispatches = 1 if device.platform == "cpu" else max(4, -(-16 // (args.batch * per_dispatch)))
 
+    freed_memory.give_back()  # as training does before and after the first step
     dispatch()
     wait()
-    freed_memory.give_back()  # as training does after the first step
+    freed_memory.give_back()
 
     def turn():
         for _ in range(dispatches):

@@ -102,13 +102,13 @@ def test_nothing_is_given_back_where_nothing_is_kept(monkeypatch):
     assert asked == []
 
 
-def test_a_training_gives_back_after_its_first_step(monkeypatch, tmp_path):
+def test_a_training_gives_back_before_and_after_its_first_step(monkeypatch, tmp_path):
     told = []
     monkeypatch.setattr(loop, "give_back", lambda: told.append("given back"))
     monkeypatch.setattr(loop.Checkpoints, "save", lambda self, step, *args: told.append(step))
     linear = {"objective": "support.networks:linear", "generator": None, "discriminator": None, "loss": None}
     loop.train(small_config(**linear, num_steps=3, checkpoint_every=1), tmp_path / "run")
-    assert told == ["given back", 1, 2, 3]
+    assert told == ["given back", "given back", 1, 2, 3]
 
 
 def test_nothing_is_done_where_an_accelerator_may_compute(monkeypatch):

@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
 def give_back() -> None:
     """Give the system what is free at this moment, if it is kept otherwise.
 
-    For after the first step: compiling frees gigabytes in pieces, and the steps' large blocks would come on top.
+    For after compiling, which frees gigabytes in pieces: the next program's large blocks would come on top.
     """
     if _kept:
         ctypes.CDLL(None).malloc_trim(0)

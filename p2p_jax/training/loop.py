@@ -101,6 +101,7 @@ def train(
         if step == 0:
             with log.pace.apart():
                 log.samples(0, run.evaluate(state, sample_batch, rng)[1])
+        give_back()
         for update, batch in itertools.chain(first, dispatches):
             with log.pace.compiling(update):
                 state, metrics, finite = update.run(state, batch, rng)
