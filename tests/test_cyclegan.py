@@ -62,7 +62,7 @@ def run_update(config, batch=None):
     """Return the state before, the state after, and the metrics of one update."""
     objective = p2p_jax.cyclegan(config)
     batch = batch or random_batch(config)
-    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     return state, *parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[:2]
 
 
@@ -120,7 +120,7 @@ def test_identity_loss_in_closed_form():
 def test_translate_goes_where_it_is_asked_to():
     config = tiny_config()
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
-    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     both = objective.translate(state, batch, jax.random.key(0))
     assert both.keys() == {"fake_a", "fake_b"}
     for real, fake in (("real_a", "fake_b"), ("real_b", "fake_a")):
@@ -137,10 +137,10 @@ def test_discriminators_see_the_past_through_the_pool():
     objective = p2p_jax.cyclegan(config)
     update = parallel.pmap_update(objective.update)
     batches = [random_batch(config, seed) for seed in range(2)]
-    state = jax.jit(objective.init)(jax.random.key(0), batches[0])
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batches[0]))
     fakes = [objective.translate(state, batch, jax.random.key(0)) for batch in batches]
     assert not state["pool"]["a"]["filled"].any()
-    first, _, _ = update(state, batches[0], jax.random.key(1))
+    first, _, _ = jax.device_get(update(state, batches[0], jax.random.key(1)))
     for name in "ab":
         assert first["pool"][name]["filled"].all()
         np.testing.assert_allclose(first["pool"][name]["items"], fakes[0][f"fake_{name}"], atol=1e-6)
@@ -201,7 +201,7 @@ def test_objective_is_made_before_the_images_are_counted(unit):
     """Only a rate that is asked for needs their number."""
     config = tiny_config(schedule__kind="linear_decay", schedule__unit=unit)
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
-    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     assert objective.translate(state, {"real_a": batch["real_a"]}, jax.random.key(0))["fake_b"].shape == (4, 16, 16, 3)
     with pytest.raises(InputError, match="set config.data.num_train before"):
         parallel.pmap_update(objective.update)(state, batch, jax.random.key(0))
@@ -222,7 +222,7 @@ def test_first_losses_of_undecided_discriminators():
 def test_state_looks_the_same_on_any_number_of_devices():
     config = tiny_config(loss__pool_size=5)
     objective, batch = p2p_jax.cyclegan(config), random_batch(config)
-    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     new = [
         jax.device_get(
             parallel.pmap_update(objective.update, jax.devices()[:count])(state, batch, jax.random.key(1))[0]

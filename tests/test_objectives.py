@@ -89,7 +89,7 @@ def test_contract_of_variants_as_far_as_shapes_tell(variant):
 def run_update(config, batch=None, seed=0):
     objective = p2p_jax.pix2pix(config)
     batch = batch or random_batch(config)
-    state = jax.jit(objective.init)(jax.random.key(seed), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(seed), batch))
     return state, *parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[:2]
 
 

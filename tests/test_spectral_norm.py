@@ -220,7 +220,7 @@ def test_a_step_moves_the_vectors_alike_on_all_devices():
     objective = resolve(config.objective)(config)
     check_objective(objective, config)
     batch = random_batch(config, size=2)
-    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     kernel, stats = state["params"]["discriminator"]["conv_2"]["kernel"], state["batch_stats"]["discriminator"]
     new = parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))[0]
     matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])

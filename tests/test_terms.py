@@ -25,7 +25,7 @@ def run_update(config, batch=None):
     """Return the state before and after one update, the metrics, and what the generators made before."""
     objective = resolve(config.objective)(config)
     batch = batch or random_batch(config)
-    state = jax.jit(objective.init)(jax.random.key(0), batch)
+    state = jax.device_get(jax.jit(objective.init)(jax.random.key(0), batch))
     new, metrics, _ = parallel.pmap_update(objective.update)(state, batch, jax.random.key(1))
     fakes = jax.jit(objective.translate)(state, batch, jax.random.key(2))
     return state, new, {name: float(value) for name, value in metrics.items()}, fakes

@@ -136,7 +136,7 @@ def test_a_broken_promise_is_named(name):
 def test_one_step_is_that_of_the_training_on_one_device(make):
     config = make(optimizer=SGD)
     objective, batch, rng = make_objective(config), random_batch(config), jax.random.key(5)
-    state = {**objective.init(rng, batch), "step": jnp.int32(7)}
+    state = {**jax.device_get(objective.init(rng, batch)), "step": np.int32(7)}
     new, metrics = one_step(objective, state, batch, rng)
     expected, its_metrics, _ = parallel.shard_map_update(objective.update, jax.local_devices()[:1])(state, batch, rng)
     assert int(new["step"]) == 8 and int(state["step"]) == 7
