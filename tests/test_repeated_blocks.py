@@ -64,6 +64,19 @@ def test_what_differs_from_block_to_block_is_not_repeated(name):
 
 
 @pytest.mark.usefixtures("fast_convolutions")
+@pytest.mark.parametrize("given", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("name", REPEATED)
+def test_any_precision(name, dtype, given):
+    network, x = REPEATED[name].clone(dtype=dtype), X.astype(given)
+    variables = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
+    loss = make_loss(network, variables)
+    assert num_loops(loss, variables["params"], x) == 1
+    gradient = jax.eval_shape(jax.grad(loss, has_aux=True), variables["params"], x)[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {np.dtype("float32")}
+
+
+@pytest.mark.usefixtures("fast_convolutions")
 def test_parameters_and_features_keep_their_names():
     network = REPEATED["ResNet"]
     variables = network.init(jax.random.key(0), X, train=False)

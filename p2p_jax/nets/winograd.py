@@ -3,7 +3,7 @@
 A convolution makes tiles of m x m outputs out of overlapping tiles of t x t inputs, t = m + r - 1. In one dimension
 ``A' ((G k) * (B' d))`` are the m outputs of a kernel k of r taps on t inputs d, by t multiplications where there would
 be m r. In two dimensions the three transforms apply to rows and to columns, and the values at one place of the
-transformed tiles is multiplied over all tiles and channels at once: t * t matrix products. A kernel with stride 2 is
+transformed tiles are multiplied over all tiles and channels at once: t * t matrix products. A kernel with stride 2 is
 four kernels of half the taps, each on every other row and column.
 """
 
