@@ -173,7 +173,7 @@ def test_checkpoints_on_a_full_disk(small_disk, left):
     assert saved_steps(run) == [1, 3] and find_step(run, CONFIG, "best") == 3
 
 
-def test_a_refused_save_is_told_once(tmp_path, monkeypatch):
+def test_a_refused_save_is_reported_once(tmp_path, monkeypatch):
     """Orbax may say it again, without the file's name or the last good step, when it is closed."""
     checkpoints = Checkpoints(tmp_path / "run", CONFIG)
     checkpoints.save(1, state_of(1), None)
@@ -193,7 +193,7 @@ def test_a_refused_save_is_told_once(tmp_path, monkeypatch):
         assert not part.exists()
     checkpoints.save(3, state_of(3), None)
     checkpoints.wait()
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):  # which nobody has told
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):  # not reported yet
         patch.setattr(checkpoints._manager, "close", refuse)
         checkpoints.close()
     checkpoints.close()

@@ -152,7 +152,7 @@ def _phases(stride: int) -> list[tuple[int, int]]:
 
 
 def _interlaced(phases: Sequence[Grid], stride: int) -> Grid:
-    """Return the grid of which each phase is every `stride`-th row and column."""
+    """Return a grid; each phase is every `stride`-th row and column of it."""
     rows, columns = len(phases[0]), len(phases[0][0])
     return [
         [phases[i % stride * stride + j % stride][i // stride][j // stride] for j in range(columns * stride)]
@@ -191,7 +191,7 @@ def _input_tiles(x: jax.Array, outputs: int, taps: int, stride: int, sides: Sequ
 
 def _from_tiles(tiles: Grid, sides: Sequence[int]) -> jax.Array:
     """Lay tiles, given by place, side by side and cut off what is too much: [B, *sides, C]."""
-    # In a row of channels: XLA would compute stacked pixels again, one by one, in whatever it fuses them with.
+    # In a row of channels: XLA would compute stacked pixels again, one by one, in what it fuses them with.
     whole = jnp.stack([jnp.concatenate(row, axis=3) for row in tiles], axis=2)  # [B, tiles, rows, tiles, columns * C]
     batch, down, rows, across, _ = whole.shape
     columns = len(tiles[0])

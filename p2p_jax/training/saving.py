@@ -208,7 +208,7 @@ class Checkpoints:
             self._give_up(self._refused)
 
     def _give_up(self, step: int | None) -> None:
-        with contextlib.suppress(Exception):  # that of the save once more, which has been told
+        with contextlib.suppress(Exception):  # the error of the save again, which has been reported
             self._manager.close()
         if step is not None:  # Orbax's other threads may have written on
             self._remove_parts(step)
