@@ -86,7 +86,7 @@ def test_long_compiling_is_told_once_a_size(pix2pix_run, monkeypatch, capsys):
     for count in (1, 1, 4):
         translator(noise(count, 15, 30, 3))
     assert capsys.readouterr().out == "compiling for 32x16\n"
-    monkeypatch.setattr(programs, "_LONG", 100.0)
+    monkeypatch.undo()
     translator(noise(8, 8, 3))
     assert capsys.readouterr().out == ""
 
