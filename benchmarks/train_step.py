@@ -73,8 +73,8 @@ def jax_step(config, *, from_resident: bool = False, num_steps: int = 1) -> tupl
 
     objective = resolve(config.objective)(config)
     batch = dict(zip(("real_a", "real_b"), random_pair(config.data.crop_size, config.batch_size), strict=True))
-    state = parallel.replicate(jax.jit(objective.init)(jax.random.key(0), batch))
-    rng, results = jax.random.key(1), None
+    init, rng, results = parallel.compile_init(objective.init), jax.random.key(1), None
+    first = jax.random.key(0), batch
     if from_resident:
         # Room to crop, as in training.
         data = {**config.data.to_dict(), "load_size": config.data.crop_size * 286 // 256}
@@ -85,6 +85,9 @@ def jax_step(config, *, from_resident: bool = False, num_steps: int = 1) -> tupl
     else:
         step = parallel.compile_update(objective.update, num_steps=num_steps)
         batch = {k: np.stack([v] * num_steps) for k, v in batch.items()} if num_steps > 1 else batch
+        placed = step.place(batch)
+    step.compile(jax.eval_shape(init, *first), placed, rng)
+    state = parallel.replicate(init(*first))
 
     def dispatch():
         nonlocal state, results
@@ -105,6 +108,7 @@ def _prepare_jax(args: argparse.Namespace):
         raise RuntimeError(f"JAX sees {jax.device_count()} devices, not {args.devices}: see --devices")
     device = jax.devices()[0]
     peak = cost.find_peak(device.device_kind) or cost.measure_peak()
+    freed_memory.give_back()  # it is no part of training
     given = {"dtype": args.dtype, "width": args.width, "steps_per_dispatch": args.steps_per_dispatch}
     config = make_config(args.objective, args.size, args.batch, **given)
     per_dispatch = num_steps(config)

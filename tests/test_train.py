@@ -563,6 +563,17 @@ def test_the_devices_do_not_wait_for_the_host(tmp_path, monkeypatch):
     assert saved == {5: [1, 2, 3, 4, 5], 6: [1, 2, 3, 4, 5, 6]}
 
 
+def test_the_step_is_compiled_before_there_is_a_state(tmp_path, monkeypatch):
+    """So the memory of compiling does not come on top of the state's."""
+    events, compile_step, replicate = [], parallel.Step.compile, parallel.replicate
+    monkeypatch.setattr(parallel.Step, "compile", lambda *given: [events.append("compile"), compile_step(*given)][1])
+    monkeypatch.setattr(parallel, "replicate", lambda state: [events.append("state"), replicate(state)][1])
+    config = linear_config(num_steps=2)
+    train(config, tmp_path, data=memory_data(config))
+    assert events == ["compile", "state"]
+    assert [row["step"] for row in rows_of(tmp_path)][-1] == "2"
+
+
 def test_parameter_that_is_not_finite_is_never_saved(tmp_path):
     config = linear_config()
     base = linear(config)

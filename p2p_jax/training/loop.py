@@ -71,12 +71,11 @@ def train(
         config = complete(config) if objective else complete_experiment(config)
         lock = stack.enter_context(by_the_first(lambda: locked(expanded(workdir))))
         run = start.prepare(config, expanded(workdir), objective, data, stack, trusted(trust) | all_references(config))
-        config, checkpoints, state, step = run.config, run.checkpoints, run.state, run.step
-        run = run._replace(state=None)  # the first state is not kept
+        config, checkpoints, step = run.config, run.checkpoints, run.step
         stack.enter_context(checkpoints.naming_the_last())
         if run.data is None:
             say(f"{workdir}: already at step {step:,}, and config.num_steps is {config.num_steps:,}; nothing to do")
-            return parallel.for_saving(state)
+            return parallel.for_saving(run.make_state())
 
         rng = jax.random.key(config.seed)
         has_unknown = any(domain.unknown for domain in of_config(config.data))
@@ -84,7 +83,7 @@ def train(
         dispatches = stack.enter_context(contextlib.closing(dispatch(config, run.objective, run.data, step)))
         update, batch = next(dispatches)
         first = iter([(update, batch)])
-        names = jax.eval_shape(update.run, state, batch, rng)[1]  # a trace that the first run uses again
+        names = update.metrics(run.shapes, batch, rng)
         evaluated = run.eval_metrics + (run.distances.names if run.distances else [])
         columns = [*metrics_file.RUN, *(f"train/{name}" for name in names), *(f"eval/{name}" for name in evaluated)]
         work = functools.partial(_multiply_adds, config, run.objective)
@@ -95,8 +94,12 @@ def train(
         def due(every):
             return step % every == 0 or step == config.num_steps
 
-        say(f"{run.workdir}: {config.objective}, {_num_parameters(state):,} parameters")
+        say(f"{run.workdir}: {config.objective}, {_num_parameters(run.shapes):,} parameters")
         say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
+        with log.pace.apart():
+            update.compile(run.shapes, batch, rng)
+            state = run.make_state()
+        run = run._replace(make_state=None)  # the first state is not kept
         stop_request.saves = True
         if step == 0:
             with log.pace.apart():

@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import DEVICE_AXIS
 from p2p_jax.process.compiler_options import QUICK, on_cpu
+from p2p_jax.process.freed_memory import give_back
 
 PyTree = Any
 
@@ -48,6 +49,19 @@ class Step(NamedTuple):
 
     run: Callable
     place: Callable
+
+    def metrics(self, state: PyTree, placed: PyTree, rng: jax.Array) -> list[str]:
+        """Return the names of the metrics; of `state` only shapes and dtypes count. The first run uses the same trace."""
+        return list(jax.eval_shape(self.run, _placed(state, state_sharding()), placed, rng)[1])
+
+    def compile(self, state: PyTree, placed: PyTree, rng: jax.Array) -> None:
+        """Compile for the shapes and dtypes of `state`, on CPUs; the first run uses this program.
+
+        So the memory of compiling is given back before there is a state. Accelerators have their own memory.
+        """
+        if jax.default_backend() == "cpu":
+            self.run.lower(_placed(state, state_sharding()), placed, rng).compile()
+            give_back()
 
     def __call__(self, state: PyTree, batch: dict[str, np.ndarray], rng: jax.Array) -> tuple[PyTree, dict, jax.Array]:
         """Place a batch and run."""
@@ -216,7 +230,11 @@ class Evaluation:
 
 def _placed(values: PyTree, sharding: NamedSharding) -> PyTree:
     """Return the shapes and dtypes of what will be placed so: a trace of them is one of the placed values."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), values)
+
+    def placed(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding, weak_type=getattr(x, "weak_type", False))
+
+    return jax.tree.map(placed, values)
 
 
 def replicate(state: PyTree) -> PyTree:

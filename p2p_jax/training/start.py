@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,14 +42,18 @@ class _Counted(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Everything that the loop starts from: the config filled in. `data` is None if no step is left to do."""
+    """Everything that the loop starts from: the config filled in. `data` is None if no step is left to do.
+
+    `make_state` returns the first state, whose shapes and dtypes are `shapes`.
+    """
 
     config: ConfigDict
     workdir: Path
     objective: Objective
     data: Data | None
     checkpoints: Checkpoints
-    state: PyTree
+    shapes: PyTree
+    make_state: Callable[[], PyTree]
     step: int
     evaluate: parallel.Evaluation
     eval_metrics: list[str]
@@ -149,12 +153,16 @@ def prepare(
     distances = Distances(config, objective, shapes, data, features) if features and data is not None else None
     _require_names(config, names, distances)
 
+    state = None
     if checkpoints and checkpoints.latest_step() is not None:
         say(f"{workdir}: found a checkpoint of step {step:,}")
         state = checkpoints.restore(step, shapes, parallel.state_sharding())
-    else:
-        state = init(rng, batch)
-        state = parallel.replicate(fine_tuning.take_weights(source, state, config) if source else state)
+    elif source:
+        state = parallel.replicate(fine_tuning.take_weights(source, init(rng, batch), config))
+
+    def make_state():
+        return parallel.replicate(init(rng, batch)) if state is None else state
+
     checkpoints = checkpoints or stack.enter_context(contextlib.closing(Checkpoints(workdir, asked, facts)))
     if data is not None and jax.process_index() == 0:
         digests.write_recorded(workdir / "facts.json", json.dumps(facts, indent=2) + "\n")
@@ -164,7 +172,7 @@ def prepare(
         remember_start(workdir, asked)
     if distances:
         distances.look()
-    return Start(config, workdir, objective, data, checkpoints, state, step, evaluate, names, distances)
+    return Start(config, workdir, objective, data, checkpoints, shapes, make_state, step, evaluate, names, distances)
 
 
 def check_measures(config: ConfigDict, counts: tuple[int, int]) -> None:
