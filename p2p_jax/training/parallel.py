@@ -51,7 +51,7 @@ class Step(NamedTuple):
     place: Callable
 
     def metrics(self, state: PyTree, placed: PyTree, rng: jax.Array) -> list[str]:
-        """Return the names of the metrics; only shapes and dtypes of `state` count. The first run uses the same trace."""
+        """Return the names of the metrics; only the shapes of `state` count. The first run uses the same trace."""
         return list(jax.eval_shape(self.run, _placed(state, state_sharding()), placed, rng)[1])
 
     def compile(self, state: PyTree, placed: PyTree, rng: jax.Array) -> None:
