@@ -12,9 +12,9 @@ from p2p_jax.process import freed_memory
 from p2p_jax.training import loop
 from support.configs import small_config
 
-# Prints the share of pages that are made anew for memory that is asked for again: 80 MiB by a thread, 256 MiB by a
-# program of XLA. It may take some times until what is freed in one piece is large enough.
-FAULTS = """
+# The share of pages that are made anew for memory that is asked for again. It may take some times until what is freed
+# in one piece is large enough.
+SHARE = """
 import resource, threading
 import jax, jax.numpy as jnp
 import numpy as np
@@ -22,22 +22,36 @@ from p2p_jax.process import freed_memory
 
 freed_memory.keep_freed_memory()
 
+def faults(ask):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(ask())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def share(ask, size):
+    return min(faults(ask) for _ in range(12)) * resource.getpagesize() / size
+"""
+# Of 80 MiB that a thread asks for, and of 256 MiB for a program of XLA.
+FAULTS = (
+    SHARE
+    + """
 def by_a_thread():
     thread = threading.Thread(target=lambda: [np.ones(40 * 2**20, np.uint8), np.ones(40 * 2**20, np.uint8)])
     thread.start()
     thread.join()
 
-def faults(ask):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    ask()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-def share(ask, size):
-    return min(faults(ask) for _ in range(12)) * resource.getpagesize() / size
-
 large = jax.jit(lambda x: jax.lax.fori_loop(0, 2, lambda i, y: 2 * y, jnp.full(2**26, x)))
-print(share(by_a_thread, 80 * 2**20), share(lambda: large(1.0).block_until_ready(), 2**28))
+print(share(by_a_thread, 80 * 2**20), share(lambda: large(1.0), 2**28))
 """
+)
+
+
+def printed(code: str, **given: str) -> list[float]:
+    """Return the numbers that code prints in a process where `given` is all that is said about memory."""
+    environment = {name: value for name, value in os.environ.items() if name not in freed_memory._OWN_CHOICE}
+    environment |= {"NUMPY_MADVISE_HUGEPAGE": "0", **given}  # whose pages are 2 MiB
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [float(number) for number in done.stdout.split()]
 
 
 @pytest.mark.slow
@@ -51,13 +65,56 @@ print(share(by_a_thread, 80 * 2**20), share(lambda: large(1.0).block_until_ready
     ],
 )
 def test_what_is_freed_is_used_again(given, kept):
-    environment = {name: value for name, value in os.environ.items() if name not in freed_memory._OWN_CHOICE}
-    environment |= {"NUMPY_MADVISE_HUGEPAGE": "0", **given}  # whose pages are 2 MiB
-    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    shares = [float(share) for share in done.stdout.split()]
+    shares = printed(FAULTS, **given)
     assert len(shares) == 2
     assert max(shares) < 0.1 if kept else min(shares) > 0.9
+
+
+# Of what an evaluation, a translation and a step ask for, to the size of their batch, which was just put on the device.
+FRESH_BATCHES = (
+    SHARE
+    + """
+from p2p_jax.inference.programs import Kind, Programs
+from p2p_jax.training import parallel
+
+side = 2560
+batch = {"real_a": np.ones(1 + 3 * side**2, np.float32)[1:].reshape(1, side, side, 3)}  # JAX copies what is not aligned
+state, rng = parallel.replicate({"step": np.int32(0)}), jax.random.key(0)
+
+def work(images):
+    return images + jax.lax.fori_loop(0, 3, lambda i, y: jnp.cumsum(y, axis=1), images).mean()
+
+def update(state, batch, rng):
+    return {"step": state["step"] + 1}, {"total": work(batch["real_a"]).mean()}
+
+def evaluate(state, batch, rng):
+    return {"mean": work(batch["real_a"]).mean((1, 2, 3))}, {}
+
+step, evaluation = parallel.compile_update(update), parallel.Evaluation(evaluate, 1)
+programs = Programs(lambda weights, images: work(images), state, parallel._mesh())
+kind = Kind((side, side, 3), np.dtype(np.float32), False)
+
+def one_step():
+    global state
+    state, *results = step(state, batch, rng)
+    return results
+
+for run in (
+    lambda: evaluation(state, batch, rng),
+    lambda: programs.run(kind, batch["real_a"], 1),
+    one_step,
+):
+    print(share(run, batch["real_a"].nbytes))
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_fresh_batches_take_the_memory_of_those_before():
+    shares = printed(FRESH_BATCHES, JAX_PLATFORMS="cpu", XLA_FLAGS="")
+    assert len(shares) == 3
+    assert max(shares) < 0.1
 
 
 # Prints the MiB in use when 512 small blocks are there, when they are freed, and when they are given back.
@@ -84,12 +141,7 @@ print(full, freed, in_use())
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_what_is_free_is_given_back():
-    environment = {name: value for name, value in os.environ.items() if name not in freed_memory._OWN_CHOICE}
-    environment |= {"JAX_PLATFORMS": "cpu", "NUMPY_MADVISE_HUGEPAGE": "0"}
-    command = [sys.executable, "-c", GIVEN_BACK]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    full, freed, left = map(float, done.stdout.split())
+    full, freed, left = printed(GIVEN_BACK, JAX_PLATFORMS="cpu")
     assert full - freed < 50
     assert freed - left > 450
 

@@ -16,6 +16,7 @@ from p2p_jax.errors import InputError, TrainingDivergedError
 from p2p_jax.evaluation.segmentation import Scores, fcn_score, resized
 from p2p_jax.images.palettes import VOID, Palette
 from p2p_jax.nets.fcn import FCN, STRIDES, OwnSegmenter, check_output, init, to_floats
+from p2p_jax.process.freed_memory import arrived
 from p2p_jax.reporting import say
 from p2p_jax.training.progress import format_seconds
 
@@ -126,7 +127,7 @@ def _fit(segmenter: OwnSegmenter, network: FCN, examples: Examples, validation: 
         rng = np.random.RandomState([facts["seed"], step])
         chosen = rng.randint(len(examples), size=facts["batch_size"])
         batch = [augmented(photo, truth, facts["crop_size"], rng) for photo, truth in (examples[i] for i in chosen)]
-        images, truths = (np.stack(arrays) for arrays in zip(*batch, strict=True))
+        images, truths = arrived(jax.device_put([np.stack(arrays) for arrays in zip(*batch, strict=True)]))
         variables, opt_state, value = _update(network, variables, opt_state, images, truths, rate(step))
         done = step + 1
         if done % report_every and done < num_steps:

@@ -20,6 +20,7 @@ from p2p_jax.images.shown import has_colours
 from p2p_jax.inference import Translator, tiling
 from p2p_jax.inference.run import Run
 from p2p_jax.objectives.metrics import find_metrics, full_reference
+from p2p_jax.process.freed_memory import arrived
 from p2p_jax.training import parallel
 from p2p_jax.training.grids import pictures
 
@@ -101,7 +102,7 @@ def _by_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
             compiled.clear_cache()
             sizes.clear()
         sizes.add(size)
-        return compiled(*images)
+        return compiled(*arrived(jax.device_put(images)))
 
     return run
 

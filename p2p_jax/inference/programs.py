@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from p2p_jax.objectives import DEVICE_AXIS
+from p2p_jax.process.freed_memory import arrived
 from p2p_jax.reporting import say
 
 _LONG = 2.0  # seconds of compiling before it is reported
@@ -75,7 +76,7 @@ class Programs:
         self._kept.move_to_end((kind, rows))
         if len(images) < rows:
             images = images[np.minimum(np.arange(rows), len(images) - 1)]
-        images = jax.device_put(images, self._split)
+        images = arrived(jax.device_put(images, self._split))
         if before is not None and self._mesh.devices.flat[0].platform == "cpu":
             jax.block_until_ready(before)
         return program(self.weights, images)

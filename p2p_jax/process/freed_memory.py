@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+PyTree = Any
+
 # Of mallopt(3), in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _OWN_CHOICE = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
@@ -46,6 +48,14 @@ def give_back() -> None:
     """
     if _kept:
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def arrived(placed: PyTree) -> PyTree:
+    """Return arrays that were put on devices, on CPUs once they are there.
+
+    JAX runs a program whose inputs are still on their way in another thread, which has no heap for its large blocks.
+    """
+    return jax.block_until_ready(placed) if _kept else placed
 
 
 def _has_accelerator() -> bool:

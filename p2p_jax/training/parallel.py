@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from p2p_jax.errors import InputError
 from p2p_jax.objectives import DEVICE_AXIS
 from p2p_jax.process.compiler_options import QUICK, on_cpu
-from p2p_jax.process.freed_memory import give_back
+from p2p_jax.process.freed_memory import arrived, give_back
 
 PyTree = Any
 
@@ -157,8 +157,8 @@ def shard_map_update(
 
     def place(batch):
         if jax.process_count() == 1:
-            return jax.device_put(batch, sharding)
-        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+            return arrived(jax.device_put(batch, sharding))
+        return arrived({k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()})
 
     return Step(run, place)
 
@@ -222,7 +222,7 @@ class Evaluation:
         count, results = len(batch["real_a"]), []
         for first in range(0, count, self.part):
             rows = np.minimum(np.arange(first, first + self.part), count - 1)
-            share = jax.device_put({k: v[rows] for k, v in batch.items()}, self._split)
+            share = arrived(jax.device_put({k: v[rows] for k, v in batch.items()}, self._split))
             results.append(self._run(share, state, rng))
         metrics, images = jax.tree.map(lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:count], *results)
         return metrics, dict(images)
