@@ -70,12 +70,13 @@ def train(
         stop_request.saves = False  # before the first step there is nothing to save
         config = complete(config) if objective else complete_experiment(config)
         lock = stack.enter_context(by_the_first(lambda: locked(expanded(workdir))))
-        run = start.prepare(config, expanded(workdir), objective, data, stack, trusted(trust) | all_references(config))
+        trusted_code = trusted(trust) | all_references(config)
+        run, make_state = start.prepare(config, expanded(workdir), objective, data, stack, trusted_code)
         config, checkpoints, step = run.config, run.checkpoints, run.step
         stack.enter_context(checkpoints.naming_the_last())
         if run.data is None:
             say(f"{workdir}: already at step {step:,}, and config.num_steps is {config.num_steps:,}; nothing to do")
-            return parallel.for_saving(run.make_state())
+            return parallel.for_saving(make_state())
 
         rng = jax.random.key(config.seed)
         has_unknown = any(domain.unknown for domain in of_config(config.data))
@@ -98,8 +99,8 @@ def train(
         say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
         with log.pace.apart():
             update.compile(run.shapes, batch, rng)
-            state = run.make_state()
-        run = run._replace(make_state=None)  # the first state is not kept
+            state = make_state()
+        del make_state  # a restored state is not kept
         stop_request.saves = True
         if step == 0:
             with log.pace.apart():

@@ -47,7 +47,7 @@ class Step(NamedTuple):
         {name: [num_steps, B, ...]}, if it is more than 1. A step that draws its own takes the arrays to draw from.
     """
 
-    run: Callable
+    run: Any
     place: Callable
 
     def metrics(self, state: PyTree, placed: PyTree, rng: jax.Array) -> list[str]:
@@ -242,7 +242,7 @@ def replicate(state: PyTree) -> PyTree:
     return jax.device_put(state, state_sharding())
 
 
-def state_sharding() -> jax.sharding.Sharding:
+def state_sharding() -> NamedSharding:
     """Return the sharding of the state in a step, and when it is restored."""
     return NamedSharding(_mesh(), PartitionSpec())
 

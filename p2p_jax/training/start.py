@@ -44,7 +44,7 @@ class _Counted(NamedTuple):
 class Start(NamedTuple):
     """Everything that the loop starts from: the config filled in. `data` is None if no step is left to do.
 
-    `make_state` returns the first state, whose shapes and dtypes are `shapes`.
+    `shapes` are those of the state, with dtypes.
     """
 
     config: ConfigDict
@@ -53,7 +53,6 @@ class Start(NamedTuple):
     data: Data | None
     checkpoints: Checkpoints
     shapes: PyTree
-    make_state: Callable[[], PyTree]
     step: int
     evaluate: parallel.Evaluation
     eval_metrics: list[str]
@@ -67,8 +66,8 @@ def prepare(
     data: Data | None,
     stack: contextlib.ExitStack,
     trust: Trust = (),
-) -> Start:
-    """Check everything that can be wrong, the cheap things first, and restore or make the state.
+) -> tuple[Start, Callable[[], PyTree]]:
+    """Check everything that can be wrong, the cheap things first, and restore the state if there is one.
 
     Args:
       config: complete.
@@ -77,6 +76,10 @@ def prepare(
       data: the data set; None: what the config describes.
       stack: what is opened is closed with it.
       trust: code outside the library that the stored config of another run may name, ``config.init_from``.
+
+    Returns:
+      What the loop starts from, and a function that returns the first state: what compiling takes can be given back
+      before there is one.
 
     Raises:
       InputError: the config, the data or the directory cannot be used.
@@ -172,7 +175,8 @@ def prepare(
         remember_start(workdir, asked)
     if distances:
         distances.look()
-    return Start(config, workdir, objective, data, checkpoints, shapes, make_state, step, evaluate, names, distances)
+    start = Start(config, workdir, objective, data, checkpoints, shapes, step, evaluate, names, distances)
+    return start, make_state
 
 
 def check_measures(config: ConfigDict, counts: tuple[int, int]) -> None:
