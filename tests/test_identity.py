@@ -202,7 +202,7 @@ def test_a_start_on_something_else_names_it(tmp_path, capsys, monkeypatch):
     assert stored["devices"] == 2 and stored["device_kind"] == "cpu" and stored["cores"] >= 1
     capsys.readouterr()
     now = stored | {"cores": stored["cores"] + 7, "jaxlib": "0.0.1"}
-    monkeypatch.setattr(computed_on, "found", lambda: now)
+    monkeypatch.setattr(computed_on, "found", lambda precision: now)
     assert int(train(longer(folder), workdir)["step"]) == 4
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "bit-for-bit" in line]
     assert line.endswith(f": usable cores {stored['cores']} before, {now['cores']} now, jaxlib "

@@ -65,6 +65,7 @@ OPTIONS = (
     Option("num_steps", int, 80_000, "total number of generator updates", _COUNT, may_change=_RUNS),
     Option("batch_size", int, 1, "images per step, summed over all devices", _COUNT),
     Option("dtype", str, "float32", "dtype of the computation; bfloat16 on accelerators", choices=("float32", "bfloat16", "float64")),
+    Option("precision", str, "auto", "of products and convolutions of float32 numbers: float32, tf32, bfloat16, or auto: what the device does by itself, that is TF32 on NVIDIA GPUs from Ampere on, bfloat16 on TPUs, and float32 elsewhere", choices=("auto", "float32", "tf32", "bfloat16")),
     Option("param_dtype", str, "float32", "dtype of parameters and optimizer state", choices=("float32", "bfloat16", "float64")),
     Option("sync_batch_norm", bool, False, "average batch-norm statistics over devices instead of per device"),
     Option("log_every", int, 100, "steps between rows of metrics.csv; losses are those of the row's batch, not means", _COUNT, may_change=_RUNS),

@@ -16,7 +16,7 @@ from p2p_jax.config.options import image_shapes
 from p2p_jax.config.paths import expanded
 from p2p_jax.config.stored import Trust
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, averaged, averaging, make_network, make_objective, statistics
+from p2p_jax.objectives import Objective, averaging, make_network, make_objective, statistics
 from p2p_jax.training import digests, model_file, own_code
 from p2p_jax.training.checkpoint import CONVERTED, find_step, read_config, read_facts, read_filled_in, restore_part
 from p2p_jax.training.model_file import ModelFile
@@ -200,7 +200,7 @@ def open_run(
     step = find_step(workdir, config, checkpoint)
     if objective:
         own_code.compare(workdir)
-    return Run(workdir, config, averaged(objective, config) if objective else make_objective(config), step, raw)
+    return Run(workdir, config, make_objective(config, objective), step, raw)
 
 
 def _with_switches(config: ConfigDict, norm: str | None, dropout: bool | None) -> ConfigDict:
@@ -237,7 +237,7 @@ def _open_file(
         )
     head = ModelFile(path, {}, about, "")
     try:
-        made = averaged(objective, config) if objective else make_objective(config)
+        made = make_objective(config, objective)
         run = Run(path, config, made, head.step, raw, head)
         expected = named(run.shapes)
     except Exception as error:  # of any kind, where numbers of a stranger's config make no network

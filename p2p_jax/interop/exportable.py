@@ -74,8 +74,9 @@ def open_in_float32(
     """
     run = open_run(workdir, checkpoint, norm, False, objective, trust, raw)
     stored = run.stored_config(trust)
-    if objective is None and run.config.dtype != "float32":
-        run = run._replace(objective=make_objective(complete(run.config.to_dict() | {"dtype": "float32"})))
+    exact = {"dtype": "float32", "precision": "auto"}
+    if objective is None and any(run.config[name] != value for name, value in exact.items()):
+        run = run._replace(objective=make_objective(complete(run.config.to_dict() | exact)))
     draws = getattr(make_network(run.config.generator), "dropout_rate", 1.0) > 0
     return run, stored is not None and stored.inference.dropout and draws
 

@@ -2,18 +2,25 @@
 
 from ml_collections import ConfigDict
 
-from p2p_jax.config import resolve
+from p2p_jax.config import complete, resolve
 from p2p_jax.errors import InputError
 from p2p_jax.objectives.averaging import averaged
 from p2p_jax.objectives.base import Objective
+from p2p_jax.objectives.precision import with_precision
 
 
-def make_objective(config: ConfigDict) -> Objective:
-    """Make the objective that a config names; its generators are averaged where ``config.ema`` asks for it.
+def make_objective(config: ConfigDict, given: Objective | None = None) -> Objective:
+    """Make the objective that a config names, or take the one that is given.
+
+    Its generators are averaged where ``config.ema`` asks for it, and its products are as exact as ``config.precision``.
 
     Raises:
       InputError: there is no such function, or it does not return an objective.
     """
+    return with_precision(averaged(given or _named(config), config), complete(config))
+
+
+def _named(config: ConfigDict) -> Objective:
     make = resolve(config.objective, "config.objective")
     if not callable(make):
         raise InputError(f"config.objective={config.objective} is not a function from a config to an Objective")
@@ -23,4 +30,4 @@ def make_objective(config: ConfigDict) -> Objective:
             f"config.objective={config.objective} returns {type(objective).__name__}, not a p2p_jax.Objective with "
             "the four functions init, update, translate and evaluate"
         )
-    return averaged(objective, config)
+    return objective

@@ -20,11 +20,12 @@ _SHOWN = {
     "jaxlib": "jaxlib",
     "p2p_jax": "p2p_jax",
     "xla_flags": "XLA_FLAGS",
+    "precision": "precision of products",
 }
 
 
-def found() -> dict[str, Any]:
-    """Return what this process computes on, as JSON holds it."""
+def found(precision: str) -> dict[str, Any]:
+    """Return what this process computes on, as JSON holds it; `precision` is that of its products."""
     architecture, abilities, cores = cache_folder.processor().rsplit("-", 2)
     return {
         "devices": jax.device_count(),
@@ -36,6 +37,7 @@ def found() -> dict[str, Any]:
         "jaxlib": importlib.metadata.version("jaxlib"),
         "p2p_jax": p2p_jax.__version__,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "precision": precision,
     }
 
 

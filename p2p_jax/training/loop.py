@@ -22,7 +22,7 @@ from p2p_jax.config.stored import Trust, all_references, trusted
 from p2p_jax.data import Data
 from p2p_jax.errors import InputError, TrainingDivergedError, TrainingInterrupt
 from p2p_jax.images.domains import of_config
-from p2p_jax.objectives import Objective
+from p2p_jax.objectives import Objective, precision
 from p2p_jax.process.freed_memory import give_back
 from p2p_jax.reporting import quiet, say
 from p2p_jax.storage.lock import locked
@@ -96,7 +96,8 @@ def train(
             return step % every == 0 or step == config.num_steps
 
         say(f"{run.workdir}: {config.objective}, {_num_parameters(run.shapes):,} parameters")
-        say(f"compiling for {jax.device_count()} device(s) of kind {jax.devices()[0].device_kind} ...")
+        exact, kind = precision.in_force(config), jax.devices()[0].device_kind
+        say(f"compiling for {jax.device_count()} device(s) of kind {kind}, products in {exact} ...")
         with log.pace.apart():
             update.compile(run.shapes, batch, rng)
             state = make_state()

@@ -17,7 +17,7 @@ from p2p_jax.data import Data, load
 from p2p_jax.data.elsewhere import remember_start
 from p2p_jax.data.given import check_given
 from p2p_jax.errors import InputError
-from p2p_jax.objectives import Objective, averaged, averaging, blank_batch, make_objective, statistics
+from p2p_jax.objectives import Objective, averaging, blank_batch, make_objective, precision, statistics
 from p2p_jax.objectives.metrics import find_metrics
 from p2p_jax.objectives.optim import decide_unit, falls_between, full_rates
 from p2p_jax.reporting import say
@@ -138,7 +138,7 @@ def prepare(
         for note in averaging.notes(config):
             say(note)
 
-    given_objective, objective = objective, averaged(objective, config) if objective else make_objective(config)
+    given_objective, objective = objective, make_objective(config, objective)
     rng, batch, init = jax.random.key(config.seed), blank_batch(config), parallel.compile_init(objective.init)
     try:
         shapes = jax.eval_shape(init, rng, batch)  # a trace that the call uses again
@@ -238,7 +238,7 @@ def _found(config: ConfigDict, data: Data, before: Mapping[str, Any], *, given: 
     if config.schedule.unit == "auto" and config.schedule.kind != "constant":  # more steps do not stretch it
         counted = with_facts(config, {"num_train": data.num_train})
         found["schedule"] = before.get("schedule") or decide_unit(counted)
-    found["computed_on"] = computed_on.found()
+    found["computed_on"] = computed_on.found(precision.in_force(config))
     return found
 
 
