@@ -102,19 +102,23 @@ def size_of(shapes: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def compile_step(config: ConfigDict, devices: list | None = None) -> jax.stages.Compiled:
-    """Compile the training step as accelerators get it, for one device: of `devices`, or the first at hand."""
+def lower_step(config: ConfigDict, devices: list | None = None) -> jax.stages.Lowered:
+    """Lower the training step as accelerators get it, for one device: of `devices`, or the first at hand."""
     update, (state, batch) = resolve(config.objective)(config).update, shapes_of(config)
     mesh = Mesh(np.array((devices or jax.devices())[:1]), (parallel.DEVICE_AXIS,))
     whole, split = PartitionSpec(), PartitionSpec(parallel.DEVICE_AXIS)
     step = jax.shard_map(update, mesh=mesh, in_specs=(whole, split, whole), out_specs=whole, check_vma=False)
+    with mock.patch("jax.default_backend", return_value="gpu"):  # else a CPU gets forms of its own of many layers
+        return jax.jit(step, donate_argnums=0).lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def compile_step(config: ConfigDict, devices: list | None = None) -> jax.stages.Compiled:
+    """Compile what ``lower_step`` returns."""
     if devices:
         options: dict[str, Any] = {"xla_gpu_autotune_level": 0}  # which needs the device
     else:
         options = on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", **QUICK)
-    with mock.patch("jax.default_backend", return_value="gpu"):  # else a CPU gets forms of its own of many layers
-        lowered = jax.jit(step, donate_argnums=0).lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
-    return lowered.compile(compiler_options=options)
+    return lower_step(config, devices).compile(compiler_options=options)
 
 
 def analyse(config: ConfigDict, devices: list | None = None) -> Memory:

@@ -1,0 +1,189 @@
+"""What a GPU has to do in a training step, counted in its program: no GPU is needed.
+
+    python -m benchmarks.program [--device TARGET] [--objective NAME ...] [--batch N ...] [--dtype NAME ...]
+
+The step is lowered as accelerators get it, at 256x256 and the published widths, and its convolutions, products and
+transposes are counted. With TARGET, the description of a GPU (see ``benchmarks.memory``), it is compiled for this GPU
+too, and the kernels that it starts are counted. True float32 and TF32 have the same program but for the algorithms in
+the kernels.
+"""
+
+import argparse
+import collections
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from benchmarks import memory
+from benchmarks.experiments import make_config
+
+EXPERIMENTS = ("pix2pix", "cyclegan")
+_NO_KERNELS = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "while", "call"}
+_CUDNN = {
+    "__cudnn$convForward": "convolutions",
+    "__cudnn$convBiasActivationForward": "convolutions",
+    "__cudnn$convBackwardInput": "input gradients",
+    "__cudnn$convBackwardFilter": "kernel gradients",
+}
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+_SHAPE = re.compile(r"\b(\w+)\[([\d,]*)\]")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
+
+
+def count_lowered(text: str) -> dict[str, int]:
+    """Count what a program in StableHLO asks for, before XLA's choices.
+
+    A convolution of zeros between the pixels of its input ("dilated inputs") is a transposed one, or the input gradient
+    of a strided one. One that sums over the batch is a kernel gradient.
+    """
+    bodies: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if head := re.search(r"func\.func .*?@([\w.]+)\(", line):
+            lines = bodies[head[1]] = []
+        elif bodies:
+            lines.append(line)
+
+    @functools.cache
+    def count_of(name: str) -> collections.Counter[str]:
+        found = collections.Counter[str]()
+        for line in bodies[name]:
+            if kind := _kind_of_line(line):
+                found[kind] += 1
+            elif called := re.search(r"\bcall @([\w.]+)\(", line):
+                found += count_of(called[1])
+        return found
+
+    kinds = ("convolutions", "dilated inputs", "kernel gradients", "products", "transposes")
+    return {kind: count_of("main")[kind] for kind in kinds}
+
+
+def _kind_of_line(line: str) -> str | None:
+    if "stablehlo.dot_general" in line:
+        return "products"
+    if "stablehlo.transpose" in line:
+        return "transposes"
+    if "stablehlo.convolution(" not in line:
+        return None
+    if "dim_numbers = [f" in line:
+        return "kernel gradients"
+    dilated = re.search(r"lhs_dilate = \[([\d, ]+)\]", line)
+    return "dilated inputs" if dilated and set(dilated[1].split(", ")) != {"1"} else "convolutions"
+
+
+class Instruction(NamedTuple):
+    """One of XLA's instructions: the type of its result, what it does, and its operands and attributes as written."""
+
+    name: str
+    type: str
+    opcode: str
+    rest: str
+
+
+def count_compiled(text: str) -> dict[str, int]:
+    """Count the kernels of a program in HLO, optimised for a GPU; those in a loop count once.
+
+    Returns:
+      Kernels in all and of each kind: convolutions by cuDNN's kinds, products, reductions, copies (to another layout or
+      place), and the rest, which is elementwise. "MiB" are what kernels other than convolutions and products read and
+      write.
+    """
+    bodies = dict(_computations(text))
+    found: collections.Counter[str] = collections.Counter()
+    for instructions in _that_run(bodies):
+        types = {x.name: x.type for x in instructions}
+        for x in instructions:
+            if x.opcode in _NO_KERNELS:
+                continue
+            kind = _kind(x, bodies)
+            found["kernels"] += 1
+            found[kind] += 1
+            if kind in ("reductions", "copies", "elementwise"):
+                operands = re.findall(r"%([\w.-]+)", x.rest.partition(")")[0])
+                found["bytes"] += _size(x.type) + sum(_size(types.get(name, "")) for name in operands)
+    kinds = ("convolutions", "input gradients", "kernel gradients", "products", "reductions", "copies", "elementwise")
+    return {name: found[name] for name in ("kernels", *kinds)} | {"MiB": round(found["bytes"] / 2**20)}
+
+
+def _computations(text: str) -> Iterator[tuple[str, list[Instruction]]]:
+    """Yield the name and the instructions of each computation; that of the entry is ""."""
+    name, instructions = None, []
+    for line in text.splitlines():
+        if head := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
+            name, instructions = "" if head[1] else head[2], []
+        elif line.startswith("}") and name is not None:
+            yield name, instructions
+            name = None
+        elif name is not None and (one := _INSTRUCTION.match(line)):
+            instructions.append(Instruction(*one.groups()))
+
+
+def _that_run(bodies: dict[str, list[Instruction]]) -> Iterator[list[Instruction]]:
+    """Yield the computations that start kernels: the entry, and what it calls or repeats."""
+    waiting, seen = [""], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        yield bodies[name]
+        for x in bodies[name]:
+            if x.opcode in ("while", "call", "conditional"):
+                waiting += [called for called in re.findall(r"%([\w.-]+)", x.rest) if called in bodies]
+
+
+def _kind(x: Instruction, bodies: dict[str, list[Instruction]]) -> str:
+    if target := re.search(r'custom_call_target="([^"]+)"', x.rest):
+        return _CUDNN.get(target[1], "products" if "cublas" in target[1] else "elementwise")
+    called = re.search(r"calls=%?([\w.-]+)", x.rest)
+    inside = {one.opcode for one in bodies.get(called[1], ())} if called else {x.opcode}
+    if inside & {"dot", "convolution"}:
+        return "products"
+    if "reduce" in inside:
+        return "reductions"
+    return (
+        "copies"
+        if inside <= {"copy", "transpose", "bitcast", "parameter", "copy-start", "copy-done"}
+        else "elementwise"
+    )
+
+
+def _size(type_: str) -> int:
+    """Return the bytes of an array or a tuple of them."""
+    return sum(
+        _BYTES.get(name, 0) * math.prod(map(int, filter(None, sides.split(","))))
+        for name, sides in _SHAPE.findall(type_)
+    )
+
+
+def count(config: ConfigDict, devices: list | None = None) -> dict[str, dict[str, int]]:
+    """Return what a step asks for, and with a device's description, the kernels that it becomes."""
+    found = {"lowered": count_lowered(memory.lower_step(config).as_text())}
+    if devices:
+        found["compiled"] = count_compiled(memory.compile_step(config, devices).as_text())
+    return found
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.program", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--objective", nargs="*", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--batch", nargs="*", type=int, default=[1, 16, 64])
+    parser.add_argument("--dtype", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument("--device", default="", help="description of a GPU that need not be there")
+    args = parser.parse_args()
+    devices = memory.describe_gpu(args.device) if args.device else None
+    for objective in args.objective:
+        for dtype in args.dtype:
+            for batch in args.batch:
+                found = count(make_config(objective, 256, batch, dtype=dtype), devices)
+                for name, counts in found.items():
+                    told = ", ".join(f"{what} {number:,}" for what, number in counts.items())
+                    print(f"{objective}, {dtype}, batch {batch}, {name}: {told}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

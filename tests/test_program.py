@@ -1,0 +1,90 @@
+"""``benchmarks.program`` counts what a step asks of a GPU; the counts of the published steps do not grow."""
+
+import pytest
+
+from benchmarks import cost, program
+from benchmarks.experiments import make_config
+
+HLO = """HloModule jit_step, is_scheduled=true
+
+%fused_sum (param_0: f32[8,4]) -> f32[4] {
+  %param_0 = f32[8,4]{1,0} parameter(0)
+  %zero = f32[] constant(0)
+  ROOT %reduce.1 = f32[4]{0} reduce(%param_0, %zero), dimensions={0}, to_apply=%add
+}
+
+%fused_turn (param_0.1: f32[8,4]) -> f32[4,8] {
+  %param_0.1 = f32[8,4]{1,0} parameter(0)
+  ROOT %transpose.1 = f32[4,8]{1,0} transpose(%param_0.1), dimensions={1,0}
+}
+
+%fused_product (param_0.2: bf16[8,4]) -> bf16[8,8] {
+  %param_0.2 = bf16[8,4]{1,0} parameter(0)
+  ROOT %dot.1 = bf16[8,8]{1,0} dot(%param_0.2, %param_0.2), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+
+%body (state: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %state = (s32[], f32[8,4]{1,0}) parameter(0)
+  %image = f32[8,4]{1,0} get-tuple-element(%state), index=1
+  %next = (f32[8,4]{1,0}, u8[0]{0}) custom-call(%image, %image), custom_call_target="__cudnn$convBackwardFilter"
+  %copy.1 = f32[8,4]{0,1} copy(%image)
+  ROOT %both = (s32[], f32[8,4]{1,0}) tuple(%image, %copy.1)
+}
+
+ENTRY %main (x: f32[8,4], y: bf16[8,4]) -> (f32[4], f32[4,8]) {
+  %x = f32[8,4]{1,0} parameter(0)
+  %y = bf16[8,4]{1,0} parameter(1)
+  %conv = (f32[8,4]{1,0}, u8[0]{0}) custom-call(%x, %x), custom_call_target="__cudnn$convForward"
+  %back = (f32[8,4]{1,0}, u8[0]{0}) custom-call(%x, %x), custom_call_target="__cudnn$convBackwardInput"
+  %gemm = (bf16[8,8]{1,0}, s8[4]{0}) custom-call(%y, %y), custom_call_target="__cublas$lt$matmul"
+  %triton = bf16[8,8]{1,0} fusion(%y), kind=kCustom, calls=%fused_product
+  %loop = (s32[], f32[8,4]{1,0}) while(%x), condition=%more, body=%body
+  %turn = f32[4,8]{1,0} fusion(%x), kind=kInput, calls=%fused_turn
+  %sum = f32[4]{0} fusion(%x), kind=kInput, calls=%fused_sum, metadata={op_name="a (b)"}
+  ROOT %out = (f32[4]{0}, f32[4,8]{1,0}) tuple(%sum, %turn)
+}
+"""
+# Of the step at the published widths, 256x256, batch 1.
+PUBLISHED = {
+    "pix2pix": (29, 14, 18, 24, 41),
+    "cyclegan": (216, 30, 116, 0, 138),
+}
+
+
+def test_kernels_are_counted_by_what_they_do():
+    """What a loop repeats counts once; bytes are those of the copies and of the sum: 128 + 128 twice, 128 + 16."""
+    expected = {
+        "kernels": 8,
+        "convolutions": 1,
+        "input gradients": 1,
+        "kernel gradients": 1,
+        "products": 2,
+        "reductions": 1,
+        "copies": 2,
+        "elementwise": 0,
+    }
+    assert program.count_compiled(HLO) == expected | {"MiB": 0}
+    larger = HLO.replace("f32[8,4]", f"f32[{2**20},4]").replace("f32[4,8]", f"f32[4,{2**20}]")
+    assert program.count_compiled(larger) == expected | {"MiB": 5 * 16}
+
+
+def passes(config):
+    counts = program.count(config)["lowered"]
+    return sum(counts.values()) - counts["transposes"]
+
+
+@pytest.mark.slow
+def test_every_pass_of_every_layer_is_one_operation():
+    """The identity loss adds none: its images go through the generators together with those to be translated."""
+    unet = make_config("pix2pix", 256, 1, width=4)
+    assert passes(unet) == len(cost.find_passes(unet)) == 85
+    alone, both = (make_config("cyclegan", 64, 1, width=4, identity=identity) for identity in (False, True))
+    assert passes(both) == passes(alone) == len(cost.find_passes(alone)) == 362
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_steps_ask_for_no_more(name):
+    counts = program.count(make_config(name, 256, 1))["lowered"]
+    assert list(counts) == ["convolutions", "dilated inputs", "kernel gradients", "products", "transposes"]
+    assert all(found <= known for found, known in zip(counts.values(), PUBLISHED[name], strict=True)), counts
