@@ -83,6 +83,7 @@ def test_objectives_do_not_know_each_other():
         "optim",
         "patch_nce",
         "pool",
+        "precision",
         "terms",
         "unknown",
     }
