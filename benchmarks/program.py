@@ -22,13 +22,15 @@ from benchmarks import memory
 from benchmarks.experiments import make_config
 
 EXPERIMENTS = ("pix2pix", "cyclegan")
-_NO_KERNELS = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "while", "call"}
+_CALLS = ("while", "call", "conditional")
+_NO_KERNELS = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", *_CALLS}
 _CUDNN = {
     "__cudnn$convForward": "convolutions",
     "__cudnn$convBiasActivationForward": "convolutions",
     "__cudnn$convBackwardInput": "input gradients",
     "__cudnn$convBackwardFilter": "kernel gradients",
 }
+_MOVES = {"copy", "transpose", "bitcast", "parameter", "copy-start", "copy-done"}
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 _SHAPE = re.compile(r"\b(\w+)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
@@ -131,7 +133,7 @@ def _that_run(bodies: dict[str, list[Instruction]]) -> Iterator[list[Instruction
         seen.add(name)
         yield bodies[name]
         for x in bodies[name]:
-            if x.opcode in ("while", "call", "conditional"):
+            if x.opcode in _CALLS:
                 waiting += [called for called in re.findall(r"%([\w.-]+)", x.rest) if called in bodies]
 
 
@@ -144,11 +146,7 @@ def _kind(x: Instruction, bodies: dict[str, list[Instruction]]) -> str:
         return "products"
     if "reduce" in inside:
         return "reductions"
-    return (
-        "copies"
-        if inside <= {"copy", "transpose", "bitcast", "parameter", "copy-start", "copy-done"}
-        else "elementwise"
-    )
+    return "copies" if inside <= _MOVES else "elementwise"
 
 
 def _size(type_: str) -> int:
@@ -168,7 +166,7 @@ def count(config: ConfigDict, devices: list | None = None) -> dict[str, dict[str
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print a line of counts for each step."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.program", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--objective", nargs="*", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 16, 64])
@@ -181,8 +179,8 @@ def main() -> None:
             for batch in args.batch:
                 found = count(make_config(objective, 256, batch, dtype=dtype), devices)
                 for name, counts in found.items():
-                    told = ", ".join(f"{what} {number:,}" for what, number in counts.items())
-                    print(f"{objective}, {dtype}, batch {batch}, {name}: {told}", flush=True)
+                    cells = ", ".join(f"{what} {number:,}" for what, number in counts.items())
+                    print(f"{objective}, {dtype}, batch {batch}, {name}: {cells}", flush=True)
 
 
 if __name__ == "__main__":

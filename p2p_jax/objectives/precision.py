@@ -35,7 +35,7 @@ def with_precision(objective: Objective, config: ConfigDict) -> Objective:
 def in_force(config: ConfigDict) -> str:
     """Return how exact products are on the devices at hand: "float64", "float32", "tf32" or "bfloat16".
 
-    CPUs and older GPUs compute float32 whatever is asked. GPUs from NVIDIA's Ampere on have TF32 (10 bits of mantissa)
+    CPUs and older GPUs always compute float32. GPUs from NVIDIA's Ampere on have TF32 (10 bits of mantissa)
     for both "tf32" and "bfloat16". TPUs make bfloat16 products once, three times for "tf32", and six for "float32".
     """
     if config.dtype != "float32":
