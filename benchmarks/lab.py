@@ -69,7 +69,7 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
     from benchmarks import cost
     from benchmarks.train_step import random_pair
     from p2p_jax.config import resolve
-    from p2p_jax.nets import convolution, layers
+    from p2p_jax.nets import convolution, maps
     from p2p_jax.training import parallel
     from p2p_jax.training.dispatches import num_steps
 
@@ -101,12 +101,12 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
         precision = options.pop("precision", None)
         pixels = options.pop("products", 0)
         product = functools.partial(small, pixels) if pixels else convolution._as_product
-        moments = two_passes if options.pop("moments", None) else layers._moments
+        moments = two_passes if options.pop("moments", None) else maps.moments
         started = time.perf_counter()
         try:
             with (
                 jax.default_matmul_precision(precision) if precision else contextlib.nullcontext(),
-                mock.patch.object(layers, "_moments", moments),
+                mock.patch.object(maps, "moments", moments),
                 mock.patch.object(convolution, "_as_product", product),
             ):
                 step = parallel.shard_map_update(made.update, None, steps, draw, config.batch_size, options)

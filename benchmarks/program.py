@@ -105,7 +105,9 @@ def count_compiled(text: str) -> dict[str, int]:
             found[kind] += 1
             if kind in ("reductions", "copies", "elementwise"):
                 operands = re.findall(r"%([\w.-]+)", x.rest.partition(")")[0])
-                found["bytes"] += _size(x.type) + sum(_size(types.get(name, "")) for name in operands)
+                cuts = _work(x, bodies) <= {"slice", "bitcast", "parameter"}  # it reads no more than it writes
+                read = _size(x.type) if cuts else sum(_size(types.get(name, "")) for name in operands)
+                found["bytes"] += _size(x.type) + read
     kinds = ("convolutions", "input gradients", "kernel gradients", "products", "reductions", "copies", "elementwise")
     return {name: found[name] for name in ("kernels", *kinds)} | {"MiB": round(found["bytes"] / 2**20)}
 
@@ -140,13 +142,18 @@ def _that_run(bodies: dict[str, list[Instruction]]) -> Iterator[list[Instruction
 def _kind(x: Instruction, bodies: dict[str, list[Instruction]]) -> str:
     if target := re.search(r'custom_call_target="([^"]+)"', x.rest):
         return _CUDNN.get(target[1], "products" if "cublas" in target[1] else "elementwise")
-    called = re.search(r"calls=%?([\w.-]+)", x.rest)
-    inside = {one.opcode for one in bodies.get(called[1], ())} if called else {x.opcode}
+    inside = _work(x, bodies)
     if inside & {"dot", "convolution"}:
         return "products"
     if "reduce" in inside:
         return "reductions"
     return "copies" if inside <= _MOVES else "elementwise"
+
+
+def _work(x: Instruction, bodies: dict[str, list[Instruction]]) -> set[str]:
+    """Return what a kernel does."""
+    called = re.search(r"calls=%?([\w.-]+)", x.rest)
+    return {one.opcode for one in bodies.get(called[1], ())} if called else {x.opcode}
 
 
 def _size(type_: str) -> int:

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from p2p_jax.config import complete_section, resolve
 from p2p_jax.errors import InputError
+from p2p_jax.nets import PatchGAN
 from p2p_jax.objectives import adversary, losses
 from p2p_jax.testing import check_objective
+from support.comparers import assert_close_trees
 from support.configs import SGD, small_config, small_cyclegan_config
 from support.devices import assert_two_devices_equal_one
 from support.networks import PIXEL_GAN, TINY
@@ -54,6 +56,28 @@ def play(network, real, fake, condition=None, step=0, **options):
 
 def images(seed, shape=(2, 4, 4, 3)):
     return jax.random.uniform(jax.random.key(seed), shape, minval=-1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, ALL | {"loss__terms": ""}], ids=["published", "every term"])
+def test_a_network_that_sees_images_alone_is_called_once(options, monkeypatch):
+    """Of a discriminator's loss: with the same terms and gradients as where real and generated images are two calls."""
+
+    class Twice(PatchGAN):
+        sees_images_alone = False
+
+    options = {key.removeprefix("loss__"): value for key, value in options.items() if key != "loss__terms"}
+    own = {"receptive_field": 16, "base_width": 4, "norm": "instance", "init_gain": 0.2}
+    given = images(1, (2, 16, 16, 3)), images(2, (2, 16, 16, 3)), images(3, (2, 16, 16, 3))
+    calls = []
+    run = adversary.run_training
+    monkeypatch.setattr(
+        adversary, "run_training", lambda network, *given, **more: calls.append(network) or run(network, *given, **more)
+    )
+    found, expected = (play(network(**own), *given, **options) for network in (PatchGAN, Twice))
+    assert_close_trees(found, expected, of_largest=1e-5, least=0.01)  # a bias before a norm has no gradient
+    once, twice = (sum(isinstance(network, Twice) == is_twice for network in calls) for is_twice in (False, True))
+    assert once == twice - 1
 
 
 def test_hinge_in_closed_form():

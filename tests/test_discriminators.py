@@ -168,3 +168,12 @@ MAPS = {
 def test_both_objectives_take_several_maps(base, name):
     config = complete(base | {"discriminator": MAPS[name]})
     check_objective(resolve(config.objective)(config), config, run=False)
+
+
+def test_which_discriminators_see_images_alone():
+    """Whose logits of an image change neither by its batch nor by an earlier call."""
+    norms = ("batch", "instance", "instance_affine", "instance_tracked", "none")
+    assert [PatchGAN(norm=norm).sees_images_alone for norm in norms] == [False, True, True, False, True]
+    assert not PatchGAN(norm="none", spectral_norm=True).sees_images_alone
+    assert MultiScalePatchGAN(norm="instance").sees_images_alone
+    assert [UNetDiscriminator(spectral_norm=moves).sees_images_alone for moves in (True, False)] == [False, True]

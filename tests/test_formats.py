@@ -1,8 +1,10 @@
 """Files of every format and depth: what is written is read again, and other programs agree about it."""
 
+import ast
 import io
 import os
 import struct
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -315,6 +317,27 @@ def test_two_arrays_are_no_image(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros((3, 3)), b=np.zeros((3, 3)))
     with pytest.raises(InputError, match=r"x\.npz holds 2 arrays \(a, b\); an image must be one array"):
         formats.read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_one_thread_at_a_time_has_python_parse(ending, tmp_path, monkeypatch):
+    """Before 3.11.8 it fails where two do so at once."""
+    x = extremes("float32", 5, 4, 3)
+    {".npy": np.save, ".npz": np.savez}[ending](tmp_path / f"x{ending}", x)
+    parse, parsing, most = ast.literal_eval, [], []
+
+    def slow(text):
+        parsing.append(text)
+        most.append(len(parsing))
+        time.sleep(0.01)
+        parsing.pop()
+        return parse(text)
+
+    monkeypatch.setattr(ast, "literal_eval", slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(read, tmp_path / f"x{ending}") for read in (formats.read, formats.read_header) * 4]
+    assert most == [1] * 8
+    assert_same(found[0].result().pixels, x)
 
 
 def whole_files():

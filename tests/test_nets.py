@@ -18,7 +18,7 @@ from p2p_jax.nets import (
     UNet,
     UNet128,
     UNet256,
-    layers,
+    maps,
 )
 from p2p_jax.nets.layers import BatchNorm, Conv, InstanceNorm, make_upsampling
 
@@ -293,7 +293,7 @@ def test_residual_blocks_add_to_what_comes_in():
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (1e3, 0.5), (-1e4, 1e3), (5.0, 0.0)])
 def test_moments_in_one_pass_keep_their_digits(mean, deviation):
     x = (mean + deviation * np.random.RandomState(0).randn(2, 16, 16, 3)).astype(np.float32)
-    found = layers._moments(jnp.asarray(x), (1, 2))
+    found = maps.moments(jnp.asarray(x), (1, 2))
     exact = x.astype(np.float64)
     np.testing.assert_allclose(found[0], exact.mean((1, 2), keepdims=True), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found[1], exact.var((1, 2), keepdims=True), rtol=1e-5, atol=0)
@@ -308,7 +308,7 @@ def test_gradients_of_moments_equal_autodiff():
         return (jnp.sin(mean) * jnp.square(x - mean).mean((0, 1, 2), keepdims=True)).sum()
 
     def ours(x):
-        mean, var = layers._moments(x, (0, 1, 2))
+        mean, var = maps.moments(x, (0, 1, 2))
         return (jnp.sin(mean) * var).sum()
 
     np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(by_hand)(x), rtol=1e-4, atol=1e-6)

@@ -40,7 +40,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Arra
       [B, (H + 2 padding - k) // stride + 1, likewise W, O].
     """
     size, _, channels, features = kernel.shape
-    if stride == 1 and features < channels and padding < size:
+    if stride == 1 and features < channels and padding < size and detours(x.shape[:3]):
         # Seen from the other side, so that patches are taken of the array with fewer channels.
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         sides = tuple(n + 2 * padding - size + 1 for n in x.shape[1:3])
@@ -76,13 +76,14 @@ def is_plain() -> bool:
     return _PLAIN.value
 
 
-def _backend() -> str:
+def backend() -> str:
+    """Return the platform that forms may suit; "" where they are plain."""
     return "" if is_plain() else jax.default_backend()
 
 
 def _as_product(steps: tuple, most: float) -> bool:
     """Return whether to use a matrix product over patches: ``prod(steps)`` of them, at most `most`."""
-    if _backend() == "gpu" and _known(steps):
+    if backend() == "gpu" and _known(steps):
         return math.prod(steps) <= min(most, _MOST_STEPS_ON_GPUS)
     return detours(steps) and math.prod(steps) <= most
 
@@ -101,7 +102,7 @@ def _as_tiles(steps: tuple, kernel: tuple, stride: int, dtype: jax.typing.DTypeL
 
 def detours(steps: tuple) -> bool:
     """Return whether layers with these sizes may take other forms than the plain one that suit XLA's CPU back end."""
-    return _backend() == "cpu" and _known(steps)
+    return backend() == "cpu" and _known(steps)
 
 
 def _known(steps: tuple) -> bool:
@@ -126,7 +127,7 @@ def _plain_correlate(x, kernel, stride, padding):
     pads = [(padding, padding), (padding, padding)]
     # XLA's CPU back end takes convolutions without any padding another way, three times slower: pad one row, and cut
     # what it adds.
-    detour = stride == 1 and padding == 0 and len(kernel) > 1 and _backend() == "cpu"
+    detour = stride == 1 and padding == 0 and len(kernel) > 1 and backend() == "cpu"
     if detour:
         pads[0] = (0, 1)
     y = lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)

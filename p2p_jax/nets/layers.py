@@ -15,6 +15,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from p2p_jax.errors import InputError
+from p2p_jax.nets import maps
 from p2p_jax.nets.convolution import conv, conv_transpose
 from p2p_jax.nets.initializers import initializer
 from p2p_jax.nets.resampling import blur_upsample
@@ -56,13 +57,12 @@ class Conv(nn.Module):
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         padding = self.padding
         if self.pad_with == "reflect":
-            x, padding = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect"), 0
+            x, padding = maps.reflect(x, padding), 0
         y = (conv_transpose if self.transposed else conv)(x, kernel, self.stride, padding)
         if bias is None:
             return y
         # Added in float32 at least: its gradient is a sum over all pixels, of which bfloat16 would lose the most part.
-        bias = bias.astype(jnp.promote_types(jnp.float32, y.dtype))
-        return (y + bias.reshape(1, 1, 1, -1)).astype(y.dtype)
+        return maps.add(y, bias.astype(jnp.promote_types(jnp.float32, y.dtype)))
 
 
 def make_upsampling(kind: str, *, kernel_size: int, pad_with: str = "zero", **settings: Any) -> Callable[..., Callable]:
@@ -121,7 +121,7 @@ class BatchNorm(nn.Module):
         else:
             values = x.astype(jnp.promote_types(jnp.float32, x.dtype))
             count = x.size // x.shape[-1]
-            mean, var = (x.ravel() for x in _moments(values, (0, 1, 2)))
+            mean, var = (x.ravel() for x in maps.moments(values, (0, 1, 2)))
             if self.axis_name is not None and not self.is_initializing():
                 count *= lax.psum(1, self.axis_name)
                 own, mean = mean, lax.pmean(mean, self.axis_name)
@@ -129,7 +129,7 @@ class BatchNorm(nn.Module):
             _move(self, running, mean, var * (count / max(count - 1, 1)))
         factor = scale * lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
-        return _affine(x, factor.reshape(1, 1, 1, -1), shift.reshape(1, 1, 1, -1), self.dtype)
+        return maps.affine(x, factor.reshape(1, 1, 1, -1), shift.reshape(1, 1, 1, -1), self.dtype)
 
 
 class InstanceNorm(nn.Module):
@@ -158,7 +158,7 @@ class InstanceNorm(nn.Module):
             scale = self.param("scale", _around_one, x.shape[-1:], self.param_dtype).reshape(1, 1, 1, -1)
             bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], self.param_dtype).reshape(1, 1, 1, -1)
             factor, shift = factor * scale, shift * scale + bias
-        return _affine(x, factor, shift, self.dtype)
+        return maps.affine(x, factor, shift, self.dtype)
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return mean and variance, [B or 1, 1, 1, C]."""
@@ -166,7 +166,7 @@ class InstanceNorm(nn.Module):
         if self.tracked and self.use_running_average:
             mean, var = (x.value.reshape(1, 1, 1, -1) for x in running)
             return mean, var
-        mean, var = _moments(x.astype(jnp.promote_types(jnp.float32, x.dtype)), (1, 2))
+        mean, var = maps.moments(x.astype(jnp.promote_types(jnp.float32, x.dtype)), (1, 2))
         if self.tracked:
             count = x.shape[1] * x.shape[2]
             _move(self, running, mean.mean((0, 1, 2)), var.mean((0, 1, 2)) * (count / max(count - 1, 1)))
@@ -192,38 +192,6 @@ def _move(norm: nn.Module, running: tuple[nn.Variable, ...], *found: jax.Array) 
 def _around_one(rng: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Draw scales of norms from N(1, 0.02)."""
     return 1 + 0.02 * jax.random.normal(rng, shape, dtype)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Return mean and variance over some axes, which are kept, in one pass over the data.
-
-    Both sums are of the differences to one of the values (Chan et al. 1983): so a mean that is large beside the
-    deviation costs no digits.
-    """
-    pivot = lax.stop_gradient(x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))])
-    shifted = x - pivot
-    mean = shifted.mean(axes, keepdims=True)
-    var = jnp.square(shifted).mean(axes, keepdims=True) - jnp.square(mean)
-    return mean + pivot, jnp.maximum(var, 0)
-
-
-@_moments.defjvp
-def _moments_jvp(axes, primals, tangents):
-    # Of 2 (x - mean) (dx - dmean) every product is averaged by itself: so gradients need `x` as it came in, where
-    # autodiff (and XLA, which sees the same difference twice) would keep a centred map in float32 beside it.
-    (x,), (dx,) = primals, tangents
-    mean, var = _moments(x, axes)
-    dmean = dx.mean(axes, keepdims=True)
-    return (mean, var), (dmean, 2 * ((x * dx).mean(axes, keepdims=True) - mean * dmean))
-
-
-def _affine(x: jax.Array, factor: jax.Array, shift: jax.Array, dtype: Any) -> jax.Array:
-    """Return ``x * factor + shift``, computed in the wider type and rounded once, to `dtype`.
-
-    Factor and shift are small. So gradients need `x` as it came in, and no map of the wider type is kept for them.
-    """
-    return (x * factor + shift).astype(dtype or x.dtype)
 
 
 def make_norm(
@@ -282,4 +250,4 @@ def compute_again(part: Callable) -> Callable:
     Args:
       part: a module class, or a function of the module that it belongs to and an array.
     """
-    return nn.remat(part, policy=lambda primitive, *_, **__: primitive.name in ("reduce_sum", "psum"))
+    return nn.remat(part, policy=lambda primitive, *_, **__: primitive.name in ("reduce_sum", "reduce", "psum"))

@@ -52,6 +52,11 @@ class PatchGAN(nn.Module):
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
 
+    @property
+    def sees_images_alone(self) -> bool:
+        """Whether no image and no call changes the logits of another, so that one call may judge real and generated."""
+        return self.norm in ("instance", "instance_affine", "none") and not self.spectral_norm
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Return logits.

@@ -43,6 +43,11 @@ class UNetDiscriminator(nn.Module):
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
+    @property
+    def sees_images_alone(self) -> bool:
+        """See ``PatchGAN``."""
+        return not self.spectral_norm
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Return logits.

@@ -49,10 +49,14 @@ class Adversary(NamedTuple):
         self, params: Any, stats: Stats, images: jax.Array, condition: jax.Array | None, rng: jax.Array
     ) -> tuple[Any, Stats]:
         """Return the logits of images, changed at random as the config says, and new batch statistics."""
+        return run_training(self.network, params, stats, self._shown(images, condition, rng), rngs={"dropout": rng})
+
+    def _shown(self, images: jax.Array, condition: jax.Array | None, rng: jax.Array) -> jax.Array:
+        """Return what the network sees."""
         images, condition = self.augment(images, condition, jax.random.fold_in(rng, 1))
         if condition is not None:
             images = jnp.concatenate([condition, images.astype(condition.dtype)], axis=-1)
-        return run_training(self.network, params, stats, images, rngs={"dropout": rng})
+        return images
 
     def discriminator_loss(
         self,
@@ -77,10 +81,8 @@ class Adversary(NamedTuple):
         """
         real_rng, fake_rng, penalty_rng = jax.random.split(rng, 3)
         seen = {"real": (real, condition, real_rng), "fake": (fake, condition, fake_rng)}
-        logits, new_stats = {}, stats
-        for name in ("real", "fake") if self.real_first else ("fake", "real"):
-            logits[name], new_stats = self.judge(params, new_stats, *seen[name])
-        on_real, on_fake = self._compared(logits["real"], logits["fake"])
+        on_real, on_fake, new_stats = self._judge_both(params, stats, seen)
+        on_real, on_fake = self._compared(on_real, on_fake)
         terms = {"fake": _mean(self.gan.fake, on_fake), "real": _mean(self.gan.real, on_real)}
         total = 0.5 * (terms["fake"] + terms["real"])
         if self._has_penalties:
@@ -110,6 +112,18 @@ class Adversary(NamedTuple):
         if self.gan.relative:
             _, on_fake = self._compared(on_real, on_fake)
         return _mean(self.gan.generator, on_fake), stats
+
+    def _judge_both(self, params: Any, stats: Stats, seen: dict[str, tuple]) -> tuple[Any, Any, Stats]:
+        """Return the logits of real and of generated images, and new batch statistics."""
+        if getattr(self.network, "sees_images_alone", False):
+            both = jnp.concatenate([self._shown(*seen[name]) for name in ("real", "fake")])
+            logits, stats = run_training(self.network, params, stats, both)
+            on_real, on_fake = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], logits) for i in range(2))
+            return on_real, on_fake, stats
+        logits = {}
+        for name in ("real", "fake") if self.real_first else ("fake", "real"):
+            logits[name], stats = self.judge(params, stats, *seen[name])
+        return logits["real"], logits["fake"], stats
 
     def _compared(self, on_real: Any, on_fake: Any) -> tuple[Any, Any]:
         """Return logits as the loss takes them."""
@@ -176,7 +190,8 @@ def make_adversary(network: nn.Module | None, loss: ConfigDict, *, real_first: b
     would mix the images' slopes: use "instance" or "none" with a penalty.
 
     Args:
-      network: called as ``(x, *, train)``.
+      network: called as ``(x, *, train)``; once for real and generated images where it has a true attribute
+        ``sees_images_alone``, as ``PatchGAN`` may have.
       loss: with ``gan`` and ``OPTIONS``.
       real_first: the discriminator sees the real images first, which counts only for running statistics.
 
