@@ -9,8 +9,8 @@ in batch times pixels through two batches of 256x256; a third point, of larger i
 State and images are counted. The tables follow.
 
 TARGET is the path of a description of a GPU that need not be there, a ``GpuTargetConfigProto`` as XLA's repository has
-them (xla/backends/gpu/target_config/specs/h200.txtpb); compiling for it takes ``pip install 'jax[cuda12]'`` and
-``JAX_PLATFORMS=cpu``. Without TARGET the step is compiled for the device at hand. A CPU's figures are rougher, and in
+them (xla/backends/gpu/target_config/specs/h200.txtpb), or the name of a TPU, such as v5e; compiling for them takes
+``pip install 'jax[cuda12]'`` or ``'jax[tpu]'``, and ``JAX_PLATFORMS=cpu``. Without TARGET the step is compiled for the device at hand. A CPU's figures are rougher, and in
 bfloat16, which it widens, of no use. On an accelerator every point is run as well, for the peak that the allocator saw:
 twice, each time in a process of its own, because in the first the search for the fastest algorithms takes memory too;
 the second finds them in the compilation cache.
@@ -80,11 +80,16 @@ def with_remat(config: ConfigDict, remat: bool) -> ConfigDict:
     return complete(given | {"generator": given["generator"] | {"remat": remat}})
 
 
-def describe_gpu(path: str) -> list:
-    """Return the one device of a GPU that need not be there; see the top of this file."""
+def describe(target: str) -> list:
+    """Return the devices of a machine that need not be there; see the top of this file."""
     from jax.experimental import topologies
 
-    text = Path(path).read_text()
+    if not Path(target).is_file():
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not look for a TPU in the network
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # of the machine at hand, which has none
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+        return topologies.get_topology_desc(f"{target}:2x2", "tpu").devices
+    text = Path(target).read_text()
     return topologies.get_topology_desc("gpu", "cuda", topology="1x1x1", target_config=text).devices
 
 
@@ -107,15 +112,17 @@ def lower_step(config: ConfigDict, devices: list | None = None) -> jax.stages.Lo
     update, (state, batch) = resolve(config.objective)(config).update, shapes_of(config)
     mesh = Mesh(np.array((devices or jax.devices())[:1]), (parallel.DEVICE_AXIS,))
     whole, split = PartitionSpec(), PartitionSpec(parallel.DEVICE_AXIS)
+    platform = devices[0].platform if devices else "gpu"
     step = jax.shard_map(update, mesh=mesh, in_specs=(whole, split, whole), out_specs=whole, check_vma=False)
-    with mock.patch("jax.default_backend", return_value="gpu"):  # else a CPU gets forms of its own of many layers
+    with mock.patch("jax.default_backend", return_value=platform):  # else a CPU gets forms of its own of many layers
         return jax.jit(step, donate_argnums=0).lower(state, batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def compile_step(config: ConfigDict, devices: list | None = None) -> jax.stages.Compiled:
     """Compile what ``lower_step`` returns."""
     if devices:
-        options: dict[str, Any] = {"xla_gpu_autotune_level": 0}  # which needs the device
+        is_gpu = devices[0].platform == "gpu"
+        options: dict[str, Any] = {"xla_gpu_autotune_level": 0} if is_gpu else {}  # which needs the device
     else:
         options = on_cpu(xla_cpu_scheduler_type="CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", **QUICK)
     return lower_step(config, devices).compile(compiler_options=options)
@@ -228,14 +235,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.split("\n")[0])
     parser.add_argument("--objective", nargs="*", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--dtype", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
-    parser.add_argument("--device", default="", help="description of a GPU that need not be there")
+    parser.add_argument("--device", default="", help="description of a GPU, or name of a TPU, that need not be there")
     parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         print(run_steps(*args.run))
         return
-    devices = describe_gpu(args.device) if args.device else None
+    devices = describe(args.device) if args.device else None
     cards = " | ".join(f"{gib} GB" for gib in CARDS)
     print(f"| experiment | dtype | remat | state, GiB | MiB an image of 256x256 | {cards} | found / line |")
     print("|" + "---|" * (6 + len(CARDS)))

@@ -1,11 +1,12 @@
-"""What a GPU has to do in a training step, counted in its program: no GPU is needed.
+"""What a GPU or a TPU has to do in a training step, counted in its program: none is needed.
 
     python -m benchmarks.program [--device TARGET] [--objective NAME ...] [--batch N ...] [--dtype NAME ...]
 
 The step is lowered as accelerators get it, at 256x256 and the published widths, and its convolutions, products and
-transposes are counted. With TARGET, the description of a GPU (see ``benchmarks.memory``), it is compiled for this GPU
-too, and the kernels that it starts are counted. True float32 and TF32 have the same program but for the algorithms in
-the kernels.
+transposes are counted. With TARGET, the description of a GPU or the name of a TPU (see ``benchmarks.memory``), it is
+compiled for this device too: the kernels that a GPU starts are counted, and for a TPU the cycles that its compiler
+expects. True float32 and TF32 have the same program but for the algorithms in the
+kernels.
 """
 
 import argparse
@@ -31,6 +32,17 @@ _CUDNN = {
     "__cudnn$convBackwardFilter": "kernel gradients",
 }
 _MOVES = {"copy", "transpose", "bitcast", "parameter", "copy-start", "copy-done"}
+_MORE_MOVES = _MOVES | {
+    "slice",
+    "pad",
+    "concatenate",
+    "reverse",
+    "reshape",
+    "broadcast",
+    "constant",
+    "convert",
+    "fusion",
+}
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 _SHAPE = re.compile(r"\b(\w+)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
@@ -112,6 +124,26 @@ def count_compiled(text: str) -> dict[str, int]:
     return {name: found[name] for name in ("kernels", *kinds)} | {"MiB": round(found["bytes"] / 2**20)}
 
 
+def count_cycles(text: str) -> dict[str, int]:
+    """Count the operations of a program in HLO, optimised for a TPU; those in a loop count once.
+
+    Returns:
+      Operations, thousands of cycles that the compiler expects of them in all, and of each kind: products (convolutions
+      too, with what is fused to them), reductions, copies (to another layout or place, with borders, or in part), and
+      the rest, which is elementwise.
+    """
+    bodies = dict(_computations(text))
+    found: collections.Counter[str] = collections.Counter()
+    for instructions in bodies.values():
+        for x in instructions:
+            if cycles := re.search(r'"estimated_cycles":"(\d+)"', x.rest):
+                found["operations"] += 1
+                found["cycles"] += int(cycles[1])
+                found[_kind_of_work(_work(x, bodies), _MORE_MOVES)] += int(cycles[1])
+    kinds = ("cycles", "products", "reductions", "copies", "elementwise")
+    return {"operations": found["operations"]} | {f"thousand {kind}": round(found[kind] / 1000) for kind in kinds}
+
+
 def _computations(text: str) -> Iterator[tuple[str, list[Instruction]]]:
     """Yield the name and the instructions of each computation; that of the entry is ""."""
     name, instructions = None, []
@@ -142,18 +174,23 @@ def _that_run(bodies: dict[str, list[Instruction]]) -> Iterator[list[Instruction
 def _kind(x: Instruction, bodies: dict[str, list[Instruction]]) -> str:
     if target := re.search(r'custom_call_target="([^"]+)"', x.rest):
         return _CUDNN.get(target[1], "products" if "cublas" in target[1] else "elementwise")
-    inside = _work(x, bodies)
+    return _kind_of_work(_work(x, bodies), _MOVES)
+
+
+def _kind_of_work(inside: set[str], moves: set[str]) -> str:
     if inside & {"dot", "convolution"}:
         return "products"
     if "reduce" in inside:
         return "reductions"
-    return "copies" if inside <= _MOVES else "elementwise"
+    return "copies" if inside <= moves else "elementwise"
 
 
 def _work(x: Instruction, bodies: dict[str, list[Instruction]]) -> set[str]:
-    """Return what a kernel does."""
+    """Return what a kernel does; a fusion may hold others."""
     called = re.search(r"calls=%?([\w.-]+)", x.rest)
-    return {one.opcode for one in bodies.get(called[1], ())} if called else {x.opcode}
+    if not called:
+        return {x.opcode}
+    return set().union(*(_work(one, bodies) for one in bodies.get(called[1], ())))
 
 
 def _size(type_: str) -> int:
@@ -165,10 +202,11 @@ def _size(type_: str) -> int:
 
 
 def count(config: ConfigDict, devices: list | None = None) -> dict[str, dict[str, int]]:
-    """Return what a step asks for, and with a device's description, the kernels that it becomes."""
+    """Return what a step asks for, and with a device that need not be there, what it becomes."""
     found = {"lowered": count_lowered(memory.lower_step(config).as_text())}
     if devices:
-        found["compiled"] = count_compiled(memory.compile_step(config, devices).as_text())
+        counted = count_compiled if devices[0].platform == "gpu" else count_cycles
+        found["compiled"] = counted(memory.compile_step(config, devices).as_text())
     return found
 
 
@@ -178,9 +216,9 @@ def main() -> None:
     parser.add_argument("--objective", nargs="*", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 16, 64])
     parser.add_argument("--dtype", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
-    parser.add_argument("--device", default="", help="description of a GPU that need not be there")
+    parser.add_argument("--device", default="", help="description of a GPU, or name of a TPU, that need not be there")
     args = parser.parse_args()
-    devices = memory.describe_gpu(args.device) if args.device else None
+    devices = memory.describe(args.device) if args.device else None
     for objective in args.objective:
         for dtype in args.dtype:
             for batch in args.batch:
