@@ -10,10 +10,10 @@ State and images are counted. The tables follow.
 
 TARGET is the path of a description of a GPU that need not be there, a ``GpuTargetConfigProto`` as XLA's repository has
 them (xla/backends/gpu/target_config/specs/h200.txtpb), or the name of a TPU, such as v5e; compiling for them takes
-``pip install 'jax[cuda12]'`` or ``'jax[tpu]'``, and ``JAX_PLATFORMS=cpu``. Without TARGET the step is compiled for the device at hand. A CPU's figures are rougher, and in
-bfloat16, which it widens, of no use. On an accelerator every point is run as well, for the peak that the allocator saw:
-twice, each time in a process of its own, because in the first the search for the fastest algorithms takes memory too;
-the second finds them in the compilation cache.
+``pip install 'jax[cuda12]'`` or ``'jax[tpu]'``, and ``JAX_PLATFORMS=cpu``. Without TARGET the step is compiled for the
+device at hand. A CPU's figures are rougher, and in bfloat16, which it widens, of no use. On an accelerator every point
+is run as well, for the peak that the allocator saw: twice, each time in a process of its own, because in the first the
+search for the fastest algorithms takes memory too; the second finds them in the compilation cache.
 """
 
 import argparse

@@ -31,6 +31,7 @@ _CUDNN = {
     "__cudnn$convBackwardInput": "input gradients",
     "__cudnn$convBackwardFilter": "kernel gradients",
 }
+_LEAST_HELD = 5  # kernels, by a command buffer
 _MOVES = {"copy", "transpose", "bitcast", "parameter", "copy-start", "copy-done"}
 _MORE_MOVES = _MOVES | {
     "slice",
@@ -103,25 +104,32 @@ def count_compiled(text: str) -> dict[str, int]:
     Returns:
       Kernels in all and of each kind: convolutions by cuDNN's kinds, products, reductions, copies (to another layout or
       place), and the rest, which is elementwise. "MiB" are what kernels other than convolutions and products read and
-      write.
+      write. "launches" are those from the host: by default a command buffer holds kernels one after another, 5 or more,
+      but neither cuDNN's convolutions nor loops.
     """
     bodies = dict(_computations(text))
     found: collections.Counter[str] = collections.Counter()
     for instructions in _that_run(bodies):
         types = {x.name: x.type for x in instructions}
+        together = [0]
         for x in instructions:
+            if x.opcode in _CALLS:
+                together += [1, 0]
             if x.opcode in _NO_KERNELS:
                 continue
             kind = _kind(x, bodies)
             found["kernels"] += 1
             found[kind] += 1
+            if kind in _CUDNN.values():
+                together += [1, 0]
+            else:
+                together[-1] += 1
             if kind in ("reductions", "copies", "elementwise"):
-                operands = re.findall(r"%([\w.-]+)", x.rest.partition(")")[0])
-                cuts = _work(x, bodies) <= {"slice", "bitcast", "parameter"}  # it reads no more than it writes
-                read = _size(x.type) if cuts else sum(_size(types.get(name, "")) for name in operands)
-                found["bytes"] += _size(x.type) + read
+                operands = [types.get(name, "") for name in re.findall(r"%([\w.-]+)", x.rest.partition(")")[0])]
+                found["bytes"] += _size(x.type) + sum(_read(operand, x.type, kind) for operand in operands)
+        found["launches"] += sum(1 if count >= _LEAST_HELD else count for count in together)
     kinds = ("convolutions", "input gradients", "kernel gradients", "products", "reductions", "copies", "elementwise")
-    return {name: found[name] for name in ("kernels", *kinds)} | {"MiB": round(found["bytes"] / 2**20)}
+    return {name: found[name] for name in ("kernels", "launches", *kinds)} | {"MiB": round(found["bytes"] / 2**20)}
 
 
 def count_cycles(text: str) -> dict[str, int]:
@@ -193,12 +201,24 @@ def _work(x: Instruction, bodies: dict[str, list[Instruction]]) -> set[str]:
     return set().union(*(_work(one, bodies) for one in bodies.get(called[1], ())))
 
 
+def _read(operand: str, result: str, kind: str) -> int:
+    """Return how many bytes of an operand a kernel reads: without a sum, a number for each that it returns at most."""
+    size, numbers = _size(operand), _numbers(operand)
+    return size if kind == "reductions" or not numbers else size * min(numbers, _numbers(result)) // numbers
+
+
 def _size(type_: str) -> int:
     """Return the bytes of an array or a tuple of them."""
-    return sum(
-        _BYTES.get(name, 0) * math.prod(map(int, filter(None, sides.split(","))))
-        for name, sides in _SHAPE.findall(type_)
-    )
+    return sum(_BYTES.get(name, 0) * _product(sides) for name, sides in _SHAPE.findall(type_))
+
+
+def _numbers(type_: str) -> int:
+    """Return the numbers in an array or a tuple of them."""
+    return sum(_product(sides) for _, sides in _SHAPE.findall(type_))
+
+
+def _product(sides: str) -> int:
+    return math.prod(map(int, filter(None, sides.split(","))))
 
 
 def count(config: ConfigDict, devices: list | None = None) -> dict[str, dict[str, int]]:

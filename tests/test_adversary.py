@@ -75,7 +75,7 @@ def test_a_network_that_sees_images_alone_is_called_once(options, monkeypatch):
         adversary, "run_training", lambda network, *given, **more: calls.append(network) or run(network, *given, **more)
     )
     found, expected = (play(network(**own), *given, **options) for network in (PatchGAN, Twice))
-    assert_close_trees(found, expected, of_largest=1e-5, least=0.01)  # a bias before a norm has no gradient
+    assert_close_trees(found, expected, of_largest=1e-5, least=0.1)  # a bias before a norm has no gradient
     once, twice = (sum(isinstance(network, Twice) == is_twice for network in calls) for is_twice in (False, True))
     assert once == twice - 1
 

@@ -83,6 +83,7 @@ def test_kernels_are_counted_by_what_they_do():
     """What a loop repeats counts once; bytes are those of the copies and of the sum: 128 + 128 twice, 128 + 16."""
     expected = {
         "kernels": 8,
+        "launches": 9,
         "convolutions": 1,
         "input gradients": 1,
         "kernel gradients": 1,
@@ -94,6 +95,9 @@ def test_kernels_are_counted_by_what_they_do():
     assert program.count_compiled(HLO) == expected | {"MiB": 0}
     larger = HLO.replace("f32[8,4]", f"f32[{2**20},4]").replace("f32[4,8]", f"f32[4,{2**20}]")
     assert program.count_compiled(larger) == expected | {"MiB": 5 * 16}
+    longer = "\n".join(f"  %more.{i} = f32[8,4]{{1,0}} add(%x, %x)" for i in range(4))
+    held = HLO.replace("  %turn = f32", f"{longer}\n  %turn = f32")  # 6 after the loop, in a command buffer
+    assert [program.count_compiled(held)[name] for name in ("kernels", "launches")] == [12, 8]
     cut = larger.replace("%copy.1 = f32[1048576,4]{0,1} copy(", "%copy.1 = f32[1048576,2]{1,0} slice(")
     assert program.count_compiled(cut)["MiB"] == (3 + 1) * 16  # half is read and half written
 
