@@ -34,6 +34,9 @@ from benchmarks.experiments import make_config
 BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION"  # what command buffers hold by default
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "sums in one step": {"sums": "one step"},
+    "borders of two copies": {"borders": "two copies"},
+    "real and generated images judged one after the other": {"judging": "twice"},
     "convolutions in command buffers": {"xla_gpu_enable_command_buffer": f"{BUFFERS},CONVOLUTION"},
     "convolutions and loops in command buffers": {"xla_gpu_enable_command_buffer": f"{BUFFERS},CONVOLUTION,WHILE"},
     "cuDNN fusions": {"xla_gpu_experimental_enable_conv_fusion": True},
@@ -69,7 +72,7 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
     from benchmarks import cost
     from benchmarks.train_step import random_pair
     from p2p_jax.config import resolve
-    from p2p_jax.nets import convolution, maps
+    from p2p_jax.nets import PatchGAN, convolution, maps
     from p2p_jax.training import parallel
     from p2p_jax.training.dispatches import num_steps
 
@@ -102,11 +105,17 @@ def run_setting(setting: str, names: list[str], smoke: bool, profile: bool) -> N
         pixels = options.pop("products", 0)
         product = functools.partial(small, pixels) if pixels else convolution._as_product
         moments = two_passes if options.pop("moments", None) else maps.moments
+        least = math.inf if options.pop("sums", None) else maps._LEAST
+        reflect = maps._pad if options.pop("borders", None) else maps.reflect
+        alone = False if options.pop("judging", None) else PatchGAN.sees_images_alone
         started = time.perf_counter()
         try:
             with (
                 jax.default_matmul_precision(precision) if precision else contextlib.nullcontext(),
                 mock.patch.object(maps, "moments", moments),
+                mock.patch.object(maps, "_LEAST", least),
+                mock.patch.object(maps, "reflect", reflect),
+                mock.patch.object(PatchGAN, "sees_images_alone", alone),
                 mock.patch.object(convolution, "_as_product", product),
             ):
                 step = parallel.shard_map_update(made.update, None, steps, draw, config.batch_size, options)

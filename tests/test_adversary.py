@@ -61,10 +61,13 @@ def images(seed, shape=(2, 4, 4, 3)):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, ALL | {"loss__terms": ""}], ids=["published", "every term"])
 def test_a_network_that_sees_images_alone_is_called_once(options, monkeypatch):
-    """Of a discriminator's loss: with the same terms and gradients as where real and generated images are two calls."""
+    """Of a discriminator's loss: with the same terms and gradients as where real and generated images are two calls.
 
-    class Twice(PatchGAN):
-        sees_images_alone = False
+    A class that is derived from it may mix images, and does not say.
+    """
+
+    class Derived(PatchGAN):
+        pass
 
     options = {key.removeprefix("loss__"): value for key, value in options.items() if key != "loss__terms"}
     own = {"receptive_field": 16, "base_width": 4, "norm": "instance", "init_gain": 0.2}
@@ -74,9 +77,9 @@ def test_a_network_that_sees_images_alone_is_called_once(options, monkeypatch):
     monkeypatch.setattr(
         adversary, "run_training", lambda network, *given, **more: calls.append(network) or run(network, *given, **more)
     )
-    found, expected = (play(network(**own), *given, **options) for network in (PatchGAN, Twice))
+    found, expected = (play(network(**own), *given, **options) for network in (PatchGAN, Derived))
     assert_close_trees(found, expected, of_largest=1e-5, least=0.1)  # a bias before a norm has no gradient
-    once, twice = (sum(isinstance(network, Twice) == is_twice for network in calls) for is_twice in (False, True))
+    once, twice = (sum(isinstance(network, Derived) == is_twice for network in calls) for is_twice in (False, True))
     assert once == twice - 1
 
 

@@ -177,3 +177,4 @@ def test_which_discriminators_see_images_alone():
     assert not PatchGAN(norm="none", spectral_norm=True).sees_images_alone
     assert MultiScalePatchGAN(norm="instance").sees_images_alone
     assert [UNetDiscriminator(spectral_norm=moves).sees_images_alone for moves in (True, False)] == [False, True]
+    assert all("sees_images_alone" in vars(kind) for kind in (PatchGAN, MultiScalePatchGAN, UNetDiscriminator))

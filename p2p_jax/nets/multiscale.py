@@ -21,6 +21,7 @@ class MultiScalePatchGAN(PatchGAN):
     """
 
     num_scales: int = attribute(2, bounds="[1, 8]")
+    sees_images_alone = PatchGAN.sees_images_alone
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:  # type: ignore[override]

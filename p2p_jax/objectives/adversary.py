@@ -115,7 +115,7 @@ class Adversary(NamedTuple):
 
     def _judge_both(self, params: Any, stats: Stats, seen: dict[str, tuple]) -> tuple[Any, Any, Stats]:
         """Return the logits of real and of generated images, and new batch statistics."""
-        if getattr(self.network, "sees_images_alone", False):
+        if "sees_images_alone" in vars(type(self.network)) and self.network.sees_images_alone:
             both = jnp.concatenate([self._shown(*seen[name]) for name in ("real", "fake")])
             logits, stats = run_training(self.network, params, stats, both)
             on_real, on_fake = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], logits) for i in range(2))
@@ -190,8 +190,8 @@ def make_adversary(network: nn.Module | None, loss: ConfigDict, *, real_first: b
     would mix the images' slopes: use "instance" or "none" with a penalty.
 
     Args:
-      network: called as ``(x, *, train)``; once for real and generated images where it has a true attribute
-        ``sees_images_alone``, as ``PatchGAN`` may have.
+      network: called as ``(x, *, train)``; once for real and generated images where its class has a true attribute
+        ``sees_images_alone``, as ``PatchGAN`` may have. A class derived from it says so itself, or is called twice.
       loss: with ``gan`` and ``OPTIONS``.
       real_first: the discriminator sees the real images first, which counts only for running statistics.
 
