@@ -16,7 +16,8 @@ import make_fixtures
 from make_fixtures import CASES, NUM_STEPS, TRAINING, digest
 from p2p_jax import nets
 from p2p_jax.config import complete, resolve
-from p2p_jax.nets.layers import conv, conv_transpose
+from p2p_jax.nets import convolution, maps
+from p2p_jax.nets.convolution import conv, conv_transpose
 from p2p_jax.objectives import DEVICE_AXIS
 from support.precision import precision
 
@@ -196,6 +197,18 @@ def test_training_follows_recorded_pytorch(objective, optimizer):
     images, num_steps = make_fixtures.training_images(objective), NUM_STEPS[objective, optimizer]
     losses = train_jax(objective, images, optimizer, num_steps, "float64")
     assert_same_losses(losses, recorded_losses(objective, optimizer), rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", TRAINING)
+def test_training_in_forms_for_gpus_follows_recorded_pytorch(objective, monkeypatch):
+    """In those of small maps too, which are for larger ones."""
+    for module in (convolution, maps):
+        monkeypatch.setattr(module, "backend", lambda: "gpu")
+    monkeypatch.setattr(maps, "_LEAST", 4)
+    losses = train_jax(objective, make_fixtures.training_images(objective), "sgd", 10, "float64")
+    expected = {name: values[:10] for name, values in recorded_losses(objective, "sgd").items()}
+    assert_same_losses(losses, expected, rtol=1e-9)
 
 
 @pytest.mark.slow
