@@ -5,6 +5,8 @@ import io
 import os
 import struct
 import time
+import tracemalloc
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -292,6 +294,28 @@ def test_arrays_of_other_orders_and_kinds(tmp_path):
     mask = np.where(x[..., :1] > 0, np.uint8(255), np.uint8(0))
     assert_same(formats.read(tmp_path / "x.npy").pixels, mask)
     check_header(tmp_path / "x.npy", mask)
+
+
+def test_more_bytes_than_an_array_has_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 3)))
+    longer = (tmp_path / "x.npy").read_bytes() + b"123"
+    (tmp_path / "x.npy").write_bytes(longer)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", longer)
+    for ending, told in (("npy", "3 bytes too many are at its end"), ("npz", "there are more bytes at its end")):
+        with pytest.raises(InputError, match=told):
+            formats.read(tmp_path / f"x.{ending}")
+
+
+def test_a_compressed_array_is_unpacked_piece_by_piece(tmp_path):
+    x = np.random.default_rng(0).integers(0, 255, (900, 1000, 3), np.uint8)
+    np.savez_compressed(tmp_path / "x.npz", x)
+    tracemalloc.start()
+    found = formats.read(tmp_path / "x.npz").pixels
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.5 * x.nbytes
+    assert_same(found, x)
 
 
 UNFIT_ARRAYS = {

@@ -15,6 +15,7 @@ from p2p_jax.images import limits
 from p2p_jax.images.stored import Header, Stored, with_channel_axis
 
 _LONGEST_HEAD = 2**16  # bytes; NumPy takes no longer ones
+_PIECE = 2**18  # bytes that an archive unpacks at a time
 # NumPy has Python parse the head of an array. Before Python 3.11.8 threads that do so at once can disturb each other,
 # which is a SystemError (CPython issue 106905).
 _one_parses = threading.Lock()
@@ -39,11 +40,15 @@ def read(path: Path, file: IO[bytes]) -> Stored:
         height, width, *channels = head.shape
         limits.check(path, width, height, math.prod(channels) * _dtype_read(head).itemsize)
         array = np.empty(head.shape, head.dtype, order="F" if head.in_columns else "C")
-        found = stream.readinto(array.ravel(order="K").view(np.uint8))
-        stream.read(1)  # at its end an archive looks whether the bytes are those that were written
-    if found != array.nbytes:
-        raise ValueError(f"{array.nbytes - found} bytes are missing at its end")
-    pixels = array * np.uint8(255) if array.dtype.kind == "b" else array.astype(_dtype_read(head), "C", copy=False)
+        view, found = array.ravel(order="K").view(np.uint8), 0
+        while count := stream.readinto(view[found : found + _PIECE]):
+            found += count
+        if found != array.nbytes:
+            raise ValueError(f"{array.nbytes - found} bytes are missing at its end")
+        if stream.read(1):  # at its end an archive also looks whether the bytes are those that were written
+            raise ValueError("there are more bytes at its end")
+    array = array * np.uint8(255) if array.dtype.kind == "b" else array
+    pixels = array.astype(_dtype_read(head), "C", copy=False)
     return Stored(with_channel_axis(pixels))
 
 

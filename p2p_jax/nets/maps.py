@@ -70,8 +70,8 @@ def _moments_jvp(axes, primals, tangents):
 def affine(x: jax.Array, factor: jax.Array, shift: jax.Array, dtype: Any) -> jax.Array:
     """Return ``x * factor + shift``, computed in the wider type and rounded once, to `dtype`.
 
-    Factor and shift, [B or 1, 1, 1, C], are small. So gradients need `x` as it came in, and no map of the wider type is
-    kept for them.
+    Factor and shift, [B or 1, 1, 1, C] of one type, are small. So gradients need `x` as it came in, and no map of the
+    wider type is kept for them.
     """
     return (x * factor + shift).astype(dtype or x.dtype)
 
@@ -83,8 +83,9 @@ def _affine_fwd(x, factor, shift, dtype):
 def _affine_bwd(dtype, residuals, y):
     x, factor = residuals
     axes = tuple(i for i, side in enumerate(factor.shape[:3]) if side == 1)
-    wide = y.astype(jnp.promote_types(y.dtype, factor.dtype))
-    return (wide * factor).astype(x.dtype), *sum_over((wide * x, wide), axes)
+    wide = y.astype(jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), factor.dtype))
+    sums = sum_over((wide * x, wide), axes)
+    return (wide * factor).astype(x.dtype), *(total.astype(factor.dtype) for total in sums)
 
 
 affine.defvjp(_affine_fwd, _affine_bwd)
@@ -125,11 +126,12 @@ def _gather(x, padding):
 
 
 def _gather_fwd(x, padding):
-    return _gather(x, padding), x.shape
+    return _gather(x, padding), None
 
 
-def _gather_bwd(padding, shape, y):
+def _gather_bwd(padding, _, y):
     """Add up what each pixel became; the transpose of a gather would do it one by one, in any order."""
+    shape = (y.shape[0], *(n - 2 * padding for n in y.shape[1:3]), y.shape[3])
     return jax.linear_transpose(partial(_pad, padding=padding), jax.ShapeDtypeStruct(shape, y.dtype))(y)
 
 

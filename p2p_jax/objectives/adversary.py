@@ -118,7 +118,8 @@ class Adversary(NamedTuple):
         if "sees_images_alone" in vars(type(self.network)) and self.network.sees_images_alone:
             both = jnp.concatenate([self._shown(*seen[name]) for name in ("real", "fake")])
             logits, stats = run_training(self.network, params, stats, both)
-            on_real, on_fake = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], logits) for i in range(2))
+            count = len(seen["real"][0])
+            on_real, on_fake = jax.tree.map(lambda x: x[:count], logits), jax.tree.map(lambda x: x[count:], logits)
             return on_real, on_fake, stats
         logits = {}
         for name in ("real", "fake") if self.real_first else ("fake", "real"):
