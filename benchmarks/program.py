@@ -1,12 +1,11 @@
-"""What a GPU or a TPU has to do in a training step, counted in its program: none is needed.
+"""What a GPU or a TPU has to do in a training step, counted in its program: neither need be there.
 
     python -m benchmarks.program [--device TARGET] [--objective NAME ...] [--batch N ...] [--dtype NAME ...]
 
 The step is lowered as accelerators get it, at 256x256 and the published widths, and its convolutions, products and
 transposes are counted. With TARGET, the description of a GPU or the name of a TPU (see ``benchmarks.memory``), it is
 compiled for this device too: the kernels that a GPU starts are counted, and for a TPU the cycles that its compiler
-expects. True float32 and TF32 have the same program but for the algorithms in the
-kernels.
+expects. True float32 and TF32 have the same program but for the algorithms in the kernels.
 """
 
 import argparse
@@ -33,17 +32,7 @@ _CUDNN = {
 }
 _LEAST_HELD = 5  # kernels, by a command buffer
 _MOVES = {"copy", "transpose", "bitcast", "parameter", "copy-start", "copy-done"}
-_MORE_MOVES = _MOVES | {
-    "slice",
-    "pad",
-    "concatenate",
-    "reverse",
-    "reshape",
-    "broadcast",
-    "constant",
-    "convert",
-    "fusion",
-}
+_MOVES_ON_TPUS = _MOVES.union(("slice", "pad", "concatenate", "reverse", "reshape", "broadcast", "constant", "convert"))
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 _SHAPE = re.compile(r"\b(\w+)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)")
@@ -147,7 +136,7 @@ def count_cycles(text: str) -> dict[str, int]:
             if cycles := re.search(r'"estimated_cycles":"(\d+)"', x.rest):
                 found["operations"] += 1
                 found["cycles"] += int(cycles[1])
-                found[_kind_of_work(_work(x, bodies), _MORE_MOVES)] += int(cycles[1])
+                found[_kind_of_work(_work(x, bodies), _MOVES_ON_TPUS)] += int(cycles[1])
     kinds = ("cycles", "products", "reductions", "copies", "elementwise")
     return {"operations": found["operations"]} | {f"thousand {kind}": round(found[kind] / 1000) for kind in kinds}
 

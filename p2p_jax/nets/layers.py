@@ -244,8 +244,8 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 def compute_again(part: Callable) -> Callable:
     """Return a part of a network that keeps little more than its input for its gradient.
 
-    All between input and result is computed again, but for the sums of the norms: they are small, and devices that
-    share them need not wait for each other twice. Names of parameters and statistics stay.
+    All between input and result is computed again, but for sums that devices share: they are small, and the devices
+    need not wait for each other twice. Names of parameters and statistics stay.
 
     Args:
       part: a module class, or a function of the module that it belongs to and an array.

@@ -17,6 +17,7 @@ from jax import lax
 
 from p2p_jax.errors import InputError
 from p2p_jax.nets.initializers import initializer
+from p2p_jax.nets.maps import reflect
 
 INPUT, PADDED = "input", "padded"
 """Layers that are not submodules: the image itself, and the image with its reflected border."""
@@ -122,8 +123,7 @@ class Encoder:
         if name == INPUT:
             return images
         if name == PADDED:
-            border = (_BORDER, _BORDER)
-            return jnp.pad(images, ((0, 0), border, border, (0, 0)), mode="reflect")
+            return reflect(images, _BORDER)
         maps = found.get(f"{name}/__call__", (None,))[0]
         if maps is None:
             raise InputError(
@@ -200,7 +200,7 @@ def spread(known: jax.Array, maps: Sequence[jax.Array], layers: Sequence[str]) -
     for name, x in zip(layers, maps, strict=True):
         marks = known
         if name == PADDED:
-            marks = jnp.pad(known, ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0)), mode="reflect")
+            marks = reflect(known, _BORDER)
         rows, columns = (jnp.arange(n) * m // n for n, m in zip(x.shape[1:3], marks.shape[1:3], strict=True))
         found.append(marks[:, rows][:, :, columns])
     return found
